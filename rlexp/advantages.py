@@ -1,0 +1,91 @@
+"""Generalised advantage estimation under next-step autoreset."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlexp.errors import ConfigError
+
+
+class Advantages(NamedTuple):
+    """Both (..., T, E)."""
+
+    advantages: Tensor
+    returns: Tensor  # λ-returns, the critic's targets: advantages + values
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    last_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    bootstrap_truncation: bool = True,
+) -> Advantages:
+    """δ_t = r_t + γ V(o_{t+1}) (1 − terminated_t) − V(o_t);  A_t = δ_t + γ λ (1 − done_t) A_{t+1}.
+
+    Schulman et al. 2016 (arXiv 1506.02438), equation 16, with done = terminated | truncated. Under next-step
+    autoreset o_{t+1} is the true final observation wherever step t ends an episode, so a time limit bootstraps from
+    the state it cut off. The dummy step that follows gets some advantage too; it is nobody's, as the recursion is cut
+    at done and the dummy row carries no weight.
+
+    Args:
+        rewards: r, (..., T, E).
+        values: V(o_t), (..., T, E).
+        last_values: V(o_T), (..., E).
+        terminated: the episode ended in a terminal state at step t, (..., T, E) bool.
+        truncated: it was cut off by a time limit at step t, (..., T, E) bool.
+        gamma: discount γ.
+        lam: λ; 0 is one-step temporal difference, 1 is Monte Carlo.
+        bootstrap_truncation: False takes a time limit for a terminal state, as CleanRL does.
+    """
+    done = terminated | truncated
+    ended = terminated if bootstrap_truncation else done
+    next_values = torch.cat([values[..., 1:, :], last_values.unsqueeze(-2)], -2)  # (..., T, E)
+    delta = rewards + gamma * next_values * ~ended - values
+    decay = gamma * lam * ~done
+    advantages = torch.empty_like(delta)
+    running = torch.zeros_like(last_values)
+    for t in range(delta.shape[-2] - 1, -1, -1):
+        running = torch.addcmul(delta[..., t, :], decay[..., t, :], running)
+        advantages[..., t, :] = running
+    return Advantages(advantages, advantages + values)
+
+
+@dataclass(kw_only=True)
+class GAE:
+    """`gae` with its parameters bound: the config group `gae`.
+
+    Raises:
+        ConfigError: gamma or lam outside [0, 1].
+    """
+
+    gamma: float = 0.99
+    lam: float = 0.95
+    bootstrap_truncation: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("gamma", "lam"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"gae.{name}={getattr(self, name)}: must lie in [0, 1]")
+
+    def __call__(
+        self, rewards: Tensor, values: Tensor, last_values: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> Advantages:
+        """Advantages and λ-returns; see `gae`."""
+        return gae(
+            rewards,
+            values,
+            last_values,
+            terminated,
+            truncated,
+            gamma=self.gamma,
+            lam=self.lam,
+            bootstrap_truncation=self.bootstrap_truncation,
+        )

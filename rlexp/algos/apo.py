@@ -1,0 +1,82 @@
+"""Best-episode Anchored Policy Optimization: PPO held close to the best episode seen so far.
+
+Not to be confused with Average Policy Optimization, nor with the language-model method of 2026 of the same name.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from rlexp.algos.base import Batch, Metrics, RunSpec
+from rlexp.algos.ppo import PPO
+from rlexp.losses import weighted_mean
+from rlexp.memory import EpisodeMemory
+from rlexp.policy import Policy
+from rlexp.rollout import Rollout
+from rlexp.schedules import Scheduled
+
+
+@dataclass(kw_only=True)
+class APO(PPO):
+    """L = L_PPO + c · E_{s ~ best episode}[ KL(π*(·|s) ‖ π_θ(·|s)) ].
+
+    π* are the distributions recorded when the policy acted, s the raw observations. Each field is explained in
+    conf/algo/apo.yaml.
+    """
+
+    anchor_coef: Scheduled = 1.0
+    direction: Literal["forward", "reverse"] = "forward"
+    anchor: Literal["best", "random"] = "best"
+    top_k: int = 1
+    replace_on_tie: bool = True
+    max_steps: int = 512
+    anchor_rows: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        self.require_knots("anchor_coef", 0.0)
+        for name in ("top_k", "max_steps", "anchor_rows"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+
+    def prepare(self, spec: RunSpec) -> None:
+        """Make the episode memory."""
+        self.memory = EpisodeMemory(
+            spec,
+            top_k=self.top_k,
+            max_steps=self.max_steps,
+            keep=self.anchor,
+            replace_on_tie=self.replace_on_tie,
+        )
+
+    def observe(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Take in the episodes that this rollout finished."""
+        self.memory.add(rollout)
+        return {f"anchor_{name}": value for name, value in self.memory.summary().items()}
+
+    def replay(self, minibatches: int) -> Any:
+        """Rows of the best episode, `anchor_rows` a minibatch: an unbiased estimate of the mean over its states."""
+        return self.memory.sample(minibatches, self.anchor_rows)
+
+    def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
+        """L_PPO + anchor_coef · mean divergence from the anchor; the term is 0 until an episode has finished."""
+        loss, metrics = super().loss(policy, batch)
+        divergence = self.divergence(policy, batch)  # (rows,)
+        anchor_kl = weighted_mean(divergence, batch.replay.weights)
+        return loss + self.anchor_coef * anchor_kl, metrics | {"anchor_kl": anchor_kl}
+
+    def divergence(self, policy: Policy, batch: Batch) -> Tensor:
+        """KL(π* ‖ π_θ) on the anchor's rows, or KL(π_θ ‖ π*) if `direction` is reverse: (rows,), nats."""
+        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay.obs)
+        if self.direction == "forward":
+            return policy.distribution.kl(anchor, current)
+        return policy.distribution.kl(current, anchor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory."""
+        return {"memory": self.memory.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved memory."""
+        self.memory.load_state_dict(state["memory"])

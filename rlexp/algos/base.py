@@ -1,0 +1,126 @@
+"""What every algorithm shares: hyperparameters, schedules, and the places a subclass may fill."""
+
+import dataclasses
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from rlexp.errors import ConfigError
+from rlexp.policy import Policy
+from rlexp.rollout import Rollout
+from rlexp.schedules import Schedule, Scheduled
+from rlexp.seeding import AgentStreams
+
+Metrics = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """The rows of one minibatch, as the loss of one agent sees them. B rows; weight 0 marks dummy rows."""
+
+    obs: Tensor  # raw (B, ...)
+    actions: Tensor  # as drawn, unclipped (B, ...)
+    dist_params: Tensor  # of the policy that acted (B, P)
+    log_probs: Tensor  # of the policy that acted (B,)
+    values: Tensor  # of the critic that acted (B,)
+    advantages: Tensor  # (B,)
+    returns: Tensor  # λ-returns (B,)
+    weights: Tensor  # (B,)
+    replay: Any = ()  # what the algorithm's `replay` gave for this minibatch
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """What an algorithm with a memory must know before the first rollout."""
+
+    num_agents: int
+    num_envs: int
+    streams: list[AgentStreams]
+    device: torch.device
+
+
+@dataclasses.dataclass(kw_only=True)
+class Algorithm:
+    """Base of all objectives. Fields annotated `Scheduled` take a number or a list (see `Schedule`).
+
+    Within `loss` they read as tensors holding the current value; everywhere else they are Schedule objects.
+
+    Raises:
+        ConfigError: a setting out of its range, named.
+    """
+
+    rollout_steps: int = 128
+    epochs: int = 4
+    minibatches: int = 4
+    max_grad_norm: float | None = 0.5
+    target_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        """Turn scheduled fields into schedules and check the ranges."""
+        for field in dataclasses.fields(self):
+            if field.type in (Scheduled, "Scheduled"):
+                try:
+                    setattr(self, field.name, Schedule(getattr(self, field.name)))
+                except ConfigError as error:
+                    raise ConfigError(f"algo.{field.name}: {error}") from None
+        for name in ("rollout_steps", "epochs", "minibatches"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        self.require("max_grad_norm", (self.max_grad_norm or 1.0) > 0, "must be positive, or null for no clipping")
+        self.require("target_kl", (self.target_kl or 1.0) > 0, "must be positive, or null for no early stop")
+
+    def require(self, name: str, holds: bool, wanted: str) -> None:
+        """Refuse a hyperparameter with one line that names it, its value and what is wanted."""
+        if not holds:
+            raise ConfigError(f"algo.{name}={getattr(self, name)}: {wanted}")
+
+    def require_knots(self, name: str, low: float) -> None:
+        """Refuse a schedule that ever goes below `low`."""
+        self.require(name, min(getattr(self, name).knots) >= low, f"must not be below {low:g}")
+
+    # The objective, for one agent --------------------------------------------------------------------------------
+
+    def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The scalar to minimise, and scalars to log. Pure and traceable."""
+        raise NotImplementedError
+
+    # Memory; most algorithms have none ---------------------------------------------------------------------------
+
+    def prepare(self, spec: RunSpec) -> None:
+        """Called once before training. An algorithm with a memory makes it here."""
+
+    def observe(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Take in a fresh rollout; the returned metrics, one value an agent (A,), are logged."""
+        return {}
+
+    def replay(self, minibatches: int) -> Any:
+        """What the loss reads beside the rollout: tensors (A, minibatches, ...), delivered as `batch.replay`."""
+        return ()
+
+    def adapt(self, metrics: Metrics) -> None:
+        """React to an update's mean metrics, one value an agent (A,): adaptive coefficients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+
+    # Mechanism ---------------------------------------------------------------------------------------------------
+
+    def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
+        """Current value of every scheduled field, one an agent: name -> (A,)."""
+        return {
+            field.name: torch.full((num_agents,), getattr(self, field.name)(progress), device=device)
+            for field in dataclasses.fields(self)
+            if field.type in (Scheduled, "Scheduled")
+        }
+
+    def bind(self, coefficients: dict[str, Tensor]) -> Self:
+        """A shallow copy whose scheduled fields are those tensors. Traceable, hence not copy.copy."""
+        bound = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            setattr(bound, name, value)
+        for name, value in coefficients.items():
+            setattr(bound, name, value)
+        return bound

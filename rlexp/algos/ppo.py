@@ -1,0 +1,56 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlexp import losses
+from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.policy import Policy
+from rlexp.schedules import Scheduled
+
+
+@dataclass(kw_only=True)
+class PPO(Algorithm):
+    """L = L_clip + c_v L_value − c_e H, on minibatches of a rollout, for several epochs.
+
+    Each field is explained in conf/algo/ppo.yaml.
+    """
+
+    clip_coef: Scheduled = 0.2
+    clip_vloss: bool = False
+    vf_coef: Scheduled = 0.5
+    ent_coef: Scheduled = 0.0
+    norm_adv: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        self.require_knots("clip_coef", 0.0)
+        self.require("clip_coef", max(self.clip_coef.knots) > 0, "must be above 0")
+        self.require_knots("vf_coef", 0.0)
+
+    def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
+        """L = L_clip(θ) + vf_coef · L_value(θ) − ent_coef · H[π_θ], scalar; all terms as in `rlexp.losses`."""
+        dist, weights = policy.distribution, batch.weights
+        params, values = policy(batch.obs)
+        log_ratio = dist.log_prob(params, batch.actions) - batch.log_probs  # (B,)
+        advantages = batch.advantages
+        if self.norm_adv:
+            advantages = losses.normalize_advantages(advantages, weights)
+
+        policy_loss = losses.clipped_surrogate(log_ratio.exp(), advantages, weights, self.clip_coef)
+        if self.clip_vloss:
+            value_loss = losses.clipped_value_loss(values, batch.values, batch.returns, weights, self.clip_coef)
+        else:
+            value_loss = losses.value_loss(values, batch.returns, weights)
+        entropy = losses.weighted_mean(dist.entropy(params), weights)
+
+        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
+        moved = losses.ratio_statistics(log_ratio, weights, self.clip_coef)
+        return loss, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            **moved._asdict(),
+        }

@@ -1,0 +1,47 @@
+"""Checkpoints: written atomically, read with weights_only=True, refused in one line when they do not fit."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlexp.errors import CheckpointError
+from rlexp.run_folder import write_atomically
+
+FORMAT = "rlexp-checkpoint-1"
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; a crash at any moment leaves the last good one."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path, *, config_hash: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint, to the CPU.
+
+    Args:
+        path: the file.
+        config_hash: refuse a checkpoint of another config.
+
+    Raises:
+        CheckpointError: missing, damaged, of another program, or of another config.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no checkpoint")
+    way_out = "remove it, or start anew with resume=never"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        line = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path}: is damaged or no checkpoint ({line}); {way_out}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: was not written by this version of rlexp (no {FORMAT}); {way_out}")
+    if config_hash is not None and state["config_hash"] != config_hash:
+        raise CheckpointError(
+            f"{path}: belongs to config {state['config_hash']}, this run is {config_hash}; {way_out}"
+        )
+    return state

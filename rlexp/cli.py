@@ -1,0 +1,96 @@
+"""Errors on the command line: one plain line that names the key, the value and the nearest valid one."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rlexp.config import CONF_DIR
+from rlexp.errors import UserError
+
+FULL = "HYDRA_FULL_ERROR"
+WANTS_TRACEBACK = os.environ.get(FULL) == "1"  # what the user asked for, read before it is set below
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    """All dotted keys of a config."""
+    found: list[str] = []
+    for key in node:
+        found.append(f"{prefix}{key}")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            found += _keys(child, f"{prefix}{key}.")
+    return found
+
+
+def _valid_keys(overrides: list[str]) -> list[str]:
+    """Keys of the config that the group choices among the overrides make; of the default one if they make none."""
+    groups = [o for o in overrides if re.fullmatch(r"[\w/@]+=[\w/-]+", o) and (CONF_DIR / o.partition("=")[0]).is_dir()]
+    for attempt in (groups, []):
+        try:
+            GlobalHydra.instance().clear()
+            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                return _keys(compose("config", attempt))
+        except (HydraException, OmegaConfBaseException):
+            continue
+    return []
+
+
+def _override_of(key: str, overrides: list[str]) -> str:
+    return next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
+
+
+def explain(error: Exception, overrides: list[str]) -> str:
+    """One line for an error of Hydra or OmegaConf."""
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    missing = re.search(r"Could not find '([^']+)'", text)
+    merging = re.search(r"Error merging override (\S+)", text)
+    if unknown:
+        key = unknown[1]
+        known = _valid_keys(overrides)
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else "python -m rlexp.train --help lists the keys"
+        return f"{_override_of(key, overrides)}: there is no setting {key}; {hint}"
+    if missing:
+        group, _, choice = missing[1].rpartition("/")
+        options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
+        close = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    line = str(cause).splitlines()[0]
+    return f"{merging[1]}: {line}" if merging else " ".join(line.split())
+
+
+def end_with(error: UserError) -> NoReturn:
+    """Tell a user's error in one line; exit code 1."""
+    print(f"rlexp: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def report_errors(job: Callable[[], Any]) -> None:
+    """Run a Hydra job; what a user can mend is told in one line, exit code 1. HYDRA_FULL_ERROR=1 shows tracebacks."""
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
+    if WANTS_TRACEBACK:
+        job()
+        return
+    os.environ[FULL] = "1"  # makes Hydra raise its errors instead of printing them
+    try:
+        job()
+    except UserError as error:
+        end_with(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        end_with(UserError(explain(error, overrides)))
+    finally:
+        del os.environ[FULL]
+
+

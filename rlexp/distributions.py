@@ -1,0 +1,215 @@
+"""Action distributions as functions of packed parameters, one row per state.
+
+Every method takes and returns tensors with any leading shape ``(...)``; the last axis of parameters is P.
+Sampling is a deterministic function of noise drawn beforehand, so that acting can be compiled and batched.
+"""
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rlexp.errors import ConfigError
+
+
+class Distribution(Protocol):
+    """What policies, losses and the collector need of an action distribution."""
+
+    num_params: int
+    noise_size: int
+    action_shape: tuple[int, ...]
+    action_dtype: torch.dtype
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Noise for `sample`: (*shape, noise_size)."""
+        ...
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Action drawn with that noise: (..., *action_shape)."""
+        ...
+
+    def mode(self, params: Tensor) -> Tensor:
+        """Most likely action: (..., *action_shape)."""
+        ...
+
+    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
+        """log π(a|s), nats: (...)."""
+        ...
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """H(π(·|s)), nats: (...)."""
+        ...
+
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        """KL(p ‖ q), nats: (...)."""
+        ...
+
+    def to_env(self, action: np.ndarray) -> np.ndarray:
+        """The action as the environment takes it."""
+        ...
+
+
+def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise: −log(−log u), u uniform in (0, 1); −log u is drawn as an exponential, never 0."""
+    exponential = torch.empty(shape, device=generator.device).exponential_(generator=generator)
+    return -exponential.log()
+
+
+class Categorical:
+    """One of n actions; parameters are unnormalised logits (..., n)."""
+
+    action_shape: tuple[int, ...] = ()
+    action_dtype = torch.int64
+
+    def __init__(self, space: spaces.Discrete) -> None:
+        self.num_params = self.noise_size = int(space.n)
+        self.start = int(space.start)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Gumbel noise (*shape, n)."""
+        return _gumbel((*shape, self.noise_size), generator)
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """argmax_i (logit_i + g_i), which is distributed as softmax(logits) (Gumbel-max)."""
+        return (params + noise).argmax(-1)
+
+    def mode(self, params: Tensor) -> Tensor:
+        """argmax_i logit_i: (...)."""
+        return params.argmax(-1)
+
+    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
+        """log softmax(logits)_a: (...)."""
+        return params.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """−Σ_i p_i log p_i: (...), nats."""
+        log_p = params.log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        """Σ_i p_i (log p_i − log q_i): (...), nats."""
+        log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def to_env(self, action: np.ndarray) -> np.ndarray:
+        """Shifted by the space's `start`."""
+        return action + self.start if self.start else action
+
+
+class MultiCategorical:
+    """Independent categoricals, one an action dimension; parameters are their logits side by side.
+
+    Log-probability, entropy and KL are sums over the dimensions.
+    """
+
+    action_dtype = torch.int64
+
+    def __init__(self, space: spaces.MultiDiscrete) -> None:
+        if space.nvec.ndim != 1:
+            raise ConfigError(f"action space {space}: only one-dimensional MultiDiscrete spaces can be acted in")
+        self.start = np.asarray(space.start, dtype=np.int64)
+        self.heads = [Categorical(spaces.Discrete(int(n))) for n in space.nvec]
+        self.sizes = [head.num_params for head in self.heads]
+        self.num_params = self.noise_size = sum(self.sizes)
+        self.action_shape: tuple[int, ...] = (len(self.heads),)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Gumbel noise (*shape, Σ n_i)."""
+        return _gumbel((*shape, self.noise_size), generator)
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Each dimension by Gumbel-max: (..., D)."""
+        return self.mode(params + noise)
+
+    def mode(self, params: Tensor) -> Tensor:
+        """Each dimension's argmax: (..., D)."""
+        return torch.stack([logits.argmax(-1) for logits in params.split(self.sizes, -1)], -1)
+
+    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
+        """Σ_d log softmax(logits_d)_{a_d}: (...)."""
+        logits = params.split(self.sizes, -1)
+        parts = [head.log_prob(x, action[..., d]) for d, (head, x) in enumerate(zip(self.heads, logits, strict=True))]
+        return torch.stack(parts, -1).sum(-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Σ_d H_d: (...), nats."""
+        logits = params.split(self.sizes, -1)
+        return torch.stack([head.entropy(x) for head, x in zip(self.heads, logits, strict=True)], -1).sum(-1)
+
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        """Σ_d KL(p_d ‖ q_d): (...), nats."""
+        pairs = zip(self.heads, p.split(self.sizes, -1), q.split(self.sizes, -1), strict=True)
+        return torch.stack([head.kl(x, y) for head, x, y in pairs], -1).sum(-1)
+
+    def to_env(self, action: np.ndarray) -> np.ndarray:
+        """Shifted by the space's `start`."""
+        return action + self.start
+
+
+class DiagGaussian:
+    """Independent normals; parameters are the mean and the log standard deviation: (..., 2·D).
+
+    Actions are stored and scored unclipped; only what is sent to the environment is clipped to the space's bounds.
+    """
+
+    action_dtype = torch.float32
+
+    def __init__(self, space: spaces.Box) -> None:
+        if len(space.shape) != 1:
+            raise ConfigError(f"action space {space}: only one-dimensional Box spaces can be acted in")
+        self.low, self.high, self.dtype = space.low, space.high, space.dtype
+        self.action_shape: tuple[int, ...] = space.shape
+        self.noise_size = space.shape[0]
+        self.num_params = 2 * self.noise_size
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Standard normal noise (*shape, D)."""
+        return torch.randn((*shape, self.noise_size), generator=generator, device=generator.device)
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """μ + σ ε: (..., D)."""
+        mean, log_std = params.chunk(2, -1)
+        return mean + log_std.exp() * noise
+
+    def mode(self, params: Tensor) -> Tensor:
+        """μ: (..., D)."""
+        return params.chunk(2, -1)[0]
+
+    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
+        """Σ_d −½ ((a − μ)/σ)² − log σ − ½ log 2π: (...)."""
+        mean, log_std = params.chunk(2, -1)
+        z = (action - mean) * (-log_std).exp()
+        return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Σ_d log σ + ½ log 2πe: (...), nats."""
+        return (params.chunk(2, -1)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        """Σ_d log(σ_q/σ_p) + (σ_p² + (μ_p − μ_q)²) / (2 σ_q²) − ½: (...), nats."""
+        mean_p, log_std_p = p.chunk(2, -1)
+        mean_q, log_std_q = q.chunk(2, -1)
+        spread = (2 * (log_std_p - log_std_q)).exp() + ((mean_p - mean_q) * (-log_std_q).exp()).square()
+        return (log_std_q - log_std_p + 0.5 * spread - 0.5).sum(-1)
+
+    def to_env(self, action: np.ndarray) -> np.ndarray:
+        """Clipped to the bounds, in the space's dtype."""
+        return np.clip(action, self.low, self.high).astype(self.dtype, copy=False)
+
+
+def make_distribution(space: spaces.Space) -> Distribution:
+    """The distribution over a Gymnasium action space.
+
+    Raises:
+        ConfigError: the space is none of Discrete, one-dimensional MultiDiscrete or one-dimensional Box.
+    """
+    if isinstance(space, spaces.Discrete):
+        return Categorical(space)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(space)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return DiagGaussian(space)
+    raise ConfigError(f"action space {space} is not supported; use Discrete, MultiDiscrete or a Box of floats")

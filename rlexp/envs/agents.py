@@ -1,0 +1,42 @@
+"""Several vector environments, one an agent, side by side as one."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+
+class AgentVectorEnv(VectorEnv):
+    """Concatenates vector environments, so that those with one random stream a vector keep one an agent.
+
+    Actions and observations are (parts · E, ...), part by part.
+    """
+
+    def __init__(self, parts: list[VectorEnv]) -> None:
+        self.parts = parts
+        self.num_envs = sum(part.num_envs for part in parts)
+        self.single_observation_space = parts[0].single_observation_space
+        self.single_action_space = parts[0].single_action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.metadata = {**parts[0].metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.bounds = np.cumsum([0, *(part.num_envs for part in parts)])
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset every part; `seed` is a list with one seed a part."""
+        seeds = [None] * len(self.parts) if seed is None else seed
+        obs = [part.reset(seed=s, options=options)[0] for part, s in zip(self.parts, seeds, strict=True)]
+        return np.concatenate(obs), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every part with its rows of `actions`."""
+        bounds = zip(self.bounds, self.bounds[1:], strict=False)
+        results = [part.step(actions[low:high]) for part, (low, high) in zip(self.parts, bounds, strict=True)]
+        obs, rewards, terminated, truncated = (np.concatenate([r[i] for r in results]) for i in range(4))
+        return obs, rewards, terminated, truncated, {}
+
+    def close(self, **kwargs: Any) -> None:
+        """Close every part."""
+        for part in self.parts:
+            part.close(**kwargs)

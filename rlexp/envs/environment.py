@@ -1,0 +1,138 @@
+"""The environment factory: any registered id, on one of two backends, seeded agent by agent."""
+
+import difflib
+import importlib
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from rlexp.envs.agents import AgentVectorEnv
+from rlexp.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class Environment:
+    """How to make environments, and what is done to their observations and rewards.
+
+    Each field is explained in conf/env/cartpole.yaml.
+
+    Raises:
+        ConfigError: an unknown id, a missing extra, or a setting out of range, named.
+    """
+
+    id: str
+    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    num_envs: int = 8
+    vectorization: Literal["auto", "vector", "sync", "async"] = "auto"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    normalize_obs: bool = False
+    clip_obs: float = 10.0
+    normalize_reward: bool = False
+    clip_reward: float = 10.0
+    extra: str | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the id and the ranges; no environment is made."""
+        if self.num_envs < 1:
+            raise ConfigError(f"env.num_envs={self.num_envs}: must be at least 1")
+        for name in ("clip_obs", "clip_reward"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"env.{name}={getattr(self, name)}: must be positive")
+        known = self._known_ids()
+        if self.name not in known:
+            close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]}?" if close else "see gymnasium.registry for the known ones"
+            raise ConfigError(f"env.id={self.id}: {self.backend} knows no such environment; {hint}")
+
+    @property
+    def name(self) -> str:
+        """The id without the module that registers it."""
+        return self.id.rpartition(":")[2]
+
+    def _import(self, module: str) -> Any:
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            extra = self.extra if module != "envpool" else "envpool"
+            way = f"pip install 'rlexp[{extra}]'" if extra else f"install {error.name or module}"
+            raise ConfigError(f"env.id={self.id}: needs {error.name or module}, which is not installed: {way}") from None
+
+    def _known_ids(self) -> list[str]:
+        if self.backend == "envpool":
+            return list(self._import("envpool").list_all_envs())
+        module = self.id.rpartition(":")[0]
+        if module:
+            gym.register_envs(self._import(module))
+        return list(gym.registry)
+
+    def probe(self) -> tuple[spaces.Space, spaces.Space]:
+        """Observation and action space, read from one environment that is closed again."""
+        envs, _ = self.start([[0]])
+        try:
+            return envs.single_observation_space, envs.single_action_space
+        finally:
+            envs.close()
+
+    def start(self, seeds: list[list[int]], *, independent: bool = False) -> tuple[VectorEnv, np.ndarray]:
+        """A × E environments, reset; and their first observations (A·E, ...).
+
+        Args:
+            seeds: one list an agent, one seed an environment.
+            independent: every environment draws from its own seed alone, also where the id has a vector class with
+                one random stream for the whole vector; evaluation asks for it.
+
+        Raises:
+            ConfigError: the environment cannot be made, or does not reset at the next step.
+        """
+        try:
+            envs, obs = self._start(seeds, independent)
+        except ConfigError:
+            raise
+        except (gym.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
+            missing = isinstance(error, gym.error.DependencyNotInstalled | ImportError)
+            way = f"; pip install 'rlexp[{self.extra}]'" if missing and self.extra else ""
+            line = " ".join(str(error).split())
+            raise ConfigError(f"env.id={self.id}: cannot be made: {line}{way}") from error
+        mode = envs.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
+            envs.close()
+            raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is understood")
+        return envs, obs
+
+    def _start(self, seeds: list[list[int]], independent: bool) -> tuple[VectorEnv, np.ndarray]:
+        flat = [seed for agent in seeds for seed in agent]
+        if self.backend == "envpool":
+            pool = self._import("envpool").make_gymnasium(
+                self.name, num_envs=len(flat), env_seed=flat, **self.kwargs
+            )
+            return pool, pool.reset()[0]
+        if self._mode(independent) == "vector":
+            groups = [[seed] for seed in flat] if independent else seeds
+            parts = [self._vector(len(group)) for group in groups]
+            if len(parts) == 1:
+                return parts[0], parts[0].reset(seed=groups[0][0])[0]
+            envs: VectorEnv = AgentVectorEnv(parts)
+            return envs, envs.reset(seed=[group[0] for group in groups])[0]
+        make = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
+        makers = [make] * len(flat)
+        if self.vectorization == "async":
+            envs = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+        else:
+            # copy=False: the collector copies what it keeps before it steps again
+            envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+        return envs, envs.reset(seed=flat)[0]
+
+    def _mode(self, independent: bool) -> str:
+        if self.vectorization != "auto":
+            return self.vectorization
+        has_vector = gym.spec(self.name).vector_entry_point is not None
+        return "vector" if has_vector and not independent else "sync"
+
+    def _vector(self, num_envs: int) -> VectorEnv:
+        return gym.make_vec(self.name, num_envs, "vector_entry_point", **self.kwargs)

@@ -1,0 +1,141 @@
+"""Frozen policies: evaluation on a fixed list of seeds, and loading one to act with.
+
+python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000]
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from rlexp import checkpoint, parts, spaces
+from rlexp.config import EvaluationConfig
+from rlexp.errors import CheckpointError, ConfigError, UserError
+from rlexp.evaluation import evaluate, summarize, write_evaluation
+from rlexp.policy import ActorCritic
+from rlexp.rollout import storage_dtype
+
+@dataclass
+class SavedRun:
+    """A run read back: its config, and its networks as they stood at the checkpoint."""
+
+    folder: Path
+    config: DictConfig
+    seeds: list[int]
+    networks: list[ActorCritic]
+    observation_dtype: torch.dtype
+
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...)."""
+        outputs = [network(o) for network, o in zip(self.networks, obs, strict=True)]
+        return torch.stack([params for params, _ in outputs]), torch.stack([values for _, values in outputs])
+
+
+def load_run(run: str | Path, seeds: list[int] | None = None) -> SavedRun:
+    """Read a run's config and its agents' networks, all or those of some seeds. No environment is made.
+
+    Raises:
+        CheckpointError: no run there, a damaged checkpoint, or a seed that it does not hold.
+    """
+    folder = Path(run)
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"run={run}: there is no run in that folder (no .hydra/config.yaml)")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    state = checkpoint.load(folder / "checkpoint.pt")
+    observation_space, action_space = (spaces.restore(state["spaces"][name]) for name in ("observation", "action"))
+    build = parts.network_builder(config, observation_space, action_space)
+    held: list[int] = state["seeds"]
+    networks = []
+    for seed in seeds or held:
+        if seed not in held:
+            raise CheckpointError(f"seed={seed}: the run in {run} holds seeds {held[0]} to {held[-1]}")
+        network = build()
+        network.load_state_dict({name: x[held.index(seed)] for name, x in state["learner"]["tensors"].items()})
+        networks.append(network.eval())
+    return SavedRun(folder, config, list(seeds or held), networks, storage_dtype(observation_space))
+
+
+class FrozenPolicy:
+    """Acts on raw observations as the environment gives them, single or batched; returns actions it takes."""
+
+    def __init__(self, network: ActorCritic, dtype: torch.dtype, deterministic: bool, seed: int) -> None:
+        self.network, self.dtype, self.deterministic = network, dtype, deterministic
+        self.event_dims = len(network.encoder.space.shape) - (1 if network.encoder.scalar else 0)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def __call__(self, obs: Any) -> np.ndarray:
+        """Actions for observations (..., *observation shape): (..., *action shape)."""
+        x = torch.as_tensor(np.asarray(obs)).to(self.dtype)
+        params, _ = self.network(x, True)
+        distribution = self.network.distribution
+        if self.deterministic:
+            action = distribution.mode(params)
+        else:
+            action = distribution.sample(params, distribution.draw_noise(params.shape[:-1], self.generator))
+        return distribution.to_env(action.numpy())
+
+
+def load_policy(run: str | Path, seed: int | None = None, *, deterministic: bool = True) -> FrozenPolicy:
+    """The policy of one agent of a run, normaliser included.
+
+    Args:
+        run: the run's folder.
+        seed: the agent's seed; by default the run's first.
+        deterministic: the most likely action instead of a drawn one.
+
+    Raises:
+        CheckpointError: no such run or seed, or a damaged checkpoint.
+    """
+    saved = load_run(run, None if seed is None else [seed])
+    return FrozenPolicy(saved.networks[0], saved.observation_dtype, deterministic, saved.seeds[0])
+
+
+@dataclass
+class _Arguments(EvaluationConfig):
+    run: str = MISSING
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate every agent of a run and write evaluation.json into its folder."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__)
+        return
+    try:
+        try:
+            options = OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words))
+            run = options.run
+        except OmegaConfBaseException as error:
+            line = str(error).splitlines()[0]
+            raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps") from None
+        saved = load_run(run)
+        environment = parts.build_environment(saved.config)
+        settings = {name: options[name] for name in ("episodes", "deterministic", "max_steps")}
+        results = evaluate(
+            saved.act,
+            saved.networks[0].distribution,
+            environment,
+            len(saved.seeds),
+            device=torch.device("cpu"),
+            **settings,
+        )
+        content = summarize(saved.seeds, results, settings)
+        write_evaluation(saved.folder, content)
+        for agent in content["agents"]:
+            print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
+    except UserError as error:
+        print(f"rlexp.evaluate: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

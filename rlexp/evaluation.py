@@ -1,0 +1,84 @@
+"""Evaluation of frozen policies on a fixed list of seeds."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlexp.distributions import Distribution
+from rlexp.envs import Environment
+from rlexp.rollout import Act, storage_dtype
+from rlexp.run_folder import write_atomically
+from rlexp.seeding import evaluation_seeds
+
+log = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def evaluate(
+    act: Act,
+    distribution: Distribution,
+    environment: Environment,
+    num_agents: int,
+    *,
+    episodes: int,
+    deterministic: bool,
+    max_steps: int,
+    device: torch.device,
+) -> list[list[dict[str, Any]]]:
+    """Every agent plays the same `episodes` seeds once. Nothing of the policy moves.
+
+    Returns one list an agent of ``{"seed", "return", "length", "finished"}``, returns undiscounted and raw; an episode
+    cut at `max_steps` has ``finished`` false.
+    """
+    seeds = evaluation_seeds(episodes)
+    envs, first = environment.start([seeds] * num_agents, independent=True)
+    shape = (num_agents, episodes)
+    dtype = storage_dtype(envs.single_observation_space)
+    generator = torch.Generator(device).manual_seed(seeds[0])  # of drawn actions
+    totals, lengths = np.zeros(shape), np.zeros(shape, np.int64)
+    playing = np.ones(shape, bool)
+    obs = first
+    try:
+        for _ in range(max_steps):
+            params, _ = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
+            if deterministic:
+                actions = distribution.mode(params)
+            else:  # the same noise for every agent, so that none depends on its neighbours
+                noise = distribution.draw_noise((1, episodes), generator)
+                actions = distribution.sample(params, noise)
+            sent = distribution.to_env(actions.flatten(0, 1).cpu().numpy())
+            obs, rewards, terminated, truncated, _ = envs.step(sent)
+            totals += np.where(playing, rewards.reshape(shape), 0.0)
+            lengths += playing
+            playing &= ~(terminated | truncated).reshape(shape)
+            if not playing.any():
+                break
+    finally:
+        envs.close()
+    if playing.any():
+        log.warning("%d evaluation episodes were cut at evaluation.max_steps=%d", playing.sum(), max_steps)
+    return [
+        [
+            {"seed": seed, "return": float(total), "length": int(length), "finished": not cut}
+            for seed, total, length, cut in zip(seeds, totals[k], lengths[k], playing[k], strict=True)
+        ]
+        for k in range(num_agents)
+    ]
+
+
+def summarize(seeds: list[int], results: list[list[dict[str, Any]]], settings: dict[str, Any]) -> dict[str, Any]:
+    """The content of evaluation.json."""
+    agents = [
+        {"seed": seed, "mean_return": float(np.mean([e["return"] for e in episodes])), "episodes": episodes}
+        for seed, episodes in zip(seeds, results, strict=True)
+    ]
+    return {"settings": settings, "agents": agents}
+
+
+def write_evaluation(folder: Path, content: dict[str, Any]) -> None:
+    """Write evaluation.json."""
+    write_atomically(folder / "evaluation.json", (json.dumps(content, indent=1) + "\n").encode())

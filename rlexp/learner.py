@@ -1,0 +1,256 @@
+"""The learner: A agents' parameters, and the epochs of minibatch updates that move them.
+
+Algorithms and networks are written for one agent. Here they are lifted: agents of one group are stacked and run
+through `torch.func.vmap`; a group of one agent runs its network plainly.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+from rlexp.advantages import Advantages
+from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.losses import explained_variance
+from rlexp.normalize import ObservationNormalizer, merge_moments
+from rlexp.policy import ActorCritic, Policy
+from rlexp.rollout import Rollout
+from rlexp.schedules import Schedule
+from rlexp.seeding import AgentStreams
+
+Batching = Literal["auto", "vmap", "loop"]
+
+
+def use_loop(network: ActorCritic, algo: Algorithm, batching: Batching, device: torch.device) -> bool:
+    """Whether agents are trained one after the other instead of stacked.
+
+    Early stopping by target KL needs it, as each agent stops for itself; convolutions want it on a CPU.
+    """
+    if algo.target_kl is not None:
+        return True
+    if batching == "auto":
+        return device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules())
+    return batching == "loop"
+
+
+def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
+    """One network an agent, each initialised from its agent's own stream, wherever its layers draw from."""
+    networks = []
+    for stream in streams:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream.init)
+            networks.append(build())
+    return networks
+
+
+class AgentGroup:
+    """Agents updated as one computation: parameters, gradients and optimizer state stacked (a, ...).
+
+    A group of one keeps its tensors unstacked, as its network's own.
+    """
+
+    def __init__(self, networks: list[ActorCritic], algo: Algorithm, make_optimizer: Callable[..., Any]) -> None:
+        self.network, self.algo, self.size = networks[0], algo, len(networks)
+        self.single = self.size == 1
+        self.params: dict[str, Tensor]
+        self.buffers: dict[str, Tensor]
+        if self.single:
+            self.params = dict(self.network.named_parameters())
+            self.buffers = dict(self.network.named_buffers())
+        else:
+            self.params, self.buffers = stack_module_state(networks)  # type: ignore[assignment]
+        self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
+        self.metric_names: list[str] = []
+
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Distribution parameters (a, E, P) and values (a, E) of observations (a, E, ...)."""
+        if self.single:
+            params, values = Policy(self.network)(obs[0])
+            return params[None], values[None]
+        return vmap(lambda tensors, o: functional_call(self.network, tensors, (o,)))(self.params | self.buffers, obs)
+
+    def _gradients(self, batch: Batch, coefficients: dict[str, Tensor]) -> tuple[list[Tensor], Tensor, Metrics]:
+        """Gradients (a, ...), losses and metrics (a,); unstacked for a group of one."""
+        if self.single:
+            first = torch.utils._pytree.tree_map(lambda x: x[0], (batch, coefficients))
+            loss, metrics = self.algo.bind(first[1]).loss(Policy(self.network), first[0])
+            leaves = list(self.params.values())
+            return list(torch.autograd.grad(loss, leaves, materialize_grads=True)), loss, metrics
+
+        def loss_of(
+            params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
+        ) -> tuple[Tensor, Metrics]:
+            return self.algo.bind(values).loss(Policy(self.network, params | buffers), rows)
+
+        lifted = vmap(grad_and_value(loss_of, has_aux=True))
+        grads, (loss, metrics) = lifted(self.params, self.buffers, batch, coefficients)
+        return [grads[name] for name in self.params], loss, metrics
+
+    def step(self, batch: Batch, coefficients: dict[str, Tensor]) -> Tensor:
+        """One minibatch: loss, gradient, clip by each agent's own norm, optimizer step. Metrics (metrics, a)."""
+        grads, loss, metrics = self._gradients(batch, coefficients)
+        lead = 0 if self.single else 1
+        squares = [g.square().sum(tuple(range(lead, g.dim()))) for g in grads]
+        norm = torch.stack(squares).sum(0).sqrt()  # (a,), or () for a group of one
+        if self.algo.max_grad_norm is not None:
+            scale = (self.algo.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            grads = [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads]
+        for leaf, grad in zip(self.params.values(), grads, strict=True):
+            leaf.grad = grad
+        self.optimizer.step()
+        every = {**metrics, "loss": loss, "grad_norm": norm}
+        self.metric_names = list(every)
+        return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
+
+    def update(self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int) -> Metrics:
+        """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
+
+        `data.replay` is (a, epochs · minibatches, ...). Rows that do not fill a minibatch cannot be: N is checked to
+        be divisible when the run is configured.
+        """
+        rows = order.shape[2] // minibatches
+        offset = torch.arange(self.size, device=order.device)[:, None] * order.shape[2]
+        flat = data._replace(replay=())
+        flat = flat._make(x if isinstance(x, tuple) else x.flatten(0, 1) for x in flat)  # (a*N, ...)
+        total: Tensor | None = None
+        made = 0
+        for epoch in range(order.shape[1]):
+            for m in range(minibatches):
+                index = (order[:, epoch, m * rows : (m + 1) * rows] + offset).flatten()  # (a*B,)
+                shape = (self.size, rows)
+                batch = flat._make(
+                    x if isinstance(x, tuple) else x.index_select(0, index).unflatten(0, shape) for x in flat
+                )
+                replay = torch.utils._pytree.tree_map(lambda x, i=made: x[:, i], data.replay)
+                metrics = self.step(batch._replace(replay=replay), coefficients)
+                total = metrics if total is None else total + metrics
+                made += 1
+            if self.algo.target_kl is not None:
+                latest = metrics[self.metric_names.index("approx_kl"), 0]
+                if latest > self.algo.target_kl:  # the one place where the host waits within an update
+                    break
+        assert total is not None
+        mean = dict(zip(self.metric_names, total / made, strict=True))
+        if self.algo.target_kl is not None:
+            mean["epochs"] = torch.full_like(mean["loss"], made / minibatches)
+        return mean
+
+
+class Learner:
+    """Trains A agents.
+
+    Args:
+        build: makes one agent's network.
+        algo: the objective, and its hyperparameters.
+        make_optimizer: called with a list of tensors and ``lr=``; any elementwise `torch.optim` optimizer.
+        lr: learning rate over training progress.
+        streams: one an agent.
+        device: where everything lives.
+        batching: "vmap" stacks agents, "loop" trains one after the other, "auto" picks.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], ActorCritic],
+        algo: Algorithm,
+        make_optimizer: Callable[..., Any],
+        lr: Schedule,
+        streams: list[AgentStreams],
+        *,
+        device: torch.device,
+        batching: Batching = "auto",
+    ) -> None:
+        self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
+        networks = [network.to(device) for network in build_networks(build, streams)]
+        size = 1 if use_loop(networks[0], algo, batching, device) else len(networks)
+
+        def optimizer(params: list[Tensor]) -> torch.optim.Optimizer:
+            return make_optimizer(params, lr=lr(0.0))
+
+        self.groups = [
+            AgentGroup(networks[first : first + size], algo, optimizer) for first in range(0, len(networks), size)
+        ]
+
+    def _slices(self) -> list[tuple[AgentGroup, slice]]:
+        size = self.groups[0].size
+        return [(group, slice(i * size, (i + 1) * size)) for i, group in enumerate(self.groups)]
+
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Distribution parameters (A, E, P) and values (A, E) of observations (A, E, ...)."""
+        if len(self.groups) == 1:
+            return self.groups[0].act(obs)
+        outputs = [group.act(obs[part]) for group, part in self._slices()]
+        params, values = zip(*outputs, strict=True)
+        return torch.cat(params), torch.cat(values)
+
+    def update(self, rollout: Rollout, targets: Advantages, progress: float) -> Metrics:
+        """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device."""
+        algo = self.algo
+        coefficients = algo.coefficients(progress, len(self.streams), self.device)
+        for group in self.groups:
+            for options in group.optimizer.param_groups:
+                options["lr"] = self.lr(progress)
+        data = Batch(
+            obs=rollout.obs,
+            actions=rollout.actions,
+            dist_params=rollout.dist_params,
+            log_probs=rollout.log_probs,
+            values=rollout.values,
+            advantages=targets.advantages,
+            returns=targets.returns,
+            weights=rollout.weights,
+        )
+        data = data._make(x if isinstance(x, tuple) else x.flatten(1, 2) for x in data)  # (A, T, E) -> (A, T*E)
+        data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
+        rows = data.obs.shape[1]
+        order = torch.stack([self._order(stream, rows) for stream in self.streams])  # (A, epochs, T*E)
+        metrics: list[Metrics] = []
+        for group, part in self._slices():
+            mine = torch.utils._pytree.tree_map(lambda x, part=part: x[part], (data, coefficients))
+            metrics.append(group.update(mine[0], order[part], mine[1], algo.minibatches))
+        merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
+        merged["explained_variance"] = vmap(explained_variance)(data.values, data.returns, data.weights)
+        algo.adapt(merged)
+        return merged
+
+    def _order(self, stream: AgentStreams, rows: int) -> Tensor:
+        epochs = range(self.algo.epochs)
+        return torch.stack([torch.randperm(rows, generator=stream.order, device=self.device) for _ in epochs])
+
+    @torch.no_grad()
+    def normalize(self, rollout: Rollout) -> None:
+        """Let a rollout's observations into the running statistics, where the network keeps any."""
+        for group, part in self._slices():
+            for name, module in group.network.named_modules():
+                if not isinstance(module, ObservationNormalizer):
+                    continue
+                buffers = [group.buffers[f"{name}.{key}"] for key in ("mean", "var", "count")]
+                old = [b[None] if group.single else b for b in buffers]
+                weights = rollout.weights[part].flatten(1)
+                obs = rollout.obs[part].flatten(1, 2).reshape(*weights.shape, *module.mean.shape)
+                for buffer, new in zip(buffers, vmap(merge_moments)(*old, obs, weights), strict=True):
+                    buffer.copy_(new[0] if group.single else new)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of all agents, stacked: name -> (A, ...)."""
+        stacked = [
+            {k: v.detach()[None] if group.single else v.detach() for k, v in (group.params | group.buffers).items()}
+            for group in self.groups
+        ]
+        return {name: torch.cat([tensors[name] for tensors in stacked]) for name in stacked[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, buffers and optimizer states."""
+        return {"tensors": self.tensors(), "optimizers": [group.optimizer.state_dict() for group in self.groups]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        optimizers: Sequence[dict[str, Any]] = state["optimizers"]
+        for (group, part), optimizer in zip(self._slices(), optimizers, strict=True):
+            for name, tensor in (group.params | group.buffers).items():
+                saved = state["tensors"][name][part]
+                tensor.copy_(saved[0] if group.single else saved)
+            group.optimizer.load_state_dict(optimizer)

@@ -1,0 +1,114 @@
+"""Records of a run: metrics.csv, the source of truth, and TensorBoard events, made from the same rows."""
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from rlexp.errors import CheckpointError
+
+KEYS = ("seed", "step", "wall_time")
+# Where TensorBoard shows a metric; what the algorithm or the learner returned goes under losses/.
+CHARTS = ("episodic_return", "episodic_length", "episodes", "steps_per_second", "learning_rate")
+
+
+def tag(metric: str) -> str:
+    """TensorBoard's name of a metric."""
+    if metric in CHARTS:
+        return f"charts/{metric}"
+    return f"anchor/{metric}" if metric.startswith("anchor_") else f"losses/{metric}"
+
+
+class MetricsLog:
+    """Appends one row an agent and logging step to metrics.csv and to each agent's event file.
+
+    Args:
+        folder: the run's folder.
+        seeds: one an agent.
+        hparams: plain settings, shown in TensorBoard's HPARAMS beside the scalars of each agent.
+        started: time of the run's first start, seconds since 1970.
+    """
+
+    def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float) -> None:
+        self.folder, self.seeds, self.hparams, self.started = folder, seeds, hparams, started
+        self.path = folder / "metrics.csv"
+        self.columns: list[str] = []
+        self.writers: dict[int, EventFileWriter] = {}
+
+    def resume(self, steps: Mapping[int, int]) -> None:
+        """Cut metrics.csv back to the checkpoint, (seed -> step), and make the event files anew from it.
+
+        Raises:
+            CheckpointError: metrics.csv cannot be read.
+        """
+        for seed in self.seeds:
+            for old in (self.folder / f"seed_{seed}").glob("events.out.tfevents.*"):
+                old.unlink()
+        if not self.path.is_file():
+            return
+        try:
+            with open(self.path, newline="") as file:
+                reader = csv.DictReader(file)
+                self.columns = list(reader.fieldnames or [])
+                # a row that a crash cut short has None in its missing columns
+                rows = [row for row in reader if None not in row.values() and int(row["step"]) <= steps[int(row["seed"])]]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise CheckpointError(f"{self.path}: cannot be read ({error!r}); start anew with resume=never") from None
+        temporary = self.path.with_suffix(".csv.tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+        for row in rows:
+            values = {name: float(row[name]) for name in self.columns if name not in KEYS and row[name] != ""}
+            self._to_tensorboard(int(row["seed"]), int(row["step"]), float(row["wall_time"]), values)
+
+    def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
+        """One row an agent. steps (A,); wall_time, seconds of training so far; metrics, name -> (A,), NaN: nothing yet.
+
+        Raises:
+            ValueError: metrics that the first row did not have.
+        """
+        if not self.columns:
+            self.columns = [*KEYS, *metrics]
+            with open(self.path, "w", newline="") as file:
+                csv.writer(file).writerow(self.columns)
+        unknown = set(metrics) - set(self.columns)
+        if unknown:
+            raise ValueError(f"metrics {sorted(unknown)} were not in the first row of {self.path}")
+        with open(self.path, "a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
+            for k, seed in enumerate(self.seeds):
+                values = {name: float(column[k]) for name, column in metrics.items() if not math.isnan(column[k])}
+                row = {"seed": seed, "step": int(steps[k]), "wall_time": f"{wall_time:.3f}"}
+                writer.writerow(row | {name: f"{value:.9g}" for name, value in values.items()})
+                self._to_tensorboard(seed, int(steps[k]), wall_time, values)
+
+    def _to_tensorboard(self, seed: int, step: int, wall_time: float, values: Mapping[str, float]) -> None:
+        if seed not in self.writers:
+            self.writers[seed] = self._open(seed)
+        summary = Summary(value=[Summary.Value(tag=tag(name), simple_value=v) for name, v in values.items()])
+        self.writers[seed].add_event(Event(wall_time=self.started + wall_time, step=step, summary=summary))
+
+    def _open(self, seed: int) -> EventFileWriter:
+        # imported here: it costs a second, and only runs that write need it
+        from torch.utils.tensorboard.summary import hparams
+
+        writer = EventFileWriter(str(self.folder / f"seed_{seed}"))
+        shown = {"charts/episodic_return": 0.0}
+        for summary in hparams({**self.hparams, "seed": seed}, shown):
+            writer.add_event(Event(wall_time=self.started, step=0, summary=summary))
+        return writer
+
+    def close(self) -> None:
+        """Close every event file."""
+        for writer in self.writers.values():
+            writer.close()
+        self.writers.clear()

@@ -1,0 +1,54 @@
+"""Convolutional torso for pixels."""
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rlexp.errors import ConfigError
+from rlexp.networks.init import orthogonal
+
+
+class NatureCNN(nn.Module):
+    """The network of Mnih et al. 2015: three convolutions and a linear layer, ReLU after each.
+
+    Reads images channels first (C, H, W), or channels last where the last axis is the shortest and at most 4.
+    Pixels arrive divided by 255 (see `policy.Encoder`).
+
+    Raises:
+        ConfigError: the space is not a three-dimensional image of at least 36 × 36 pixels.
+    """
+
+    prefers_loop = True  # on a CPU vmap turns convolutions into grouped ones, which are slower than one a time
+
+    def __init__(self, space: spaces.Box, *, features: int = 512) -> None:
+        super().__init__()
+        shape = space.shape
+        self.channels_last = len(shape) == 3 and shape[-1] <= 4 and shape[-1] < min(shape[:2])
+        if self.channels_last:
+            shape = (shape[2], *shape[:2])
+        if len(shape) != 3 or min(shape[1:]) < 36:
+            raise ConfigError(
+                f"network NatureCNN cannot read observations of shape {space.shape}: it wants an image of at least "
+                "36x36 pixels, (C, H, W) or (H, W, C); use network=mlp"
+            )
+        self.layers = nn.Sequential(
+            orthogonal(nn.Conv2d(shape[0], 32, 8, 4)),
+            nn.ReLU(),
+            orthogonal(nn.Conv2d(32, 64, 4, 2)),
+            nn.ReLU(),
+            orthogonal(nn.Conv2d(64, 64, 3, 1)),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        with torch.no_grad():
+            flat = self.layers(torch.zeros(1, *shape)).shape[1]
+        self.head = nn.Sequential(orthogonal(nn.Linear(flat, features)), nn.ReLU())
+        self.out_features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C, H, W) -> (..., features)."""
+        if self.channels_last:
+            x = x.movedim(-1, -3)
+        lead = x.shape[:-3]
+        images = x.reshape(-1, *x.shape[-3:])
+        return self.head(self.layers(images)).reshape(*lead, self.out_features)

@@ -1,0 +1,44 @@
+"""Fully connected torso."""
+
+import math
+from collections.abc import Sequence
+
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rlexp.errors import ConfigError
+from rlexp.networks.init import orthogonal
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation after each; the observation is flattened first.
+
+    Raises:
+        ConfigError: an unknown activation, or a width below 1.
+    """
+
+    def __init__(self, space: spaces.Box, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ConfigError(f"network activation {activation!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+        if not all(isinstance(width, int) and width >= 1 for width in hidden):
+            raise ConfigError(f"network hidden={list(hidden)}: widths must be whole numbers from 1, e.g. [64,64]")
+        self.event_dims = len(space.shape)
+        widths = [math.prod(space.shape), *hidden]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            layers += [orthogonal(nn.Linear(fan_in, fan_out)), ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers)
+        self.out_features = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., *space.shape) -> (..., hidden[-1])."""
+        return self.layers(x if self.event_dims == 1 else x.flatten(-self.event_dims))

@@ -1,0 +1,135 @@
+"""Config to parts. The config stops here: what is built gets plain values."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from gymnasium import spaces
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from rlexp.advantages import GAE
+from rlexp.algos.base import Algorithm
+from rlexp.config import check_groups, check_rows, check_run_settings, whole_numbers
+from rlexp.envs import Environment
+from rlexp.errors import ConfigError, UserError
+from rlexp.learner import Learner
+from rlexp.policy import ActorCritic
+from rlexp.schedules import Schedule
+from rlexp.seeding import AgentStreams
+from rlexp.trainer import RunSettings, Trainer
+
+
+def _build(node: Any, **kwargs: Any) -> Any:
+    """Instantiate one node; errors meant for the user come through as themselves."""
+    plain = OmegaConf.create(whole_numbers(OmegaConf.to_container(node, resolve=True)))
+    try:
+        return instantiate(plain, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__
+        line = " ".join(str(error).split())
+        raise ConfigError(line) from error
+
+
+def build_environment(cfg: DictConfig) -> Environment:
+    """The environment factory; no environment is made."""
+    return cast(Environment, _build(cfg.env))
+
+
+def network_builder(
+    cfg: DictConfig, observation_space: spaces.Space, action_space: spaces.Space
+) -> Callable[[], ActorCritic]:
+    """A function that makes one agent's network."""
+    make = _build(cfg.network)
+    options = {"normalize_obs": cfg.env.normalize_obs, "clip_obs": cfg.env.clip_obs}
+
+    def build() -> ActorCritic:
+        return make(observation_space, action_space, **options)
+
+    return build
+
+
+def check(cfg: DictConfig) -> None:
+    """Every check that needs no environment.
+
+    Raises:
+        ConfigError: the first setting that cannot be, named.
+    """
+    check_run_settings(cfg)
+    plain = whole_numbers(OmegaConf.to_container(cfg, resolve=True))
+    check_groups(plain)
+    algo, environment = _build(cfg.algo), build_environment(cfg)
+    _build(cfg.gae)
+    _learning_rate(cfg)
+    check_rows(environment.num_envs, algo.rollout_steps, algo.minibatches, int(cfg.total_steps))
+
+
+def _learning_rate(cfg: DictConfig) -> Schedule:
+    try:
+        schedule = Schedule(whole_numbers(OmegaConf.to_container(cfg.optimizer, resolve=True))["lr"])
+    except ConfigError as error:
+        raise ConfigError(f"optimizer.lr: {error}") from None
+    if min(schedule.knots) < 0:
+        raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
+    return schedule
+
+
+def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Trainer:
+    """All parts of one run.
+
+    Args:
+        cfg: the composed config; `check` has passed it.
+        folder: where the run writes.
+        settings: the resolved config less what cannot change results.
+
+    Raises:
+        ConfigError: spaces that are not supported, or a network that cannot read them.
+    """
+    device = torch.device(cfg.device)
+    algo = cast(Algorithm, _build(cfg.algo))
+    environment = build_environment(cfg)
+    build = network_builder(cfg, *environment.probe())
+    try:
+        trial = build()
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"network: cannot be built for these spaces: {error}") from error
+    pixels = trial.encoder.pixels
+    torch.set_num_threads(cfg.torch_threads or (torch.get_num_threads() if pixels else 1))
+    streams = [AgentStreams.make(cfg.seed + k, device) for k in range(cfg.num_seeds)]
+    optimizer = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    assert isinstance(optimizer, dict)
+    optimizer.pop("lr")
+    learner = Learner(
+        build,
+        algo,
+        _build(OmegaConf.create(optimizer)),
+        _learning_rate(cfg),
+        streams,
+        device=device,
+        batching=cfg.batching,
+    )
+    return Trainer(
+        environment=environment,
+        algo=algo,
+        gae=cast(GAE, _build(cfg.gae)),
+        learner=learner,
+        distribution=trial.distribution,
+        streams=streams,
+        folder=folder,
+        settings=RunSettings(
+            total_steps=int(cfg.total_steps),
+            checkpoint_every=int(cfg.checkpoint_every),
+            log_every=int(cfg.log_every),
+            progress=cfg.progress,
+            evaluation=dict(cfg.evaluation),
+            config=settings,
+        ),
+    )

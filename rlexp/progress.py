@@ -1,0 +1,75 @@
+"""What a person sees while a run trains: a bar on a terminal, plain log lines elsewhere."""
+
+import logging
+import math
+import sys
+import time
+from typing import Literal, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+
+
+class ProgressDisplay:
+    """Shows steps, time left, steps per second and the mean return.
+
+    Args:
+        total: steps of the whole run, an agent.
+        mode: "bar", "lines", "none", or "auto": a bar if standard output is a terminal.
+        every: seconds between log lines.
+    """
+
+    def __init__(self, total: int, mode: Literal["auto", "bar", "lines", "none"], every: float = 5.0) -> None:
+        if mode == "auto":
+            mode = "bar" if sys.stdout.isatty() else "lines"
+        self.total, self.mode, self.every = total, mode, every
+        self.began = self.last = time.monotonic()
+        self.first_step: int | None = None
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        """Show the bar, if there is one."""
+        if self.mode == "bar":
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:>9,.0f}/{task.total:,.0f} steps"),
+                TextColumn("{task.fields[rate]:>9,.0f} steps/s"),
+                TextColumn("return {task.fields[score]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=Console(file=sys.stdout),
+            )
+            self.task = self.bar.add_task("training", total=self.total, rate=0.0, score="-")
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar down."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, step: int, rate: float, score: float, final: bool = False) -> None:
+        """Show where the run stands.
+
+        Args:
+            step: rows made so far, an agent.
+            rate: environment steps per second, all agents together.
+            score: mean episodic return over the agents, NaN before the first.
+            final: the last call: always shown.
+        """
+        shown = "-" if math.isnan(score) else f"{score:.1f}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, rate=rate, score=shown)
+            return
+        if self.first_step is None:
+            self.first_step = step
+        now = time.monotonic()
+        if self.mode != "lines" or (now - self.last < self.every and not final):
+            return
+        self.last = now
+        made = max(step - self.first_step, 1)
+        left = (self.total - step) * (now - self.began) / made
+        log.info("%s/%s steps, %s steps/s, return %s, %.0f s left", step, self.total, f"{rate:.0f}", shown, left)

@@ -1,0 +1,212 @@
+"""Rollouts, and the collector that fills them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from rlexp.distributions import Distribution
+from rlexp.seeding import AgentStreams
+
+Act = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class FinishedEpisodes:
+    """Episodes that ended within a rollout, in the order of time; every array is (N,)."""
+
+    agents: np.ndarray
+    envs: np.ndarray
+    starts: np.ndarray  # first row within this rollout; 0 also for those begun before it
+    ends: np.ndarray  # row of the last step
+    returns: np.ndarray  # undiscounted sum of raw rewards, float64
+    lengths: np.ndarray  # steps, dummies not counted
+
+
+@dataclass
+class Rollout:
+    """T steps of A × E environments. Tensors are (A, T, E, ...) so that one agent's rows flatten as a view."""
+
+    obs: Tensor  # raw, as the environment gave it
+    actions: Tensor  # as drawn, unclipped
+    dist_params: Tensor  # packed parameters of π when it acted (A, T, E, P)
+    log_probs: Tensor
+    values: Tensor
+    rewards: Tensor  # raw
+    terminated: Tensor
+    truncated: Tensor
+    weights: Tensor  # 0 where the row is a dummy: the step in which next-step autoreset starts a new episode
+    last_values: Tensor  # V of the observation after the last step (A, E)
+    open_lengths: np.ndarray  # steps that running episodes had before this rollout (A, E)
+    episodes: FinishedEpisodes
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Environment steps of each agent, dummies not counted: (A,)."""
+        return self.weights.sum((1, 2)).cpu().numpy().astype(np.int64)
+
+
+def finished_episodes(
+    rewards: np.ndarray, done: np.ndarray, dummy: np.ndarray, open_returns: np.ndarray, open_lengths: np.ndarray
+) -> tuple[FinishedEpisodes, np.ndarray, np.ndarray]:
+    """Episodes that end in these rows, and the returns and lengths (A, E) of those that stay open.
+
+    rewards, done, dummy: (T, A, E); open_returns, open_lengths: (A, E), of the episodes running at the first row.
+    """
+    num_steps, num_agents, num_envs = rewards.shape
+    flat = (num_steps, num_agents * num_envs)
+    sums = np.vstack([-open_returns.reshape(1, -1), np.cumsum(rewards.reshape(flat), 0, dtype=np.float64)])
+    counts = np.vstack([-open_lengths.reshape(1, -1), np.cumsum(~dummy.reshape(flat), 0)])
+    columns, ends = np.nonzero(done.reshape(flat).T)  # by environment, then by time
+    first = np.ones(len(columns), bool)
+    first[1:] = columns[1:] != columns[:-1]
+    previous = np.where(first, -1, np.roll(ends, 1))  # end of the episode before, in the same environment
+    starts = np.where(first, dummy.reshape(flat)[0, columns].astype(np.int64), previous + 2)
+    # cumulative sums carry a leading row: minus what the open episode had gathered before this rollout
+    returns = sums[ends + 1, columns] - sums[previous + 1, columns]
+    lengths = counts[ends + 1, columns] - counts[previous + 1, columns]
+    order = np.lexsort((columns, ends))
+    agents, envs = np.divmod(columns[order], num_envs)
+    episodes = FinishedEpisodes(agents, envs, starts[order], ends[order], returns[order], lengths[order])
+
+    last = np.full(flat[1], -1)
+    np.maximum.at(last, columns, ends)
+    column = np.arange(flat[1])
+    shape = (num_agents, num_envs)
+    open_returns = (sums[-1] - sums[last + 1, column]).reshape(shape)
+    open_lengths = (counts[-1] - counts[last + 1, column]).reshape(shape)
+    return episodes, open_returns, open_lengths
+
+
+def storage_dtype(space: spaces.Space) -> torch.dtype:
+    """How raw observations are kept: uint8 stays uint8, other whole numbers int64, the rest float32."""
+    if space.dtype == np.uint8:
+        return torch.uint8
+    return torch.int64 if np.issubdtype(space.dtype, np.integer) else torch.float32
+
+
+class Collector:
+    """Steps A × E environments with the current policies and keeps what happened.
+
+    Args:
+        envs: A × E environments under next-step autoreset, agent by agent.
+        first_obs: what their reset returned.
+        distribution: over the action space.
+        streams: one an agent.
+        num_envs: E.
+        num_steps: T.
+        device: where rollouts are kept.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv,
+        first_obs: np.ndarray,
+        distribution: Distribution,
+        streams: list[AgentStreams],
+        *,
+        num_envs: int,
+        num_steps: int,
+        device: torch.device,
+    ) -> None:
+        self.envs, self.distribution, self.streams, self.device = envs, distribution, streams, device
+        agents = len(streams)
+        self.shape = (agents, num_envs)
+        self.num_steps = num_steps
+        space = envs.single_observation_space
+        assert space.shape is not None
+
+        def empty(*event: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(agents, num_steps, num_envs, *event, dtype=dtype, device=device)
+
+        self.obs = empty(*space.shape, dtype=storage_dtype(space))
+        self.actions = empty(*distribution.action_shape, dtype=distribution.action_dtype)
+        self.dist_params = empty(distribution.num_params)
+        self.values = empty()
+        self.rewards = np.empty((num_steps, *self.shape), np.float32)
+        self.terminated = np.empty((num_steps, *self.shape), bool)
+        self.truncated = np.empty((num_steps, *self.shape), bool)
+        self.dummy = np.empty((num_steps, *self.shape), bool)
+        self.begin(envs, first_obs)
+
+    def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
+        """Take up freshly reset environments."""
+        self.envs = envs
+        self.current_obs = self._to_tensor(first_obs)
+        self.prev_done = np.zeros(self.shape, bool)
+        self.open_returns = np.zeros(self.shape)
+        self.open_lengths = np.zeros(self.shape, np.int64)
+
+    def _to_tensor(self, obs: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(obs)).to(self.device, self.obs.dtype)
+        return tensor.unflatten(0, self.shape)  # (A*E, ...) -> (A, E, ...)
+
+    @torch.no_grad()
+    def collect(self, act: Act) -> Rollout:
+        """One rollout. `act` maps observations (A, E, ...) to distribution parameters (A, E, P) and values (A, E)."""
+        noise = torch.stack(
+            [self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise) for stream in self.streams]
+        )  # (A, T, E, noise_size)
+        for t in range(self.num_steps):
+            self.obs[:, t] = self.current_obs
+            params, values = act(self.current_obs)
+            actions = self.distribution.sample(params, noise[:, t])
+            self.dist_params[:, t] = params
+            self.values[:, t] = values
+            self.actions[:, t] = actions
+            self.dummy[t] = self.prev_done
+            sent = self.distribution.to_env(actions.flatten(0, 1).cpu().numpy())
+            obs, rewards, terminated, truncated, _ = self.envs.step(sent)
+            self.rewards[t] = rewards.reshape(self.shape)
+            self.terminated[t] = terminated.reshape(self.shape)
+            self.truncated[t] = truncated.reshape(self.shape)
+            self.prev_done = self.terminated[t] | self.truncated[t]
+            self.current_obs = self._to_tensor(obs)
+        last_values = act(self.current_obs)[1]
+        return self._finish(last_values)
+
+    def _finish(self, last_values: Tensor) -> Rollout:
+        open_lengths = self.open_lengths
+        done = self.terminated | self.truncated
+        episodes, self.open_returns, self.open_lengths = finished_episodes(
+            self.rewards, done, self.dummy, self.open_returns, open_lengths
+        )
+
+        def by_agent(x: np.ndarray) -> Tensor:  # (T, A, E) -> (A, T, E)
+            return torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))).to(self.device)
+
+        return Rollout(
+            obs=self.obs,
+            actions=self.actions,
+            dist_params=self.dist_params,
+            log_probs=self.distribution.log_prob(self.dist_params, self.actions),
+            values=self.values,
+            rewards=by_agent(self.rewards),
+            terminated=by_agent(self.terminated),
+            truncated=by_agent(self.truncated),
+            weights=by_agent(~self.dummy).float(),
+            last_values=last_values,
+            open_lengths=open_lengths,
+            episodes=episodes,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every running episode stands; the environments' own state apart."""
+        return {
+            "obs": self.current_obs.clone(),
+            "prev_done": torch.from_numpy(self.prev_done.copy()),
+            "open_returns": torch.from_numpy(self.open_returns.copy()),
+            "open_lengths": torch.from_numpy(self.open_lengths.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the middle of running episodes; the environments must have been put back as well."""
+        self.current_obs = state["obs"].to(self.device)
+        self.prev_done = state["prev_done"].numpy()
+        self.open_returns = state["open_returns"].numpy()
+        self.open_lengths = state["open_lengths"].numpy()

@@ -1,0 +1,168 @@
+"""A run's folder: its name, and run.json, which says what the run is and how it stands."""
+
+import datetime
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from rlexp.config import NOT_IDENTITY, identity
+from rlexp.errors import ConfigError
+
+Status = Literal["running", "interrupted", "failed", "done"]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file in one step: whoever reads it, also after a crash, sees the old content or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def config_hash(settings: dict[str, Any]) -> str:
+    """Eight hex digits that name a config; see `config.identity`."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+
+def _hydra(root: DictConfig) -> DictConfig:
+    return root.hydra if "hydra" in root else HydraConfig.get()
+
+
+def study_name(root: DictConfig) -> str:
+    """<algo>_<env>, by the choices made in those groups."""
+    choices = _hydra(root).runtime.choices
+    return f"{choices.algo}_{choices.env}".replace("/", "_")
+
+
+def job_name(overrides: list[str], settings: dict[str, Any]) -> str:
+    """What was overridden and can change results, then a hash of the whole config."""
+    kept = []
+    for override in sorted(overrides):
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition("@")[0] not in NOT_IDENTITY and not key.startswith("hydra"):
+            kept.append(re.sub(r"[^\w.=+~,-]", "_", override))
+    return "-".join([",".join(kept)[:120] or "default", config_hash(settings)])
+
+
+def _latest(parent: Path, name: str) -> tuple[Path, int]:
+    """The folder of that name with the highest suffix, and the suffix (1: none; 0: there is no folder yet)."""
+    found = [1] if (parent / name).is_dir() else []
+    for path in parent.glob(f"{name}_*"):
+        if path.is_dir() and path.name[len(name) + 1 :].isdigit():
+            found.append(int(path.name[len(name) + 1 :]))
+    number = max(found, default=0)
+    return parent / (name if number < 2 else f"{name}_{number}"), number
+
+
+def subfolder(root: DictConfig) -> str:
+    """<study>/<job> below outputs: the run's own folder, or the next free one with resume=never."""
+    name = job_name(list(_hydra(root).overrides.task), identity(root))
+    path, number = _latest(Path(root.outputs) / root.study, name)
+    if root.resume == "never" and number and any(path.iterdir()):
+        path = path.with_name(f"{name}_{number + 1}")
+    return f"{root.study}/{path.name}"
+
+
+def register_resolvers() -> None:
+    """Make ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:} known to OmegaConf."""
+
+    def study(*, _root_: DictConfig) -> str:
+        return study_name(_root_)
+
+    def below(*, _root_: DictConfig) -> str:
+        return subfolder(_root_)
+
+    def whole(*, _root_: DictConfig) -> str:
+        return f"{_root_.outputs}/{subfolder(_root_)}"
+
+    for name, resolver in (("study", study), ("subfolder", below), ("folder", whole)):
+        OmegaConf.register_new_resolver(f"rlexp.{name}", resolver, replace=True)
+
+
+# run.json ------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def code_state() -> dict[str, Any]:
+    """Git commit and dirty flag of the code that runs, null outside a checkout; and the versions that matter."""
+
+    def git(*arguments: str) -> str | None:
+        here = Path(__file__).resolve().parent
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    versions = {"python": platform.python_version()}
+    for package in ("rlexp", "torch", "gymnasium", "numpy", "hydra-core", "envpool", "mujoco", "ale-py"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    # a checkout counts as this project's own only if it holds this very file
+    own = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    status = git("status", "--porcelain") if own else None
+    return {
+        "commit": git("rev-parse", "HEAD") if own else None,
+        "dirty": None if status is None else bool(status),
+        "versions": versions,
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class RunRecord:
+    """run.json of one folder, rewritten atomically at every change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "run.json"
+        self.data: dict[str, Any] = {}
+        if self.path.is_file():
+            try:
+                self.data = json.loads(self.path.read_text())
+            except (OSError, json.JSONDecodeError):
+                raise ConfigError(f"{self.path}: cannot be read; mend or remove it, or use resume=never") from None
+
+    @property
+    def status(self) -> Status | None:
+        """How the run stands; None before it first started."""
+        return self.data.get("status")
+
+    def start(self, settings: dict[str, Any], seeds: list[int]) -> None:
+        """Note that the run starts, or goes on."""
+        self.data.setdefault("started", _now())
+        self.data["launches"] = self.data.get("launches", 0) + 1
+        self.data.pop("error", None)
+        self.update(
+            status="running",
+            config_hash=config_hash(settings),
+            seeds=seeds,
+            host=platform.node(),
+            pid=os.getpid(),
+            command=sys.argv,
+            **code_state(),
+        )
+
+    def update(self, **changes: Any) -> None:
+        """Change some entries and write the file."""
+        self.data.update(changes, updated=_now())
+        write_atomically(self.path, (json.dumps(self.data, indent=2) + "\n").encode())

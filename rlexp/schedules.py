@@ -1,0 +1,43 @@
+"""Hyperparameters that may change during training."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+
+from rlexp.errors import ConfigError
+
+
+class Schedule:
+    """Piecewise-linear in training progress, knots equally spaced over the run.
+
+    ``Schedule(0.2)`` is constant, ``Schedule([2.5e-4, 0])`` falls linearly to 0 at the end, and
+    ``Schedule([1, 1, 0])`` holds 1 for the first half, then falls to 0.
+
+    Raises:
+        ConfigError: not a finite number or a non-empty list of them.
+    """
+
+    def __init__(self, value: "float | Sequence[float] | Schedule") -> None:
+        if isinstance(value, Schedule):
+            self.knots: tuple[float, ...] = value.knots
+            return
+        knots = list(value) if isinstance(value, list | tuple) else [value]
+        numbers = all(isinstance(k, int | float) and not isinstance(k, bool) and np.isfinite(k) for k in knots)
+        if not knots or not numbers:
+            raise ConfigError(f"{value!r} is no schedule; give a number, or a list such as [0.2, 0] (linear)")
+        self.knots = tuple(float(k) for k in knots)
+
+    def __call__(self, progress: float) -> float:
+        """Value at ``progress`` in [0, 1], the fraction of the run's updates already made."""
+        if len(self.knots) == 1:
+            return self.knots[0]
+        return float(np.interp(progress, np.linspace(0.0, 1.0, len(self.knots)), self.knots))
+
+    def __repr__(self) -> str:
+        """As typed on the command line."""
+        return str(self.knots[0]) if len(self.knots) == 1 else str(list(self.knots))
+
+
+# The annotation of a dataclass field that becomes a Schedule on construction and reaches `loss` as a tensor.
+Scheduled = Annotated[Any, Schedule]

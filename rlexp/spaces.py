@@ -1,0 +1,30 @@
+"""Gymnasium spaces as plain data, so that a checkpoint can say what its policy reads and does."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from rlexp.errors import ConfigError
+
+
+def describe(space: spaces.Space) -> dict[str, Any]:
+    """Plain data and tensors from which `restore` makes an equal space."""
+    if isinstance(space, spaces.Box):
+        bounds = {name: torch.from_numpy(getattr(space, name).copy()) for name in ("low", "high")}
+        return {"type": "Box", "dtype": space.dtype.name, **bounds}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    raise ConfigError(f"space {space} is not supported; use Box, Discrete or MultiDiscrete")
+
+
+def restore(data: dict[str, Any]) -> spaces.Space:
+    """The space that `describe` described."""
+    if data["type"] == "Box":
+        return spaces.Box(data["low"].numpy(), data["high"].numpy(), dtype=np.dtype(data["dtype"]).type)
+    if data["type"] == "Discrete":
+        return spaces.Discrete(data["n"], start=data["start"])
+    return spaces.MultiDiscrete(data["nvec"], start=data["start"])
