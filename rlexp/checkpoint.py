@@ -41,7 +41,5 @@ def load(path: Path, *, config_hash: str | None = None) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: was not written by this version of rlexp (no {FORMAT}); {way_out}")
     if config_hash is not None and state["config_hash"] != config_hash:
-        raise CheckpointError(
-            f"{path}: belongs to config {state['config_hash']}, this run is {config_hash}; {way_out}"
-        )
+        raise CheckpointError(f"{path}: belongs to config {state['config_hash']}, this run is {config_hash}; {way_out}")
     return state

@@ -92,5 +92,3 @@ def report_errors(job: Callable[[], Any]) -> None:
         end_with(UserError(explain(error, overrides)))
     finally:
         del os.environ[FULL]
-
-

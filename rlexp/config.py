@@ -93,7 +93,7 @@ def whole_numbers(value: Any) -> Any:
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config less what cannot change results."""
-    keys = [key for key in cfg if key not in (*NOT_IDENTITY, "hydra")]
+    keys = [str(key) for key in cfg if key not in (*NOT_IDENTITY, "hydra")]
     return whole_numbers(OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True))
 
 
@@ -201,8 +201,9 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
         if key.startswith("_") and key.endswith("_"):
             continue
         if key not in parameters and not open_ended:
-            raise ConfigError(f"{path}.{key}={value}: {node['_target_']} has no such setting; "
-                              f"{_nearest(key, list(parameters))}")
+            raise ConfigError(
+                f"{path}.{key}={value}: {node['_target_']} has no such setting; {_nearest(key, list(parameters))}"
+            )
         hint = hints.get(key, Any)
         listed_rate = path == "optimizer" and key == "lr"  # a schedule; the optimizer itself gets its current value
         if not listed_rate and not isinstance(value, Mapping) and not _fits(value, hint):

@@ -36,7 +36,7 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        """log π(a|s), nats: (...)."""
+        """Log-probability log π(a|s), nats: (...)."""
         ...
 
     def entropy(self, params: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Categorical:
         return params.argmax(-1)
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        """log softmax(logits)_a: (...)."""
+        """Log-probability log softmax(logits)_a, nats: (...)."""
         return params.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, params: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.policy import ActorCritic
 from rlexp.rollout import storage_dtype
+
 
 @dataclass
 class SavedRun:
@@ -112,14 +113,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         try:
-            options = OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words))
+            options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
             run = options.run
         except OmegaConfBaseException as error:
             line = str(error).splitlines()[0]
             raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps") from None
         saved = load_run(run)
         environment = parts.build_environment(saved.config)
-        settings = {name: options[name] for name in ("episodes", "deterministic", "max_steps")}
+        settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
         results = evaluate(
             saved.act,
             saved.networks[0].distribution,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.utils._pytree import tree_map
 
 from rlexp.advantages import Advantages
 from rlexp.algos.base import Algorithm, Batch, Metrics
@@ -60,7 +61,7 @@ class AgentGroup:
             self.params = dict(self.network.named_parameters())
             self.buffers = dict(self.network.named_buffers())
         else:
-            self.params, self.buffers = stack_module_state(networks)  # type: ignore[assignment]
+            self.params, self.buffers = stack_module_state(networks)
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
         self.metric_names: list[str] = []
 
@@ -74,7 +75,7 @@ class AgentGroup:
     def _gradients(self, batch: Batch, coefficients: dict[str, Tensor]) -> tuple[list[Tensor], Tensor, Metrics]:
         """Gradients (a, ...), losses and metrics (a,); unstacked for a group of one."""
         if self.single:
-            first = torch.utils._pytree.tree_map(lambda x: x[0], (batch, coefficients))
+            first = tree_map(lambda x: x[0], (batch, coefficients))
             loss, metrics = self.algo.bind(first[1]).loss(Policy(self.network), first[0])
             leaves = list(self.params.values())
             return list(torch.autograd.grad(loss, leaves, materialize_grads=True)), loss, metrics
@@ -104,6 +105,12 @@ class AgentGroup:
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
 
+    def _gather(self, flat: Batch, index: Tensor, number: int) -> Batch:
+        """Rows `index` (a*B,) of flat data (a*N, ...), and the replay of minibatch `number`: (a, B, ...)."""
+        shape = (self.size, len(index) // self.size)
+        rows = flat.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
+        return rows._replace(replay=tree_map(lambda x: x[:, number], flat.replay))
+
     def update(self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int) -> Metrics:
         """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
 
@@ -112,19 +119,14 @@ class AgentGroup:
         """
         rows = order.shape[2] // minibatches
         offset = torch.arange(self.size, device=order.device)[:, None] * order.shape[2]
-        flat = data._replace(replay=())
-        flat = flat._make(x if isinstance(x, tuple) else x.flatten(0, 1) for x in flat)  # (a*N, ...)
+        flat = data.map_rows(lambda x: x.flatten(0, 1))  # (a*N, ...)
         total: Tensor | None = None
         made = 0
         for epoch in range(order.shape[1]):
             for m in range(minibatches):
                 index = (order[:, epoch, m * rows : (m + 1) * rows] + offset).flatten()  # (a*B,)
-                shape = (self.size, rows)
-                batch = flat._make(
-                    x if isinstance(x, tuple) else x.index_select(0, index).unflatten(0, shape) for x in flat
-                )
-                replay = torch.utils._pytree.tree_map(lambda x, i=made: x[:, i], data.replay)
-                metrics = self.step(batch._replace(replay=replay), coefficients)
+                batch = self._gather(flat, index, made)
+                metrics = self.step(batch, coefficients)
                 total = metrics if total is None else total + metrics
                 made += 1
             if self.algo.target_kl is not None:
@@ -202,13 +204,13 @@ class Learner:
             returns=targets.returns,
             weights=rollout.weights,
         )
-        data = data._make(x if isinstance(x, tuple) else x.flatten(1, 2) for x in data)  # (A, T, E) -> (A, T*E)
+        data = data.map_rows(lambda x: x.flatten(1, 2))  # (A, T, E, ...) -> (A, T*E, ...)
         data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
         rows = data.obs.shape[1]
         order = torch.stack([self._order(stream, rows) for stream in self.streams])  # (A, epochs, T*E)
         metrics: list[Metrics] = []
         for group, part in self._slices():
-            mine = torch.utils._pytree.tree_map(lambda x, part=part: x[part], (data, coefficients))
+            mine = tree_map(lambda x, part=part: x[part], (data, coefficients))
             metrics.append(group.update(mine[0], order[part], mine[1], algo.minibatches))
         merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
         merged["explained_variance"] = vmap(explained_variance)(data.values, data.returns, data.weights)
@@ -230,7 +232,7 @@ class Learner:
                 old = [b[None] if group.single else b for b in buffers]
                 weights = rollout.weights[part].flatten(1)
                 obs = rollout.obs[part].flatten(1, 2).reshape(*weights.shape, *module.mean.shape)
-                for buffer, new in zip(buffers, vmap(merge_moments)(*old, obs, weights), strict=True):
+                for buffer, new in zip(buffers, vmap(merge_moments)(old[0], old[1], old[2], obs, weights), strict=True):
                     buffer.copy_(new[0] if group.single else new)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -57,7 +57,9 @@ class MetricsLog:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames or [])
                 # a row that a crash cut short has None in its missing columns
-                rows = [row for row in reader if None not in row.values() and int(row["step"]) <= steps[int(row["seed"])]]
+                rows = [
+                    row for row in reader if None not in row.values() and int(row["step"]) <= steps[int(row["seed"])]
+                ]
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error!r}); start anew with resume=never") from None
         temporary = self.path.with_suffix(".csv.tmp")

@@ -40,7 +40,7 @@ def config_hash(settings: dict[str, Any]) -> str:
 # Names ---------------------------------------------------------------------------------------------------------------
 
 
-def _hydra(root: DictConfig) -> DictConfig:
+def _hydra(root: DictConfig) -> Any:
     return root.hydra if "hydra" in root else HydraConfig.get()
 
 
@@ -62,11 +62,8 @@ def job_name(overrides: list[str], settings: dict[str, Any]) -> str:
 
 def _latest(parent: Path, name: str) -> tuple[Path, int]:
     """The folder of that name with the highest suffix, and the suffix (1: none; 0: there is no folder yet)."""
-    found = [1] if (parent / name).is_dir() else []
-    for path in parent.glob(f"{name}_*"):
-        if path.is_dir() and path.name[len(name) + 1 :].isdigit():
-            found.append(int(path.name[len(name) + 1 :]))
-    number = max(found, default=0)
+    suffixes = [path.name[len(name) + 1 :] for path in parent.glob(f"{name}_*") if path.is_dir()]
+    number = max([int((parent / name).is_dir()), *(int(suffix) for suffix in suffixes if suffix.isdigit())])
     return parent / (name if number < 2 else f"{name}_{number}"), number
 
 

@@ -22,7 +22,7 @@ class Schedule:
         if isinstance(value, Schedule):
             self.knots: tuple[float, ...] = value.knots
             return
-        knots = list(value) if isinstance(value, list | tuple) else [value]
+        knots: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
         numbers = all(isinstance(k, int | float) and not isinstance(k, bool) and np.isfinite(k) for k in knots)
         if not knots or not numbers:
             raise ConfigError(f"{value!r} is no schedule; give a number, or a list such as [0.2, 0] (linear)")

@@ -1,4 +1,4 @@
-"""Train agents: python -m rlexp.train [algo=...] [env=...] [key=value ...]; -m for several jobs, --help for all keys."""
+"""Train agents: python -m rlexp.train [algo=...] [env=...] [key=value ...]; -m: several jobs; --help: all keys."""
 
 import logging
 import os
@@ -50,9 +50,7 @@ def tell_result(record: RunRecord, folder: Path, note: str) -> None:
     result: dict[str, Any] = record.data.get("result", {})
     log.info("%s: %s", note, folder)
     evaluations = result.get("evaluation_return") or [None] * len(record.data["seeds"])
-    for seed, training, evaluation in zip(
-        record.data["seeds"], result["training_return"], evaluations, strict=True
-    ):
+    for seed, training, evaluation in zip(record.data["seeds"], result["training_return"], evaluations, strict=True):
         training = "no finished episode" if training is None else f"{training:.1f}"
         frozen = "" if evaluation is None else f", frozen evaluation {evaluation:.1f}"
         log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)

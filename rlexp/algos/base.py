@@ -1,6 +1,7 @@
 """What every algorithm shares: hyperparameters, schedules, and the places a subclass may fill."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -27,6 +28,10 @@ class Batch(NamedTuple):
     returns: Tensor  # λ-returns (B,)
     weights: Tensor  # (B,)
     replay: Any = ()  # what the algorithm's `replay` gave for this minibatch
+
+    def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every field of rows put through a function, `replay` left alone."""
+        return Batch(*(function(rows) for rows in self[:-1]), self.replay)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Environment:
         except ImportError as error:
             extra = self.extra if module != "envpool" else "envpool"
             way = f"pip install 'rlexp[{extra}]'" if extra else f"install {error.name or module}"
-            raise ConfigError(f"env.id={self.id}: needs {error.name or module}, which is not installed: {way}") from None
+            raise ConfigError(
+                f"env.id={self.id}: needs {error.name or module}, which is not installed: {way}"
+            ) from None
 
     def _known_ids(self) -> list[str]:
         if self.backend == "envpool":
@@ -108,25 +110,23 @@ class Environment:
     def _start(self, seeds: list[list[int]], independent: bool) -> tuple[VectorEnv, np.ndarray]:
         flat = [seed for agent in seeds for seed in agent]
         if self.backend == "envpool":
-            pool = self._import("envpool").make_gymnasium(
-                self.name, num_envs=len(flat), env_seed=flat, **self.kwargs
-            )
+            pool = self._import("envpool").make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)
             return pool, pool.reset()[0]
         if self._mode(independent) == "vector":
             groups = [[seed] for seed in flat] if independent else seeds
             parts = [self._vector(len(group)) for group in groups]
             if len(parts) == 1:
                 return parts[0], parts[0].reset(seed=groups[0][0])[0]
-            envs: VectorEnv = AgentVectorEnv(parts)
-            return envs, envs.reset(seed=[group[0] for group in groups])[0]
+            agents = AgentVectorEnv(parts)
+            return agents, agents.reset(seed=[group[0] for group in groups])[0]
         make = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
         makers = [make] * len(flat)
         if self.vectorization == "async":
-            envs = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
-        else:
-            # copy=False: the collector copies what it keeps before it steps again
-            envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
-        return envs, envs.reset(seed=flat)[0]
+            processes = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+            return processes, processes.reset(seed=list(flat))[0]
+        # copy=False: the collector copies what it keeps before it steps again
+        copies = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+        return copies, copies.reset(seed=list(flat))[0]
 
     def _mode(self, independent: bool) -> str:
         if self.vectorization != "auto":

@@ -1,5 +1,6 @@
 """Fully connected torso."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ class MLP(nn.Module):
         self.event_dims = len(space.shape)
         widths = [math.prod(space.shape), *hidden]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layers += [orthogonal(nn.Linear(fan_in, fan_out)), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers)
         self.out_features = widths[-1]
