@@ -86,6 +86,9 @@ def report_errors(job: Callable[[], Any]) -> None:
     os.environ[FULL] = "1"  # makes Hydra raise its errors instead of printing them
     try:
         job()
+    except KeyboardInterrupt:
+        print("rlexp: interrupted before anything was to be saved, or twice", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         end_with(error)
     except (HydraException, OmegaConfBaseException) as error:

@@ -17,16 +17,18 @@ class ProgressDisplay:
 
     Args:
         total: steps of the whole run, an agent.
+        first: steps that earlier launches made.
         mode: "bar", "lines", "none", or "auto": a bar if standard output is a terminal.
         every: seconds between log lines.
     """
 
-    def __init__(self, total: int, mode: Literal["auto", "bar", "lines", "none"], every: float = 5.0) -> None:
+    def __init__(
+        self, total: int, first: int, mode: Literal["auto", "bar", "lines", "none"], every: float = 5.0
+    ) -> None:
         if mode == "auto":
             mode = "bar" if sys.stdout.isatty() else "lines"
-        self.total, self.mode, self.every = total, mode, every
+        self.total, self.first, self.mode, self.every = total, first, mode, every
         self.began = self.last = time.monotonic()
-        self.first_step: int | None = None
         self.bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -42,7 +44,7 @@ class ProgressDisplay:
                 TimeRemainingColumn(),
                 console=Console(file=sys.stdout),
             )
-            self.task = self.bar.add_task("training", total=self.total, rate=0.0, score="-")
+            self.task = self.bar.add_task("training", total=self.total, completed=self.first, rate=0.0, score="-")
             self.bar.start()
         return self
 
@@ -64,12 +66,9 @@ class ProgressDisplay:
         if self.bar is not None:
             self.bar.update(self.task, completed=step, rate=rate, score=shown)
             return
-        if self.first_step is None:
-            self.first_step = step
         now = time.monotonic()
         if self.mode != "lines" or (now - self.last < self.every and not final):
             return
         self.last = now
-        made = max(step - self.first_step, 1)
-        left = (self.total - step) * (now - self.began) / made
+        left = (self.total - step) * (now - self.began) / (step - self.first)
         log.info("%s/%s steps, %s steps/s, return %s, %.0f s left", step, self.total, f"{rate:.0f}", shown, left)

@@ -1,7 +1,6 @@
 """Train agents: python -m rlexp.train [algo=...] [env=...] [key=value ...]; -m: several jobs; --help: all keys."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ def job(cfg: DictConfig) -> None:
     console = log_to(None)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        train(cfg, Path(os.path.relpath(folder)))
+        train(cfg, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     except UserError as error:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that never started

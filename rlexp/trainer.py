@@ -1,5 +1,6 @@
 """The training loop: collect -> advantages -> observe -> update -> record."""
 
+import contextlib
 import logging
 import signal
 import time
@@ -148,22 +149,23 @@ class Trainer:
             DivergedError: a NaN or infinite metric.
             CheckpointError: there is a checkpoint that cannot be used.
         """
-        if resume:
-            self.resume()
-        self.record.start(self.settings.config, self.seeds)
-        started = self.record.data.setdefault("started_unix", time.time())
-        self.metrics_log = MetricsLog(self.folder, self.seeds, _flat(self.settings.config), started)
-        self.metrics_log.resume(dict(zip(self.seeds, self.steps.tolist(), strict=True)))
-        try:
-            with StopSignal() as stop, ProgressDisplay(self._total_rows, self.settings.progress) as self.display:
+        with StopSignal() as stop, contextlib.ExitStack() as stack:
+            stack.callback(lambda: self.collector.envs.close())  # a resumed run may change them
+            if resume:
+                self.resume()
+            self.record.start(self.settings.config, self.seeds)
+            started = self.record.data.setdefault("started_unix", time.time())
+            self.metrics_log = MetricsLog(self.folder, self.seeds, _flat(self.settings.config), started)
+            stack.callback(self.metrics_log.close)
+            self.metrics_log.resume(dict(zip(self.seeds, self.steps.tolist(), strict=True)))
+            display = ProgressDisplay(self._total_rows, self.update_number * self.rows, self.settings.progress)
+            with display as self.display:
                 while self.update_number < self.num_updates:
-                    self.iterate()
-                    if stop.received is not None and self.update_number < self.num_updates:
+                    if stop.received is not None:
                         self.save()
                         raise Interrupted(stop.received)
+                    self.iterate()
             return self.finish()
-        finally:
-            self.close()
 
     @property
     def _total_rows(self) -> int:
@@ -263,11 +265,6 @@ class Trainer:
         self.metrics_log.close()
         self.record.update(status="done", result=result)
         return result
-
-    def close(self) -> None:
-        """Close environments and writers."""
-        self.metrics_log.close()
-        self.collector.envs.close()
 
     # Saving and resuming -----------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with every field of rows put through a function, `replay` left alone."""
-        return Batch(*(function(rows) for rows in self[:-1]), self.replay)
+        return self._replace(**{name: function(getattr(self, name)) for name in self._fields if name != "replay"})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -110,7 +111,12 @@ class Environment:
     def _start(self, seeds: list[list[int]], independent: bool) -> tuple[VectorEnv, np.ndarray]:
         flat = [seed for agent in seeds for seed in agent]
         if self.backend == "envpool":
-            pool = self._import("envpool").make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)
+            envpool = self._import("envpool")
+            with warnings.catch_warnings():  # that bounds lose precision, for every Box of every pool
+                warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+                pool = AgentVectorEnv(
+                    [envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)]
+                )
             return pool, pool.reset()[0]
         if self._mode(independent) == "vector":
             groups = [[seed] for seed in flat] if independent else seeds

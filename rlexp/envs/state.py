@@ -27,6 +27,7 @@ _FUNCTIONS = {
     ("numpy.random._pickle", "__generator_ctor"),
     ("numpy.random._pickle", "__bit_generator_ctor"),
     ("numpy.random._pickle", "__randomstate_ctor"),
+    ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"),
     ("copyreg", "_reconstructor"),
     ("copyreg", "__newobj__"),
 }

@@ -1,0 +1,86 @@
+"""What several test files need: composed configs, trainers without a command line, a rollout made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
+from rlexp import parts
+from rlexp.config import CONF_DIR, identity
+from rlexp.rollout import Rollout, finished_episodes
+
+TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0")
+
+
+def make_config(*overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("config", [*TINY, *overrides])
+
+
+def make_trainer(folder: Path, *overrides):
+    cfg = make_config(*overrides)
+    parts.check(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    return parts.build_trainer(cfg, folder, identity(cfg))
+
+
+def train(folder: Path, *overrides, resume=False):
+    trainer = make_trainer(folder, *overrides)
+    trainer.run(resume)
+    return trainer
+
+
+def weights_of(trainer):
+    return trainer.learner.tensors()
+
+
+def last_metrics(folder: Path, seed: int = 0) -> dict[str, float]:
+    header, *rows = (folder / "metrics.csv").read_text().splitlines()
+    row = [r for r in rows if r.startswith(f"{seed},")][-1]
+    return {k: float(v) for k, v in zip(header.split(","), row.split(","), strict=True) if v}
+
+
+class HandMade:
+    """Rollouts of scalar observations from rewards and dones written down as (T, A, E) arrays, one after the other."""
+
+    def __init__(self, agents=1, envs=1):
+        self.open_returns = np.zeros((agents, envs))
+        self.open_lengths = np.zeros((agents, envs), np.int64)
+        self.prev_done = np.zeros((agents, envs), bool)
+        self.clock = 0.0
+
+    def __call__(self, rewards, done) -> Rollout:
+        rewards = np.asarray(rewards, np.float32)
+        done = np.asarray(done, bool)
+        dummy = np.concatenate([self.prev_done[None], done[:-1]])
+        self.prev_done = done[-1]
+        open_lengths = self.open_lengths
+        episodes, self.open_returns, self.open_lengths = finished_episodes(
+            rewards, done, dummy, self.open_returns, open_lengths
+        )
+        # every observation is its own time stamp, so that a test sees which rows were kept
+        stamps = self.clock + np.arange(rewards.size, dtype=np.float32).reshape(rewards.shape)
+        self.clock += rewards.size
+
+        def by_agent(x):
+            return torch.from_numpy(np.ascontiguousarray(np.swapaxes(x, 0, 1)))
+
+        obs = by_agent(stamps)[..., None]
+        return Rollout(
+            obs=obs,
+            actions=obs[..., 0].long(),
+            dist_params=torch.cat([obs, -obs], -1),
+            log_probs=torch.zeros(obs.shape[:3]),
+            values=torch.zeros(obs.shape[:3]),
+            rewards=by_agent(rewards),
+            terminated=by_agent(done),
+            truncated=torch.zeros(obs.shape[:3], dtype=torch.bool),
+            weights=by_agent(~dummy).float(),
+            last_values=torch.zeros(obs.shape[0], obs.shape[2]),
+            open_lengths=open_lengths,
+            episodes=episodes,
+        )

@@ -1,0 +1,182 @@
+from functools import cache
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
+from rlexp import parts
+from rlexp.advantages import GAE
+from rlexp.algos import Algorithm
+from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
+from rlexp.rollout import storage_dtype
+from rlexp.run_folder import config_hash
+
+GROUPS = ("algo", "env", "network", "gae", "optimizer", "tuned", "experiment")
+FILES = [f"{group}/{path.stem}" for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+NEEDS = {  # what a file cannot do without, where the default environment is none for it
+    "network/nature_cnn": ["env=breakout"],
+    "experiment/cleanrl_continuous": ["env=hopper"],
+}
+
+OTHER = {  # keys that are no part of a run's identity: a value that is not the default
+    "study": "y",
+    "outputs": "elsewhere",
+    "device": "cuda",
+    "torch_threads": 2,
+    "batching": "loop",
+    "resume": "never",
+    "checkpoint_every": 1,
+    "log_every": 1,
+    "progress": "none",
+}
+
+
+@cache
+def make(*overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("config", ["study=x", *overrides])
+
+
+def hash_of(*overrides):
+    return config_hash(identity(make(*overrides)))
+
+
+def names(group):
+    return [file.partition("/")[2] for file in FILES if file.startswith(f"{group}/")]
+
+
+def tuned_pair(name):
+    """The algo=... env=... that the file's name stands for."""
+    pairs = [[f"algo={a}", f"env={e}"] for a in names("algo") for e in names("env") if f"{a}_{e}" == name]
+    assert pairs, f"conf/tuned/{name}.yaml is named after no algorithm and environment, so nothing ever picks it"
+    return pairs[0]
+
+
+def choice(file):
+    group, _, name = file.partition("/")
+    if group == "tuned" and name != "none":
+        return tuned_pair(name)  # which picks the file by itself
+    return [*NEEDS.get(file, []), f"{group}={name}"]
+
+
+def read(file):
+    """The file's text, and the files of its group that it builds on."""
+    text = (CONF_DIR / f"{file}.yaml").read_text()
+    parents = [p for p in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(p, str) and p != "_self_"]
+    return text, [f"{file.partition('/')[0]}/{parent}" for parent in parents]
+
+
+def values_of(file):
+    """Dotted key -> value, of the file over those that it builds on."""
+
+    def leaves(node, prefix=""):
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    text, parents = read(file)
+    own = OmegaConf.to_container(OmegaConf.create(text))
+    inherited = {key: value for parent in parents for key, value in values_of(parent).items()}
+    return inherited | dict(leaves({key: value for key, value in own.items() if key not in ("defaults", "hydra")}))
+
+
+def comments_of(file):
+    """Dotted key -> whether a comment stands on its line, in the file or in one that it builds on."""
+    text, parents = read(file)
+    lines, found = text.splitlines(), {}
+    for parent in parents:
+        found |= comments_of(parent)
+
+    def walk(node, prefix=""):
+        for key, value in node.value:
+            name = prefix + key.value
+            if key.value == "defaults" or key.value.startswith("_"):
+                continue
+            found[name] = found.get(name, False) or " # " in lines[key.start_mark.line]
+            if isinstance(value, yaml.MappingNode):
+                walk(value, f"{name}.")
+
+    walk(yaml.compose(text))
+    return found
+
+
+# Box2D's SWIG wrapper
+@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
+@pytest.mark.parametrize("file", FILES)
+def test_every_yaml_composes_and_what_it_names_is_built(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MuJoCo drops its log
+    cfg = make(*choice(file))
+    parts.check(cfg)
+    environment = parts.build_environment(cfg)
+    observation_space, action_space = environment.probe()
+    network = parts.network_builder(cfg, observation_space, action_space)()
+    obs = torch.as_tensor(observation_space.sample()).to(storage_dtype(observation_space))
+    params, values = network(obs[None])
+    assert params.shape == (1, network.distribution.num_params)
+    assert values.shape == (1,)
+    assert isinstance(instantiate(cfg.algo, _convert_="all"), Algorithm)
+    assert isinstance(instantiate(cfg.gae, _convert_="all"), GAE)
+    optimizer = OmegaConf.to_container(cfg.optimizer)
+    rate = optimizer.pop("lr")
+    assert rate
+    assert isinstance(instantiate(optimizer)(network.parameters(), lr=1e-3), torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith(("tuned/", "experiment/"))])
+def test_tuned_values_and_experiments_arrive_over_the_groups(file):
+    cfg, values = make(*choice(file)), values_of(file)
+    assert values or file == "tuned/none"
+    for key, value in values.items():
+        assert OmegaConf.select(cfg, key) == value, key
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith(("tuned/", "experiment/"))])
+def test_every_key_of_a_group_is_explained(file):
+    explained = comments_of(file)
+    assert explained
+    assert [key for key, comment in explained.items() if not comment] == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("total_steps=5e5", "total_steps=500000"),
+        ("total_steps=500_000", "total_steps=500000"),
+        ("env.clip_obs=10", "env.clip_obs=10.0"),
+        ("optimizer.lr=[1,0.0]", "optimizer.lr=[1.0,0]"),
+    ],
+)
+def test_a_number_written_in_two_ways_is_one_setting(one, other):
+    assert hash_of("tuned=none", one) == hash_of("tuned=none", other)
+
+
+def test_5e5_steps_are_a_budget_of_500000():
+    cfg = make("total_steps=5e5")
+    parts.check(cfg)
+    assert identity(cfg)["total_steps"] == 500_000
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_what_cannot_change_results_does_not_change_the_identity(key):
+    assert make(f"{key}={OTHER[key]}")[key] != make()[key]
+    assert hash_of(f"{key}={OTHER[key]}") == hash_of()
+
+
+def test_every_key_that_is_no_part_of_the_identity_is_tried_above():
+    assert set(OTHER) == set(NOT_IDENTITY)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "num_seeds=2", "total_steps=1000", "algo=apo", "env=acrobot", "gae.gamma=0.5", "evaluation.episodes=3"],
+)
+def test_what_can_change_results_changes_the_identity(override):
+    assert hash_of("tuned=none", override) != hash_of("tuned=none")

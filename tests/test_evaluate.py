@@ -1,0 +1,105 @@
+import json
+
+import gymnasium as gym
+import numpy as np
+import probes  # noqa: F401
+import pytest
+import torch
+from helpers import make_config, make_trainer, weights_of
+
+import rlexp
+from rlexp import evaluate
+from rlexp.errors import CheckpointError
+from rlexp.run_folder import write_atomically
+from rlexp.seeding import evaluation_seeds
+
+SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "evaluation.episodes=5")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of three seeds, and its trainer."""
+    from omegaconf import OmegaConf
+
+    folder = tmp_path_factory.mktemp("run")
+    settings = (*SETTINGS, "num_seeds=3", "env.normalize_obs=true")
+    trainer = make_trainer(folder, *settings)
+    trainer.run(False)
+    (folder / ".hydra").mkdir()
+    cfg = make_config(*settings)
+    write_atomically(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+    return folder, trainer
+
+
+def test_training_ends_with_an_evaluation_on_the_fixed_seeds(run):
+    folder, _ = run
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert [agent["seed"] for agent in content["agents"]] == [0, 1, 2]
+    for agent in content["agents"]:
+        assert [e["seed"] for e in agent["episodes"]] == evaluation_seeds(5)
+        assert agent["mean_return"] == pytest.approx(np.mean([e["return"] for e in agent["episodes"]]))
+        assert all(e["finished"] and e["return"] == e["length"] for e in agent["episodes"])  # CartPole pays 1 a step
+
+
+def test_a_loaded_policy_plays_the_recorded_evaluation_by_hand(run):
+    folder, _ = run
+    policy = rlexp.load_policy(folder, seed=2)
+    recorded = json.loads((folder / "evaluation.json").read_text())["agents"][2]["episodes"]
+    for episode in recorded[:2]:
+        env = gym.make("CartPole-v1")
+        obs, _ = env.reset(seed=episode["seed"])
+        total, ended = 0.0, False
+        while not ended:
+            obs, reward, terminated, truncated, _ = env.step(policy(obs))
+            total, ended = total + reward, terminated or truncated
+        assert total == episode["return"]
+
+
+def test_evaluation_moves_nothing(run):
+    folder, trainer = run
+    before = {name: x.clone() for name, x in weights_of(trainer).items()}
+    saved = (folder / "checkpoint.pt").read_bytes()
+    evaluate.main([f"run={folder}", "episodes=3"])
+    assert (folder / "checkpoint.pt").read_bytes() == saved
+    assert all(torch.equal(before[name], x) for name, x in weights_of(trainer).items())
+
+
+def test_evaluation_repeats_and_can_be_sampled(run, capsys):
+    folder, _ = run
+    results = []
+    for deterministic in ("true", "true", "false", "false"):
+        evaluate.main([f"run={folder}", "episodes=4", f"deterministic={deterministic}"])
+        results.append(json.loads((folder / "evaluation.json").read_text()))
+    assert results[0] == results[1]
+    assert results[2] == results[3]
+    assert results[0]["agents"] != results[2]["agents"]
+    assert "seed 2: mean return" in capsys.readouterr().out
+
+
+def test_single_and_batched_observations(run):
+    policy = rlexp.load_policy(run[0])
+    assert policy(np.zeros(4, np.float32)).shape == ()
+    assert policy(np.zeros((7, 4))).shape == (7,)
+
+
+def test_long_episodes_are_cut_and_it_is_said(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, "env=pendulum", "total_steps=512", "algo.rollout_steps=64", "env.num_envs=2")
+    trainer.settings.evaluation.update(episodes=2, max_steps=50)
+    with caplog.at_level("WARNING", logger="rlexp"):
+        trainer.run(False)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [e["length"] for e in content["agents"][0]["episodes"]] == [50, 50]
+    assert not any(e["finished"] for e in content["agents"][0]["episodes"])
+    assert "2 evaluation episodes were cut" in caplog.text
+
+
+def test_what_is_not_there_is_named(run, tmp_path, capsys):
+    with pytest.raises(CheckpointError, match="there is no run in that folder"):
+        rlexp.load_policy(tmp_path)
+    with pytest.raises(CheckpointError, match=r"seed=7: the run in .* holds seeds 0 to 2"):
+        rlexp.load_policy(run[0], seed=7)
+    for words in (["episodes=3"], [f"run={tmp_path}"], [f"run={run[0]}", "episods=3"]):
+        with pytest.raises(SystemExit) as stop:
+            evaluate.main(words)
+        assert stop.value.code == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,160 @@
+import pytest
+import torch
+from helpers import make_trainer, train, weights_of
+from torch.testing import assert_close
+
+SMALL = ("total_steps=1536", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_apo_with_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):
+    settings = (*SMALL, f"env={env}", f"num_seeds={num_seeds}")
+    ppo = train(tmp_path / "ppo", "algo=ppo", *settings)
+    apo = train(tmp_path / "apo", "algo=apo", "algo.anchor_coef=0", *settings)
+    assert same(weights_of(ppo), weights_of(apo))
+    anchored = train(tmp_path / "anchored", "algo=apo", "algo.anchor_coef=1", *settings)
+    assert env == "pendulum" or not same(weights_of(ppo), weights_of(anchored))  # no episode of Pendulum ends so soon
+
+
+def test_ppo_kl_with_coefficient_zero_is_ppo(tmp_path):
+    ppo = train(tmp_path / "ppo", "algo=ppo", *SMALL)
+    kl = train(tmp_path / "kl", "algo=ppo_kl", "algo.kl_coef=0", "algo.kl_target=null", *SMALL)
+    assert same(weights_of(ppo), weights_of(kl))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "apo", "ppo_kl"])
+@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+def test_a_seed_in_a_batch_is_that_seed_alone(tmp_path, algo, env):
+    settings = (*SMALL, f"algo={algo}", f"env={env}", "env.normalize_obs=true", "env.normalize_reward=true")
+    batch = train(tmp_path / "batch", *settings, "num_seeds=5")
+    alone = train(tmp_path / "alone", *settings, "seed=3")
+    assert [len(g.params["critic_head.bias"].shape) for g in (batch.learner.groups[0], alone.learner.groups[0])] == [
+        2,
+        1,
+    ]
+    for name, tensor in weights_of(alone).items():
+        assert_close(weights_of(batch)[name][3], tensor[0], atol=2e-4, rtol=2e-3, msg=name)
+    assert batch.steps[3] == alone.steps[0]
+    assert_close(torch.tensor(list(batch.recent[3])), torch.tensor(list(alone.recent[0])), rtol=1e-5, atol=1e-3)
+
+
+def test_a_loop_over_agents_is_the_stacked_batch(tmp_path):
+    stacked = train(tmp_path / "vmap", *SMALL, "num_seeds=3", "batching=vmap")
+    looped = train(tmp_path / "loop", *SMALL, "num_seeds=3", "batching=loop")
+    assert (len(stacked.learner.groups), len(looped.learner.groups)) == (1, 3)
+    for name, tensor in weights_of(stacked).items():
+        assert_close(weights_of(looped)[name], tensor, atol=2e-4, rtol=2e-3, msg=name)
+
+
+def test_seeds_differ_and_a_seed_repeats(tmp_path):
+    first = weights_of(train(tmp_path / "a", *SMALL, "num_seeds=2"))
+    again = weights_of(train(tmp_path / "b", *SMALL, "num_seeds=2"))
+    assert same(first, again)
+    assert not torch.equal(first["actor_head.weight"][0], first["actor_head.weight"][1])
+
+
+def test_first_minibatch_has_ratio_one(tmp_path):
+    trainer = make_trainer(tmp_path, "algo.epochs=1", "algo.minibatches=1", "env.normalize_obs=true")
+    for _ in range(3):  # also once the normaliser has moved
+        rollout = trainer.collector.collect(trainer.learner.act)
+        targets = trainer.gae(
+            rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated
+        )
+        metrics = trainer.learner.update(rollout, targets, 0.0)
+        trainer.learner.normalize(rollout)
+        assert metrics["approx_kl"].abs().max() < 1e-6
+        assert metrics["clip_fraction"].max() == 0
+
+
+def test_gradients_are_clipped_agent_by_agent(tmp_path):
+    trainer = make_trainer(tmp_path, "num_seeds=2", "algo.max_grad_norm=0.1", "algo.epochs=1", "algo.minibatches=1")
+    rollout = trainer.collector.collect(trainer.learner.act)
+    rollout.rewards[1] *= 100  # the second agent's gradient is far larger
+    targets = trainer.gae(rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+    norms = trainer.learner.update(rollout, targets, 0.0)["grad_norm"]
+    assert norms[1] > 10 * norms[0] > 1
+    grads = [leaf.grad for leaf in trainer.learner.groups[0].params.values()]
+    clipped = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    assert_close(clipped, torch.full((2,), 0.1), rtol=1e-3, atol=0)
+
+
+def test_schedules_and_annealing_reach_the_update(tmp_path):
+    trainer = make_trainer(tmp_path, "algo.clip_coef=[0.4,0]", "optimizer.lr=[1e-2,0]", "num_seeds=2")
+    values = trainer.algo.coefficients(0.25, 2, torch.device("cpu"))
+    assert_close(values["clip_coef"], torch.full((2,), 0.3))
+    rollout = trainer.collector.collect(trainer.learner.act)
+    targets = trainer.gae(rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+    trainer.learner.update(rollout, targets, 0.5)
+    assert trainer.learner.groups[0].optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
+
+
+def test_target_kl_stops_each_agent_for_itself(tmp_path):
+    settings = (*SMALL, "algo.epochs=6", "optimizer.lr=5e-3", "algo.target_kl=0.01")
+    batch = make_trainer(tmp_path / "batch", *settings, "num_seeds=3")
+    alone = [make_trainer(tmp_path / f"{k}", *settings, f"seed={k}") for k in range(3)]
+    epochs = []
+    for trainer in (batch, *alone):
+        rollout = trainer.collector.collect(trainer.learner.act)
+        targets = trainer.gae(
+            rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated
+        )
+        epochs.append(trainer.learner.update(rollout, targets, 0.0)["epochs"].tolist())
+    assert epochs[0] == [e for (e,) in epochs[1:]]
+    assert min(epochs[0]) < 6
+
+
+def test_other_optimizers_work_by_target(tmp_path):
+    settings = ("~optimizer.eps", "~optimizer.fused", "optimizer._target_=torch.optim.SGD", "++optimizer.momentum=0.9")
+    trainer = train(tmp_path, *SMALL, *settings, "num_seeds=2")
+    assert isinstance(trainer.learner.groups[0].optimizer, torch.optim.SGD)
+
+
+def test_adaptive_kl_moves_beta_per_agent(tmp_path):
+    trainer = make_trainer(tmp_path, "algo=ppo_kl", "algo.kl_target=0.01", "num_seeds=3")
+    trainer.algo.adapt({"kl": torch.tensor([0.02, 0.01, 0.001])})
+    assert trainer.algo.beta.tolist() == [2.0, 1.0, 0.5]
+
+
+def test_apo_loss_by_hand(tmp_path):
+    # two actions, two anchor rows: π* = (¾, ¼); π = (½, ½): KL = ¾ log 1.5 + ¼ log ½
+    import math
+
+    from rlexp.algos.base import Batch
+    from rlexp.memory import MemoryRows
+
+    trainer = make_trainer(tmp_path, "algo=apo", "algo.anchor_coef=2")
+    network = trainer.learner.groups[0].network
+    for parameter in network.actor_head.parameters():
+        parameter.data.zero_()
+    from rlexp.policy import Policy
+
+    rows = 6
+    policy = Policy(network)
+    obs = torch.randn(rows, 4)
+    params, values = policy(obs)
+    batch = Batch(
+        obs,
+        torch.zeros(rows, dtype=torch.int64),
+        params,
+        policy.distribution.log_prob(params, torch.zeros(rows, dtype=torch.int64)),
+        values,
+        torch.randn(rows),
+        torch.randn(rows),
+        torch.ones(rows),
+        MemoryRows(torch.randn(2, 4), torch.zeros(2), torch.tensor([[math.log(3), 0.0]] * 2), torch.tensor([1.0, 1.0])),
+    )
+    bound = trainer.algo.bind({k: v[0] for k, v in trainer.algo.coefficients(0.0, 1, torch.device("cpu")).items()})
+    loss, metrics = bound.loss(policy, batch)
+    kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert metrics["anchor_kl"].item() == pytest.approx(kl, rel=1e-5)
+    plain, _ = super(type(bound), bound).loss(policy, batch)
+    assert (loss - plain).item() == pytest.approx(2 * kl, rel=1e-4)
+    bound.direction = "reverse"  # KL((½, ½) ‖ (¾, ¼)) = ½ log ⅔ + ½ log 2
+    assert bound.loss(policy, batch)[1]["anchor_kl"].item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-5)
+    absent = batch._replace(replay=batch.replay._replace(weights=torch.zeros(2)))
+    assert bound.loss(policy, absent)[0].item() == plain.item()

@@ -1,0 +1,56 @@
+import csv
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from rlexp.logger import MetricsLog
+
+
+def make(folder):
+    return MetricsLog(folder, [4, 5], {"algo.clip_coef": 0.2, "env.id": "X"}, started=1000.0)
+
+
+def test_rows_are_tidy_and_events_agree(tmp_path):
+    log = make(tmp_path)
+    log.write(
+        np.array([10, 11]), 1.5, {"episodic_return": np.array([np.nan, 3.0]), "policy_loss": np.array([0.1, 0.2])}
+    )
+    log.write(np.array([20, 22]), 2.5, {"episodic_return": np.array([7.0, 4.0]), "policy_loss": np.array([0.3, 0.4])})
+    log.close()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert list(rows[0]) == ["seed", "step", "wall_time", "episodic_return", "policy_loss"]
+    assert [(r["seed"], r["step"], r["episodic_return"]) for r in rows] == [
+        ("4", "10", ""),
+        ("5", "11", "3"),
+        ("4", "20", "7"),
+        ("5", "22", "4"),
+    ]
+    events = EventAccumulator(str(tmp_path / "seed_5"))
+    events.Reload()
+    assert [(e.step, e.value, e.wall_time) for e in events.Scalars("charts/episodic_return")] == [
+        (11, 3.0, 1001.5),
+        (22, 4.0, 1002.5),
+    ]
+
+
+def test_hparams_lie_in_the_agents_own_folder(tmp_path):
+    log = make(tmp_path)
+    log.write(np.array([1, 1]), 0.0, {"episodic_return": np.zeros(2)})
+    log.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "seed_4", "seed_5"]
+    events = EventAccumulator(str(tmp_path / "seed_4"))
+    events.Reload()
+    start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = HParamsPluginData.FromString(start).session_start_info.hparams
+    assert hparams["algo.clip_coef"].number_value == pytest.approx(0.2)
+    assert hparams["seed"].number_value == 4
+
+
+def test_a_metric_that_was_not_there_from_the_start_is_an_error(tmp_path):
+    log = make(tmp_path)
+    log.write(np.array([1, 1]), 0.0, {"a": np.zeros(2)})
+    with pytest.raises(ValueError, match="'b'"):
+        log.write(np.array([2, 2]), 0.0, {"b": np.zeros(2)})
+    log.close()
