@@ -14,12 +14,11 @@ def make(folder):
 
 def test_rows_are_tidy_and_events_agree(tmp_path):
     log = make(tmp_path)
-    log.write(
-        np.array([10, 11]), 1.5, {"episodic_return": np.array([np.nan, 3.0]), "policy_loss": np.array([0.1, 0.2])}
-    )
-    log.write(np.array([20, 22]), 2.5, {"episodic_return": np.array([7.0, 4.0]), "policy_loss": np.array([0.3, 0.4])})
+    returns, losses = np.array([[np.nan, 3.0], [7.0, 4.0]]), np.array([[0.1, 0.2], [0.3, 0.4]])
+    log.write(np.array([10, 11]), 1.5, {"episodic_return": returns[0], "policy_loss": losses[0]})
+    log.write(np.array([20, 22]), 2.5, {"episodic_return": returns[1], "policy_loss": losses[1]})
     log.close()
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
     assert list(rows[0]) == ["seed", "step", "wall_time", "episodic_return", "policy_loss"]
     assert [(r["seed"], r["step"], r["episodic_return"]) for r in rows] == [
         ("4", "10", ""),
