@@ -33,7 +33,8 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 def _valid_keys(overrides: list[str]) -> list[str]:
     """Keys of the config that the group choices among the overrides make; of the default one if they make none."""
-    groups = [o for o in overrides if re.fullmatch(r"[\w/@]+=[\w/-]+", o) and (CONF_DIR / o.partition("=")[0]).is_dir()]
+    groups = [o for o in overrides if "," not in o and (CONF_DIR / o.partition("=")[0]).is_dir()]
+    groups += [o for o in overrides if o.startswith("hydra.searchpath=")]
     for attempt in (groups, []):
         try:
             GlobalHydra.instance().clear()
@@ -62,12 +63,13 @@ def explain(error: Exception, overrides: list[str]) -> str:
         return f"{_override_of(key, overrides)}: there is no setting {key}; {hint}"
     if missing:
         group, _, choice = missing[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         close = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     line = str(cause).splitlines()[0]
+    line = line.removeprefix("ConfigError raised while resolving interpolation: ")
     return f"{merging[1]}: {line}" if merging else " ".join(line.split())
 
 
@@ -93,5 +95,9 @@ def report_errors(job: Callable[[], Any]) -> None:
         end_with(error)
     except (HydraException, OmegaConfBaseException) as error:
         end_with(UserError(explain(error, overrides)))
+    except ValueError as error:
+        if "Config group override" not in str(error):  # Hydra's word for algo=null
+            raise
+        end_with(UserError(" ".join(str(error).split())))
     finally:
         del os.environ[FULL]

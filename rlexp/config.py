@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import inspect
+import logging
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,9 +99,15 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     return whole_numbers(OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True))
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """A hint for a name that is not known: the nearest one that is, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
+    return f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def _nearest_choice(value: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(value, choices, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_run_settings(cfg: DictConfig) -> None:
@@ -121,17 +129,21 @@ def check_run_settings(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value < low:
             raise ConfigError(f"{key}={value}: must be at least {low}")
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise ConfigError(f"{key}={value}: must be a whole number")
     if cfg.torch_threads is not None and cfg.torch_threads < 1:
         raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
     for key, choices in CHOICES.items():
         if cfg[key] not in choices:
-            raise ConfigError(f"{key}={cfg[key]}: must be one of {', '.join(choices)}; {_nearest(cfg[key], choices)}")
+            raise ConfigError(
+                f"{key}={cfg[key]}: must be one of {', '.join(choices)}{_nearest_choice(cfg[key], choices)}"
+            )
     try:
         device = torch.device(cfg.device)
     except RuntimeError:
-        raise ConfigError(f"device={cfg.device}: no such device; use cpu, cuda or cuda:0") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={cfg.device}: no such device; use cpu, cuda or cuda:0")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={cfg.device}: torch sees no CUDA device here; use device=cpu")
 
@@ -184,11 +196,15 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
             check_call(f"{path}.{key}", value)
     if "_target_" not in node:
         return
+    hydras_log = logging.getLogger("hydra.utils")
+    hydras_log.disabled = True  # it would print what is told below
     try:
         target: Callable[..., Any] = get_object(node["_target_"])
     except Exception as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path}._target_={node['_target_']}: cannot be imported: {line}") from None
+    finally:
+        hydras_log.disabled = False
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):  # some built-ins have none
@@ -201,13 +217,13 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
         if key.startswith("_") and key.endswith("_"):
             continue
         if key not in parameters and not open_ended:
-            raise ConfigError(
-                f"{path}.{key}={value}: {node['_target_']} has no such setting; {_nearest(key, list(parameters))}"
-            )
-        hint = hints.get(key, Any)
+            hint = nearest(key, list(parameters), f"{path}.")
+            raise ConfigError(f"{path}.{key}={value}: {node['_target_']} has no such setting; {hint}")
+        wanted = hints.get(key, Any)
         listed_rate = path == "optimizer" and key == "lr"  # a schedule; the optimizer itself gets its current value
-        if not listed_rate and not isinstance(value, Mapping) and not _fits(value, hint):
-            raise ConfigError(f"{path}.{key}={value}: must be {_wanted(hint)}")
+        if not listed_rate and not isinstance(value, Mapping) and not _fits(value, wanted):
+            hint = _nearest_choice(str(value), get_args(wanted) if get_origin(wanted) is Literal else ())
+            raise ConfigError(f"{path}.{key}={value}: must be {_wanted(wanted)}{hint}")
 
 
 def check_groups(plain: Mapping[str, Any]) -> None:

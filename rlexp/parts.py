@@ -66,15 +66,22 @@ def check(cfg: DictConfig) -> None:
     check_groups(plain)
     algo, environment = _build(cfg.algo), build_environment(cfg)
     _build(cfg.gae)
-    _learning_rate(cfg)
+    lr = _learning_rate(cfg)
+    try:
+        _optimizer(cfg)([torch.zeros(1, requires_grad=True)], lr=lr(0.0))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {' '.join(str(error).split())}") from None
     check_rows(environment.num_envs, algo.rollout_steps, algo.minibatches, int(cfg.total_steps))
 
 
+def _optimizer(cfg: DictConfig) -> Callable[..., torch.optim.Optimizer]:
+    """What makes an optimizer from parameters and the current learning rate."""
+    return _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
+
+
 def _learning_rate(cfg: DictConfig) -> Schedule:
-    try:
-        schedule = Schedule(whole_numbers(OmegaConf.to_container(cfg.optimizer, resolve=True))["lr"])
-    except ConfigError as error:
-        raise ConfigError(f"optimizer.lr: {error}") from None
+    plain = whole_numbers(OmegaConf.to_container(cfg.optimizer, resolve=True))
+    schedule = Schedule.named("optimizer.lr", plain.get("lr"))
     if min(schedule.knots) < 0:
         raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
     return schedule
@@ -104,13 +111,10 @@ def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Tr
     pixels = trial.encoder.pixels
     torch.set_num_threads(cfg.torch_threads or (torch.get_num_threads() if pixels else 1))
     streams = [AgentStreams.make(cfg.seed + k, device) for k in range(cfg.num_seeds)]
-    optimizer = OmegaConf.to_container(cfg.optimizer, resolve=True)
-    assert isinstance(optimizer, dict)
-    optimizer.pop("lr")
     learner = Learner(
         build,
         algo,
-        _build(OmegaConf.create(optimizer)),
+        _optimizer(cfg),
         _learning_rate(cfg),
         streams,
         device=device,

@@ -69,6 +69,8 @@ def _latest(parent: Path, name: str) -> tuple[Path, int]:
 
 def subfolder(root: DictConfig) -> str:
     """<study>/<job> below outputs: the run's own folder, or the next free one with resume=never."""
+    if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
+        raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
     name = job_name(list(_hydra(root).overrides.task), identity(root))
     path, number = _latest(Path(root.outputs) / root.study, name)
     if root.resume == "never" and number and any(path.iterdir()):

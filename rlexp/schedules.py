@@ -25,8 +25,16 @@ class Schedule:
         knots: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
         numbers = all(isinstance(k, int | float) and not isinstance(k, bool) and np.isfinite(k) for k in knots)
         if not knots or not numbers:
-            raise ConfigError(f"{value!r} is no schedule; give a number, or a list such as [0.2, 0] (linear)")
+            raise ConfigError("is no schedule; give a number, or a list such as [0.2, 0] (linear)")
         self.knots = tuple(float(k) for k in knots)
+
+    @classmethod
+    def named(cls, key: str, value: Any) -> "Schedule":
+        """The schedule that a setting asks for; a refusal names the key and the value."""
+        try:
+            return cls(value)
+        except ConfigError as error:
+            raise ConfigError(f"{key}={value}: {error}") from None
 
     def __call__(self, progress: float) -> float:
         """Value at ``progress`` in [0, 1], the fraction of the run's updates already made."""

@@ -1,19 +1,21 @@
 """Train agents: python -m rlexp.train [algo=...] [env=...] [key=value ...]; -m: several jobs; --help: all keys."""
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp import parts
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
-from rlexp.config import CONF_DIR, identity, register_schema
-from rlexp.errors import CheckpointError, UserError
+from rlexp.config import CONF_DIR, identity, nearest, register_schema
+from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.run_folder import RunRecord, register_resolvers, write_atomically
 from rlexp.trainer import Interrupted
 
@@ -75,10 +77,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
     if record.status == "done" and cfg.resume != "never":
         tell_result(record, folder, "already done")
         return
+    resume = should_resume(cfg, folder)
     trainer = parts.build_trainer(cfg, folder, identity(cfg))
     write_config(cfg, folder)
     handler = log_to(folder)
-    resume = should_resume(cfg, folder)
     try:
         log.info("%s %s in %s", "resuming" if resume else "training", _agents(cfg), folder)
         trainer.run(resume)
@@ -103,6 +105,19 @@ def _agents(cfg: DictConfig) -> str:
     return f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
 
 
+def check_tuned() -> None:
+    """Refuse a choice of `tuned` that is not there: the group is optional, so that Hydra would leave it out silently.
+
+    Raises:
+        ConfigError: naming the nearest one that is.
+    """
+    known = GlobalHydra.instance().config_loader().get_group_options("tuned")
+    for override in HydraConfig.get().overrides.task:
+        key, _, choice = override.partition("=")
+        if key == "tuned" and choice not in (*known, "null"):
+            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
 def job(cfg: DictConfig) -> None:
     """One job, as Hydra calls it."""
@@ -112,10 +127,12 @@ def job(cfg: DictConfig) -> None:
     console = log_to(None)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
+        check_tuned()
         train(cfg, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     except UserError as error:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # made by Hydra for a run that never started
+        with contextlib.suppress(OSError):  # made by Hydra for a run that never started; not empty: it is needed
+            folder.rmdir()
+            folder.parent.rmdir()
         if HydraConfig.get().mode == RunMode.RUN and not WANTS_TRACEBACK:
             end_with(error)
         raise  # to the sweep, which goes on and reports it

@@ -64,10 +64,7 @@ class Algorithm:
         """Turn scheduled fields into schedules and check the ranges."""
         for field in dataclasses.fields(self):
             if field.type in (Scheduled, "Scheduled"):
-                try:
-                    setattr(self, field.name, Schedule(getattr(self, field.name)))
-                except ConfigError as error:
-                    raise ConfigError(f"algo.{field.name}: {error}") from None
+                setattr(self, field.name, Schedule.named(f"algo.{field.name}", getattr(self, field.name)))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require("max_grad_norm", (self.max_grad_norm or 1.0) > 0, "must be positive, or null for no clipping")

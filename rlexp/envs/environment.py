@@ -43,7 +43,7 @@ class Environment:
         if self.num_envs < 1:
             raise ConfigError(f"env.num_envs={self.num_envs}: must be at least 1")
         for name in ("clip_obs", "clip_reward"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # not a number is not positive either
                 raise ConfigError(f"env.{name}={getattr(self, name)}: must be positive")
         known = self._known_ids()
         if self.name not in known:
