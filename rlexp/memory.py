@@ -142,7 +142,7 @@ class EpisodeMemory:
         """Rows of episodes still running join their buffers."""
         envs, steps = self.spec.num_envs, rollout.obs.shape[1]
         before = rollout.open_lengths.copy()
-        start = (rollout.weights[:, 0] == 0).cpu().numpy().astype(np.int64)  # row 0 may be a dummy
+        start = rollout.dummy_first.astype(np.int64)
         episodes = rollout.episodes
         np.maximum.at(start, (episodes.agents, episodes.envs), episodes.ends + 2)
         before[episodes.agents, episodes.envs] = 0

@@ -35,13 +35,12 @@ class ProgressDisplay:
         """Show the bar, if there is one."""
         if self.mode == "bar":
             self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed:>9,.0f}/{task.total:,.0f} steps"),
-                TextColumn("{task.fields[rate]:>9,.0f} steps/s"),
+                BarColumn(bar_width=16),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TextColumn("{task.fields[rate]:,.0f} steps/s"),
                 TextColumn("return {task.fields[score]}"),
+                TimeRemainingColumn(compact=True),
                 TextColumn("left"),
-                TimeRemainingColumn(),
                 console=Console(file=sys.stdout),
             )
             self.task = self.bar.add_task("training", total=self.total, completed=self.first, rate=0.0, score="-")

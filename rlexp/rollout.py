@@ -42,13 +42,10 @@ class Rollout:
     truncated: Tensor
     weights: Tensor  # 0 where the row is a dummy: the step in which next-step autoreset starts a new episode
     last_values: Tensor  # V of the observation after the last step (A, E)
+    steps: np.ndarray  # environment steps of each agent, dummies not counted (A,)
+    dummy_first: np.ndarray  # whether row 0 is a dummy (A, E)
     open_lengths: np.ndarray  # steps that running episodes had before this rollout (A, E)
     episodes: FinishedEpisodes
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Environment steps of each agent, dummies not counted: (A,)."""
-        return self.weights.sum((1, 2)).cpu().numpy().astype(np.int64)
 
 
 def finished_episodes(
@@ -191,6 +188,8 @@ class Collector:
             truncated=by_agent(self.truncated),
             weights=by_agent(~self.dummy).float(),
             last_values=last_values,
+            steps=(~self.dummy).sum((0, 2)),
+            dummy_first=self.dummy[0].copy(),
             open_lengths=open_lengths,
             episodes=episodes,
         )

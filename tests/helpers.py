@@ -81,6 +81,8 @@ class HandMade:
             truncated=torch.zeros(obs.shape[:3], dtype=torch.bool),
             weights=by_agent(~dummy).float(),
             last_values=torch.zeros(obs.shape[0], obs.shape[2]),
+            steps=(~dummy).sum((0, 2)),
+            dummy_first=dummy[0],
             open_lengths=open_lengths,
             episodes=episodes,
         )
