@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp.algos.base import RunSpec
-from rlexp.rollout import Rollout
+from rlexp.rollout import Rollout, RunSpec
 
 FIELDS = ("obs", "actions", "dist_params")
 

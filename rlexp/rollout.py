@@ -17,6 +17,16 @@ Act = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class RunSpec:
+    """The shape of a run: what whoever keeps rollouts must know before the first."""
+
+    num_agents: int
+    num_envs: int
+    streams: list[AgentStreams]
+    device: torch.device
+
+
+@dataclass(frozen=True)
 class FinishedEpisodes:
     """Episodes that ended within a rollout, in the order of time; every array is (N,)."""
 

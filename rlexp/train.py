@@ -17,7 +17,7 @@ from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, identity, nearest, register_schema
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.run_folder import RunRecord, register_resolvers, write_atomically
-from rlexp.trainer import Interrupted
+from rlexp.signals import Interrupted
 
 log = logging.getLogger("rlexp")
 

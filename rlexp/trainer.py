@@ -1,36 +1,31 @@
 """The training loop: collect -> advantages -> observe -> update -> record."""
 
 import contextlib
-import logging
-import signal
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp import checkpoint, spaces
+from rlexp import checkpoint, resume
 from rlexp.advantages import GAE
-from rlexp.algos.base import Algorithm, RunSpec
+from rlexp.algos.base import Algorithm
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
-from rlexp.envs.state import copyable, restore, snapshot
-from rlexp.errors import CheckpointError, DivergedError
+from rlexp.errors import DivergedError
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.learner import Learner
 from rlexp.logger import MetricsLog
 from rlexp.normalize import ReturnScaler
 from rlexp.progress import ProgressDisplay
-from rlexp.rollout import Collector, FinishedEpisodes
+from rlexp.rollout import Collector, FinishedEpisodes, RunSpec
 from rlexp.run_folder import RunRecord, config_hash
 from rlexp.seeding import AgentStreams, env_seeds
-
-log = logging.getLogger(__name__)
+from rlexp.signals import Interrupted, StopSignal
 
 WINDOW = 100  # episodes that episodic_return and episodic_length average over
 
@@ -45,39 +40,6 @@ class RunSettings:
     progress: Literal["auto", "bar", "lines", "none"]
     evaluation: dict[str, Any]
     config: dict[str, Any]  # the resolved config less what cannot change results
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; it has been saved."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
-class StopSignal:
-    """While entered, SIGTERM and SIGINT ask the loop to stop after the current update; a second one stops at once."""
-
-    def __enter__(self) -> "StopSignal":
-        """Take over the handlers, in the main thread; elsewhere signals cannot be had."""
-        self.received: int | None = None
-        self.previous: dict[int, Any] = {}
-        try:
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self.previous[signum] = signal.signal(signum, self._receive)
-        except ValueError:
-            pass
-        return self
-
-    def _receive(self, signum: int, _: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = signum
-
-    def __exit__(self, *_: object) -> None:
-        """Give the handlers back."""
-        for signum, handler in self.previous.items():
-            signal.signal(signum, handler)
 
 
 class Trainer:
@@ -111,7 +73,7 @@ class Trainer:
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
-        envs, first_obs = environment.start(self._env_seeds())
+        envs, first_obs = environment.start(self.env_seeds())
         self.collector = Collector(
             envs,
             first_obs,
@@ -136,13 +98,17 @@ class Trainer:
         self.copyable: bool | None = None  # whether the environments' state can be saved; tried at the first need
         self.record = RunRecord(folder)
 
-    def _env_seeds(self, restart: int = 0) -> list[list[int]]:
+    def env_seeds(self, restart: int = 0) -> list[list[int]]:
+        """Seeds of all environments, one list an agent; `restart` as in `seeding.env_seeds`."""
         return [env_seeds(stream.seed, self.environment.num_envs, restart) for stream in self.streams]
 
     # The loop ----------------------------------------------------------------------------------------------------
 
-    def run(self, resume: bool) -> dict[str, Any]:
+    def run(self, go_on: bool) -> dict[str, Any]:
         """Train to the end, evaluate, and return the result that run.json holds.
+
+        Args:
+            go_on: take up the checkpoint in the run's folder first.
 
         Raises:
             Interrupted: a signal stopped it; the run can be resumed.
@@ -151,14 +117,14 @@ class Trainer:
         """
         with StopSignal() as stop, contextlib.ExitStack() as stack:
             stack.callback(lambda: self.collector.envs.close())  # a resumed run may change them
-            if resume:
+            if go_on:
                 self.resume()
             self.record.start(self.settings.config, self.seeds)
             started = self.record.data.setdefault("started_unix", time.time())
             self.metrics_log = MetricsLog(self.folder, self.seeds, _flat(self.settings.config), started)
             stack.callback(self.metrics_log.close)
             self.metrics_log.resume(dict(zip(self.seeds, self.steps.tolist(), strict=True)))
-            display = ProgressDisplay(self._total_rows, self.update_number * self.rows, self.settings.progress)
+            display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
@@ -168,7 +134,8 @@ class Trainer:
             return self.finish()
 
     @property
-    def _total_rows(self) -> int:
+    def total_rows(self) -> int:
+        """Rows of the whole run, an agent: environment steps, dummies included."""
         return self.num_updates * self.rows
 
     def iterate(self) -> None:
@@ -266,47 +233,14 @@ class Trainer:
         self.record.update(status="done", result=result)
         return result
 
-    # Saving and resuming -----------------------------------------------------------------------------------------
-
     @property
     def checkpoint_path(self) -> Path:
         """The run's one checkpoint."""
         return self.folder / "checkpoint.pt"
 
-    def _snapshot(self) -> Tensor | None:
-        if self.copyable is None:
-            self.copyable = copyable(self.environment)
-        if not self.copyable:
-            return None
-        return torch.frombuffer(bytearray(snapshot(self.collector.envs)), dtype=torch.uint8)
-
     def save(self) -> None:
         """Write everything the run needs to go on as if it had never stopped."""
-        envs = self.collector.envs
-        checkpoint.save(
-            self.checkpoint_path,
-            {
-                "config_hash": config_hash(self.settings.config),
-                "seeds": self.seeds,
-                "spaces": {
-                    "observation": spaces.describe(envs.single_observation_space),
-                    "action": spaces.describe(envs.single_action_space),
-                },
-                "learner": self.learner.state_dict(),
-                "algo": self.algo.state_dict(),
-                "streams": [stream.state_dict() for stream in self.streams],
-                "scaler": None if self.scaler is None else self.scaler.state_dict(),
-                "collector": self.collector.state_dict(),
-                "environments": self._snapshot(),
-                "trainer": {
-                    "update_number": self.update_number,
-                    "steps": self.steps.tolist(),
-                    "episodes": self.episodes.tolist(),
-                    "recent": [list(recent) for recent in self.recent],
-                    "seconds": self.seconds,
-                },
-            },
-        )
+        checkpoint.save(self.checkpoint_path, resume.capture(self))
 
     def resume(self) -> None:
         """Take up the checkpoint in the run's folder.
@@ -314,43 +248,7 @@ class Trainer:
         Raises:
             CheckpointError: missing, damaged, or of another run.
         """
-        state = checkpoint.load(self.checkpoint_path, config_hash=config_hash(self.settings.config))
-        try:
-            self._load(state)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            line = " ".join(str(error).split())[:160]
-            raise CheckpointError(
-                f"{self.checkpoint_path}: does not fit this run ({line}); remove it, or start anew with resume=never"
-            ) from error
-        log.info("resumed at %d of %d steps", self.update_number * self.rows, self._total_rows)
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.algo.load_state_dict(state["algo"])
-        for stream, saved in zip(self.streams, state["streams"], strict=True):
-            stream.load_state_dict(saved)
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
-        progress = state["trainer"]
-        self.update_number = progress["update_number"]
-        self.steps = np.array(progress["steps"], np.int64)
-        self.episodes = np.array(progress["episodes"], np.int64)
-        self.recent = [deque((tuple(e) for e in episodes), maxlen=WINDOW) for episodes in progress["recent"]]
-        self.seconds = progress["seconds"]
-        if state["environments"] is None:
-            self._restart_environments()
-        else:
-            restore(self.collector.envs, state["environments"].numpy().tobytes())
-            self.collector.load_state_dict(state["collector"])
-
-    def _restart_environments(self) -> None:
-        self.collector.envs.close()
-        self.collector.begin(*self.environment.start(self._env_seeds(restart=self.update_number)))
-        if self.scaler is not None:
-            self.scaler.running.zero_()
-        log.info(
-            "the state of %s cannot be copied: running episodes restart from fresh, seeded ones", self.environment.id
-        )
+        resume.take_up(self, checkpoint.load(self.checkpoint_path, config_hash=config_hash(self.settings.config)))
 
 
 def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@ import torch
 from helpers import HandMade
 from torch.testing import assert_close
 
-from rlexp.algos.base import RunSpec
 from rlexp.memory import EpisodeMemory
+from rlexp.rollout import RunSpec
 from rlexp.seeding import AgentStreams
 
 CPU = torch.device("cpu")

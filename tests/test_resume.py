@@ -12,7 +12,7 @@ import torch
 from helpers import make_trainer, weights_of
 
 from rlexp.errors import CheckpointError, DivergedError
-from rlexp.trainer import Interrupted
+from rlexp.signals import Interrupted
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "log_every=256")
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from rlexp.algos.base import Batch, Metrics, RunSpec
+from rlexp.algos.base import Batch, Metrics
 from rlexp.algos.ppo import PPO
 from rlexp.losses import weighted_mean
 from rlexp.memory import EpisodeMemory
 from rlexp.policy import Policy
-from rlexp.rollout import Rollout
+from rlexp.rollout import Rollout, RunSpec
 from rlexp.schedules import Scheduled
 
 

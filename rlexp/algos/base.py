@@ -9,9 +9,8 @@ from torch import Tensor
 
 from rlexp.errors import ConfigError
 from rlexp.policy import Policy
-from rlexp.rollout import Rollout
+from rlexp.rollout import Rollout, RunSpec
 from rlexp.schedules import Schedule, Scheduled
-from rlexp.seeding import AgentStreams
 
 Metrics = dict[str, Tensor]
 
@@ -32,16 +31,6 @@ class Batch(NamedTuple):
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with every field of rows put through a function, `replay` left alone."""
         return self._replace(**{name: function(getattr(self, name)) for name in self._fields if name != "replay"})
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSpec:
-    """What an algorithm with a memory must know before the first rollout."""
-
-    num_agents: int
-    num_envs: int
-    streams: list[AgentStreams]
-    device: torch.device
 
 
 @dataclasses.dataclass(kw_only=True)

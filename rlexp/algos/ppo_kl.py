@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlexp.algos.base import Batch, Metrics, RunSpec
+from rlexp.algos.base import Batch, Metrics
 from rlexp.algos.ppo import PPO
 from rlexp.losses import weighted_mean
 from rlexp.policy import Policy
+from rlexp.rollout import RunSpec
 
 
 @dataclass(kw_only=True)
