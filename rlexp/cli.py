@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -67,6 +67,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
         close = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value; quote what holds spaces, brackets or commas"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     line = str(cause).splitlines()[0]
     line = line.removeprefix("ConfigError raised while resolving interpolation: ")

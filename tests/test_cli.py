@@ -76,6 +76,7 @@ def is_one_line(stderr):
         ("num_seeds=0", ["at least 1"]),
         ("algo.minibatches=7", ["256 rows", "nearest that fits is 8"]),
         ("seed=abc", ["Integer"]),
+        ("algo.epochs", ["key=value"]),
         ("algo.epochs=abc", ["whole number"]),
         ("env.id=CartPol-v1", ["did you mean CartPole-v1?"]),
         ("optimizer.lr=-1", ["below 0"]),

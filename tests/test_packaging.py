@@ -84,9 +84,10 @@ def theirs(tmp_path):
     package, algo = tmp_path / "their_pkg", tmp_path / "their_pkg" / "conf" / "algo"
     algo.mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package / "conf" / "__init__.py").touch()
     (package / "mine.py").write_text(MINE)
     (algo / "mine.yaml").write_text(MINE_YAML)
-    return ["algo=mine", f"hydra.searchpath=[file://{package / 'conf'}]"]
+    return ["algo=mine", "hydra.searchpath=[pkg://their_pkg.conf]"]
 
 
 def test_an_algorithm_of_another_package_trains(tmp_path, theirs):

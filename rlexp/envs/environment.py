@@ -98,10 +98,10 @@ class Environment:
         except ConfigError:
             raise
         except (gym.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-            missing = isinstance(error, gym.error.DependencyNotInstalled | ImportError)
-            way = f"; pip install 'rlexp[{self.extra}]'" if missing and self.extra else ""
             line = " ".join(str(error).split())
-            raise ConfigError(f"env.id={self.id}: cannot be made: {line}{way}") from error
+            if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
+                line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one way out, not two
+            raise ConfigError(f"env.id={self.id}: cannot be made: {line}") from error
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
             envs.close()
