@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "outputs",
     "device",
     "torch_threads",
+    "compile",
     "batching",
     "resume",
     "checkpoint_every",
@@ -57,6 +58,7 @@ class RunConfig:
     outputs: str = "outputs"
     device: str = "cpu"
     torch_threads: int | None = None
+    compile: Union[bool, str] = "auto"  # noqa: UP007
     batching: str = "auto"
     resume: str = "auto"
     checkpoint_every: Union[int, float] = 50_000  # noqa: UP007
@@ -71,6 +73,7 @@ class RunConfig:
 
 
 CHOICES = {
+    "compile": ("auto", "true", "false"),  # the last two are booleans to YAML
     "batching": ("auto", "vmap", "loop"),
     "resume": ("auto", "never", "must"),
     "progress": ("auto", "bar", "lines", "none"),
@@ -134,10 +137,9 @@ def check_run_settings(cfg: DictConfig) -> None:
     if cfg.torch_threads is not None and cfg.torch_threads < 1:
         raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
     for key, choices in CHOICES.items():
-        if cfg[key] not in choices:
-            raise ConfigError(
-                f"{key}={cfg[key]}: must be one of {', '.join(choices)}{_nearest_choice(cfg[key], choices)}"
-            )
+        value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
+        if value not in choices:
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}{_nearest_choice(value, choices)}")
     try:
         device = torch.device(cfg.device)
     except RuntimeError:

@@ -32,7 +32,7 @@ class SavedRun:
     networks: list[ActorCritic]
     observation_dtype: torch.dtype
 
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...)."""
         outputs = [network(o) for network, o in zip(self.networks, obs, strict=True)]
         return torch.stack([params for params, _ in outputs]), torch.stack([values for _, values in outputs])
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
         environment = parts.build_environment(saved.config)
         settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
         results = evaluate(
-            saved.act,
+            saved.policy,
             saved.networks[0].distribution,
             environment,
             len(saved.seeds),

@@ -2,15 +2,17 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
-from rlexp.rollout import Act, storage_dtype
+from rlexp.rollout import storage_dtype
 from rlexp.run_folder import write_atomically
 from rlexp.seeding import evaluation_seeds
 
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def evaluate(
-    act: Act,
+    policy: Callable[[Tensor], tuple[Tensor, Tensor]],
     distribution: Distribution,
     environment: Environment,
     num_agents: int,
@@ -31,6 +33,7 @@ def evaluate(
 ) -> list[list[dict[str, Any]]]:
     """Every agent plays the same `episodes` seeds once. Nothing of the policy moves.
 
+    `policy` gives distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...).
     Returns one list an agent of ``{"seed", "return", "length", "finished"}``, returns undiscounted and raw; an episode
     cut at `max_steps` has ``finished`` false.
     """
@@ -44,7 +47,7 @@ def evaluate(
     obs = first
     try:
         for _ in range(max_steps):
-            params, _ = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
+            params, _ = policy(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             if deterministic:
                 actions = distribution.mode(params)
             else:  # the same noise for every agent, so that none depends on its neighbours

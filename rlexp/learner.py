@@ -4,8 +4,9 @@ Algorithms and networks are written for one agent. Here they are lifted: agents 
 through `torch.func.vmap`; a group of one agent runs its network plainly.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from torch.utils._pytree import tree_map
 
 from rlexp.advantages import Advantages
 from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.compile import Graph, compile_or_warn
 from rlexp.losses import explained_variance
 from rlexp.normalize import ObservationNormalizer, merge_moments
 from rlexp.policy import ActorCritic, Policy
-from rlexp.rollout import Rollout
+from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import Schedule
 from rlexp.seeding import AgentStreams
 
@@ -46,14 +48,33 @@ def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]
     return networks
 
 
+class Inputs(NamedTuple):
+    """What an update's minibatches share and leave as it is."""
+
+    buffers: dict[str, Tensor]  # of the networks, name -> (a, ...)
+    coefficients: dict[str, Tensor]  # of the loss, name -> (a,)
+    data: Batch  # rows of all agents (a*N, ...); replay (a, minibatches, ...)
+    order: Tensor  # rows of every minibatch (minibatches, a*B)
+
+
 class AgentGroup:
     """Agents updated as one computation: parameters, gradients and optimizer state stacked (a, ...).
 
     A group of one keeps its tensors unstacked, as its network's own.
+
+    Args:
+        networks: one an agent.
+        algo: the objective.
+        make_optimizer: called with a list of tensors.
+        compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
     """
 
-    def __init__(self, networks: list[ActorCritic], algo: Algorithm, make_optimizer: Callable[..., Any]) -> None:
+    def __init__(
+        self, networks: list[ActorCritic], algo: Algorithm, make_optimizer: Callable[..., Any], compiled: bool
+    ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
+        self.distribution = self.network.distribution
+        self.make_optimizer, self.compiled = make_optimizer, compiled
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -64,52 +85,97 @@ class AgentGroup:
             self.params, self.buffers = stack_module_state(networks)
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
         self.metric_names: list[str] = []
+        self.acting: Graph | None = None
+        self.updating: Graph | None = None
+        self.tried: set[str] = set()  # what was compiled, or could not be
 
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    # Acting ------------------------------------------------------------------------------------------------------
+
+    def _policy(self, tensors: dict[str, Tensor], obs: Tensor) -> tuple[Tensor, Tensor]:
         """Distribution parameters (a, E, P) and values (a, E) of observations (a, E, ...)."""
         if self.single:
-            params, values = Policy(self.network)(obs[0])
+            params, values = Policy(self.network, tensors)(obs[0])
             return params[None], values[None]
-        return vmap(lambda tensors, o: functional_call(self.network, tensors, (o,)))(self.params | self.buffers, obs)
+        return vmap(lambda own, o: functional_call(self.network, own, (o,)))(tensors, obs)
 
-    def _gradients(self, batch: Batch, coefficients: dict[str, Tensor]) -> tuple[list[Tensor], Tensor, Metrics]:
+    def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Distribution parameters (a, E, P) and values (a, E) of observations (a, E, ...)."""
+        return self._policy(self.params | self.buffers, obs)
+
+    def _act(self, tensors: dict[str, Tensor], obs: Tensor, noise: Tensor, slot: Slot) -> tuple[Tensor, ...]:
+        params, values = self._policy(tensors, obs)
+        slot.dist_params.copy_(params)
+        slot.values.copy_(values)
+        slot.actions.copy_(self.distribution.sample(params, noise))
+        return (values,)
+
+    def act(self, obs: Tensor, noise: Tensor, slot: Slot) -> None:
+        """Draw actions for observations (a, E, ...) with noise (a, E, ·); what came of it is written into `slot`."""
+        if self.compiled and "acting" not in self.tried:
+            self.tried.add("acting")
+            self.acting = compile_or_warn("acting", self._act, self.params | self.buffers, obs, noise, slot)
+            self.tensors_of_acting = list((self.params | self.buffers).values())
+        if self.acting is None:
+            self._act(self.params | self.buffers, obs, noise, slot)
+        else:
+            self.acting.run([*self.tensors_of_acting, obs, noise, *slot])
+
+    # Updating ----------------------------------------------------------------------------------------------------
+
+    def _gradients(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch, coefficients: dict[str, Tensor]
+    ) -> tuple[list[Tensor], Tensor, Metrics]:
         """Gradients (a, ...), losses and metrics (a,); unstacked for a group of one."""
-        if self.single:
-            first = tree_map(lambda x: x[0], (batch, coefficients))
-            loss, metrics = self.algo.bind(first[1]).loss(Policy(self.network), first[0])
-            leaves = list(self.params.values())
-            return list(torch.autograd.grad(loss, leaves, materialize_grads=True)), loss, metrics
 
         def loss_of(
             params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
         ) -> tuple[Tensor, Metrics]:
             return self.algo.bind(values).loss(Policy(self.network, params | buffers), rows)
 
-        lifted = vmap(grad_and_value(loss_of, has_aux=True))
-        grads, (loss, metrics) = lifted(self.params, self.buffers, batch, coefficients)
-        return [grads[name] for name in self.params], loss, metrics
+        differentiated = grad_and_value(loss_of, has_aux=True)
+        if self.single:
+            batch, coefficients = tree_map(lambda x: x[0], (batch, coefficients))
+        else:
+            differentiated = vmap(differentiated)
+        grads, (loss, metrics) = differentiated(params, buffers, batch, coefficients)
+        return [grads[name] for name in params], loss, metrics
 
-    def step(self, batch: Batch, coefficients: dict[str, Tensor]) -> Tensor:
-        """One minibatch: loss, gradient, clip by each agent's own norm, optimizer step. Metrics (metrics, a)."""
-        grads, loss, metrics = self._gradients(batch, coefficients)
+    def _minibatch(self, params: dict[str, Tensor], step: Callable[[], Any], inputs: Inputs, number: Tensor) -> Tensor:
+        """Gather, loss, gradient, clip by each agent's own norm, optimizer step. Metrics (metrics, a).
+
+        params: what `step` moves by their gradients. number: which minibatch, (1,).
+        """
+        buffers, coefficients, data, order = inputs
+        index = order.index_select(0, number)[0]  # (a*B,)
+        shape = (self.size, len(index) // self.size)
+        batch = data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))  # (a, B, ...)
+        batch = batch._replace(replay=tree_map(lambda x: x.index_select(1, number)[:, 0], data.replay))
+        grads, loss, metrics = self._gradients(params, buffers, batch, coefficients)
         lead = 0 if self.single else 1
         squares = [g.square().sum(tuple(range(lead, g.dim()))) for g in grads]
         norm = torch.stack(squares).sum(0).sqrt()  # (a,), or () for a group of one
         if self.algo.max_grad_norm is not None:
             scale = (self.algo.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             grads = [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads]
-        for leaf, grad in zip(self.params.values(), grads, strict=True):
-            leaf.grad = grad
-        self.optimizer.step()
+        for param, grad in zip(params.values(), grads, strict=True):
+            param.grad = grad
+        step()
         every = {**metrics, "loss": loss, "grad_norm": norm}
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
 
-    def _gather(self, flat: Batch, index: Tensor, number: int) -> Batch:
-        """Rows `index` (a*B,) of flat data (a*N, ...), and the replay of minibatch `number`: (a, B, ...)."""
-        shape = (self.size, len(index) // self.size)
-        rows = flat.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
-        return rows._replace(replay=tree_map(lambda x: x[:, number], flat.replay))
+    def _traceable(
+        self, params: dict[str, Tensor], states: list[dict[str, Tensor]], lr: Tensor, inputs: Inputs, number: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`_minibatch` as a function of tensors alone: the optimizer is one of the moment, over those given."""
+        optimizer = self.make_optimizer(list(params.values()))
+        for options in optimizer.param_groups:
+            options["lr"] = lr
+            wanted = {"capturable": True, "foreach": False, "fused": False}  # step counts as tensors, plain arithmetic
+            options.update({name: value for name, value in wanted.items() if name in options})
+        optimizer.state.update(zip(params.values(), states, strict=True))
+        step = inspect.unwrap(type(optimizer).step)  # less the wrappers that serve the profiler and autograd
+        return (self._minibatch(params, lambda: step(optimizer), inputs, number),)
 
     def update(self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int) -> Metrics:
         """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
@@ -117,19 +183,20 @@ class AgentGroup:
         `data.replay` is (a, epochs · minibatches, ...). Rows that do not fill a minibatch cannot be: N is checked to
         be divisible when the run is configured.
         """
-        rows = order.shape[2] // minibatches
-        offset = torch.arange(self.size, device=order.device)[:, None] * order.shape[2]
-        flat = data.map_rows(lambda x: x.flatten(0, 1))  # (a*N, ...)
+        epochs, rows = order.shape[1:]
+        offset = torch.arange(self.size, device=order.device)[:, None, None] * rows
+        order = (order + offset).reshape(self.size, epochs * minibatches, rows // minibatches)
+        order = order.transpose(0, 1).flatten(1)  # (epochs * minibatches, a*B)
+        inputs = Inputs(self.buffers, coefficients, data.map_rows(lambda x: x.flatten(0, 1)), order)
+        numbers = torch.arange(epochs * minibatches, device=order.device).split(1)
+        step = self._stepper(inputs, numbers[0])
         total: Tensor | None = None
         made = 0
-        for epoch in range(order.shape[1]):
-            for m in range(minibatches):
-                index = (order[:, epoch, m * rows : (m + 1) * rows] + offset).flatten()  # (a*B,)
-                batch = self._gather(flat, index, made)
-                metrics = self.step(batch, coefficients)
-                total = metrics if total is None else total + metrics
-                made += 1
-            if self.algo.target_kl is not None:
+        for number in numbers:
+            metrics = step(number)
+            total = metrics if total is None else total + metrics
+            made += 1
+            if self.algo.target_kl is not None and made % minibatches == 0:
                 latest = metrics[self.metric_names.index("approx_kl"), 0]
                 if latest > self.algo.target_kl:  # the one place where the host waits within an update
                     break
@@ -138,6 +205,25 @@ class AgentGroup:
         if self.algo.target_kl is not None:
             mean["epochs"] = torch.full_like(mean["loss"], made / minibatches)
         return mean
+
+    def _stepper(self, inputs: Inputs, number: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes a minibatch update, by its number."""
+
+        def eager(number: Tensor) -> Tensor:
+            return self._minibatch(self.params, self.optimizer.step, inputs, number)
+
+        states = [self.optimizer.state[param] for param in self.params.values()]
+        if not self.compiled or not all(states):  # the first update makes the optimizer's state
+            return eager
+        lr = torch.tensor(self.optimizer.param_groups[0]["lr"], device=number.device)
+        held = (self.params, states, lr, inputs)
+        if "updating" not in self.tried:
+            self.tried.add("updating")
+            self.updating = compile_or_warn("the minibatch update", self._traceable, *held, number)
+        if self.updating is None:
+            return eager
+        run, leaves = self.updating.run, self.updating.leaves(*held, number)[:-1]
+        return lambda number: run([*leaves, number])[0]
 
 
 class Learner:
@@ -151,6 +237,7 @@ class Learner:
         streams: one an agent.
         device: where everything lives.
         batching: "vmap" stacks agents, "loop" trains one after the other, "auto" picks.
+        compiled: run acting and minibatch updates as compiled graphs.
     """
 
     def __init__(
@@ -163,6 +250,7 @@ class Learner:
         *,
         device: torch.device,
         batching: Batching = "auto",
+        compiled: bool = False,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
         networks = [network.to(device) for network in build_networks(build, streams)]
@@ -172,18 +260,27 @@ class Learner:
             return make_optimizer(params, lr=lr(0.0))
 
         self.groups = [
-            AgentGroup(networks[first : first + size], algo, optimizer) for first in range(0, len(networks), size)
+            AgentGroup(networks[first : first + size], algo, optimizer, compiled)
+            for first in range(0, len(networks), size)
         ]
 
     def _slices(self) -> list[tuple[AgentGroup, slice]]:
         size = self.groups[0].size
         return [(group, slice(i * size, (i + 1) * size)) for i, group in enumerate(self.groups)]
 
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Distribution parameters (A, E, P) and values (A, E) of observations (A, E, ...)."""
+    @torch.no_grad()
+    def act(self, obs: Tensor, noise: Tensor, slot: Slot) -> None:
+        """Draw actions for observations (A, E, ...) with noise (A, E, ·); what came of it is written into `slot`."""
         if len(self.groups) == 1:
-            return self.groups[0].act(obs)
-        outputs = [group.act(obs[part]) for group, part in self._slices()]
+            self.groups[0].act(obs, noise, slot)
+            return
+        for group, part in self._slices():
+            group.act(obs[part], noise[part], Slot(*(x[part] for x in slot)))
+
+    @torch.no_grad()
+    def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Distribution parameters (A, E, P) and values (A, E) of observations (A, E, ...)."""
+        outputs = [group.policy(obs[part]) for group, part in self._slices()]
         params, values = zip(*outputs, strict=True)
         return torch.cat(params), torch.cat(values)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,16 @@ from torch import Tensor
 from rlexp.distributions import Distribution
 from rlexp.seeding import AgentStreams
 
-Act = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+class Slot(NamedTuple):
+    """Where acting writes one step: views into the rollout."""
+
+    dist_params: Tensor  # (A, E, P)
+    values: Tensor  # (A, E)
+    actions: Tensor  # (A, E, ...)
+
+
+Act = Callable[[Tensor, Tensor, Slot], None]  # observations (A, E, ...), noise (A, E, ·), slot
 
 
 @dataclass(frozen=True)
@@ -135,53 +144,57 @@ class Collector:
         self.actions = empty(*distribution.action_shape, dtype=distribution.action_dtype)
         self.dist_params = empty(distribution.num_params)
         self.values = empty()
-        self.rewards = np.empty((num_steps, *self.shape), np.float32)
-        self.terminated = np.empty((num_steps, *self.shape), bool)
-        self.truncated = np.empty((num_steps, *self.shape), bool)
-        self.dummy = np.empty((num_steps, *self.shape), bool)
+        self.noise = empty(distribution.noise_size)
+        flat = (num_steps, agents * num_envs)
+        self.rewards = np.empty(flat, np.float32)
+        self.terminated = np.empty(flat, bool)
+        self.truncated = np.empty(flat, bool)
+        # what one step touches, once and for all: making a view costs as much as filling it
+        self.seen = [self.obs[:, t] for t in range(num_steps)]
+        self.slots = [Slot(self.dist_params[:, t], self.values[:, t], self.actions[:, t]) for t in range(num_steps)]
+        self.noises = [self.noise[:, t] for t in range(num_steps)]
+        # after the last step only its value is asked for
+        self.last = Slot(*(torch.empty_like(x) for x in self.slots[0]))
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
         """Take up freshly reset environments."""
         self.envs = envs
-        self.current_obs = self._to_tensor(first_obs)
+        self.current_obs = torch.empty_like(self.seen[0])
+        self._write(self.current_obs, first_obs)
         self.prev_done = np.zeros(self.shape, bool)
         self.open_returns = np.zeros(self.shape)
         self.open_lengths = np.zeros(self.shape, np.int64)
 
-    def _to_tensor(self, obs: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(obs)).to(self.device, self.obs.dtype)
-        return tensor.unflatten(0, self.shape)  # (A*E, ...) -> (A, E, ...)
+    def _write(self, place: Tensor, obs: np.ndarray) -> None:
+        """Observations of all environments (A*E, ...), as they gave them, to (A, E, ...)."""
+        place.copy_(torch.from_numpy(obs.reshape(place.shape)))
 
     @torch.no_grad()
     def collect(self, act: Act) -> Rollout:
-        """One rollout. `act` maps observations (A, E, ...) to distribution parameters (A, E, P) and values (A, E)."""
-        noise = torch.stack(
-            [self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise) for stream in self.streams]
-        )  # (A, T, E, noise_size)
-        for t in range(self.num_steps):
-            self.obs[:, t] = self.current_obs
-            params, values = act(self.current_obs)
-            actions = self.distribution.sample(params, noise[:, t])
-            self.dist_params[:, t] = params
-            self.values[:, t] = values
-            self.actions[:, t] = actions
-            self.dummy[t] = self.prev_done
-            sent = self.distribution.to_env(actions.flatten(0, 1).cpu().numpy())
-            obs, rewards, terminated, truncated, _ = self.envs.step(sent)
-            self.rewards[t] = rewards.reshape(self.shape)
-            self.terminated[t] = terminated.reshape(self.shape)
-            self.truncated[t] = truncated.reshape(self.shape)
-            self.prev_done = self.terminated[t] | self.truncated[t]
-            self.current_obs = self._to_tensor(obs)
-        last_values = act(self.current_obs)[1]
-        return self._finish(last_values)
+        """One rollout of T steps of every environment."""
+        for agent, stream in enumerate(self.streams):
+            self.noise[agent] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
+        to_env, step = self.distribution.to_env, self.envs.step
+        self.seen[0].copy_(self.current_obs)
+        for t, (seen, noise, slot) in enumerate(zip(self.seen, self.noises, self.slots, strict=True)):
+            act(seen, noise, slot)
+            sent = to_env(slot.actions.flatten(0, 1).cpu().numpy())
+            obs, self.rewards[t], self.terminated[t], self.truncated[t], _ = step(sent)
+            self._write(self.seen[t + 1] if t + 1 < self.num_steps else self.current_obs, obs)
+        act(self.current_obs, self.noises[0], self.last)
+        return self._finish(self.last.values.clone())
 
     def _finish(self, last_values: Tensor) -> Rollout:
         open_lengths = self.open_lengths
-        done = self.terminated | self.truncated
+        rewards, terminated, truncated = (
+            x.reshape(self.num_steps, *self.shape) for x in (self.rewards, self.terminated, self.truncated)
+        )  # (T, A, E)
+        done = np.logical_or(terminated, truncated)
+        dummy = np.concatenate([self.prev_done[None], done[:-1]])
+        self.prev_done = done[-1]
         episodes, self.open_returns, self.open_lengths = finished_episodes(
-            self.rewards, done, self.dummy, self.open_returns, open_lengths
+            rewards, done, dummy, self.open_returns, open_lengths
         )
 
         def by_agent(x: np.ndarray) -> Tensor:  # (T, A, E) -> (A, T, E)
@@ -193,13 +206,13 @@ class Collector:
             dist_params=self.dist_params,
             log_probs=self.distribution.log_prob(self.dist_params, self.actions),
             values=self.values,
-            rewards=by_agent(self.rewards),
-            terminated=by_agent(self.terminated),
-            truncated=by_agent(self.truncated),
-            weights=by_agent(~self.dummy).float(),
+            rewards=by_agent(rewards),
+            terminated=by_agent(terminated),
+            truncated=by_agent(truncated),
+            weights=by_agent(~dummy).float(),
             last_values=last_values,
-            steps=(~self.dummy).sum((0, 2)),
-            dummy_first=self.dummy[0].copy(),
+            steps=(~dummy).sum((0, 2)),
+            dummy_first=dummy[0].copy(),
             open_lengths=open_lengths,
             episodes=episodes,
         )
@@ -215,7 +228,7 @@ class Collector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in the middle of running episodes; the environments must have been put back as well."""
-        self.current_obs = state["obs"].to(self.device)
+        self.current_obs.copy_(state["obs"])
         self.prev_done = state["prev_done"].numpy()
         self.open_returns = state["open_returns"].numpy()
         self.open_lengths = state["open_lengths"].numpy()

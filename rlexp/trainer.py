@@ -219,7 +219,7 @@ class Trainer:
         settings = self.settings.evaluation
         if settings["episodes"]:
             results = evaluate(
-                self.learner.act,
+                self.learner.policy,
                 self.collector.distribution,
                 self.environment,
                 len(self.seeds),

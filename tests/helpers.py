@@ -1,5 +1,6 @@
 """What several test files need: composed configs, trainers without a command line, a rollout made by hand."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,18 @@ def train(folder: Path, *overrides, resume=False):
     trainer = make_trainer(folder, *overrides)
     trainer.run(resume)
     return trainer
+
+
+def stop_after(trainer, updates):
+    """A signal arrives during the given update."""
+    iterate = trainer.iterate
+
+    def once_more():
+        iterate()
+        if trainer.update_number == updates:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.iterate = once_more
 
 
 def weights_of(trainer):

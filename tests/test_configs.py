@@ -28,6 +28,7 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "outputs": "elsewhere",
     "device": "cuda",
     "torch_threads": 2,
+    "compile": "false",
     "batching": "loop",
     "resume": "never",
     "checkpoint_every": 1,

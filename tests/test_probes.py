@@ -25,7 +25,7 @@ def learn(folder, id, *overrides, updates=40, algo="ppo"):
 
 def value(learner, x):
     with torch.no_grad():
-        return learner.act(torch.tensor([[[float(x)]]]))[1].item()
+        return learner.policy(torch.tensor([[[float(x)]]]))[1].item()
 
 
 def test_constant_reward(tmp_path):
@@ -47,7 +47,7 @@ def test_value_depends_on_the_observation(tmp_path):
 def test_action_must_match(tmp_path, algo):
     learner = learn(tmp_path, "MatchingAction", algo=algo)
     with torch.no_grad():
-        probabilities = learner.act(torch.tensor([[[-1.0], [1.0]]]))[0].softmax(-1)[0]
+        probabilities = learner.policy(torch.tensor([[[-1.0], [1.0]]]))[0].softmax(-1)[0]
     assert probabilities[0, 0] > 0.95
     assert probabilities[1, 1] > 0.95
 
@@ -81,7 +81,7 @@ def test_dummy_rows_teach_nothing(tmp_path):
 def test_continuous_mean_moves_to_the_target(tmp_path, algo):
     learner = learn(tmp_path, "Target", "network.log_std_init=-1", algo=algo, updates=60)
     with torch.no_grad():
-        assert learner.act(torch.zeros(1, 1, 1))[0][0, 0, 0].item() == pytest.approx(0.5, abs=0.15)
+        assert learner.policy(torch.zeros(1, 1, 1))[0][0, 0, 0].item() == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "apo"])
@@ -89,5 +89,5 @@ def test_multidiscrete_observations_and_actions(tmp_path, algo):
     learner = learn(tmp_path, "TwoSwitches", algo=algo)
     shown = torch.tensor([[[i, j] for i in range(2) for j in range(3)]])
     with torch.no_grad():
-        params, _ = learner.act(shown)
+        params, _ = learner.policy(shown)
     assert torch.equal(learner.groups[0].network.distribution.mode(params), shown)

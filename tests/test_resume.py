@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from helpers import make_trainer, weights_of
+from helpers import make_trainer, stop_after, weights_of
 
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.signals import Interrupted
@@ -21,18 +21,6 @@ def records(folder):
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
     skip = [header.split(",").index(name) for name in ("wall_time", "steps_per_second")]
     return [header, *([v for i, v in enumerate(row.split(",")) if i not in skip] for row in rows)]
-
-
-def stop_after(trainer, updates):
-    """A signal arrives during the given update."""
-    iterate = trainer.iterate
-
-    def once_more():
-        iterate()
-        if trainer.update_number == updates:
-            signal.raise_signal(signal.SIGTERM)
-
-    trainer.iterate = once_more
 
 
 CASES = {
@@ -161,6 +149,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
 
 def start(folder, *overrides):
     words = [*SETTINGS, "total_steps=200000", "tuned=none", "progress=none", "checkpoint_every=512", "study=s"]
+    words += ["compile=false"]
     return subprocess.Popen(
         [sys.executable, "-m", "rlexp.train", *words, *overrides], cwd=folder, stdout=subprocess.PIPE, text=True
     )

@@ -56,7 +56,13 @@ def collect(num_seeds, seed=0, steps=40):
     torch.manual_seed(0)
     policy = ActorCritic(envs.single_observation_space, envs.single_action_space, MLP)
     collector = Collector(envs, obs, policy.distribution, streams, num_envs=3, num_steps=steps, device=CPU)
-    return policy, collector.collect(policy)
+
+    def act(obs, noise, slot):
+        params, values = policy(obs)
+        for place, x in zip(slot, (params, values, policy.distribution.sample(params, noise)), strict=True):
+            place.copy_(x)
+
+    return policy, collector.collect(act)
 
 
 def test_recorded_parameters_are_those_of_the_policy_that_acted():

@@ -1,0 +1,141 @@
+"""Functions of tensors as single native calls: traced once, compiled ahead of time, kept on disk.
+
+Training spends its time in two small computations repeated very often: acting on one observation of each environment,
+and one minibatch update. On a CPU nearly all of either is the cost of dispatching operations one by one from Python.
+Here such a function is traced to a graph of tensor operations, compiled by Inductor into a shared library, and called
+without any Python in between. The library is kept under a hash of the graph itself: the code is traced anew in every
+process, so an edited loss can never meet the library of the old one.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+log = logging.getLogger(__name__)
+
+_OPTIONS = {
+    "cpp.use_decompose_tanh": True,  # 2·sigmoid(2x) − 1 through exp: a third of the time of the library's tanh
+    "compile_threads": 1,  # one library is one file: a pool of compilers would only start and wait
+}
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: $RLEXP_CACHE, else $XDG_CACHE_HOME/rlexp, else ~/.cache/rlexp."""
+    chosen = os.environ.get("RLEXP_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlexp"
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[None]:
+    """Lets optimizers know that their arithmetic is recorded, so that step counts stay tensors."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides the warnings with which one part of torch greets another's old names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _layout(x: Tensor) -> tuple[Any, ...]:
+    return (x.dtype, x.device, tuple(x.shape), x.stride())
+
+
+class Graph:
+    """A function of nested tensors, compiled for tensors laid out like those it is made with.
+
+    The function may change its arguments in place and returns a tuple of tensors; it is traced, so what it reads
+    besides its arguments is fixed from then on.
+
+    Args:
+        function: what to compile.
+        args: example arguments, nested tuples, lists and dicts of tensors; they are not changed.
+
+    Raises:
+        Exception: whatever tracing or compiling raises.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        leaves, structure = tree_flatten(args)
+        self.layouts = [_layout(x) for x in leaves]
+
+        def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+            return function(*tree_unflatten(list(tensors), structure))
+
+        with torch.no_grad(), _quiet():
+            with _recording():
+                traced = make_fx(flat, tracing_mode="fake")(*[x.detach() for x in leaves])
+            library = cache_folder() / f"{self._key(traced)}.so"
+            if not library.exists():
+                self._build(traced, leaves, library)
+        self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
+
+    def _key(self, traced: torch.fx.GraphModule) -> str:
+        """Hash of everything that decides what the library does, and on which machine it may run."""
+        digest = hashlib.sha256(traced.code.encode())
+        for node in traced.graph.nodes:
+            if node.op == "get_attr":
+                digest.update(repr(getattr(traced, node.target).tolist()).encode())
+        machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+        digest.update(repr((self.layouts, _OPTIONS, torch.version.git_version, machine)).encode())
+        return digest.hexdigest()[:32]
+
+    def _build(self, traced: torch.fx.GraphModule, leaves: list[Tensor], library: Path) -> None:
+        """Compile into a folder of its own, then move into place: another process may be doing the same."""
+        from torch._inductor import aot_compile
+
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / "graph.so"
+            options = _OPTIONS | {"aot_inductor.output_path": str(made)}
+            aot_compile(traced, tuple(x.detach() for x in leaves), options=options)
+            os.replace(made, library)
+
+    def leaves(self, *args: Any) -> list[Tensor]:
+        """The tensors of arguments nested like the example's, in the order in which `run` takes them.
+
+        Raises:
+            ValueError: one is laid out otherwise than the example was.
+        """
+        found = tree_flatten(args)[0]
+        layouts = [_layout(x) for x in found]
+        if layouts != self.layouts:
+            wrong = [(a, b) for a, b in zip(layouts, self.layouts, strict=False) if a != b][:1]
+            raise ValueError(f"compiled for {len(self.layouts)} tensors, given {len(found)}; differing: {wrong}")
+        return found
+
+
+def compile_or_warn(what: str, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> Graph | None:
+    """The graph of a function; None, and one warning, where it cannot be had."""
+    began = time.perf_counter()
+    try:
+        graph = Graph(function, *args)
+    except Exception as error:  # whatever the tracer, the compiler or the linker says: training goes on without
+        reason = " ".join(str(error).split())[:200]
+        log.warning("%s runs uncompiled: %s: %s", what, type(error).__name__, reason)
+        return None
+    log.debug("%s compiled or loaded in %.1f s", what, time.perf_counter() - began)
+    return graph

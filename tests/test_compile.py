@@ -1,0 +1,82 @@
+"""Compiled equals eager, within rounding; the library belongs to the graph; without a compiler training goes on."""
+
+import pytest
+import torch
+from helpers import make_trainer, stop_after, train, weights_of
+from torch.testing import assert_close
+
+import rlexp.compile
+from rlexp.compile import Graph, cache_folder, compile_or_warn
+from rlexp.signals import Interrupted
+
+SMALL = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
+CASES = {
+    "alone": ("algo=apo", "env=cartpole", "algo.clip_vloss=true", "optimizer.lr=[1e-3,0]", "algo.clip_coef=[0.2,0.1]"),
+    "stacked": ("algo=apo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true", "num_seeds=2"),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("RLEXP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_compiled_is_eager_and_resumes_exactly(tmp_path, case):
+    settings = (*SMALL, *CASES[case])
+    eager = train(tmp_path / "eager", *settings)
+    whole = train(tmp_path / "whole", *settings, "compile=true")
+    assert all(group.acting and group.updating for group in whole.learner.groups)
+    assert len(list(cache_folder().glob("*.so"))) == 2
+    for name, tensor in weights_of(eager).items():
+        assert_close(weights_of(whole)[name], tensor, atol=2e-4, rtol=2e-3, msg=name)
+
+    first = make_trainer(tmp_path / "parts", *settings, "compile=true")
+    stop_after(first, 2)
+    with pytest.raises(Interrupted):
+        first.run(False)
+    second = train(tmp_path / "parts", *settings, "compile=true", resume=True)
+    assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
+
+
+def test_a_library_belongs_to_its_graph_and_is_found_again(monkeypatch):
+    x = torch.arange(4.0)
+
+    def double(x, out):
+        out.copy_(x * 2)
+        return (x.sum(),)
+
+    def triple(x, out):
+        out.copy_(x * 3)
+        return (x.sum(),)
+
+    out = torch.zeros(4)
+    graph = Graph(double, x, out)
+    assert out.sum() == 0  # tracing and compiling touch nothing
+    assert graph.run([x, out])[0] == 6
+    assert out.tolist() == [0, 2, 4, 6]
+    Graph(triple, x, out).run([x, out])
+    assert out.tolist() == [0, 3, 6, 9]  # an edited function never meets the library of the old one
+
+    monkeypatch.setattr(Graph, "_build", lambda *_: pytest.fail("compiled what was there"))
+    Graph(double, x, out).run([x, out])
+    assert out.tolist() == [0, 2, 4, 6]
+    with pytest.raises(ValueError, match="differing"):
+        graph.leaves(x.double(), out)
+
+
+def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog, monkeypatch):
+    def depends(x):
+        return (x if x.sum() > 0 else -x,)
+
+    assert compile_or_warn("this", depends, torch.ones(2)) is None
+    assert "this runs uncompiled" in caplog.text
+
+    monkeypatch.setattr(rlexp.compile.Graph, "_build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
+    caplog.clear()
+    trainer = train(tmp_path / "run", *SMALL, "compile=true")
+    assert trainer.update_number == trainer.num_updates
+    assert [r.getMessage() for r in caplog.records if "uncompiled" in r.getMessage()] == [
+        "acting runs uncompiled: RuntimeError: no g++",
+        "the minibatch update runs uncompiled: RuntimeError: no g++",
+    ]
