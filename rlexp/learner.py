@@ -6,6 +6,7 @@ through `torch.func.vmap`; a group of one agent runs its network plainly.
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -85,9 +86,8 @@ class AgentGroup:
             self.params, self.buffers = stack_module_state(networks)
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
         self.metric_names: list[str] = []
-        self.acting: Graph | None = None
-        self.updating: Graph | None = None
-        self.tried: set[str] = set()  # what was compiled, or could not be
+        self.graphs: dict[str, Graph | None] = {}  # None: could not be compiled
+        self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
 
     # Acting ------------------------------------------------------------------------------------------------------
 
@@ -102,23 +102,27 @@ class AgentGroup:
         """Distribution parameters (a, E, P) and values (a, E) of observations (a, E, ...)."""
         return self._policy(self.params | self.buffers, obs)
 
-    def _act(self, tensors: dict[str, Tensor], obs: Tensor, noise: Tensor, slot: Slot) -> tuple[Tensor, ...]:
-        params, values = self._policy(tensors, obs)
+    def _act(self, tensors: dict[str, Tensor], slot: Slot) -> tuple[Tensor, ...]:
+        params, values = self._policy(tensors, slot.obs)
         slot.dist_params.copy_(params)
         slot.values.copy_(values)
-        slot.actions.copy_(self.distribution.sample(params, noise))
+        slot.actions.copy_(self.distribution.sample(params, slot.noise))
         return (values,)
 
-    def act(self, obs: Tensor, noise: Tensor, slot: Slot) -> None:
-        """Draw actions for observations (a, E, ...) with noise (a, E, ·); what came of it is written into `slot`."""
-        if self.compiled and "acting" not in self.tried:
-            self.tried.add("acting")
-            self.acting = compile_or_warn("acting", self._act, self.params | self.buffers, obs, noise, slot)
-            self.tensors_of_acting = list((self.params | self.buffers).values())
-        if self.acting is None:
-            self._act(self.params | self.buffers, obs, noise, slot)
-        else:
-            self.acting.run([*self.tensors_of_acting, obs, noise, *slot])
+    def act(self, slot: Slot) -> None:
+        """Draw actions for the slot's observations with its noise; what came of it is written into the slot."""
+        call = self.acts.get(id(slot))
+        if call is None:  # once for each slot
+            call = self.acts[id(slot)] = (slot, self._acting(self.params | self.buffers, slot))
+        call[1]()
+
+    def _acting(self, tensors: dict[str, Tensor], slot: Slot) -> Callable[[], Any]:
+        if self.compiled and "acting" not in self.graphs:
+            self.graphs["acting"] = compile_or_warn("acting", self._act, tensors, slot)
+        graph = self.graphs.get("acting")
+        if graph is None:
+            return partial(self._act, tensors, slot)
+        return partial(graph.run, graph.leaves(tensors, slot))
 
     # Updating ----------------------------------------------------------------------------------------------------
 
@@ -217,12 +221,12 @@ class AgentGroup:
             return eager
         lr = torch.tensor(self.optimizer.param_groups[0]["lr"], device=number.device)
         held = (self.params, states, lr, inputs)
-        if "updating" not in self.tried:
-            self.tried.add("updating")
-            self.updating = compile_or_warn("the minibatch update", self._traceable, *held, number)
-        if self.updating is None:
+        if "update" not in self.graphs:
+            self.graphs["update"] = compile_or_warn("the minibatch update", self._traceable, *held, number)
+        graph = self.graphs["update"]
+        if graph is None:
             return eager
-        run, leaves = self.updating.run, self.updating.leaves(*held, number)[:-1]
+        run, leaves = graph.run, graph.leaves(*held, number)[:-1]
         return lambda number: run([*leaves, number])[0]
 
 
@@ -263,19 +267,22 @@ class Learner:
             AgentGroup(networks[first : first + size], algo, optimizer, compiled)
             for first in range(0, len(networks), size)
         ]
+        self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
+        self.slots: list[Slot] = []
 
     def _slices(self) -> list[tuple[AgentGroup, slice]]:
         size = self.groups[0].size
         return [(group, slice(i * size, (i + 1) * size)) for i, group in enumerate(self.groups)]
 
     @torch.no_grad()
-    def act(self, obs: Tensor, noise: Tensor, slot: Slot) -> None:
-        """Draw actions for observations (A, E, ...) with noise (A, E, ·); what came of it is written into `slot`."""
-        if len(self.groups) == 1:
-            self.groups[0].act(obs, noise, slot)
-            return
-        for group, part in self._slices():
-            group.act(obs[part], noise[part], Slot(*(x[part] for x in slot)))
+    def act(self, slot: Slot) -> None:
+        """Draw actions for the slot's observations with its noise; what came of it is written into the slot."""
+        shares = self.shares.get(id(slot))
+        if shares is None:
+            shares = self.shares[id(slot)] = [Slot(*(x[part] for x in slot)) for _, part in self._slices()]
+            self.slots.append(slot)  # an identity lasts as long as its owner
+        for group, share in zip(self.groups, shares, strict=True):
+            group.act(share)
 
     @torch.no_grad()
     def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:

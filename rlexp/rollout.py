@@ -15,14 +15,16 @@ from rlexp.seeding import AgentStreams
 
 
 class Slot(NamedTuple):
-    """Where acting writes one step: views into the rollout."""
+    """One step of a rollout, as views into it: what acting reads, and where it writes."""
 
-    dist_params: Tensor  # (A, E, P)
-    values: Tensor  # (A, E)
-    actions: Tensor  # (A, E, ...)
+    obs: Tensor  # raw (A, E, ...); read
+    noise: Tensor  # (A, E, ·); read
+    dist_params: Tensor  # (A, E, P); written
+    values: Tensor  # (A, E); written
+    actions: Tensor  # (A, E, ...); written
 
 
-Act = Callable[[Tensor, Tensor, Slot], None]  # observations (A, E, ...), noise (A, E, ·), slot
+Act = Callable[[Slot], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class FinishedEpisodes:
 
 @dataclass
 class Rollout:
-    """T steps of A × E environments. Tensors are (A, T, E, ...) so that one agent's rows flatten as a view."""
+    """T steps of A × E environments, valid until the next are collected.
+
+    Tensors are (A, T, E, ...) so that one agent's rows flatten as a view.
+    """
 
     obs: Tensor  # raw, as the environment gave it
     actions: Tensor  # as drawn, unclipped
@@ -138,54 +143,51 @@ class Collector:
         assert space.shape is not None
 
         def empty(*event: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(agents, num_steps, num_envs, *event, dtype=dtype, device=device)
+            return torch.zeros(agents, num_steps + 1, num_envs, *event, dtype=dtype, device=device)
 
+        # row T is what comes after the last step; only its value is asked for
         self.obs = empty(*space.shape, dtype=storage_dtype(space))
-        self.actions = empty(*distribution.action_shape, dtype=distribution.action_dtype)
+        self.noise = empty(distribution.noise_size)
         self.dist_params = empty(distribution.num_params)
         self.values = empty()
-        self.noise = empty(distribution.noise_size)
+        self.actions = empty(*distribution.action_shape, dtype=distribution.action_dtype)
+        stored = (self.obs, self.noise, self.dist_params, self.values, self.actions)
+        # views made once and for all: making one costs as much as filling it
+        self.slots = [Slot(*(x[:, t] for x in stored)) for t in range(num_steps + 1)]
         flat = (num_steps, agents * num_envs)
         self.rewards = np.empty(flat, np.float32)
         self.terminated = np.empty(flat, bool)
         self.truncated = np.empty(flat, bool)
-        # what one step touches, once and for all: making a view costs as much as filling it
-        self.seen = [self.obs[:, t] for t in range(num_steps)]
-        self.slots = [Slot(self.dist_params[:, t], self.values[:, t], self.actions[:, t]) for t in range(num_steps)]
-        self.noises = [self.noise[:, t] for t in range(num_steps)]
-        # after the last step only its value is asked for
-        self.last = Slot(*(torch.empty_like(x) for x in self.slots[0]))
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
         """Take up freshly reset environments."""
         self.envs = envs
-        self.current_obs = torch.empty_like(self.seen[0])
-        self._write(self.current_obs, first_obs)
+        self._write(first_obs, self.slots[-1])
         self.prev_done = np.zeros(self.shape, bool)
         self.open_returns = np.zeros(self.shape)
         self.open_lengths = np.zeros(self.shape, np.int64)
 
-    def _write(self, place: Tensor, obs: np.ndarray) -> None:
-        """Observations of all environments (A*E, ...), as they gave them, to (A, E, ...)."""
-        place.copy_(torch.from_numpy(obs.reshape(place.shape)))
+    def _write(self, obs: np.ndarray, slot: Slot) -> None:
+        """Observations of all environments (A*E, ...), as they gave them."""
+        slot.obs.copy_(torch.from_numpy(obs.reshape(slot.obs.shape)))
 
     @torch.no_grad()
     def collect(self, act: Act) -> Rollout:
         """One rollout of T steps of every environment."""
         for agent, stream in enumerate(self.streams):
-            self.noise[agent] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
+            self.noise[agent, :-1] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
         to_env, step = self.distribution.to_env, self.envs.step
-        self.seen[0].copy_(self.current_obs)
-        for t, (seen, noise, slot) in enumerate(zip(self.seen, self.noises, self.slots, strict=True)):
-            act(seen, noise, slot)
-            sent = to_env(slot.actions.flatten(0, 1).cpu().numpy())
+        self.slots[0].obs.copy_(self.slots[-1].obs)
+        for t in range(self.num_steps):
+            act(self.slots[t])
+            sent = to_env(self.slots[t].actions.flatten(0, 1).cpu().numpy())
             obs, self.rewards[t], self.terminated[t], self.truncated[t], _ = step(sent)
-            self._write(self.seen[t + 1] if t + 1 < self.num_steps else self.current_obs, obs)
-        act(self.current_obs, self.noises[0], self.last)
-        return self._finish(self.last.values.clone())
+            self._write(obs, self.slots[t + 1])
+        act(self.slots[-1])
+        return self._finish()
 
-    def _finish(self, last_values: Tensor) -> Rollout:
+    def _finish(self) -> Rollout:
         open_lengths = self.open_lengths
         rewards, terminated, truncated = (
             x.reshape(self.num_steps, *self.shape) for x in (self.rewards, self.terminated, self.truncated)
@@ -197,20 +199,22 @@ class Collector:
             rewards, done, dummy, self.open_returns, open_lengths
         )
 
+        dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
+
         def by_agent(x: np.ndarray) -> Tensor:  # (T, A, E) -> (A, T, E)
             return torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))).to(self.device)
 
         return Rollout(
-            obs=self.obs,
-            actions=self.actions,
-            dist_params=self.dist_params,
-            log_probs=self.distribution.log_prob(self.dist_params, self.actions),
-            values=self.values,
+            obs=self.obs[:, :-1],
+            actions=actions,
+            dist_params=dist_params,
+            log_probs=self.distribution.log_prob(dist_params, actions),
+            values=self.values[:, :-1],
             rewards=by_agent(rewards),
             terminated=by_agent(terminated),
             truncated=by_agent(truncated),
             weights=by_agent(~dummy).float(),
-            last_values=last_values,
+            last_values=self.values[:, -1],
             steps=(~dummy).sum((0, 2)),
             dummy_first=dummy[0].copy(),
             open_lengths=open_lengths,
@@ -220,7 +224,7 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Where every running episode stands; the environments' own state apart."""
         return {
-            "obs": self.current_obs.clone(),
+            "obs": self.slots[-1].obs.clone(),
             "prev_done": torch.from_numpy(self.prev_done.copy()),
             "open_returns": torch.from_numpy(self.open_returns.copy()),
             "open_lengths": torch.from_numpy(self.open_lengths.copy()),
@@ -228,7 +232,7 @@ class Collector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in the middle of running episodes; the environments must have been put back as well."""
-        self.current_obs.copy_(state["obs"])
+        self.slots[-1].obs.copy_(state["obs"])
         self.prev_done = state["prev_done"].numpy()
         self.open_returns = state["open_returns"].numpy()
         self.open_lengths = state["open_lengths"].numpy()

@@ -13,7 +13,7 @@ from rlexp import parts
 from rlexp.config import CONF_DIR, identity
 from rlexp.rollout import Rollout, finished_episodes
 
-TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0")
+TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0", "compile=false")
 
 
 def make_config(*overrides):

@@ -57,10 +57,11 @@ def collect(num_seeds, seed=0, steps=40):
     policy = ActorCritic(envs.single_observation_space, envs.single_action_space, MLP)
     collector = Collector(envs, obs, policy.distribution, streams, num_envs=3, num_steps=steps, device=CPU)
 
-    def act(obs, noise, slot):
-        params, values = policy(obs)
-        for place, x in zip(slot, (params, values, policy.distribution.sample(params, noise)), strict=True):
-            place.copy_(x)
+    def act(slot):
+        params, values = policy(slot.obs)
+        slot.dist_params.copy_(params)
+        slot.values.copy_(values)
+        slot.actions.copy_(policy.distribution.sample(params, slot.noise))
 
     return policy, collector.collect(act)
 
