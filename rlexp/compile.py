@@ -82,15 +82,18 @@ class Graph:
         leaves, structure = tree_flatten(args)
         self.layouts = [_layout(x) for x in leaves]
 
+        # examples of their own: arguments that are views of one storage would be taken for aliases
+        examples = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in leaves]
+
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             return function(*tree_unflatten(list(tensors), structure))
 
         with torch.no_grad(), _quiet():
             with _recording():
-                traced = make_fx(flat, tracing_mode="fake")(*[x.detach() for x in leaves])
+                traced = make_fx(flat, tracing_mode="fake")(*examples)
             library = cache_folder() / f"{self._key(traced)}.so"
             if not library.exists():
-                self._build(traced, leaves, library)
+                self._build(traced, examples, library)
         self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
 
     def _key(self, traced: torch.fx.GraphModule) -> str:
@@ -103,7 +106,7 @@ class Graph:
         digest.update(repr((self.layouts, _OPTIONS, torch.version.git_version, machine)).encode())
         return digest.hexdigest()[:32]
 
-    def _build(self, traced: torch.fx.GraphModule, leaves: list[Tensor], library: Path) -> None:
+    def _build(self, traced: torch.fx.GraphModule, examples: list[Tensor], library: Path) -> None:
         """Compile into a folder of its own, then move into place: another process may be doing the same."""
         from torch._inductor import aot_compile
 
@@ -111,7 +114,7 @@ class Graph:
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / "graph.so"
             options = _OPTIONS | {"aot_inductor.output_path": str(made)}
-            aot_compile(traced, tuple(x.detach() for x in leaves), options=options)
+            aot_compile(traced, tuple(examples), options=options)
             os.replace(made, library)
 
     def leaves(self, *args: Any) -> list[Tensor]:

@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_map
 from rlexp.advantages import Advantages
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.compile import Graph, compile_or_warn
+from rlexp.envs.torch_vector import Place, advance
+from rlexp.envs.worlds import World
 from rlexp.losses import explained_variance
 from rlexp.normalize import ObservationNormalizer, merge_moments
 from rlexp.policy import ActorCritic, Policy
@@ -68,14 +70,20 @@ class AgentGroup:
         algo: the objective.
         make_optimizer: called with a list of tensors.
         compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
+        world: dynamics of environments that acting is to step.
     """
 
     def __init__(
-        self, networks: list[ActorCritic], algo: Algorithm, make_optimizer: Callable[..., Any], compiled: bool
+        self,
+        networks: list[ActorCritic],
+        algo: Algorithm,
+        make_optimizer: Callable[..., Any],
+        compiled: bool,
+        world: World | None,
     ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
         self.distribution = self.network.distribution
-        self.make_optimizer, self.compiled = make_optimizer, compiled
+        self.make_optimizer, self.compiled, self.world = make_optimizer, compiled, world
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -106,7 +114,11 @@ class AgentGroup:
         params, values = self._policy(tensors, slot.obs)
         slot.dist_params.copy_(params)
         slot.values.copy_(values)
-        slot.actions.copy_(self.distribution.sample(params, slot.noise))
+        actions = self.distribution.sample(params, slot.noise)
+        slot.actions.copy_(actions)
+        if isinstance(slot.place, Place):
+            assert self.world is not None
+            advance(self.world, actions, slot.place)
         return (values,)
 
     def act(self, slot: Slot) -> None:
@@ -242,6 +254,7 @@ class Learner:
         device: where everything lives.
         batching: "vmap" stacks agents, "loop" trains one after the other, "auto" picks.
         compiled: run acting and minibatch updates as compiled graphs.
+        world: dynamics in torch of the environments, where acting is to step them.
     """
 
     def __init__(
@@ -255,6 +268,7 @@ class Learner:
         device: torch.device,
         batching: Batching = "auto",
         compiled: bool = False,
+        world: World | None = None,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
         networks = [network.to(device) for network in build_networks(build, streams)]
@@ -264,7 +278,7 @@ class Learner:
             return make_optimizer(params, lr=lr(0.0))
 
         self.groups = [
-            AgentGroup(networks[first : first + size], algo, optimizer, compiled)
+            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world)
             for first in range(0, len(networks), size)
         ]
         self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
@@ -279,7 +293,9 @@ class Learner:
         """Draw actions for the slot's observations with its noise; what came of it is written into the slot."""
         shares = self.shares.get(id(slot))
         if shares is None:
-            shares = self.shares[id(slot)] = [Slot(*(x[part] for x in slot)) for _, part in self._slices()]
+            shares = self.shares[id(slot)] = [
+                tree_map(lambda x, part=part: x[part], slot) for _, part in self._slices()
+            ]
             self.slots.append(slot)  # an identity lasts as long as its owner
         for group, share in zip(self.groups, shares, strict=True):
             group.act(share)

@@ -135,6 +135,7 @@ def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Tr
         device=device,
         batching=cfg.batching,
         compiled=_pays_to_compile(cfg, algo, environment),
+        world=environment.world,
     )
     return Trainer(
         environment=environment,

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlexp.distributions import Distribution
+from rlexp.envs.torch_vector import Place, TorchVectorEnv
 from rlexp.seeding import AgentStreams
 
 
@@ -22,6 +23,7 @@ class Slot(NamedTuple):
     dist_params: Tensor  # (A, E, P); written
     values: Tensor  # (A, E); written
     actions: Tensor  # (A, E, ...); written
+    place: Place | tuple[()] = ()  # of environments that are stepped by acting itself
 
 
 Act = Callable[[Slot], None]
@@ -142,31 +144,61 @@ class Collector:
         space = envs.single_observation_space
         assert space.shape is not None
 
-        def empty(*event: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(agents, num_steps + 1, num_envs, *event, dtype=dtype, device=device)
+        def empty(spare: int, *event: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(agents, num_steps + 1 + spare, num_envs, *event, dtype=dtype, device=device)
 
-        # row T is what comes after the last step; only its value is asked for
-        self.obs = empty(*space.shape, dtype=storage_dtype(space))
-        self.noise = empty(distribution.noise_size)
-        self.dist_params = empty(distribution.num_params)
-        self.values = empty()
-        self.actions = empty(*distribution.action_shape, dtype=distribution.action_dtype)
-        stored = (self.obs, self.noise, self.dist_params, self.values, self.actions)
-        # views made once and for all: making one costs as much as filling it
-        self.slots = [Slot(*(x[:, t] for x in stored)) for t in range(num_steps + 1)]
-        flat = (num_steps, agents * num_envs)
-        self.rewards = np.empty(flat, np.float32)
-        self.terminated = np.empty(flat, bool)
-        self.truncated = np.empty(flat, bool)
+        # row T is what comes after the last step: only its value is asked for
+        self.obs = empty(1, *space.shape, dtype=storage_dtype(space))
+        self.noise = empty(0, distribution.noise_size)
+        self.dist_params = empty(0, distribution.num_params)
+        self.values = empty(0)
+        self.actions = empty(0, *distribution.action_shape, dtype=distribution.action_dtype)
+        self.rewards = empty(0)
+        self.terminated, self.truncated = empty(0, dtype=torch.bool), empty(0, dtype=torch.bool)
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
         """Take up freshly reset environments."""
         self.envs = envs
+        self.slots = self._make_slots()
         self._write(first_obs, self.slots[-1])
         self.prev_done = np.zeros(self.shape, bool)
         self.open_returns = np.zeros(self.shape)
         self.open_lengths = np.zeros(self.shape, np.int64)
+
+    def _make_slots(self) -> list[Slot]:
+        """Views of every step (T + 1), made once and for all: making one costs as much as filling it."""
+        places: list[Any] = [()] * (self.num_steps + 1)
+        if isinstance(self.envs, TorchVectorEnv):
+            envs = self.envs
+            agents, num_envs = self.shape
+            self.reset_noise = torch.zeros(agents, self.num_steps + 1, num_envs, envs.world.noise_size)
+            places = [
+                Place(
+                    noise=self.reset_noise[:, t],
+                    state=envs.state,
+                    elapsed=envs.elapsed,
+                    done=envs.done,
+                    next_obs=self.obs[:, t + 1],
+                    reward=self.rewards[:, t],
+                    terminated=self.terminated[:, t],
+                    truncated=self.truncated[:, t],
+                )
+                for t in range(self.num_steps + 1)
+            ]
+            last = places[-1]  # a step that is nobody's: it must leave the environments where they are
+            places[-1] = last._replace(state=last.state.clone(), elapsed=last.elapsed.clone(), done=last.done.clone())
+        return [
+            Slot(
+                obs=self.obs[:, t],
+                noise=self.noise[:, t],
+                dist_params=self.dist_params[:, t],
+                values=self.values[:, t],
+                actions=self.actions[:, t],
+                place=place,
+            )
+            for t, place in enumerate(places)
+        ]
 
     def _write(self, obs: np.ndarray, slot: Slot) -> None:
         """Observations of all environments (A*E, ...), as they gave them."""
@@ -177,46 +209,52 @@ class Collector:
         """One rollout of T steps of every environment."""
         for agent, stream in enumerate(self.streams):
             self.noise[agent, :-1] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
-        to_env, step = self.distribution.to_env, self.envs.step
         self.slots[0].obs.copy_(self.slots[-1].obs)
+        if isinstance(self.envs, TorchVectorEnv):
+            self.reset_noise[:, :-1] = self.envs.draw(self.num_steps)
+            for slot in self.slots:
+                act(slot)
+        else:
+            self._step_through(act, self.envs)
+        return self._finish()
+
+    def _step_through(self, act: Act, envs: VectorEnv) -> None:
+        """Act and step in turns; environments take and give NumPy arrays."""
+        to_env, step, shape = self.distribution.to_env, envs.step, self.shape
+        written = [x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)]  # (T, A, E)
         for t in range(self.num_steps):
             act(self.slots[t])
             sent = to_env(self.slots[t].actions.flatten(0, 1).cpu().numpy())
-            obs, self.rewards[t], self.terminated[t], self.truncated[t], _ = step(sent)
+            obs, *given, _ = step(sent)
+            for place, x in zip(written, given, strict=True):
+                place[t] = x.reshape(shape)
             self._write(obs, self.slots[t + 1])
         act(self.slots[-1])
-        return self._finish()
 
     def _finish(self) -> Rollout:
-        open_lengths = self.open_lengths
-        rewards, terminated, truncated = (
-            x.reshape(self.num_steps, *self.shape) for x in (self.rewards, self.terminated, self.truncated)
-        )  # (T, A, E)
-        done = np.logical_or(terminated, truncated)
-        dummy = np.concatenate([self.prev_done[None], done[:-1]])
-        self.prev_done = done[-1]
-        episodes, self.open_returns, self.open_lengths = finished_episodes(
-            rewards, done, dummy, self.open_returns, open_lengths
-        )
-
         dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
-
-        def by_agent(x: np.ndarray) -> Tensor:  # (T, A, E) -> (A, T, E)
-            return torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))).to(self.device)
-
+        rewards, terminated, truncated = (x[:, :-1] for x in (self.rewards, self.terminated, self.truncated))
+        done = (terminated | truncated).cpu()
+        dummy = torch.cat([torch.from_numpy(self.prev_done)[:, None], done[:, :-1]], 1)  # (A, T, E)
+        self.prev_done = done[:, -1].numpy()
+        open_lengths = self.open_lengths
+        by_time = [x.cpu().numpy().swapaxes(0, 1) for x in (rewards, done, dummy)]  # (T, A, E)
+        episodes, self.open_returns, self.open_lengths = finished_episodes(
+            by_time[0], by_time[1], by_time[2], self.open_returns, open_lengths
+        )
         return Rollout(
-            obs=self.obs[:, :-1],
+            obs=self.obs[:, : self.num_steps],
             actions=actions,
             dist_params=dist_params,
             log_probs=self.distribution.log_prob(dist_params, actions),
             values=self.values[:, :-1],
-            rewards=by_agent(rewards),
-            terminated=by_agent(terminated),
-            truncated=by_agent(truncated),
-            weights=by_agent(~dummy).float(),
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            weights=(~dummy).float().to(self.device),
             last_values=self.values[:, -1],
-            steps=(~dummy).sum((0, 2)),
-            dummy_first=dummy[0].copy(),
+            steps=(~dummy).sum((1, 2)).numpy(),
+            dummy_first=dummy[:, 0].numpy(),
             open_lengths=open_lengths,
             episodes=episodes,
         )

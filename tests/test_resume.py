@@ -35,6 +35,7 @@ CASES = {
         "algo.anchor_coef=[1,0]",
     ),
     "schedules": ("algo=ppo_kl", "env=acrobot", "optimizer.lr=[1e-3,0]", "algo.clip_coef=[0.3,0.1]", "num_seeds=2"),
+    "torch": ("algo=apo", "env=cartpole", "env.backend=torch", "num_seeds=2"),
     "loop": ("algo=apo", "env=mountaincar_continuous", "batching=loop", "num_seeds=2"),
 }
 

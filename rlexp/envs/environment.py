@@ -1,4 +1,4 @@
-"""The environment factory: any registered id, on one of two backends, seeded agent by agent."""
+"""The environment factory: any registered id, on one of three backends, seeded agent by agent."""
 
 import difflib
 import importlib
@@ -13,6 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlexp.envs.agents import AgentVectorEnv
+from rlexp.envs.torch_vector import TorchVectorEnv
+from rlexp.envs.worlds import WORLDS, World
 from rlexp.errors import ConfigError
 
 
@@ -27,7 +29,7 @@ class Environment:
     """
 
     id: str
-    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    backend: Literal["gymnasium", "envpool", "torch"] = "gymnasium"
     num_envs: int = 8
     vectorization: Literal["auto", "vector", "sync", "async"] = "auto"
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -69,10 +71,17 @@ class Environment:
     def _known_ids(self) -> list[str]:
         if self.backend == "envpool":
             return list(self._import("envpool").list_all_envs())
+        if self.backend == "torch":
+            return list(WORLDS)
         module = self.id.rpartition(":")[0]
         if module:
             gym.register_envs(self._import(module))
         return list(gym.registry)
+
+    @property
+    def world(self) -> World | None:
+        """Dynamics in torch, where the backend has them: steps compile together with the policy."""
+        return WORLDS[self.name]() if self.backend == "torch" else None
 
     def probe(self) -> tuple[spaces.Space, spaces.Space]:
         """Observation and action space, read from one environment that is closed again."""
@@ -118,6 +127,9 @@ class Environment:
                     [envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)]
                 )
             return pool, pool.reset()[0]
+        if self.world is not None and not independent:  # evaluation plays Gymnasium's own
+            worlds = TorchVectorEnv(self.world, gym.spec(self.name), len(seeds), len(seeds[0]))
+            return worlds, worlds.reset(seed=[agent[0] for agent in seeds])[0]
         if self._mode(independent) == "vector":
             groups = [[seed] for seed in flat] if independent else seeds
             parts = [self._vector(len(group)) for group in groups]

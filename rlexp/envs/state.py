@@ -16,6 +16,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.environment import Environment
+from rlexp.envs.torch_vector import TorchVectorEnv
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,9 @@ def snapshot(envs: VectorEnv) -> bytes:
     """
     states = []
     for leaf in _leaves(envs):
+        if isinstance(leaf, TorchVectorEnv):
+            states.append(leaf.snapshot())
+            continue
         state = dict(vars(leaf))
         if isinstance(leaf, SyncVectorEnv):
             del state["env_fns"]
@@ -87,12 +91,15 @@ def restore(envs: VectorEnv, data: bytes) -> None:
     """Put freshly made environments where `snapshot` found others of the same make."""
     states = _Unpickler(data, _MODULES | _own_modules(envs)).load()
     for leaf, state in zip(_leaves(envs), states, strict=True):
-        vars(leaf).update(state)
+        if isinstance(leaf, TorchVectorEnv):
+            leaf.restore(state)
+        else:
+            vars(leaf).update(state)
 
 
 def copyable(environment: Environment, steps: int = 64) -> bool:
     """Whether a snapshot put into fresh environments goes on exactly like the original: tried, not assumed."""
-    if environment.backend != "gymnasium" or environment.vectorization == "async":
+    if environment.backend == "envpool" or environment.vectorization == "async":
         return False
     first, _ = environment.start([[1, 2]])
     second, _ = environment.start([[3, 4]])

@@ -1,0 +1,106 @@
+"""Vector environments over worlds written in torch: A agents' E environments as a few tensors."""
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from rlexp.envs.worlds import World
+
+
+class Place(NamedTuple):
+    """What one step of A × E environments reads and writes."""
+
+    noise: Tensor  # for a reset, uniform (A, E, ·); read
+    state: Tensor  # (A, E, S); read and written
+    elapsed: Tensor  # steps of the running episode (A, E); read and written
+    done: Tensor  # whether the last step ended an episode (A, E); read and written
+    next_obs: Tensor  # (A, E, ...); written, like the rest
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+
+def advance(world: World, actions: Tensor, place: Place) -> None:
+    """One step under next-step autoreset: after an end the action is ignored, the reward 0, the state a first one."""
+    dummy = place.done.clone()
+    moved, reward, terminated = world.step(place.state, actions)
+    state = torch.where(dummy[..., None], world.reset(place.noise), moved)
+    elapsed = torch.where(dummy, 0, place.elapsed + 1)
+    terminated = terminated & ~dummy
+    truncated = elapsed >= world.max_steps
+    place.next_obs.copy_(world.observe(state))
+    place.reward.copy_(torch.where(dummy, 0.0, reward))
+    place.terminated.copy_(terminated)
+    place.truncated.copy_(truncated)
+    place.state.copy_(state)
+    place.elapsed.copy_(elapsed)
+    place.done.copy_(terminated | truncated)
+
+
+class TorchVectorEnv(VectorEnv):
+    """A × E environments of one world, with one random stream an agent.
+
+    The collector steps them through `places`, within the policy's graph; `step` is the same for those who call from
+    outside, one NumPy array at a time.
+
+    Args:
+        world: the dynamics.
+        spec: Gymnasium's, whose spaces it has.
+        num_agents: A.
+        num_envs: E.
+    """
+
+    def __init__(self, world: World, spec: gym.envs.registration.EnvSpec, num_agents: int, num_envs: int) -> None:
+        single = gym.make(spec.id)
+        self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
+        single.close()
+        self.world, self.shape = world, (num_agents, num_envs)
+        self.num_envs = num_agents * num_envs
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.streams = [torch.Generator() for _ in range(num_agents)]
+        self.state = world.reset(torch.zeros(*self.shape, world.noise_size))
+        self.elapsed = torch.zeros(self.shape, dtype=torch.int64)
+        self.done = torch.zeros(self.shape, dtype=torch.bool)
+
+    def draw(self, steps: int) -> Tensor:
+        """Numbers for the resets of that many steps (A, steps, E, noise_size), each agent's from its own stream."""
+        size = (steps, self.shape[1], self.world.noise_size)
+        return torch.stack([torch.rand(size, generator=stream) for stream in self.streams])
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin new episodes; `seed` is a list with one seed an agent."""
+        for stream, number in zip(self.streams, seed or [], strict=bool(seed)):
+            stream.manual_seed(number)
+        self.state.copy_(self.world.reset(self.draw(1)[:, 0]))
+        self.elapsed.zero_()
+        self.done.zero_()
+        return self.world.observe(self.state).flatten(0, 1).clone().numpy(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One step of all environments."""
+        reward, terminated = torch.empty(self.shape), torch.empty(self.shape, dtype=torch.bool)
+        next_obs, truncated = torch.empty_like(self.world.observe(self.state)), terminated.clone()
+        noise = self.draw(1)[:, 0]
+        place = Place(noise, self.state, self.elapsed, self.done, next_obs, reward, terminated, truncated)
+        advance(self.world, torch.from_numpy(np.asarray(actions)).unflatten(0, self.shape), place)
+        obs, reward, terminated, truncated = (x.flatten(0, 1) for x in (next_obs, reward, terminated, truncated))
+        return obs.numpy(), reward.numpy(), terminated.numpy(), truncated.numpy(), {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that decides what the environments do next, as arrays."""
+        held = {name: getattr(self, name).numpy().copy() for name in ("state", "elapsed", "done")}
+        return held | {"streams": [stream.get_state().numpy() for stream in self.streams]}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Take up what `snapshot` gave, in the same tensors."""
+        for name in ("state", "elapsed", "done"):
+            getattr(self, name).copy_(torch.from_numpy(snapshot[name]))
+        for stream, state in zip(self.streams, snapshot["streams"], strict=True):
+            stream.set_state(torch.from_numpy(state))

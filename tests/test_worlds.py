@@ -1,0 +1,96 @@
+"""Worlds in torch against Gymnasium's own, step for step; autoreset and streams of the vector environment."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from helpers import train, weights_of
+from torch.testing import assert_close
+
+from rlexp.envs import Environment
+from rlexp.envs.state import copyable
+from rlexp.envs.worlds import WORLDS
+from rlexp.seeding import env_seeds
+
+
+def agrees(theirs, ours, **tolerance):
+    np.testing.assert_allclose(ours.numpy(), np.asarray(theirs, np.float32), **tolerance)
+
+
+@pytest.mark.parametrize("id", WORLDS)
+def test_every_step_is_gymnasiums(id):
+    world, env = WORLDS[id](), gym.make(id).unwrapped
+    env.action_space.seed(1)
+    obs, _ = env.reset(seed=1)
+    ended = 0
+    for t in range(1500):
+        action = env.action_space.sample() if t % 7 else env.action_space.sample() * 0  # some of the same in a row
+        if id == "MountainCar-v0":
+            action = 2 if env.state[1] >= 0 else 0  # swings itself up to the goal
+        if id == "Acrobot-v1" and t % 3:
+            action = 0 if env.state[2] > 0 else 2  # likewise
+        state = torch.tensor(np.asarray(env.state), dtype=torch.float32)
+        agrees(obs, world.observe(state), atol=2e-6)
+        obs, reward, terminated, _, _ = env.step(action)
+        moved, our_reward, our_end = world.step(state, torch.as_tensor(action))
+        agrees(obs, world.observe(moved), atol=3e-5, rtol=1e-5)
+        agrees(reward, our_reward, atol=2e-4, rtol=1e-5)
+        assert bool(our_end) == terminated
+        ended += terminated
+        if terminated or t % 400 == 399:
+            obs, _ = env.reset()
+    assert ended > 0 or id == "Pendulum-v1"
+
+
+@pytest.mark.parametrize("id", WORLDS)
+def test_first_states_have_gymnasiums_distribution(id):
+    world, env = WORLDS[id](), gym.make(id).unwrapped
+    theirs = np.array([env.reset(seed=k)[0] for k in range(2000)])
+    ours = world.observe(world.reset(torch.rand(2000, world.noise_size))).numpy()
+    low, high = theirs.min(0), theirs.max(0)
+    width = high - low
+    for mine, other in ((ours.min(0), low), (ours.max(0), high)):
+        assert (abs(mine - other) <= 0.02 * width + 1e-6).all()
+    assert (abs(ours.mean(0) - theirs.mean(0)) <= 0.06 * width + 1e-6).all()
+
+
+def test_time_limit_and_next_step_autoreset():
+    envs, first = Environment(id="MountainCar-v0", backend="torch").start([[3, 4]])
+    for t in range(1, 201):
+        obs, rewards, terminated, truncated, _ = envs.step(np.ones(2, np.int64))
+        assert (rewards == -1).all()
+        assert not terminated.any()
+        assert (truncated == (t == 200)).all()
+    final = obs.copy()
+    obs, rewards, terminated, truncated, _ = envs.step(np.ones(2, np.int64))  # the dummy
+    assert (rewards == 0).all()
+    assert not (terminated | truncated).any()
+    assert (obs[:, 1] == 0).all()
+    assert not np.array_equal(obs, final)
+    assert not np.array_equal(obs, first)
+
+
+def test_an_agents_environments_do_not_depend_on_its_neighbours():
+    environment = Environment(id="CartPole-v1", backend="torch")
+    seen = []
+    for agents in (range(3), range(2, 3)):
+        envs, obs = environment.start([env_seeds(k, 4) for k in agents])
+        seen.append([obs, *(envs.step(np.ones(envs.num_envs, np.int64))[0] for _ in range(40))])
+    assert np.array_equal(np.array(seen[0])[:, 8:], np.array(seen[1]))
+
+
+@pytest.mark.parametrize("id", WORLDS)
+def test_worlds_are_copied_exactly(id):
+    assert copyable(Environment(id=id, backend="torch"))
+
+
+@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+def test_a_batch_a_loop_and_a_lone_seed_agree(tmp_path, env):
+    settings = (f"env={env}", "env.backend=torch", "env.num_envs=4", "algo.rollout_steps=64", "total_steps=1024")
+    batch = train(tmp_path / "batch", *settings, "num_seeds=3")
+    loop = train(tmp_path / "loop", *settings, "num_seeds=3", "batching=loop")
+    alone = train(tmp_path / "alone", *settings, "seed=2")
+    for name, tensor in weights_of(batch).items():
+        assert_close(weights_of(loop)[name], tensor, atol=2e-4, rtol=2e-3)
+        assert_close(weights_of(alone)[name][0], tensor[2], atol=2e-4, rtol=2e-3)
+    assert batch.episodes[2] == alone.episodes[0]
