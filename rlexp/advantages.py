@@ -48,13 +48,24 @@ def gae(
     ended = terminated if bootstrap_truncation else done
     next_values = torch.cat([values[..., 1:, :], last_values.unsqueeze(-2)], -2)  # (..., T, E)
     delta = rewards + gamma * next_values * ~ended - values
-    decay = gamma * lam * ~done
-    advantages = torch.empty_like(delta)
-    running = torch.zeros_like(last_values)
-    for t in range(delta.shape[-2] - 1, -1, -1):
-        running = torch.addcmul(delta[..., t, :], decay[..., t, :], running)
-        advantages[..., t, :] = running
+    advantages = reverse_scan(delta, gamma * lam * ~done)
     return Advantages(advantages, advantages + values)
+
+
+def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
+    """y_t = x_t + decay_t · y_{t+1}, with nothing after the last row; both (..., T, E).
+
+    By doubling, in log₂ T steps in place of T: once y_t sums the 2^k rows from t on, and d_t is the product of their
+    decays, y_t + d_t · y_{t + 2^k} sums twice as many.
+    """
+    span, steps = 1, x.shape[-2]
+    while span < steps:
+        head, tail = slice(None, -span), slice(span, None)
+        x = torch.cat([torch.addcmul(x[..., head, :], decay[..., head, :], x[..., tail, :]), x[..., -span:, :]], -2)
+        # rows that have already reached the end have nothing more to take in
+        decay = torch.cat([decay[..., head, :] * decay[..., tail, :], torch.zeros_like(decay[..., -span:, :])], -2)
+        span *= 2
+    return x
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,8 @@ observation statistics, so that the ratio of the first minibatch is exactly 1. E
 import torch
 from torch import Tensor, nn
 
+from rlexp.advantages import reverse_scan
+
 
 def merge_moments(
     mean: Tensor, var: Tensor, count: Tensor, x: Tensor, weights: Tensor
@@ -66,11 +68,11 @@ class ReturnScaler:
 
     def __call__(self, rewards: Tensor, done: Tensor, weights: Tensor) -> Tensor:
         """Scaled rewards. rewards, done, weights: (A, T, E)."""
-        returns = torch.empty_like(rewards)
-        for t in range(rewards.shape[1]):
-            self.running = rewards[:, t] + self.gamma * self.running
-            returns[:, t] = self.running
-            self.running = self.running * ~done[:, t]
+        goes_on = ~done
+        entered = torch.cat([(rewards[:, :1] + self.gamma * self.running[:, None]), rewards[:, 1:]], 1)
+        decay = self.gamma * torch.cat([torch.zeros_like(goes_on[:, :1]), goes_on[:, :-1]], 1)
+        returns = reverse_scan(entered.flip(1), decay.flip(1)).flip(1)  # the past takes the place of the future
+        self.running = returns[:, -1] * goes_on[:, -1]
         self.mean, self.var, self.count = torch.vmap(merge_moments)(
             self.mean, self.var, self.count, returns.flatten(1), weights.flatten(1)
         )

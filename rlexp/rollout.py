@@ -144,7 +144,7 @@ class Collector:
         space = envs.single_observation_space
         assert space.shape is not None
 
-        def empty(spare: int, *event: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        def empty(spare: int, *event: int, dtype: torch.dtype = torch.float32, device: torch.device = device) -> Tensor:
             return torch.zeros(agents, num_steps + 1 + spare, num_envs, *event, dtype=dtype, device=device)
 
         # row T is what comes after the last step: only its value is asked for
@@ -153,15 +153,19 @@ class Collector:
         self.dist_params = empty(0, distribution.num_params)
         self.values = empty(0)
         self.actions = empty(0, *distribution.action_shape, dtype=distribution.action_dtype)
-        self.rewards = empty(0)
-        self.terminated, self.truncated = empty(0, dtype=torch.bool), empty(0, dtype=torch.bool)
+        host = torch.device("cpu")  # where environments give them, and where episodes are counted
+        self.rewards = empty(0, device=host)
+        self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=host) for _ in range(2))
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
         """Take up freshly reset environments."""
         self.envs = envs
         self.slots = self._make_slots()
-        self._write(first_obs, self.slots[-1])
+        on_host = self.device.type == "cpu"
+        self.host_obs = [slot.obs.numpy() for slot in self.slots] if on_host else []  # the same memory
+        self.host_actions = [slot.actions.numpy() for slot in self.slots] if on_host else []
+        self._write(first_obs, self.num_steps)
         self.prev_done = np.zeros(self.shape, bool)
         self.open_returns = np.zeros(self.shape)
         self.open_lengths = np.zeros(self.shape, np.int64)
@@ -200,9 +204,13 @@ class Collector:
             for t, place in enumerate(places)
         ]
 
-    def _write(self, obs: np.ndarray, slot: Slot) -> None:
-        """Observations of all environments (A*E, ...), as they gave them."""
-        slot.obs.copy_(torch.from_numpy(obs.reshape(slot.obs.shape)))
+    def _write(self, obs: np.ndarray, t: int) -> None:
+        """Observations of all environments (A*E, ...), as they gave them, to row t."""
+        if self.host_obs:
+            self.host_obs[t][...] = obs.reshape(self.host_obs[t].shape)
+        else:
+            place = self.slots[t].obs
+            place.copy_(torch.from_numpy(obs.reshape(place.shape)), non_blocking=True)
 
     @torch.no_grad()
     def collect(self, act: Act) -> Rollout:
@@ -221,24 +229,29 @@ class Collector:
     def _step_through(self, act: Act, envs: VectorEnv) -> None:
         """Act and step in turns; environments take and give NumPy arrays."""
         to_env, step, shape = self.distribution.to_env, envs.step, self.shape
-        written = [x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)]  # (T, A, E)
+        rewards, terminateds, truncateds = (
+            x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)
+        )  # (T, A, E)
         for t in range(self.num_steps):
             act(self.slots[t])
-            sent = to_env(self.slots[t].actions.flatten(0, 1).cpu().numpy())
-            obs, *given, _ = step(sent)
-            for place, x in zip(written, given, strict=True):
-                place[t] = x.reshape(shape)
-            self._write(obs, self.slots[t + 1])
+            actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
+            obs, reward, terminated, truncated, _ = step(to_env(actions.reshape(-1, *actions.shape[2:])))
+            rewards[t], terminateds[t], truncateds[t] = (
+                reward.reshape(shape),
+                terminated.reshape(shape),
+                truncated.reshape(shape),
+            )
+            self._write(obs, t + 1)
         act(self.slots[-1])
 
     def _finish(self) -> Rollout:
         dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
         rewards, terminated, truncated = (x[:, :-1] for x in (self.rewards, self.terminated, self.truncated))
-        done = (terminated | truncated).cpu()
+        done = terminated | truncated
         dummy = torch.cat([torch.from_numpy(self.prev_done)[:, None], done[:, :-1]], 1)  # (A, T, E)
         self.prev_done = done[:, -1].numpy()
         open_lengths = self.open_lengths
-        by_time = [x.cpu().numpy().swapaxes(0, 1) for x in (rewards, done, dummy)]  # (T, A, E)
+        by_time = [x.numpy().swapaxes(0, 1) for x in (rewards, done, dummy)]  # (T, A, E)
         episodes, self.open_returns, self.open_lengths = finished_episodes(
             by_time[0], by_time[1], by_time[2], self.open_returns, open_lengths
         )
@@ -248,9 +261,9 @@ class Collector:
             dist_params=dist_params,
             log_probs=self.distribution.log_prob(dist_params, actions),
             values=self.values[:, :-1],
-            rewards=rewards,
-            terminated=terminated,
-            truncated=truncated,
+            rewards=rewards.to(self.device),
+            terminated=terminated.to(self.device),
+            truncated=truncated.to(self.device),
             weights=(~dummy).float().to(self.device),
             last_values=self.values[:, -1],
             steps=(~dummy).sum((1, 2)).numpy(),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rlexp.advantages import GAE, gae
+from rlexp.advantages import GAE, gae, reverse_scan
 from rlexp.errors import ConfigError
 
 
@@ -88,3 +88,15 @@ def test_agents_and_environments_are_independent():
 def test_ranges_are_checked():
     with pytest.raises(ConfigError, match=r"gae.gamma=1.5"):
         GAE(gamma=1.5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 128, 129])
+def test_doubling_is_the_recursion(steps):
+    generator = torch.Generator().manual_seed(steps)
+    x, decay = torch.randn(2, steps, 3, generator=generator), torch.rand(2, steps, 3, generator=generator)
+    decay = decay * (torch.rand(2, steps, 3, generator=generator) > 0.1)
+    wanted, running = torch.zeros_like(x), torch.zeros(2, 3)
+    for t in reversed(range(steps)):
+        running = x[:, t] + decay[:, t] * running
+        wanted[:, t] = running
+    assert_close(reverse_scan(x, decay), wanted)
