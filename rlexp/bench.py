@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("steps_per_second", "process_seconds", "first_update_seconds", "peak_mb")
+BRIEF = 30_000  # steps that tell which number of threads serves the peer best
 REPORTS = Path("outputs/reports/bench")
 CARTPOLE = "tuned=none env.num_envs=8 algo.rollout_steps=128 algo.epochs=4 algo.minibatches=4"
 W1 = {"n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4}
@@ -43,7 +44,12 @@ class Workload:
 WORKLOADS = {
     "W1": Workload("CartPole-v1, 8 × 128, 4 epochs × 4", f"env=cartpole {CARTPOLE}", 500_000, "CartPole-v1", W1),
     "W1-torch": Workload(
-        "W1, environment compiled too", f"env=cartpole env.backend=torch {CARTPOLE}", 500_000, "CartPole-v1", W1
+        "W1, environment compiled too",
+        f"env=cartpole env.backend=torch {CARTPOLE}",
+        500_000,
+        "CartPole-v1",
+        W1,
+        peer_steps=100_000,
     ),
     "W1-10": Workload(
         "W1, 10 seeds side by side",
@@ -52,6 +58,7 @@ WORKLOADS = {
         "CartPole-v1",
         W1,
         10,
+        100_000,
     ),
     "W1-32": Workload(
         "W1, 32 seeds side by side",
@@ -60,20 +67,28 @@ WORKLOADS = {
         "CartPole-v1",
         W1,
         32,
-        200_000,
+        100_000,
     ),
-    "W1-apo": Workload("W1 with APO (peer: PPO)", f"algo=apo env=cartpole {CARTPOLE}", 500_000, "CartPole-v1", W1),
+    "W1-apo": Workload(
+        "W1 with APO (peer: PPO)",
+        f"algo=apo env=cartpole {CARTPOLE}",
+        500_000,
+        "CartPole-v1",
+        W1,
+        peer_steps=100_000,
+    ),
     "W2": Workload(
         "CartPole-v1 with SB3-zoo's values",
         "env=cartpole tuned=ppo_cartpole",
         150_000,
         "CartPole-v1",
         {"n_envs": 8, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8},
+        peer_steps=60_000,
     ),
     "W3": Workload(
         "Breakout, 8 × 128, NatureCNN",
         "env=breakout tuned=none algo.rollout_steps=128 algo.epochs=4 algo.minibatches=4",
-        10_240,
+        5_120,
         "BreakoutNoFrameskip-v4",
         W1,
     ),
@@ -117,7 +132,7 @@ def run_rlexp(workload: Workload, extra: list[str]) -> dict[str, float]:
     return {"steps_per_second": _rate(marks), "first_update": marks[0][0]}
 
 
-def run_peer(workload: Workload, threads: int) -> dict[str, float]:
+def run_peer(workload: Workload, threads: int, brief: bool) -> dict[str, float]:
     """The same with Stable-Baselines3, which logs as it does by default."""
     import torch
     from stable_baselines3 import PPO
@@ -149,7 +164,8 @@ def run_peer(workload: Workload, threads: int) -> dict[str, float]:
     else:
         envs = make_vec_env(workload.env, n_envs=options.pop("n_envs"), seed=0)
     model = PPO("CnnPolicy" if pixels else "MlpPolicy", envs, device="cpu", seed=0, **options)
-    model.learn(workload.peer_steps or workload.steps, callback=Clock())
+    steps = workload.peer_steps or workload.steps
+    model.learn(min(steps, BRIEF) if brief else steps, callback=Clock())
     return {"steps_per_second": _rate(marks[1:]), "first_update": marks[1][0]}
 
 
@@ -181,7 +197,9 @@ def compare(names: list[str], repeats: int, extra: list[str]) -> list[dict[str, 
     """All repeats of all workloads: one row a process."""
     rows: list[dict[str, Any]] = []
     for name in names:
-        trial = {threads: measure("peer", name, [f"--threads={threads}"]) for threads in (1, os.cpu_count() or 1)}
+        trial = {
+            threads: measure("peer", name, [f"--threads={threads}", "--brief"]) for threads in (1, os.cpu_count() or 1)
+        }
         best = max(trial, key=lambda threads: trial[threads]["steps_per_second"])
         measure("rlexp", name, extra)  # fills the cache of compiled graphs
         for repeat in range(repeats):
@@ -301,6 +319,7 @@ def main() -> None:
     parser.add_argument("--profile", metavar="WORKLOAD", choices=list(WORKLOADS))
     parser.add_argument("--run", choices=("rlexp", "peer"), help=argparse.SUPPRESS)  # one side, in this process
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--brief", action="store_true", help=argparse.SUPPRESS)
     options, extra = parser.parse_known_args()
     names = options.workloads.split(",")
     unknown = [name for name in names if name not in WORKLOADS]
@@ -308,7 +327,8 @@ def main() -> None:
         parser.error(f"--workloads={','.join(unknown)}: known are {', '.join(WORKLOADS)}")
     if options.run:
         work = WORKLOADS[names[0]]
-        print(json.dumps(run_rlexp(work, extra) if options.run == "rlexp" else run_peer(work, options.threads)))
+        ours = options.run == "rlexp"
+        print(json.dumps(run_rlexp(work, extra) if ours else run_peer(work, options.threads, options.brief)))
     elif options.profile:
         profile(options.profile, extra)
     else:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -119,6 +118,8 @@ def check_run_settings(cfg: DictConfig) -> None:
     Raises:
         ConfigError: naming the key, its value and what would do.
     """
+    import torch  # here, as --help and a misspelt word need not wait for it
+
     least = {
         "seed": 0,
         "num_seeds": 1,

@@ -21,9 +21,11 @@ from rlexp.schedules import Schedule
 from rlexp.seeding import AgentStreams
 from rlexp.trainer import RunSettings, Trainer
 
-# A compiled call of either kind saves about half a millisecond; compiling costs half a minute when it is new, and a
+# A compiled call of either kind saves about a millisecond; compiling costs half a minute when it is new, and a
 # second or two when not.
-CALLS_WORTH_COMPILING = 20_000
+CALLS_WORTH_COMPILING = 10_000
+
+ALL_THREADS = torch.get_num_threads()  # as torch starts out: the cores, or OMP_NUM_THREADS
 
 
 def _build(node: Any, **kwargs: Any) -> Any:
@@ -102,6 +104,12 @@ def _pays_to_compile(cfg: DictConfig, algo: Algorithm, environment: Environment)
     return calls >= CALLS_WORTH_COMPILING
 
 
+def _threads(cfg: DictConfig, algo: Algorithm, environment: Environment, *, pixels: bool) -> int:
+    """CPU threads that pay: all for convolutions, else one for every 256 rows that a minibatch has over all agents."""
+    rows = cfg.num_seeds * environment.num_envs * algo.rollout_steps // algo.minibatches
+    return ALL_THREADS if pixels else max(1, min(ALL_THREADS, rows // 256))
+
+
 def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Trainer:
     """All parts of one run.
 
@@ -123,8 +131,7 @@ def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Tr
         raise
     except Exception as error:
         raise ConfigError(f"network: cannot be built for these spaces: {error}") from error
-    pixels = trial.encoder.pixels
-    torch.set_num_threads(cfg.torch_threads or (torch.get_num_threads() if pixels else 1))
+    torch.set_num_threads(cfg.torch_threads or _threads(cfg, algo, environment, pixels=trial.encoder.pixels))
     streams = [AgentStreams.make(cfg.seed + k, device) for k in range(cfg.num_seeds)]
     learner = Learner(
         build,

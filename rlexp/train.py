@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlexp import parts
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, identity, nearest, register_schema
 from rlexp.errors import CheckpointError, ConfigError, UserError
@@ -72,6 +71,8 @@ def should_resume(cfg: DictConfig, folder: Path) -> bool:
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Run one job in its folder, or say that it is done already."""
+    from rlexp import parts  # torch, which --help and a misspelt word need not wait for
+
     parts.check(cfg)
     record = RunRecord(folder)
     if record.status == "done" and cfg.resume != "never":
