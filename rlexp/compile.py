@@ -31,6 +31,32 @@ _OPTIONS = {
 }
 
 
+# Products of at most so many multiplications are written out as loops, which fuse with what stands around them: for
+# the few rows that acting has, the call of a matrix library costs more than the arithmetic.
+_SMALL_PRODUCT = 2**15
+
+
+def _small_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b for (..., M, K) and (..., K, N), if it is small."""
+    if a.numel() * b.shape[-1] > _SMALL_PRODUCT:
+        return NotImplemented
+    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+
+
+def _small_product_plus(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    product = _small_product(a, b)
+    return product if product is NotImplemented else product + c
+
+
+_aten = torch.ops.aten
+_WRITTEN_OUT = {
+    _aten.mm.default: _small_product,
+    _aten.bmm.default: _small_product,
+    _aten.addmm.default: _small_product_plus,
+    _aten.baddbmm.default: _small_product_plus,
+}
+
+
 def cache_folder() -> Path:
     """Where libraries are kept: $RLEXP_CACHE, else $XDG_CACHE_HOME/rlexp, else ~/.cache/rlexp."""
     chosen = os.environ.get("RLEXP_CACHE")
@@ -90,7 +116,7 @@ class Graph:
 
         with torch.no_grad(), _quiet():
             with _recording():
-                traced = make_fx(flat, tracing_mode="fake")(*examples)
+                traced = make_fx(flat, decomposition_table=_WRITTEN_OUT, tracing_mode="fake")(*examples)
             library = cache_folder() / f"{self._key(traced)}.so"
             if not library.exists():
                 self._build(traced, examples, library)

@@ -197,7 +197,7 @@ class DiagGaussian:
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
         """Clipped to the bounds, in the space's dtype."""
-        return np.clip(action, self.low, self.high).astype(self.dtype, copy=False)
+        return action.clip(self.low, self.high).astype(self.dtype, copy=False)
 
 
 def make_distribution(space: spaces.Space) -> Distribution:

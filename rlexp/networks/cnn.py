@@ -50,5 +50,5 @@ class NatureCNN(nn.Module):
         if self.channels_last:
             x = x.movedim(-1, -3)
         lead = x.shape[:-3]
-        images = x.reshape(-1, *x.shape[-3:])
+        images = x.reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last)
         return self.head(self.layers(images)).reshape(*lead, self.out_features)
