@@ -37,7 +37,7 @@ _SMALL_PRODUCT = 2**15
 
 
 def _small_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b for (..., M, K) and (..., K, N), if it is small."""
+    """Matrix product of (..., M, K) and (..., K, N), if it is small."""
     if a.numel() * b.shape[-1] > _SMALL_PRODUCT:
         return NotImplemented
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
