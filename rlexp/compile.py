@@ -31,29 +31,33 @@ _OPTIONS = {
 }
 
 
-# Products of at most so many multiplications are written out as loops, which fuse with what stands around them: for
-# the few rows that acting has, the call of a matrix library costs more than the arithmetic.
-_SMALL_PRODUCT = 2**15
+# Products of so few multiplications are written out as loops, which fuse with what stands around them: for the few
+# rows that acting has, the call of a matrix library costs more than the arithmetic.
+_FEW = {2: 2**15, 3: 2**12}  # by dimensions: libraries do well by batches
 
 
-def _small_product(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product of (..., M, K) and (..., K, N), if it is small."""
-    if a.numel() * b.shape[-1] > _SMALL_PRODUCT:
-        return NotImplemented
-    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product of (..., M, K) and (..., K, N), unless the plain call is best."""
+    rows, columns = a.shape[-2], b.shape[-1]
+    if a.numel() * columns <= _FEW[a.dim()]:
+        return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+    if columns <= 16 < rows and b.stride(-1) == 1:
+        # (bᵀ aᵀ)ᵀ: libraries are several times slower at few columns than at few rows; gradients of a first layer
+        return (b.mT @ a.mT).mT
+    return NotImplemented
 
 
-def _small_product_plus(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    product = _small_product(a, b)
+def _product_plus(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    product = _product(a, b)
     return product if product is NotImplemented else product + c
 
 
 _aten = torch.ops.aten
-_WRITTEN_OUT = {
-    _aten.mm.default: _small_product,
-    _aten.bmm.default: _small_product,
-    _aten.addmm.default: _small_product_plus,
-    _aten.baddbmm.default: _small_product_plus,
+_PRODUCTS: dict[Any, Callable[..., Any]] = {
+    _aten.mm.default: _product,
+    _aten.bmm.default: _product,
+    _aten.addmm.default: _product_plus,
+    _aten.baddbmm.default: _product_plus,
 }
 
 
@@ -116,7 +120,7 @@ class Graph:
 
         with torch.no_grad(), _quiet():
             with _recording():
-                traced = make_fx(flat, decomposition_table=_WRITTEN_OUT, tracing_mode="fake")(*examples)
+                traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(*examples)
             library = cache_folder() / f"{self._key(traced)}.so"
             if not library.exists():
                 self._build(traced, examples, library)
