@@ -42,7 +42,13 @@ class Workload:
 
 
 WORKLOADS = {
-    "W1": Workload("CartPole-v1, 8 × 128, 4 epochs × 4", f"env=cartpole {CARTPOLE}", 500_000, "CartPole-v1", W1),
+    "W1": Workload(
+        "CartPole-v1, 8 × 128, 4 epochs × 4",
+        f"env=cartpole env.backend=gymnasium {CARTPOLE}",
+        500_000,
+        "CartPole-v1",
+        W1,
+    ),
     "W1-torch": Workload(
         "W1, environment compiled too",
         f"env=cartpole env.backend=torch {CARTPOLE}",
@@ -71,7 +77,7 @@ WORKLOADS = {
     ),
     "W1-apo": Workload(
         "W1 with APO (peer: PPO)",
-        f"algo=apo env=cartpole {CARTPOLE}",
+        f"algo=apo env=cartpole env.backend=gymnasium {CARTPOLE}",
         500_000,
         "CartPole-v1",
         W1,
@@ -79,7 +85,7 @@ WORKLOADS = {
     ),
     "W2": Workload(
         "CartPole-v1 with SB3-zoo's values",
-        "env=cartpole tuned=ppo_cartpole",
+        "env=cartpole env.backend=gymnasium tuned=ppo_cartpole",
         150_000,
         "CartPole-v1",
         {"n_envs": 8, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8},
@@ -87,7 +93,7 @@ WORKLOADS = {
     ),
     "W3": Workload(
         "Breakout, 8 × 128, NatureCNN",
-        "env=breakout tuned=none algo.rollout_steps=128 algo.epochs=4 algo.minibatches=4",
+        "env=breakout tuned=none compile=true algo.rollout_steps=128 algo.epochs=4 algo.minibatches=4",
         5_120,
         "BreakoutNoFrameskip-v4",
         W1,

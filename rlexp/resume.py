@@ -92,7 +92,8 @@ def _load(run: "Trainer", state: dict[str, Any]) -> None:
 
 def _restart_environments(run: "Trainer") -> None:
     run.collector.envs.close()
-    run.collector.begin(*run.environment.start(run.env_seeds(restart=run.update_number)))
+    seeds = run.env_seeds(restart=run.update_number)
+    run.collector.begin(*run.environment.start(seeds, device=run.learner.device))
     if run.scaler is not None:
         run.scaler.running.zero_()
     log.info("the state of %s cannot be copied: running episodes restart from fresh, seeded ones", run.environment.id)

@@ -153,9 +153,9 @@ class Collector:
         self.dist_params = empty(0, distribution.num_params)
         self.values = empty(0)
         self.actions = empty(0, *distribution.action_shape, dtype=distribution.action_dtype)
-        host = torch.device("cpu")  # where environments give them, and where episodes are counted
-        self.rewards = empty(0, device=host)
-        self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=host) for _ in range(2))
+        given = envs.device if isinstance(envs, TorchVectorEnv) else torch.device("cpu")  # where environments give them
+        self.rewards = empty(0, device=given)
+        self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=given) for _ in range(2))
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
@@ -176,7 +176,8 @@ class Collector:
         if isinstance(self.envs, TorchVectorEnv):
             envs = self.envs
             agents, num_envs = self.shape
-            self.reset_noise = torch.zeros(agents, self.num_steps + 1, num_envs, envs.world.noise_size)
+            size = (agents, self.num_steps + 1, num_envs, envs.world.noise_size)
+            self.reset_noise = torch.zeros(size, device=envs.device)
             places = [
                 Place(
                     noise=self.reset_noise[:, t],
@@ -247,11 +248,11 @@ class Collector:
     def _finish(self) -> Rollout:
         dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
         rewards, terminated, truncated = (x[:, :-1] for x in (self.rewards, self.terminated, self.truncated))
-        done = terminated | truncated
+        done = (terminated | truncated).cpu()  # episodes are counted on the host
         dummy = torch.cat([torch.from_numpy(self.prev_done)[:, None], done[:, :-1]], 1)  # (A, T, E)
         self.prev_done = done[:, -1].numpy()
         open_lengths = self.open_lengths
-        by_time = [x.numpy().swapaxes(0, 1) for x in (rewards, done, dummy)]  # (T, A, E)
+        by_time = [x.numpy().swapaxes(0, 1) for x in (rewards.cpu(), done, dummy)]  # (T, A, E)
         episodes, self.open_returns, self.open_lengths = finished_episodes(
             by_time[0], by_time[1], by_time[2], self.open_returns, open_lengths
         )

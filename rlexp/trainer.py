@@ -73,7 +73,7 @@ class Trainer:
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
-        envs, first_obs = environment.start(self.env_seeds())
+        envs, first_obs = environment.start(self.env_seeds(), device=device)
         self.collector = Collector(
             envs,
             first_obs,

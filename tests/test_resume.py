@@ -25,7 +25,7 @@ def records(folder):
 
 CASES = {
     "ppo": ("algo=ppo", "env=cartpole"),
-    "apo": ("algo=apo", "env=cartpole", "num_seeds=2", "algo.top_k=2", "algo.max_steps=20"),
+    "apo": ("algo=apo", "env=cartpole", "env.backend=gymnasium", "num_seeds=2", "algo.top_k=2", "algo.max_steps=20"),
     "sync": ("algo=apo", "env=cartpole", "env.vectorization=sync"),
     "normalised": (
         "algo=apo",
@@ -35,7 +35,6 @@ CASES = {
         "algo.anchor_coef=[1,0]",
     ),
     "schedules": ("algo=ppo_kl", "env=acrobot", "optimizer.lr=[1e-3,0]", "algo.clip_coef=[0.3,0.1]", "num_seeds=2"),
-    "torch": ("algo=apo", "env=cartpole", "env.backend=torch", "num_seeds=2"),
     "loop": ("algo=apo", "env=mountaincar_continuous", "batching=loop", "num_seeds=2"),
 }
 

@@ -50,7 +50,7 @@ def test_episodes_are_told_apart_by_agent_and_environment_and_come_in_time_order
 
 
 def collect(num_seeds, seed=0, steps=40):
-    environment = Environment(id="CartPole-v1", num_envs=3)
+    environment = Environment(id="CartPole-v1", backend="gymnasium", num_envs=3)
     streams = [AgentStreams.make(seed + k, CPU) for k in range(num_seeds)]
     envs, obs = environment.start([env_seeds(seed + k, 3) for k in range(num_seeds)])
     torch.manual_seed(0)

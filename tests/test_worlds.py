@@ -7,8 +7,10 @@ import torch
 from helpers import train, weights_of
 from torch.testing import assert_close
 
+from rlexp.compile import Graph
 from rlexp.envs import Environment
 from rlexp.envs.state import copyable
+from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import WORLDS
 from rlexp.seeding import env_seeds
 
@@ -77,6 +79,51 @@ def test_an_agents_environments_do_not_depend_on_its_neighbours():
         envs, obs = environment.start([env_seeds(k, 4) for k in agents])
         seen.append([obs, *(envs.step(np.ones(envs.num_envs, np.int64))[0] for _ in range(40))])
     assert np.array_equal(np.array(seen[0])[:, 8:], np.array(seen[1]))
+
+
+def test_every_world_compiles(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLEXP_CACHE", str(tmp_path))
+    names = list(WORLDS)
+    envs = [Environment(id=name, backend="torch").start([[k, k]])[0] for k, name in enumerate(names)]
+    places = [
+        Place(
+            noise=env.draw(1)[:, 0],
+            state=env.state,
+            elapsed=env.elapsed,
+            done=env.done,
+            next_obs=torch.zeros_like(env.world.observe(env.state)),
+            reward=torch.zeros(env.shape),
+            terminated=torch.zeros(env.shape, dtype=torch.bool),
+            truncated=torch.zeros(env.shape, dtype=torch.bool),
+        )
+        for env in envs
+    ]
+    actions = [
+        torch.full((*env.shape, 1), 0.7) if "Pendulum" in n else torch.ones(env.shape, dtype=torch.int64)
+        for n, env in zip(names, envs, strict=True)
+    ]
+
+    def step(places, actions):
+        for name, place, action in zip(names, places, actions, strict=True):
+            advance(WORLDS[name](), action, place)
+        return (places[0].reward,)
+
+    compiled = [Place(*(x.clone() for x in place)) for place in places]
+    graph = Graph(step, compiled, actions)
+    for _ in range(20):
+        graph.run(graph.leaves(compiled, actions))
+        step(places, actions)
+    for mine, theirs in zip(compiled, places, strict=True):
+        assert_close(mine.next_obs, theirs.next_obs, atol=1e-5, rtol=1e-5)
+        assert torch.equal(mine.done, theirs.done)
+
+
+@pytest.mark.parametrize("id", WORLDS)
+def test_a_world_is_taken_unless_something_is_asked_that_it_does_not_know(id):
+    assert isinstance(Environment(id=id).world, WORLDS[id])
+    for asked in ({"backend": "gymnasium"}, {"vectorization": "sync"}, {"kwargs": {"max_episode_steps": 7}}):
+        assert Environment(id=id, **asked).world is None
+    assert Environment(id="CartPole-v0" if id == "CartPole-v1" else "FrozenLake-v1").world is None
 
 
 @pytest.mark.parametrize("id", WORLDS)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -29,7 +30,7 @@ class Environment:
     """
 
     id: str
-    backend: Literal["gymnasium", "envpool", "torch"] = "gymnasium"
+    backend: Literal["auto", "gymnasium", "envpool", "torch"] = "auto"
     num_envs: int = 8
     vectorization: Literal["auto", "vector", "sync", "async"] = "auto"
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +82,9 @@ class Environment:
     @property
     def world(self) -> World | None:
         """Dynamics in torch, where the backend has them: steps compile together with the policy."""
-        return WORLDS[self.name]() if self.backend == "torch" else None
+        plain = not self.kwargs and self.vectorization == "auto"  # a world knows nothing of either
+        wanted = self.backend == "torch" or (self.backend == "auto" and self.id in WORLDS and plain)
+        return WORLDS[self.name]() if wanted else None
 
     def probe(self) -> tuple[spaces.Space, spaces.Space]:
         """Observation and action space, read from one environment that is closed again."""
@@ -91,19 +94,22 @@ class Environment:
         finally:
             envs.close()
 
-    def start(self, seeds: list[list[int]], *, independent: bool = False) -> tuple[VectorEnv, np.ndarray]:
+    def start(
+        self, seeds: list[list[int]], *, independent: bool = False, device: torch.device | None = None
+    ) -> tuple[VectorEnv, np.ndarray]:
         """A × E environments, reset; and their first observations (A·E, ...).
 
         Args:
             seeds: one list an agent, one seed an environment.
             independent: every environment draws from its own seed alone, also where the id has a vector class with
                 one random stream for the whole vector; evaluation asks for it.
+            device: where worlds in torch live; the host unless told otherwise.
 
         Raises:
             ConfigError: the environment cannot be made, or does not reset at the next step.
         """
         try:
-            envs, obs = self._start(seeds, independent)
+            envs, obs = self._start(seeds, independent, device or torch.device("cpu"))
         except ConfigError:
             raise
         except (gym.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
@@ -117,7 +123,7 @@ class Environment:
             raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is understood")
         return envs, obs
 
-    def _start(self, seeds: list[list[int]], independent: bool) -> tuple[VectorEnv, np.ndarray]:
+    def _start(self, seeds: list[list[int]], independent: bool, device: torch.device) -> tuple[VectorEnv, np.ndarray]:
         flat = [seed for agent in seeds for seed in agent]
         if self.backend == "envpool":
             envpool = self._import("envpool")
@@ -128,7 +134,7 @@ class Environment:
                 )
             return pool, pool.reset()[0]
         if self.world is not None and not independent:  # evaluation plays Gymnasium's own
-            worlds = TorchVectorEnv(self.world, gym.spec(self.name), len(seeds), len(seeds[0]))
+            worlds = TorchVectorEnv(self.world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
             return worlds, worlds.reset(seed=[agent[0] for agent in seeds])[0]
         if self._mode(independent) == "vector":
             groups = [[seed] for seed in flat] if independent else seeds

@@ -51,28 +51,30 @@ class TorchVectorEnv(VectorEnv):
     Args:
         world: the dynamics.
         spec: Gymnasium's, whose spaces it has.
-        num_agents: A.
-        num_envs: E.
+        shape: A and E.
+        device: where states live; random numbers are drawn on the host, the same whatever the device.
     """
 
-    def __init__(self, world: World, spec: gym.envs.registration.EnvSpec, num_agents: int, num_envs: int) -> None:
+    def __init__(
+        self, world: World, spec: gym.envs.registration.EnvSpec, shape: tuple[int, int], device: torch.device
+    ) -> None:
         single = gym.make(spec.id)
         self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
         single.close()
-        self.world, self.shape = world, (num_agents, num_envs)
-        self.num_envs = num_agents * num_envs
+        self.world, self.shape, self.device = world, shape, device
+        self.num_envs = shape[0] * shape[1]
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.streams = [torch.Generator() for _ in range(num_agents)]
-        self.state = world.reset(torch.zeros(*self.shape, world.noise_size))
-        self.elapsed = torch.zeros(self.shape, dtype=torch.int64)
-        self.done = torch.zeros(self.shape, dtype=torch.bool)
+        self.streams = [torch.Generator() for _ in range(shape[0])]
+        self.state = world.reset(torch.zeros(*shape, world.noise_size, device=device))
+        self.elapsed = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.done = torch.zeros(shape, dtype=torch.bool, device=device)
 
     def draw(self, steps: int) -> Tensor:
         """Numbers for the resets of that many steps (A, steps, E, noise_size), each agent's from its own stream."""
         size = (steps, self.shape[1], self.world.noise_size)
-        return torch.stack([torch.rand(size, generator=stream) for stream in self.streams])
+        return torch.stack([torch.rand(size, generator=stream) for stream in self.streams]).to(self.device)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin new episodes; `seed` is a list with one seed an agent."""
@@ -81,21 +83,23 @@ class TorchVectorEnv(VectorEnv):
         self.state.copy_(self.world.reset(self.draw(1)[:, 0]))
         self.elapsed.zero_()
         self.done.zero_()
-        return self.world.observe(self.state).flatten(0, 1).clone().numpy(), {}
+        return self.world.observe(self.state).flatten(0, 1).clone().cpu().numpy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step of all environments."""
-        reward, terminated = torch.empty(self.shape), torch.empty(self.shape, dtype=torch.bool)
-        next_obs, truncated = torch.empty_like(self.world.observe(self.state)), terminated.clone()
+        reward = torch.empty(self.shape, device=self.device)
+        terminated, truncated = torch.empty_like(self.done), torch.empty_like(self.done)
+        next_obs = torch.empty_like(self.world.observe(self.state))
         noise = self.draw(1)[:, 0]
         place = Place(noise, self.state, self.elapsed, self.done, next_obs, reward, terminated, truncated)
-        advance(self.world, torch.from_numpy(np.asarray(actions)).unflatten(0, self.shape), place)
-        obs, reward, terminated, truncated = (x.flatten(0, 1) for x in (next_obs, reward, terminated, truncated))
-        return obs.numpy(), reward.numpy(), terminated.numpy(), truncated.numpy(), {}
+        advance(self.world, torch.from_numpy(np.asarray(actions)).to(self.device).unflatten(0, self.shape), place)
+        given = (next_obs, reward, terminated, truncated)
+        obs, rewards, ended, cut = (x.flatten(0, 1).cpu().numpy() for x in given)
+        return obs, rewards, ended, cut, {}
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that decides what the environments do next, as arrays."""
-        held = {name: getattr(self, name).numpy().copy() for name in ("state", "elapsed", "done")}
+        held = {name: getattr(self, name).cpu().numpy().copy() for name in ("state", "elapsed", "done")}
         return held | {"streams": [stream.get_state().numpy() for stream in self.streams]}
 
     def restore(self, snapshot: dict[str, Any]) -> None:

@@ -86,7 +86,8 @@ class Pendulum:
 
     def reset(self, noise: Tensor) -> Tensor:
         """θ uniform in ±π, velocity in ±1."""
-        return (noise * 2 - 1) * noise.new_tensor([math.pi, 1.0])
+        theta, velocity = (noise * 2 - 1).unbind(-1)
+        return torch.stack([theta * math.pi, velocity], -1)
 
     def observe(self, state: Tensor) -> Tensor:
         """Cos θ, sin θ, velocity."""
