@@ -4,7 +4,8 @@ Training spends its time in two small computations repeated very often: acting o
 and one minibatch update. On a CPU nearly all of either is the cost of dispatching operations one by one from Python.
 Here such a function is traced to a graph of tensor operations, compiled by Inductor into a shared library, and called
 without any Python in between. The library is kept under a hash of the graph itself: the code is traced anew in every
-process, so an edited loss can never meet the library of the old one.
+process, so an edited loss can never meet the library of the old one. On a GPU the same functions are recorded as CUDA
+graphs.
 """
 
 import contextlib
@@ -154,18 +155,81 @@ class Graph:
             ValueError: one is laid out otherwise than the example was.
         """
         found = tree_flatten(args)[0]
-        layouts = [_layout(x) for x in found]
-        if layouts != self.layouts:
-            wrong = [(a, b) for a, b in zip(layouts, self.layouts, strict=False) if a != b][:1]
-            raise ValueError(f"compiled for {len(self.layouts)} tensors, given {len(found)}; differing: {wrong}")
+        _require_layouts([_layout(x) for x in found], self.layouts)
         return found
 
 
-def compile_or_warn(what: str, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> Graph | None:
+class CudaGraph:
+    """A function of nested tensors recorded as one CUDA graph: its kernels are replayed without any Python.
+
+    A replay reads and writes where the recording did. The function may change its arguments in place, and what it
+    changes while it is recorded is put back; tensors that have moved since are copied to where they were.
+
+    Args:
+        function: what to record; it must not wait for the device.
+        args: nested tuples, lists and dicts of tensors on one CUDA device; they are held.
+
+    Raises:
+        Exception: whatever recording raises.
+    """
+
+    pool: Any = None  # memory that all recordings of a process share, as they are replayed one after the other
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> None:
+        self.held = tree_flatten(args)[0]
+        self.layouts = [_layout(x) for x in self.held]
+        if CudaGraph.pool is None:
+            CudaGraph.pool = torch.cuda.graph_pool_handle()
+        with torch.no_grad():
+            before = [x.clone() for x in self.held]
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):  # libraries set themselves up at their first calls, which cannot be recorded
+                    function(*args)
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, pool=CudaGraph.pool):
+                self.outputs = function(*args)
+            for tensor, old in zip(self.held, before, strict=True):
+                tensor.copy_(old)
+
+    def leaves(self, *args: Any) -> list[Tensor]:
+        """Put arguments nested like the recording's in their places, and return those places, for `run`.
+
+        Raises:
+            ValueError: one is laid out otherwise than the recording's was.
+        """
+        found = tree_flatten(args)[0]
+        _require_layouts([_layout(x) for x in found], self.layouts)
+        self._place(found)
+        return list(self.held)
+
+    @torch.no_grad()
+    def _place(self, tensors: list[Tensor]) -> None:
+        for mine, given in zip(self.held, tensors, strict=True):
+            if mine.data_ptr() != given.data_ptr():
+                mine.copy_(given)
+
+    def run(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Replay on these; what the function returned, until the next replay."""
+        self._place(tensors)
+        self.graph.replay()
+        return [x.clone() for x in self.outputs]
+
+
+def _require_layouts(given: list[Any], wanted: list[Any]) -> None:
+    if given != wanted:
+        wrong = [(a, b) for a, b in zip(given, wanted, strict=False) if a != b][:1]
+        raise ValueError(f"compiled for {len(wanted)} tensors, given {len(given)}; differing: {wrong}")
+
+
+def compile_or_warn(what: str, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> Graph | CudaGraph | None:
     """The graph of a function; None, and one warning, where it cannot be had."""
     began = time.perf_counter()
     try:
-        graph = Graph(function, *args)
+        on_cuda = tree_flatten(args)[0][0].is_cuda
+        graph = CudaGraph(function, *args) if on_cuda else Graph(function, *args)
     except Exception as error:  # whatever the tracer, the compiler or the linker says: training goes on without
         reason = " ".join(str(error).split())[:200]
         log.warning("%s runs uncompiled: %s: %s", what, type(error).__name__, reason)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from rlexp.advantages import Advantages
 from rlexp.algos.base import Algorithm, Batch, Metrics
-from rlexp.compile import Graph, compile_or_warn
+from rlexp.compile import CudaGraph, Graph, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
 from rlexp.losses import explained_variance
@@ -93,8 +93,13 @@ class AgentGroup:
         else:
             self.params, self.buffers = stack_module_state(networks)
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
+        on_cuda = next(iter(self.params.values())).is_cuda
+        # of the optimizer within a graph: step counts are tensors, and on a CPU its arithmetic is plain
+        self.recorded = {"capturable": True} if on_cuda else {"capturable": True, "foreach": False, "fused": False}
+        if on_cuda and compiled:
+            self._set_options(self.optimizer, self.recorded)
         self.metric_names: list[str] = []
-        self.graphs: dict[str, Graph | None] = {}  # None: could not be compiled
+        self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
         self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
 
     # Acting ------------------------------------------------------------------------------------------------------
@@ -129,7 +134,8 @@ class AgentGroup:
         call[1]()
 
     def _acting(self, tensors: dict[str, Tensor], slot: Slot) -> Callable[[], Any]:
-        if self.compiled and "acting" not in self.graphs:
+        missing = "acting" not in self.graphs
+        if self.compiled and (missing or isinstance(self.graphs["acting"], CudaGraph)):  # which serves one slot alone
             self.graphs["acting"] = compile_or_warn("acting", self._act, tensors, slot)
         graph = self.graphs.get("acting")
         if graph is None:
@@ -180,6 +186,11 @@ class AgentGroup:
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
 
+    @staticmethod
+    def _set_options(optimizer: torch.optim.Optimizer, wanted: dict[str, bool]) -> None:
+        for options in optimizer.param_groups:
+            options.update({name: value for name, value in wanted.items() if name in options})
+
     def _traceable(
         self, params: dict[str, Tensor], states: list[dict[str, Tensor]], lr: Tensor, inputs: Inputs, number: Tensor
     ) -> tuple[Tensor, ...]:
@@ -187,8 +198,7 @@ class AgentGroup:
         optimizer = self.make_optimizer(list(params.values()))
         for options in optimizer.param_groups:
             options["lr"] = lr
-            wanted = {"capturable": True, "foreach": False, "fused": False}  # step counts as tensors, plain arithmetic
-            options.update({name: value for name, value in wanted.items() if name in options})
+        self._set_options(optimizer, self.recorded)
         optimizer.state.update(zip(params.values(), states, strict=True))
         step = inspect.unwrap(type(optimizer).step)  # less the wrappers that serve the profiler and autograd
         return (self._minibatch(params, lambda: step(optimizer), inputs, number),)

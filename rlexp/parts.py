@@ -95,10 +95,10 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
 
 def _pays_to_compile(cfg: DictConfig, algo: Algorithm, environment: Environment) -> bool:
     """`compile`, with auto decided by the length of the run alone: the same run is always computed the same way."""
-    if cfg.device != "cpu":
-        return False
     if cfg.compile != "auto":
         return bool(cfg.compile)
+    if cfg.device != "cpu":
+        return False  # CUDA graphs: on request, until a measurement says where they pay
     updates = cfg.total_steps // (environment.num_envs * algo.rollout_steps)
     calls = updates * (algo.rollout_steps + algo.epochs * algo.minibatches)
     return calls >= CALLS_WORTH_COMPILING

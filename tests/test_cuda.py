@@ -1,0 +1,40 @@
+"""On a GPU: it learns, CUDA graphs compute what eager execution does, and a resumed run is the uninterrupted one."""
+
+import pytest
+import torch
+from helpers import last_metrics, make_trainer, stop_after, train, weights_of
+from torch.testing import assert_close
+
+from rlexp.signals import Interrupted
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+
+SMALL = ("device=cuda", "total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
+CASES = {
+    "alone": ("algo=ppo", "env=cartpole"),
+    "stacked": ("algo=apo", "env=pendulum", "num_seeds=3", "env.normalize_obs=true", "optimizer.lr=[1e-3,0]"),
+    "host": ("algo=apo", "env=cartpole", "env.backend=gymnasium", "num_seeds=2"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_is_eager_and_resumes_exactly(tmp_path, case):
+    settings = (*SMALL, *CASES[case])
+    eager = train(tmp_path / "eager", *settings)
+    whole = train(tmp_path / "whole", *settings, "compile=true")
+    assert all(all(group.graphs.values()) for group in whole.learner.groups)
+    for name, tensor in weights_of(eager).items():
+        assert_close(weights_of(whole)[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
+
+    first = make_trainer(tmp_path / "parts", *settings, "compile=true")
+    stop_after(first, 3)
+    with pytest.raises(Interrupted):
+        first.run(False)
+    second = train(tmp_path / "parts", *settings, "compile=true", resume=True)
+    assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
+
+
+@pytest.mark.parametrize("compiled", ["true", "false"])
+def test_cartpole_is_learnt(tmp_path, compiled):
+    train(tmp_path, "env=cartpole", "tuned=ppo_cartpole", "device=cuda", "total_steps=40_000", f"compile={compiled}")
+    assert last_metrics(tmp_path)["episodic_return"] > 200
