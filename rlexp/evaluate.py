@@ -20,6 +20,7 @@ from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.policy import ActorCritic
 from rlexp.rollout import storage_dtype
+from rlexp.run_folder import RunRecord
 
 
 @dataclass
@@ -131,6 +132,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
         content = summarize(saved.seeds, results, settings)
         write_evaluation(saved.folder, content)
+        record = RunRecord(saved.folder)
+        if record.status == "done":
+            record.update(files=record.digests())
         for agent in content["agents"]:
             print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
     except UserError as error:

@@ -32,6 +32,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+MEASURED = ("metrics.csv", "evaluation.json")  # what comparisons are made from
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def config_hash(settings: dict[str, Any]) -> str:
     """Eight hex digits that name a config; see `config.identity`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
@@ -147,19 +155,29 @@ class RunRecord:
         return self.data.get("status")
 
     def start(self, settings: dict[str, Any], seeds: list[int]) -> None:
-        """Note that the run starts, or goes on."""
+        """Note that the run starts, or goes on; settings: the resolved config less what cannot change results."""
         self.data.setdefault("started", _now())
         self.data["launches"] = self.data.get("launches", 0) + 1
         self.data.pop("error", None)
         self.update(
             status="running",
             config_hash=config_hash(settings),
+            config=settings,
             seeds=seeds,
             host=platform.node(),
             pid=os.getpid(),
             command=sys.argv,
             **code_state(),
         )
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """The run's last act: its result, digests of what it measured, status done."""
+        self.update(status="done", result=result, files=self.digests())
+
+    def digests(self) -> dict[str, str]:
+        """Of the files that comparisons are made from, by which an edit shows."""
+        files = [self.path.with_name(name) for name in MEASURED]
+        return {file.name: file_digest(file) for file in files if file.is_file()}
 
     def update(self, **changes: Any) -> None:
         """Change some entries and write the file."""

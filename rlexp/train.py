@@ -80,6 +80,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         return
     resume = should_resume(cfg, folder)
     trainer = parts.build_trainer(cfg, folder, identity(cfg))
+    trainer.record.data["choices"] = group_choices()
     write_config(cfg, folder)
     handler = log_to(folder)
     try:
@@ -99,6 +100,12 @@ def train(cfg: DictConfig, folder: Path) -> None:
     finally:
         logging.getLogger("rlexp").removeHandler(handler)
         handler.close()
+
+
+def group_choices() -> dict[str, str]:
+    """What was chosen in each config group."""
+    choices = HydraConfig.get().runtime.choices
+    return {str(name): str(choice) for name, choice in choices.items() if not str(name).startswith("hydra")}
 
 
 def _agents(cfg: DictConfig) -> str:

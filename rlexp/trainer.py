@@ -230,7 +230,7 @@ class Trainer:
             write_evaluation(self.folder, content)
             result["evaluation_return"] = [round(agent["mean_return"], 4) for agent in content["agents"]]
         self.metrics_log.close()
-        self.record.update(status="done", result=result)
+        self.record.finish(result)
         return result
 
     @property

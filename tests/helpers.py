@@ -1,5 +1,6 @@
 """What several test files need: composed configs, trainers without a command line, a rollout made by hand."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from rlexp import parts
 from rlexp.config import CONF_DIR, identity
 from rlexp.rollout import Rollout, finished_episodes
 
-TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0", "compile=false")
+# eager, as compiling takes longer than most tests; RLEXP_TEST_COMPILE=true scripts/test ... runs them compiled
+COMPILE = f"compile={os.environ.get('RLEXP_TEST_COMPILE', 'false')}"
+TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0", COMPILE)
 
 
 def make_config(*overrides):

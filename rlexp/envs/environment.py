@@ -40,6 +40,7 @@ class Environment:
     clip_reward: float = 10.0
     extra: str | None = None
     threshold: float | None = None
+    bounds: list[float] | None = None
 
     def __post_init__(self) -> None:
         """Check the id and the ranges; no environment is made."""
@@ -48,6 +49,8 @@ class Environment:
         for name in ("clip_obs", "clip_reward"):
             if not getattr(self, name) > 0:  # not a number is not positive either
                 raise ConfigError(f"env.{name}={getattr(self, name)}: must be positive")
+        if self.bounds is not None and not (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1]):
+            raise ConfigError(f"env.bounds={self.bounds}: must be two numbers, the lower first, or null")
         known = self._known_ids()
         if self.name not in known:
             close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)

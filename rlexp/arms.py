@@ -1,0 +1,195 @@
+"""Runs sorted into environments and arms, and the checks that make a comparison of them fair."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlexp.scores import SCORES
+from rlexp.study import Curve, Run, StudyError, read_curves
+
+PER_SEED = ("seed", "num_seeds")  # differ from run to run and make no arm
+NOT_OF_TRAINING = ("evaluation.",)  # settings of what is measured afterwards
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One seed of one arm: the unit of every statistic."""
+
+    seed: int
+    curve: Curve
+    evaluation: float | None
+    run: Run
+
+
+@dataclass
+class Arm:
+    """All seeds trained with one config on one environment."""
+
+    name: str
+    samples: list[Sample] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+
+@dataclass
+class Setting:
+    """What is compared on one environment."""
+
+    env: str
+    arms: dict[str, Arm]
+    differing: dict[str, dict[str, Any]]  # key -> arm -> value
+    threshold: float | None
+    bounds: tuple[float, float] | None  # scores of no skill and of mastery
+
+
+@dataclass
+class Comparison:
+    """Environments, each with the same arms as far as they were run, and what has to be said about the runs."""
+
+    settings: list[Setting]
+    remarks: list[str]
+
+    @property
+    def arm_names(self) -> list[str]:
+        """Every arm of any environment, in the order of their names."""
+        return sorted({name for setting in self.settings for name in setting.arms})
+
+
+def compare_runs(runs: Iterable[Run], allow: Collection[str] = ()) -> Comparison:
+    """Sort finished runs into arms and read their curves.
+
+    Args:
+        runs: as `study.find_runs` gives them.
+        allow: keys that may differ besides the tested term; "all" allows every one.
+
+    Raises:
+        StudyError: nothing finished, or arms that differ in more than the tested term.
+    """
+    remarks: list[str] = []
+    done = []
+    for run in runs:
+        remarks += [f"{run.folder}: {complaint}" for complaint in run.complaints]
+        if run.status == "done":
+            done.append(run)
+        else:
+            error = run.record.get("error")
+            remarks.append(f"{run.folder}: left out, it is {run.status}" + (f" ({error})" if error else ""))
+    if not done:
+        raise StudyError("no run has finished: there is nothing to compare; " + "; ".join(remarks))
+    envs = sorted({run.env for run in done})
+    settings = [_setting(env, [run for run in done if run.env == env], allow, remarks) for env in envs]
+    _compare_code(done, remarks)
+    return Comparison(settings, remarks)
+
+
+def _training_settings(run: Run) -> dict[str, Any]:
+    return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_OF_TRAINING)}
+
+
+def _differing(runs: list[Run]) -> set[str]:
+    """Keys that do not have one value in all runs; a key that some lack is one."""
+    configs = [_training_settings(run) for run in runs]
+    keys = {key for config in configs for key in config}
+    missing = object()
+    return {key for key in keys if len({repr(config.get(key, missing)) for config in configs}) > 1}
+
+
+def _setting(env: str, runs: list[Run], allow: Collection[str], remarks: list[str]) -> Setting:
+    by_algo = {name: [run for run in runs if run.algo == name] for name in dict.fromkeys(run.algo for run in runs)}
+    within = {name: _differing(own) for name, own in by_algo.items()}
+    _require_one_term(env, by_algo, within, allow)
+    arms: dict[str, Arm] = {}
+    for run in sorted(runs, key=lambda run: run.record.get("started", "")):
+        name = _name(run, within[run.algo])
+        arms.setdefault(name, Arm(name)).runs.append(run)
+    for arm in arms.values():
+        _gather(arm, env, remarks)
+    arms = {name: arms[name] for name in sorted(arms) if arms[name].samples}
+    _remark_missing_seeds(env, arms, remarks)
+    every = _differing(runs)
+    first = runs[0].settings
+    known = SCORES.get(env)
+    threshold, bounds = first.get("env.threshold"), first.get("env.bounds")
+    if known is not None:
+        threshold = known.solved if threshold is None else threshold
+        bounds = (known.low, known.high) if bounds is None else bounds
+    return Setting(
+        env,
+        arms,
+        {key: {name: arm.runs[0].settings.get(key, "—") for name, arm in arms.items()} for key in sorted(every)},
+        threshold,
+        (float(bounds[0]), float(bounds[1])) if bounds else None,
+    )
+
+
+def _name(run: Run, keys: set[str]) -> str:
+    """The algorithm, then what tells it from others of the same: `apo anchor_coef=1`."""
+    words = []
+    for key in sorted(keys):
+        value = run.settings.get(key, "—")
+        shown = f"[{','.join(f'{v:g}' for v in value)}]" if isinstance(value, tuple) else str(value)
+        words.append(f"{key.removeprefix('algo.')}={shown}")
+    return " ".join([run.algo, *words])
+
+
+def _require_one_term(
+    env: str, by_algo: dict[str, list[Run]], within: dict[str, set[str]], allow: Collection[str]
+) -> None:
+    """One algorithm may vary in one setting; several may differ in what each alone has, and vary in that."""
+    if "all" in allow:
+        return
+    runs = [run for own in by_algo.values() for run in own]
+    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
+    more = _differing(runs) & shared  # settings that all have, with different values
+    if len(by_algo) == 1:
+        own = next(iter(within.values()))
+        more = own if len(own - set(allow)) > 1 else set()
+    else:
+        more = more - {"algo._target_"}
+    more -= set(allow)
+    if more:
+        values = "; ".join(
+            f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
+            for key in sorted(more)
+        )
+        raise StudyError(
+            f"{env}: the arms differ in more than the tested term ({values}). Train them with the same, or say that "
+            f"it is meant: allow={','.join(sorted(more))}"
+        )
+
+
+def _gather(arm: Arm, env: str, remarks: list[str]) -> None:
+    """The arm's seeds; of a seed that was trained twice, the run that started last."""
+    found: dict[int, Sample] = {}
+    for run in arm.runs:
+        read_curves(run)
+        for seed, curve in run.curves.items():
+            if seed in found:
+                other = found[seed].run.folder
+                remarks.append(f"{env}, {arm.name}, seed {seed}: trained twice; {run.folder} counts, {other} does not")
+            found[seed] = Sample(seed, curve, run.evaluations.get(seed), run)
+        absent = set(run.record.get("seeds", [])) - set(run.curves)
+        if absent:
+            remarks.append(f"{run.folder}: seeds {sorted(absent)} left no metrics")
+    arm.samples = [found[seed] for seed in sorted(found)]
+
+
+def _remark_missing_seeds(env: str, arms: dict[str, Arm], remarks: list[str]) -> None:
+    every = {sample.seed for arm in arms.values() for sample in arm.samples}
+    for arm in arms.values():
+        missing = sorted(every - {sample.seed for sample in arm.samples})
+        if missing:
+            remarks.append(f"{env}, {arm.name}: has no seeds {', '.join(map(str, missing))}, which other arms have")
+
+
+def _compare_code(runs: list[Run], remarks: list[str]) -> None:
+    commits = {run.record.get("commit") for run in runs}
+    if len(commits) > 1:
+        known = ", ".join(sorted(str(commit)[:10] for commit in commits))
+        remarks.append(f"the runs are of {len(commits)} commits: {known}")
+    dirty = sum(bool(run.record.get("dirty")) for run in runs)
+    if dirty:
+        remarks.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes in the code")
+    for package in ("torch", "gymnasium", "numpy"):
+        versions = {run.record.get("versions", {}).get(package) for run in runs}
+        if len(versions) > 1:
+            remarks.append(f"the runs are of several versions of {package}: {', '.join(sorted(map(str, versions)))}")

@@ -1,0 +1,219 @@
+"""A comparison in words: for the terminal, as markdown, and as one page of html with its figures inside."""
+
+import html
+import math
+from pathlib import Path
+
+import numpy as np
+
+from rlexp.arms import Comparison, Setting
+from rlexp.statistics import Difference, steps_to
+from rlexp.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
+
+Rows = list[list[str]]
+
+
+def number(x: float | None) -> str:
+    """Four figures at most, a dash for nothing."""
+    if x is None or math.isnan(x):
+        return "–"
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}"
+
+
+def _range(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+
+
+def measure_rows(results: list[Result]) -> Rows:
+    """Header, then one row an arm, of one measure on one environment."""
+    rows = [["arm", "n", "mean", "IQM [95 %]", "difference [95 %]", "p (Holm)", "P(better) [95 %]", "verdict"]]
+    for r in results:
+        against, improvement = r.against, r.improvement
+        iqm = number(r.iqm.value) + _range(r.iqm.low, r.iqm.high)
+        row = [r.arm, str(len(r.scores)), number(r.mean), iqm]
+        if against is None or improvement is None:
+            rows.append([*row, "", "", "", "baseline"])
+            continue
+        rows.append(
+            [
+                *row,
+                f"{against.value:+.4g}" + _range(against.low, against.high),
+                "–" if math.isnan(r.p_holm) else f"{r.p_holm:.2g}",
+                f"{improvement.value:.2f}" + _range(improvement.low, improvement.high),
+                str(r.verdict),
+            ]
+        )
+    return rows
+
+
+def cost_rows(setting: Setting) -> Rows:
+    """Steps to the threshold, and what training took."""
+    rows = [["arm", "steps to threshold, median", "reached", "steps a seed", "seconds a run", "steps/s a run"]]
+    for name, arm in setting.arms.items():
+        runs = {sample.run.folder: sample for sample in arm.samples}.values()
+        seconds = float(np.mean([sample.curve.seconds[-1] for sample in runs]))
+        steps = float(np.mean([sample.curve.steps[-1] for sample in arm.samples]))
+        rates = [steps * len(sample.run.curves) / max(float(sample.curve.seconds[-1]), 1e-9) for sample in runs]
+        cells = ["–", "–"]
+        if setting.threshold is not None:
+            first = [steps_to(setting.threshold, s.curve.steps, s.curve.returns) for s in arm.samples]
+            middle = float(np.median(first))
+            reached = sum(map(math.isfinite, first))
+            cells = ["not by half" if math.isinf(middle) else number(middle), f"{reached} of {len(first)}"]
+        rows.append([name, *cells, number(steps), number(seconds), number(float(np.mean(rates)))])
+    return rows
+
+
+def sentence(r: Result, baseline: str) -> str:
+    """What one result says, and how far it reaches."""
+    if r.against is None:
+        return ""
+    if math.isnan(r.against.p):
+        return f"{r.arm} against {baseline} on {r.env}: **inconclusive**, two seeds an arm are the least."
+    size = f"{r.against.value:+.4g}{_range(r.against.low, r.against.high)}"
+    text = f"{r.arm} is **{r.verdict}** than {baseline} on {r.env}: {size}."
+    if r.verdict == "inconclusive":
+        text = (
+            f"{r.arm} against {baseline} on {r.env}: **inconclusive**, {size}. A difference of {number(r.detectable)} "
+            "would have been found four times in five"
+        )
+        more = r.seeds_to_settle
+        text += f"; to find one as small as this takes about {more} seeds an arm." if more else "."
+    return text
+
+
+def overall_sentence(o: Overall, baseline: str) -> str:
+    """The verdict over environments."""
+    d: Difference = o.difference
+    share = f"{100 * d.value:+.3g} % [{100 * d.low:.3g}, {100 * d.high:.3g}]"
+    than = f"is **{o.verdict}** than {baseline}" if o.verdict != "inconclusive" else f"against {baseline}: inconclusive"
+    return f"Over {len(o.envs)} environments {o.arm} {than}: {share} of the span of scores, p = {d.p:.2g}."
+
+
+def _differing_rows(setting: Setting) -> Rows:
+    names = list(setting.arms)
+    rows = [[key, *(str(values[name]) for name in names)] for key, values in setting.differing.items()]
+    return [["setting", *names], *rows]
+
+
+def _verdicts(results: list[Result], overall: list[Overall], baseline: str) -> list[str]:
+    lines = [sentence(r, baseline) for r in results if r.measure == "final"]
+    lines += [overall_sentence(o, baseline) for o in overall if len(o.envs) > 1]
+    return [line for line in lines if line]
+
+
+def _sections(comparison: Comparison, results: list[Result]) -> list[tuple[str, Rows]]:
+    sections = []
+    for setting in comparison.settings:
+        sections.append((f"{setting.env}: what differs", _differing_rows(setting)))
+        for measure, (meaning, _) in MEASURES.items():
+            own = [r for r in results if r.env == setting.env and r.measure == measure and len(r.scores)]
+            if own:
+                sections.append((f"{setting.env}, {measure}: {meaning}", measure_rows(own)))
+        sections.append((f"{setting.env}, cost", cost_rows(setting)))
+    if len(comparison.settings) > 1:
+        rows = [["arm", "environments", "normalised IQM [95 %]"]]
+        for name, (envs, x) in normalised_iqms(comparison, results).items():
+            rows.append([name, str(envs), number(x.value) + _range(x.low, x.high)])
+        sections.append(("all environments, final", rows))
+    return sections
+
+
+def _footnotes(comparison: Comparison) -> list[str]:
+    notes = [
+        "The unit is the seed. IQM: mean of the middle half; bootstrap percentiles, below 8 seeds and for the bands of "
+        "curves the t-interval of a trimmed mean (Tukey and McLaughlin). "
+        "Difference: of means, Welch's interval and test; p corrected by Holm over the environments of each arm and "
+        f"measure; a verdict wants p < {ALPHA}. P(better): pairs of seeds, bootstrap.",
+    ]
+    if len(comparison.settings) > 1:
+        spans = "; ".join(
+            f"{s.env} {number(scale(s)[0])} to {number(scale(s)[1])}" + ("" if s.bounds else " (of these runs)")
+            for s in comparison.settings
+        )
+        notes.append(f"Normalised scores put 0 and 1 at: {spans}.")
+    return notes
+
+
+def _markdown_table(rows: Rows) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def markdown(comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall]) -> str:
+    """The whole comparison as markdown, figures apart."""
+    parts = ["## Verdict", *(f"- {line}" for line in _verdicts(results, overall, baseline)), ""]
+    if comparison.remarks:
+        parts += ["## About the runs", *(f"- {remark}" for remark in comparison.remarks), ""]
+    for title, rows in _sections(comparison, results):
+        parts += [f"### {title}", "", _markdown_table(rows), ""]
+    return "\n".join([*parts, *_footnotes(comparison)])
+
+
+def plain(comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall]) -> str:
+    """The same for the terminal: columns in line, the verdict last."""
+    parts = []
+    for title, rows in _sections(comparison, results):
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        parts += [title, *(f"  {line}" for line in lines), ""]
+    parts += [f"note: {remark}" for remark in comparison.remarks]
+    parts += [line.replace("**", "") for line in _verdicts(results, overall, baseline)]
+    return "\n".join(parts)
+
+
+def write(folder: Path, text: str, figures: list[str]) -> None:
+    """compare.md, and compare.html with the figures inside it."""
+    pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
+    (folder / "compare.md").write_text(f"# Comparison\n\n{text}\n\n{pictures}\n")
+    (folder / "compare.html").write_text(_page(text, [(folder / f"{name}.svg").read_text() for name in figures]))
+
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-size:13px}td,th{padding:.25rem .7rem;text-align:left;
+border-bottom:1px solid #ddd}th{border-bottom:2px solid #888}code{background:#f3f3f3;padding:.1rem .3rem}
+svg{max-width:100%;height:auto;margin:1rem 0}h3{margin-bottom:.2rem}"""
+
+
+def _page(text: str, drawings: list[str]) -> str:
+    """The markdown that `markdown` makes, no other, as html."""
+    body: list[str] = []
+    rows: Rows = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|---"):
+            continue
+        if line.startswith("| "):
+            rows.append([cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")])
+            continue
+        if rows:
+            body.append(_html_table(rows))
+            rows = []
+        if line.startswith("#"):
+            level = len(line) - len(line.lstrip("#"))
+            body.append(f"<h{level}>{_inline(line.lstrip('# '))}</h{level}>")
+        elif line:
+            body.append(f"<p>{_inline(line.removeprefix('- '))}</p>")
+    figures = [drawing[drawing.index("<svg") :] for drawing in drawings]
+    return "\n".join(
+        [
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Comparison</title>",
+            f"<style>{_STYLE}</style></head><body><h1>Comparison</h1>",
+            *body,
+            *figures,
+            "</body></html>\n",
+        ]
+    )
+
+
+def _inline(text: str) -> str:
+    parts = html.escape(text).split("**")
+    bold = "".join(f"<b>{part}</b>" if i % 2 else part for i, part in enumerate(parts))
+    codes = bold.split("`")
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(codes))
+
+
+def _html_table(rows: Rows) -> str:
+    head, *rest = rows
+    lines = ["<tr>" + "".join(f"<th>{_inline(c)}</th>" for c in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{_inline(c)}</td>" for c in row) + "</tr>" for row in rest]
+    return "<table>" + "".join(lines) + "</table>"

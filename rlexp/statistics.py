@@ -1,0 +1,196 @@
+"""Statistics over seeds: point estimates, intervals and tests, each a pure function of arrays of scores.
+
+The unit is the seed: one number a seed, never one an episode. The intervals here keep their promise at ten seeds for
+skewed scores too; `tests/test_statistics.py` simulates it. Sources: Agarwal et al. 2021 (arXiv 2108.13264) for the
+interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for trimmed
+means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """An estimate and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Interquartile mean over the last axis: the mean without the lowest and the highest quarter, rounded down."""
+    return stats.trim_mean(scores, 0.25, axis=-1)
+
+
+def iqm_interval(scores: np.ndarray, rng: np.random.Generator) -> Interval:
+    """IQM of one arm's seeds (n,): bootstrap percentiles, below 8 seeds the t-interval of `iqm_band`.
+
+    In simulation at a nominal 95 %, over seven shapes of scores, percentiles cover 93–94 % at ten seeds where the
+    t-interval covers 92–95 %, but 89–91 % at five and 71–77 % at three, where it covers 89–97 %.
+    """
+    if len(scores) < 8:
+        return Interval(*map(float, iqm_band(scores)))
+    drawn = iqm(scores[rng.integers(0, len(scores), (RESAMPLES, len(scores)))])
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(iqm(scores)), float(low), float(high))
+
+
+def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """IQM, low and high over the last axis: t-interval from winsorised deviations (Tukey and McLaughlin 1963).
+
+    With n seeds, g = ⌊n/4⌋ cut at each end and h = n − 2g left, s_w the deviation of the winsorised scores:
+    IQM ± t_{h−1} · s_w · √((n − 1) / (h (h − 1))). NaN bounds for a single seed.
+    """
+    n = scores.shape[-1]
+    if n < 2:
+        nothing = np.full(scores.shape[:-1], np.nan)
+        return iqm(scores), nothing, nothing
+    cut = n // 4
+    left = n - 2 * cut
+    ordered = np.sort(scores, -1)
+    winsorised = np.clip(ordered, ordered[..., cut, None], ordered[..., n - cut - 1, None])
+    error = np.sqrt((n - 1) * winsorised.var(-1, ddof=1) / (left * (left - 1)))
+    half = stats.t.ppf((1 + LEVEL) / 2, left - 1) * error
+    middle = ordered[..., cut : n - cut].mean(-1)
+    return middle, middle - half, middle + half
+
+
+class Difference(NamedTuple):
+    """Mean of one arm less that of the other, by Welch's t-test; all in the unit of the score."""
+
+    value: float
+    low: float
+    high: float
+    p: float  # two-sided; 1 where both arms are constant and equal
+    error: float  # standard error of the difference
+    dof: float
+
+
+def difference(arm: np.ndarray, baseline: np.ndarray) -> Difference:
+    """Difference of means, its interval and Welch's p; NaN bounds unless both have two seeds.
+
+    Two arms without any spread that differ get the p of a permutation test: the arms fell apart by chance.
+    """
+    value = float(arm.mean() - baseline.mean())
+    if min(len(arm), len(baseline)) < 2:
+        return Difference(value, np.nan, np.nan, np.nan, np.nan, np.nan)
+    parts = np.array([x.var(ddof=1) / len(x) for x in (arm, baseline)])
+    error = float(np.sqrt(parts.sum()))
+    if error == 0:
+        chance = 2 / math.comb(len(arm) + len(baseline), len(arm))
+        return Difference(value, value, value, min(1.0, chance) if value else 1.0, 0.0, np.inf)
+    dof = float(parts.sum() ** 2 / (parts[0] ** 2 / (len(arm) - 1) + parts[1] ** 2 / (len(baseline) - 1)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error
+    p = 2 * float(stats.t.sf(abs(value) / error, dof))
+    return Difference(value, value - half, value + half, p, error, dof)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p_(i) · (m − i), made monotone, at most 1. NaN stays NaN and is not counted."""
+    values = np.asarray(p, float)
+    adjusted = np.full(len(values), np.nan)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors)) if len(order) else []
+    return adjusted.tolist()
+
+
+def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray, rng: np.random.Generator) -> Interval:
+    """P(X > Y) + ½ P(X = Y) over all pairs of seeds; bootstrap percentiles, seeds redrawn in both arms."""
+    wins = (arm[:, None] > baseline) + 0.5 * (arm[:, None] == baseline)  # (n, m)
+    n, m = wins.shape
+    counts = [rng.multinomial(k, np.full(k, 1 / k), RESAMPLES) / k for k in (n, m)]
+    means = np.einsum("bn,nm,bm->b", counts[0], wins, counts[1], optimize=True)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(wins.mean()), float(low), float(high))
+
+
+def detectable(n: int, m: int, deviation: float, power: float = 0.8) -> float:
+    """Smallest difference of means that Welch's test finds with this power, when both arms deviate by so much."""
+    if min(n, m) < 2:
+        return np.nan
+    dof = n + m - 2
+    both = stats.t.ppf((1 + LEVEL) / 2, dof) + stats.t.ppf(power, dof)
+    return float(both * deviation * np.sqrt(1 / n + 1 / m))
+
+
+def seeds_to_settle(value: float, deviation: float, power: float = 0.8, most: int = 10_000) -> int | None:
+    """Seeds an arm that find a true difference of this size with this power; None if more than `most`."""
+    low, high = 2, most
+    if not abs(value) > 0 or detectable(most, most, deviation, power) > abs(value):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if detectable(middle, middle, deviation, power) <= abs(value):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def aggregate_iqm(scores: Sequence[np.ndarray], rng: np.random.Generator) -> Interval:
+    """IQM of all seeds of all environments together, normalised scores, one array an environment.
+
+    The interval is a bootstrap percentile one, stratified: seeds are redrawn within each environment.
+    """
+    drawn = [x[rng.integers(0, len(x), (RESAMPLES, len(x)))] for x in scores]
+    low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(iqm(np.concatenate(scores))), float(low), float(high))
+
+
+def profile(scores: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+    """Performance profile: share of seeds with a normalised score above τ, averaged over environments (τ,)."""
+    return np.mean([(x[:, None] > thresholds).mean(0) for x in scores], axis=0)
+
+
+def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Difference:
+    """Mean over environments of the normalised differences: Welch-Satterthwaite with each environment's error."""
+    shares = [1 / (len(differences) * scale) for scale in scales]
+    value = float(sum(d.value * share for d, share in zip(differences, shares, strict=True)))
+    parts = np.array([(d.error * share) ** 2 for d, share in zip(differences, shares, strict=True)])
+    error = float(np.sqrt(parts.sum()))
+    if not error > 0:
+        return Difference(value, value, value, float(value == 0), error, np.inf)
+    dof = float(parts.sum() ** 2 / sum(part**2 / d.dof for part, d in zip(parts, differences, strict=True)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error
+    return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)
+
+
+# Of one seed's learning curve ---------------------------------------------------------------------------------------
+
+
+def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> float:
+    """Mean height of the curve over training, by the trapezoidal rule; NaN (before the first episode) is left out."""
+    known = ~np.isnan(returns)
+    steps, returns = steps[known], returns[known]
+    if len(steps) < 2:
+        return float(returns[0]) if len(returns) else np.nan
+    return float(np.trapezoid(returns, steps) / (steps[-1] - steps[0]))
+
+
+def steps_to(threshold: float, steps: np.ndarray, returns: np.ndarray) -> float:
+    """First logged step at which the moving average has reached the threshold; infinite if never."""
+    reached = np.flatnonzero(returns >= threshold)
+    return float(steps[reached[0]]) if len(reached) else np.inf
+
+
+def retention(threshold: float, returns: np.ndarray, floor: float = 0.0) -> float:
+    """How well a seed keeps what it had, once it has reached the threshold: 1 is perfectly; NaN if it never did.
+
+    Mean over the rest of training of (moving average − floor) / (best moving average so far − floor); the floor is
+    the score of no skill, so that the ratio means something where returns are negative.
+    """
+    reached = np.flatnonzero(returns >= threshold)
+    if not len(reached):
+        return np.nan
+    held = returns[reached[0] :] - floor
+    return float(np.mean(held / np.maximum.accumulate(held)))

@@ -1,0 +1,132 @@
+"""Reading runs back: what each was, how it ended, and the learning curve of every seed."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlexp.errors import UserError
+from rlexp.run_folder import config_hash, file_digest
+
+CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # the columns of metrics.csv that are read
+
+
+class StudyError(UserError):
+    """Runs that cannot be read or compared."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Of one seed, a value a logging step."""
+
+    steps: np.ndarray
+    seconds: np.ndarray  # of training
+    returns: np.ndarray  # moving average over the last 100 episodes; NaN before the first
+    episodes: np.ndarray  # finished so far
+
+
+@dataclass
+class Run:
+    """One run's folder."""
+
+    folder: Path
+    record: dict[str, Any]  # run.json
+    settings: dict[str, Any]  # resolved config less what cannot change results, as dotted keys
+    curves: dict[int, Curve] = field(default_factory=dict)  # by seed
+    evaluations: dict[int, float] = field(default_factory=dict)  # frozen evaluation, mean return by seed
+    complaints: list[str] = field(default_factory=list)  # what makes its results doubtful
+
+    @property
+    def status(self) -> str:
+        """running, interrupted, failed or done."""
+        return str(self.record.get("status"))
+
+    @property
+    def algo(self) -> str:
+        """The choice made in the group algo."""
+        choice = self.record.get("choices", {}).get("algo")
+        return str(choice or self.settings["algo._target_"].rpartition(".")[2].lower())
+
+    @property
+    def env(self) -> str:
+        """The environment's id."""
+        return str(self.settings["env.id"])
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys; lists as tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else str(value) if value == {} else value
+    return flat
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Every run at or below the paths, in the order of their folders; curves are not read yet.
+
+    Raises:
+        StudyError: there is none, or a run.json cannot be read.
+    """
+    folders: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(file.parent for file in path.rglob("run.json")) if path.is_dir() else []
+        if not found:
+            raise StudyError(f"{path}: there is no run in or below it (no run.json)")
+        folders += found
+    return [_open(folder) for folder in dict.fromkeys(folders)]
+
+
+def _open(folder: Path) -> Run:
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise StudyError(f"{folder}/run.json: cannot be read ({error}); mend or remove that folder") from None
+    config = record.get("config")
+    if not isinstance(config, dict):
+        raise StudyError(f"{folder}/run.json: holds no config; the run was made by an older rlexp: make it anew")
+    run = Run(folder, record, flatten(config))
+    if config_hash(config) != record.get("config_hash"):
+        run.complaints.append("its config was edited after the run")
+    for name, digest in record.get("files", {}).items():
+        path = folder / name
+        if not path.is_file():
+            run.complaints.append(f"{name} is missing")
+        elif file_digest(path) != digest:
+            run.complaints.append(f"{name} was edited after the run")
+    return run
+
+
+def read_curves(run: Run) -> None:
+    """Fill in a run's learning curves and frozen evaluations.
+
+    Raises:
+        StudyError: metrics.csv or evaluation.json is damaged.
+    """
+    path = run.folder / "metrics.csv"
+    try:
+        with open(path) as file:
+            header = file.readline().rstrip("\n").split(",")
+            places = [header.index(name) for name in CURVE]
+            last = max(places) + 1
+            table = np.array(
+                [[row[k] or "nan" for k in places] for row in (line.rstrip("\n").split(",", last) for line in file)],
+                float,
+            )
+    except (OSError, ValueError, IndexError) as error:
+        raise StudyError(f"{path}: cannot be read ({error}); make the run anew with resume=never") from None
+    for seed in np.unique(table[:, 0]) if len(table) else []:
+        _, steps, seconds, returns, episodes = table[table[:, 0] == seed].T
+        run.curves[int(seed)] = Curve(steps, seconds, returns, episodes)
+    evaluation = run.folder / "evaluation.json"
+    if evaluation.is_file():
+        try:
+            agents = json.loads(evaluation.read_text())["agents"]
+            run.evaluations = {int(agent["seed"]): float(agent["mean_return"]) for agent in agents}
+        except (ValueError, KeyError, TypeError) as error:
+            raise StudyError(f"{evaluation}: cannot be read ({error!r})") from None

@@ -1,0 +1,219 @@
+"""From arms to a verdict: every measure of every arm, against the baseline, on each environment and over all."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rlexp import statistics
+from rlexp.arms import Arm, Comparison, Sample, Setting
+from rlexp.errors import ConfigError
+from rlexp.statistics import Difference, Interval
+
+Verdict = Literal["better", "worse", "inconclusive"]
+ALPHA = 0.05
+BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same figures to the last digit
+
+
+def _final(sample: Sample, _: Setting) -> float:
+    known = sample.curve.returns[~np.isnan(sample.curve.returns)]
+    return float(known[-1]) if len(known) else np.nan
+
+
+def _evaluation(sample: Sample, _: Setting) -> float:
+    return np.nan if sample.evaluation is None else sample.evaluation
+
+
+def _area(sample: Sample, _: Setting) -> float:
+    return statistics.area_under_curve(sample.curve.steps, sample.curve.returns)
+
+
+def _retention(sample: Sample, setting: Setting) -> float:
+    if setting.threshold is None:
+        return np.nan
+    floor = setting.bounds[0] if setting.bounds else 0.0
+    return statistics.retention(setting.threshold, sample.curve.returns, min(floor, setting.threshold))
+
+
+# What is measured of a seed, and what it is called; more is better in all of them.
+MEASURES: dict[str, tuple[str, Callable[[Sample, Setting], float]]] = {
+    "final": ("mean return of the last 100 training episodes", _final),
+    "evaluation": ("mean return of the final policy in frozen evaluation", _evaluation),
+    "area": ("mean height of the learning curve", _area),
+    "retention": ("moving average over its best so far, after the threshold", _retention),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One arm under one measure on one environment; `against` and what follows compare it with the baseline."""
+
+    env: str
+    arm: str
+    measure: str
+    scores: np.ndarray  # a seed each, NaN left out
+    mean: float
+    iqm: Interval
+    against: Difference | None = None
+    p_holm: float = np.nan
+    improvement: Interval | None = None
+    verdict: Verdict | None = None
+    detectable: float = np.nan  # difference that this many seeds find four times in five
+    seeds_to_settle: int | None = None  # an arm, to find the observed difference four times in five
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One arm against the baseline over all environments that both were run on, in normalised scores."""
+
+    arm: str
+    envs: list[str]
+    difference: Difference
+    verdict: Verdict
+
+
+def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
+    """The arm that others are held against.
+
+    Raises:
+        ConfigError: no arm of that name.
+    """
+    names = comparison.arm_names
+    if wanted is None:
+        return "ppo" if "ppo" in names else names[0]
+    if wanted not in names:
+        raise ConfigError(f"baseline={wanted}: there is no such arm; the arms are: {'; '.join(names)}")
+    return wanted
+
+
+def normalised(scores: np.ndarray, setting: Setting) -> np.ndarray:
+    """Scores with no skill at 0 and mastery at 1."""
+    low, high = scale(setting)
+    return (scores - low) / (high - low)
+
+
+def scale(setting: Setting) -> tuple[float, float]:
+    """The environment's bounds, or else the lowest and highest final score of any seed here."""
+    if setting.bounds is not None:
+        return setting.bounds
+    scores = [_final(sample, setting) for arm in setting.arms.values() for sample in arm.samples]
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Overall]]:
+    """Every result, and for each arm but the baseline what holds over all environments."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    results: list[Result] = []
+    for measure in MEASURES:
+        for name in sorted(comparison.arm_names, key=lambda name: name != baseline):
+            own = [
+                _describe(setting, setting.arms[name], measure, rng)
+                for setting in comparison.settings
+                if name in setting.arms
+            ]
+            results += own if name == baseline else _hold_against(own, results, baseline, rng)
+    arms = [name for name in comparison.arm_names if name != baseline]
+    overall = [_over_all(comparison, results, name) for name in arms]
+    return results, [result for result in overall if result is not None]
+
+
+def _describe(setting: Setting, arm: Arm, measure: str, rng: np.random.Generator) -> Result:
+    measured = MEASURES[measure][1]
+    scores = np.array([measured(sample, setting) for sample in arm.samples])
+    scores = scores[~np.isnan(scores)]
+    nothing = Interval(np.nan, np.nan, np.nan)
+    iqm = statistics.iqm_interval(scores, rng) if len(scores) else nothing
+    return Result(setting.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
+
+
+def _hold_against(own: list[Result], results: list[Result], baseline: str, rng: np.random.Generator) -> list[Result]:
+    """The same results with their comparison; p-values corrected over the environments of this arm and measure."""
+    base = {r.env: r for r in results if r.arm == baseline and r.measure == own[0].measure}
+    pairs = [(r, base[r.env]) for r in own if r.env in base and len(r.scores) and len(base[r.env].scores)]
+    differences = [statistics.difference(r.scores, b.scores) for r, b in pairs]
+    corrected = statistics.holm([d.p for d in differences])
+    held: dict[str, Result] = {}
+    for (r, b), against, p in zip(pairs, differences, corrected, strict=True):
+        n, m = len(r.scores), len(b.scores)
+        spread = against.error / math.sqrt(1 / n + 1 / m)
+        verdict = _verdict(against, p)
+        held[r.env] = Result(
+            **(
+                vars(r)
+                | {
+                    "against": against,
+                    "p_holm": p,
+                    "improvement": statistics.probability_of_improvement(r.scores, b.scores, rng),
+                    "verdict": verdict,
+                    "detectable": statistics.detectable(n, m, spread),
+                    "seeds_to_settle": statistics.seeds_to_settle(against.value, spread)
+                    if verdict == "inconclusive" and not np.isnan(spread)
+                    else None,
+                }
+            )
+        )
+    return [held.get(r.env, r) for r in own]
+
+
+def _verdict(against: Difference, p: float) -> Verdict:
+    if np.isnan(p) or p >= ALPHA:
+        return "inconclusive"
+    return "better" if against.value > 0 else "worse"
+
+
+def _over_all(comparison: Comparison, results: list[Result], arm: str) -> Overall | None:
+    by_env = {setting.env: setting for setting in comparison.settings}
+    held = [r for r in results if r.arm == arm and r.measure == "final" and r.against is not None]
+    usable = [(r.env, r.against) for r in held if r.against is not None and not np.isnan(r.against.p)]
+    if not usable:
+        return None
+    spans = [scale(by_env[env]) for env, _ in usable]
+    both = statistics.overall([against for _, against in usable], [high - low for low, high in spans])
+    return Overall(arm, [env for env, _ in usable], both, _verdict(both, both.p))
+
+
+def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, tuple[int, Interval]]:
+    """Of each arm: environments, and the IQM of all their seeds' normalised final scores."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    by_env = {setting.env: setting for setting in comparison.settings}
+    found = {}
+    for name in comparison.arm_names:
+        own = [r for r in results if r.arm == name and r.measure == "final" and len(r.scores)]
+        scores = [normalised(r.scores, by_env[r.env]) for r in own]
+        if scores:
+            found[name] = (len(own), statistics.aggregate_iqm(scores, rng))
+    return found
+
+
+def table(results: list[Result]) -> list[dict[str, Any]]:
+    """One plain row a result, for compare.csv."""
+    rows = []
+    for r in results:
+        against, improvement = r.against, r.improvement
+        rows.append(
+            {
+                "env": r.env,
+                "arm": r.arm,
+                "measure": r.measure,
+                "n": len(r.scores),
+                "mean": r.mean,
+                "iqm": r.iqm.value,
+                "iqm_low": r.iqm.low,
+                "iqm_high": r.iqm.high,
+                "difference": against.value if against else None,
+                "difference_low": against.low if against else None,
+                "difference_high": against.high if against else None,
+                "p_welch": against.p if against else None,
+                "p_holm": r.p_holm if against else None,
+                "improvement": improvement.value if improvement else None,
+                "improvement_low": improvement.low if improvement else None,
+                "improvement_high": improvement.high if improvement else None,
+                "detectable": r.detectable if against else None,
+                "seeds_to_settle": r.seeds_to_settle,
+                "verdict": r.verdict,
+            }
+        )
+    return rows
