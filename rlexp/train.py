@@ -17,11 +17,13 @@ from rlexp.config import CONF_DIR, identity, nearest, register_schema
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.run_folder import RunRecord, register_resolvers, write_atomically
 from rlexp.signals import Interrupted
+from rlexp.sweep.grids import register_sweeper
 
 log = logging.getLogger("rlexp")
 
 register_schema()
 register_resolvers()
+register_sweeper()
 
 
 def log_to(folder: Path | None) -> logging.Handler:

@@ -222,3 +222,9 @@ def test_jobs_of_a_sweep_and_single_runs_share_their_folders(cli):
         assert result.code == 0
         assert "already done" in result.out
     assert jobs() == swept
+
+
+def test_a_sweep_over_grids_is_their_union(cli):
+    grids = "hydra.sweeper.grids=[['algo=ppo'],['algo=apo','algo.anchor_coef=1,5']]"
+    assert cli("-m", *TINIER, "study=g", grids).code == 0
+    assert [status(job) for job in jobs()] == ["done"] * 3

@@ -5,6 +5,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -15,12 +16,13 @@ from rlexp.algos import Algorithm
 from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
 from rlexp.rollout import storage_dtype
 from rlexp.run_folder import config_hash
+from rlexp.sweep.grids import union
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer", "tuned", "experiment")
 FILES = [f"{group}/{path.stem}" for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 NEEDS = {  # what a file cannot do without, where the default environment is none for it
     "network/nature_cnn": ["env=breakout"],
-    "experiment/cleanrl_continuous": ["env=hopper"],
+    "tuned/cleanrl_continuous": ["env=hopper"],
 }
 
 OTHER = {  # keys that are no part of a run's identity: a value that is not the default
@@ -53,16 +55,17 @@ def names(group):
 
 
 def tuned_pair(name):
-    """The algo=... env=... that the file's name stands for."""
+    """The algo=... env=... that the file's name stands for; None where it is to be chosen by name."""
     pairs = [[f"algo={a}", f"env={e}"] for a in names("algo") for e in names("env") if f"{a}_{e}" == name]
-    assert pairs, f"conf/tuned/{name}.yaml is named after no algorithm and environment, so nothing ever picks it"
-    return pairs[0]
+    algo = name.partition("_")[0]
+    assert pairs or algo not in names("algo"), f"conf/tuned/{name}.yaml: there is no such environment"
+    return pairs[0] if pairs else None
 
 
 def choice(file):
     group, _, name = file.partition("/")
-    if group == "tuned" and name != "none":
-        return tuned_pair(name)  # which picks the file by itself
+    if group == "tuned" and (pair := tuned_pair(name)):
+        return pair  # which picks the file by itself
     return [*NEEDS.get(file, []), f"{group}={name}"]
 
 
@@ -134,9 +137,28 @@ def test_every_yaml_composes_and_what_it_names_is_built(file, tmp_path, monkeypa
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith(("tuned/", "experiment/"))])
 def test_tuned_values_and_experiments_arrive_over_the_groups(file):
     cfg, values = make(*choice(file)), values_of(file)
+    values.pop("study", None)  # which `make` sets
     assert values or file == "tuned/none"
     for key, value in values.items():
         assert OmegaConf.select(cfg, key) == value, key
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_every_grid_of_an_experiment_composes_and_is_accepted(name):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        sweeper = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper
+        common = [f"experiment={name}", *(f"{key}={value}" for key, value in (sweeper.params or {}).items())]
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        grids = [union([[*grid, *common]], parser) for grid in sweeper.grids or [[]]]
+    assert sum(map(len, grids)) > 1
+    hashes = set()
+    for grid in grids:
+        for job in (grid[0], grid[-1]):  # they differ in every key that the grid varies
+            cfg = make(*job)
+            parts.check(cfg)
+            hashes.add((cfg.study, config_hash(identity(cfg))))
+    assert len(hashes) == sum(len({tuple(grid[0]), tuple(grid[-1])}) for grid in grids)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith(("tuned/", "experiment/"))])

@@ -1,0 +1,28 @@
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from rlexp.errors import ConfigError
+from rlexp.sweep.grids import union
+
+
+def jobs(*grids):
+    return union(grids, OverridesParser.create())
+
+
+def test_a_grid_is_a_product_and_several_are_a_union():
+    assert jobs(["algo=ppo"], ["algo=apo", "c=1,5", "d=x,y"]) == [
+        ["algo=ppo"],
+        ["algo=apo", "c=1", "d=x"],
+        ["algo=apo", "c=1", "d=y"],
+        ["algo=apo", "c=5", "d=x"],
+        ["algo=apo", "c=5", "d=y"],
+    ]
+
+
+def test_the_last_override_of_a_key_holds_and_no_job_runs_twice():
+    assert jobs(["a=1", "b=2,3", "a=4"], ["b=3", "a=4"]) == [["a=4", "b=2"], ["a=4", "b=3"]]
+
+
+def test_an_interval_is_refused_in_one_line():
+    with pytest.raises(ConfigError, match=r"^lr=interval\(0,1\): a grid needs a list of values"):
+        jobs(["lr=interval(0,1)"])
