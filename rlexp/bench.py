@@ -241,10 +241,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _machine() -> str:
     from importlib.metadata import version
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.processor())
+    from rlexp.run_folder import code_state
+
     packages = ("torch", "gymnasium", "stable-baselines3", "numpy")
-    return f"{os.cpu_count()} cores, {model}; Python {platform.python_version()}, " + ", ".join(
+    return f"{code_state()['machine']}; Python {platform.python_version()}, " + ", ".join(
         f"{package} {version(package)}" for package in packages
     )
 

@@ -4,17 +4,18 @@
     python -m rlexp.compare outputs/a outputs/b baseline=ppo   runs of several studies
 
 Settings: baseline=ARM (ppo, else the first) · allow=KEY,KEY or allow=all (settings that may differ besides the tested
-one) · out=FOLDER (by default compare/ in the first path) · figures=false. Needs the extra `compare`.
+one) · beside=FILE.csv (published scores: env, score, deviation, seeds, source) · out=FOLDER (by default compare/ in the
+first path) · figures=false. Needs the extra `compare`.
 """
 
-import csv
+import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from rlexp.errors import ConfigError, UserError
+from rlexp.page import page
 
-SETTINGS = ("baseline", "allow", "out", "figures")
+SETTINGS = ("baseline", "allow", "beside", "out", "figures")
 
 
 def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -40,37 +41,35 @@ def run(words: list[str]) -> None:
     """Read, judge, print, write."""
     paths, options = parse(words)
     try:
-        from rlexp import report, verdict
+        from rlexp import report, tables, verdict
+        from rlexp.beside import read_published
     except ImportError as error:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.arms import compare_runs
     from rlexp.study import find_runs
 
     allow = [key for key in options.get("allow", "").split(",") if key]
+    published = read_published(options["beside"]) if "beside" in options else {}
     comparison = compare_runs(find_runs(paths), allow)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     results, overall = verdict.judge(comparison, baseline)
+    print(report.plain(comparison, baseline, results, overall, published))
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "compare.csv", verdict.table(results))
-    text = report.markdown(comparison, baseline, results, overall)
-    print(report.plain(comparison, baseline, results, overall))
+    tables.write_csv(folder / "compare.csv", tables.results_table(results))
+    tables.write_csv(folder / "scores.csv", tables.scores_table(comparison))
+    tables.write_csv(folder / "curves.csv", tables.curves_table(comparison), digits=4)
     figures: list[str] = []
     if options.get("figures", "true") == "true":
         from rlexp.figures import draw
 
         figures = draw(comparison, results, folder)
-    command = " ".join(["python -m rlexp.compare", *words])
-    report.write(folder, f"`{command}`\n\n{text}", figures)
-    print(f"\nwritten: {folder}/compare.html, compare.md, compare.csv" + (" and figures" if figures else ""))
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    command = shlex.join(["python", "-m", "rlexp.compare", *words])
+    text = f"`{command}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
+    pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
+    (folder / "compare.md").write_text(f"# Comparison\n\n{text}\n\n{pictures}\n".replace("\n\n\n", "\n\n"))
+    (folder / "compare.html").write_text(page(text, [(folder / f"{name}.svg").read_text() for name in figures]))
+    print(f"\nwritten: {folder}/compare.html (all in one), compare.md, tables" + (" and figures" if figures else ""))
 
 
 def main(arguments: list[str] | None = None) -> None:

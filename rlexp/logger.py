@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,41 @@ from rlexp.errors import CheckpointError
 
 KEYS = ("seed", "step", "wall_time")
 # Where TensorBoard shows a metric; what the algorithm or the learner returned goes under losses/.
-CHARTS = ("episodic_return", "episodic_length", "episodes", "steps_per_second", "learning_rate")
+CHARTS = ("episodic_return", "episodic_length")
+OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # say little of a seed beside the others
+
+
+def page(metric: str) -> str:
+    """The group of charts that a metric belongs to."""
+    if metric in CHARTS or metric in OF_THE_RUN:
+        return "charts" if metric in CHARTS else "run"
+    return "memory" if metric.startswith("anchor_") else "losses"
 
 
 def tag(metric: str) -> str:
-    """TensorBoard's name of a metric."""
-    if metric in CHARTS:
-        return f"charts/{metric}"
-    return f"anchor/{metric}" if metric.startswith("anchor_") else f"losses/{metric}"
+    """TensorBoard's name of a metric in the events of one agent."""
+    return f"{page(metric)}/{metric}"
+
+
+def seed_tag(metric: str, seed: int) -> str:
+    """TensorBoard's name of the same in the events of the whole run."""
+    return f"seeds/{metric}/{seed}"
+
+
+def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
+    """Pages of CUSTOM SCALARS, page -> chart -> kind and tags: one chart a metric, with all seeds of every run."""
+    pages: dict[str, dict[str, tuple[str, list[str]]]] = {}
+    for name in metrics:
+        if name not in (*KEYS, *OF_THE_RUN):
+            pages.setdefault(page(name), {})[name] = ("Multiline", [f"^seeds/{re.escape(name)}/"])
+    return pages
 
 
 class MetricsLog:
-    """Appends one row an agent and logging step to metrics.csv and to each agent's event file.
+    """Appends one row an agent and logging step to metrics.csv and to TensorBoard's event files.
+
+    Each agent's folder has its scalars and hparams. The run's own has the config as text, and those of all agents once
+    more under a tag a seed, so that TensorBoard's CUSTOM SCALARS draw an arm in one colour.
 
     Args:
         folder: the run's folder.
@@ -39,7 +63,7 @@ class MetricsLog:
         self.folder, self.seeds, self.hparams, self.started = folder, seeds, hparams, started
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
-        self.writers: dict[int, EventFileWriter] = {}
+        self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the whole run's
 
     def resume(self, steps: Mapping[int, int]) -> None:
         """Cut metrics.csv back to the checkpoint, (seed -> step), and make the event files anew from it.
@@ -47,8 +71,8 @@ class MetricsLog:
         Raises:
             CheckpointError: metrics.csv cannot be read.
         """
-        for seed in self.seeds:
-            for old in (self.folder / f"seed_{seed}").glob("events.out.tfevents.*"):
+        for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
+            for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
         if not self.path.is_file():
             return
@@ -94,19 +118,29 @@ class MetricsLog:
                 self._to_tensorboard(seed, int(steps[k]), wall_time, values)
 
     def _to_tensorboard(self, seed: int, step: int, wall_time: float, values: Mapping[str, float]) -> None:
-        if seed not in self.writers:
-            self.writers[seed] = self._open(seed)
-        summary = Summary(value=[Summary.Value(tag=tag(name), simple_value=v) for name, v in values.items()])
-        self.writers[seed].add_event(Event(wall_time=self.started + wall_time, step=step, summary=summary))
+        time = self.started + wall_time
+        of_all = {seed_tag(name, seed): value for name, value in values.items() if name not in OF_THE_RUN}
+        for place, scalars in ((seed, {tag(name): value for name, value in values.items()}), (None, of_all)):
+            if place not in self.writers:
+                self.writers[place] = self._open(place)
+            summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()])
+            self.writers[place].add_event(Event(wall_time=time, step=step, summary=summary))
 
-    def _open(self, seed: int) -> EventFileWriter:
+    def _open(self, seed: int | None) -> EventFileWriter:
         # imported here: it costs a second, and only runs that write need it
-        from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard import summary
 
-        writer = EventFileWriter(str(self.folder / f"seed_{seed}"))
-        shown = {"charts/episodic_return": 0.0}
-        for summary in hparams({**self.hparams, "seed": seed}, shown):
-            writer.add_event(Event(wall_time=self.started, step=0, summary=summary))
+        if seed is None:
+            folder = self.folder
+            lines = "\n".join(f"    {key}: {value}" for key, value in self.hparams.items())
+            first = [summary.text("config", lines), summary.custom_scalars(layout(self.columns))]
+        else:
+            folder = self.folder / f"seed_{seed}"
+            # without the list of hparams that would come first: TensorBoard takes that of one run for all runs
+            first = list(summary.hparams({**self.hparams, "seed": seed}, {}))[1:]
+        writer = EventFileWriter(str(folder))
+        for part in first:
+            writer.add_event(Event(wall_time=self.started, step=0, summary=part))
         return writer
 
     def close(self) -> None:

@@ -1,16 +1,18 @@
-"""A comparison in words: for the terminal, as markdown, and as one page of html with its figures inside."""
+"""A comparison in words: for the terminal and as markdown."""
 
-import html
 import math
-from pathlib import Path
+import shlex
 
 import numpy as np
 
 from rlexp.arms import Comparison, Setting
-from rlexp.statistics import Difference, steps_to
+from rlexp.beside import beside_rows
+from rlexp.statistics import Difference, Summary, steps_to
+from rlexp.study import Run
 from rlexp.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
 
 Rows = list[list[str]]
+Published = dict[str, tuple[Summary, str]]
 
 
 def number(x: float | None) -> str:
@@ -102,8 +104,8 @@ def _verdicts(results: list[Result], overall: list[Overall], baseline: str) -> l
     return [line for line in lines if line]
 
 
-def _sections(comparison: Comparison, results: list[Result]) -> list[tuple[str, Rows]]:
-    sections = []
+def _sections(comparison: Comparison, results: list[Result], published: Published) -> list[tuple[str, Rows]]:
+    sections = [("Beside published scores", beside_rows(results, published))] if published else []
     for setting in comparison.settings:
         sections.append((f"{setting.env}: what differs", _differing_rows(setting)))
         for measure, (meaning, _) in MEASURES.items():
@@ -119,12 +121,34 @@ def _sections(comparison: Comparison, results: list[Result]) -> list[tuple[str, 
     return sections
 
 
+def provenance(comparison: Comparison) -> list[str]:
+    """How the runs were made: commands, code, machine, versions, amount."""
+    arms = [arm for setting in comparison.settings for arm in setting.arms.values()]
+    runs = list({sample.run.folder: sample.run for arm in arms for sample in arm.samples}.values())
+    lines = [f"`{command}`" for command in dict.fromkeys(_command(run) for run in runs) if command]
+    for key, what in (("commit", "commit"), ("machine", "machine")):
+        values = dict.fromkeys(run.record.get(key) for run in runs if run.record.get(key))
+        lines += [f"{what} {', '.join(str(value)[:60] for value in values)}"] if values else []
+    versions = dict.fromkeys(f"{k} {v}" for run in runs for k, v in run.record.get("versions", {}).items())
+    lines += [", ".join(versions)] if versions else []
+    steps = sum(float(sample.curve.steps[-1]) for arm in arms for sample in arm.samples)
+    seconds = sum(max(float(curve.seconds[-1]) for curve in run.curves.values()) for run in runs)
+    amount = f"{len(runs)} runs, {number(steps / 1e6)} million environment steps, {number(seconds / 60)} minutes"
+    lines.append(f"{amount} of training")
+    return lines
+
+
+def _command(run: Run) -> str:
+    words = run.record.get("command", [])
+    return shlex.join(["python", "-m", "rlexp.train", *words[1:]]) if words else ""
+
+
 def _footnotes(comparison: Comparison) -> list[str]:
     notes = [
         "The unit is the seed. IQM: mean of the middle half; bootstrap percentiles, below 8 seeds and for the bands of "
         "curves the t-interval of a trimmed mean (Tukey and McLaughlin). "
-        "Difference: of means, Welch's interval and test; p corrected by Holm over the environments of each arm and "
-        f"measure; a verdict wants p < {ALPHA}. P(better): pairs of seeds, bootstrap.",
+        "Difference: of means, Welch's interval (of each by itself) and test; p corrected by Holm over all arms and "
+        f"environments of a measure; a verdict wants p < {ALPHA}. P(better): pairs of seeds, bootstrap.",
     ]
     if len(comparison.settings) > 1:
         spans = "; ".join(
@@ -140,80 +164,30 @@ def _markdown_table(rows: Rows) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def markdown(comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall]) -> str:
+def markdown(
+    comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall], published: Published
+) -> str:
     """The whole comparison as markdown, figures apart."""
-    parts = ["## Verdict", *(f"- {line}" for line in _verdicts(results, overall, baseline)), ""]
+    verdicts = _verdicts(results, overall, baseline)
+    parts = ["## Verdict", "", *(f"- {line}" for line in verdicts), ""] if verdicts else []
+    parts += ["## How it was made", "", *(f"- {line}" for line in provenance(comparison)), ""]
     if comparison.remarks:
-        parts += ["## About the runs", *(f"- {remark}" for remark in comparison.remarks), ""]
-    for title, rows in _sections(comparison, results):
+        parts += ["## About the runs", "", *(f"- {remark}" for remark in comparison.remarks), ""]
+    parts += ["## Figures in numbers", ""]
+    for title, rows in _sections(comparison, results, published):
         parts += [f"### {title}", "", _markdown_table(rows), ""]
     return "\n".join([*parts, *_footnotes(comparison)])
 
 
-def plain(comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall]) -> str:
+def plain(
+    comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall], published: Published
+) -> str:
     """The same for the terminal: columns in line, the verdict last."""
     parts = []
-    for title, rows in _sections(comparison, results):
+    for title, rows in _sections(comparison, results, published):
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         parts += [title, *(f"  {line}" for line in lines), ""]
     parts += [f"note: {remark}" for remark in comparison.remarks]
     parts += [line.replace("**", "") for line in _verdicts(results, overall, baseline)]
     return "\n".join(parts)
-
-
-def write(folder: Path, text: str, figures: list[str]) -> None:
-    """compare.md, and compare.html with the figures inside it."""
-    pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
-    (folder / "compare.md").write_text(f"# Comparison\n\n{text}\n\n{pictures}\n")
-    (folder / "compare.html").write_text(_page(text, [(folder / f"{name}.svg").read_text() for name in figures]))
-
-
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-size:13px}td,th{padding:.25rem .7rem;text-align:left;
-border-bottom:1px solid #ddd}th{border-bottom:2px solid #888}code{background:#f3f3f3;padding:.1rem .3rem}
-svg{max-width:100%;height:auto;margin:1rem 0}h3{margin-bottom:.2rem}"""
-
-
-def _page(text: str, drawings: list[str]) -> str:
-    """The markdown that `markdown` makes, no other, as html."""
-    body: list[str] = []
-    rows: Rows = []
-    for line in [*text.splitlines(), ""]:
-        if line.startswith("|---"):
-            continue
-        if line.startswith("| "):
-            rows.append([cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")])
-            continue
-        if rows:
-            body.append(_html_table(rows))
-            rows = []
-        if line.startswith("#"):
-            level = len(line) - len(line.lstrip("#"))
-            body.append(f"<h{level}>{_inline(line.lstrip('# '))}</h{level}>")
-        elif line:
-            body.append(f"<p>{_inline(line.removeprefix('- '))}</p>")
-    figures = [drawing[drawing.index("<svg") :] for drawing in drawings]
-    return "\n".join(
-        [
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Comparison</title>",
-            f"<style>{_STYLE}</style></head><body><h1>Comparison</h1>",
-            *body,
-            *figures,
-            "</body></html>\n",
-        ]
-    )
-
-
-def _inline(text: str) -> str:
-    parts = html.escape(text).split("**")
-    bold = "".join(f"<b>{part}</b>" if i % 2 else part for i, part in enumerate(parts))
-    codes = bold.split("`")
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(codes))
-
-
-def _html_table(rows: Rows) -> str:
-    head, *rest = rows
-    lines = ["<tr>" + "".join(f"<th>{_inline(c)}</th>" for c in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{_inline(c)}</td>" for c in row) + "</tr>" for row in rest]
-    return "<table>" + "".join(lines) + "</table>"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rlexp.config import NOT_IDENTITY, identity
+from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
 from rlexp.errors import ConfigError
 
 Status = Literal["running", "interrupted", "failed", "done"]
@@ -107,10 +107,10 @@ def register_resolvers() -> None:
 
 @functools.cache
 def code_state() -> dict[str, Any]:
-    """Git commit and dirty flag of the code that runs, null outside a checkout; and the versions that matter."""
+    """Git commit and dirty flag of the code that runs, null outside a checkout; versions that matter; the machine."""
+    here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
-        here = Path(__file__).resolve().parent
         try:
             done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
@@ -125,12 +125,21 @@ def code_state() -> dict[str, Any]:
             continue
     # a checkout counts as this project's own only if it holds this very file
     own = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
-    status = git("status", "--porcelain") if own else None
+    status = git("status", "--porcelain", "--", str(here), str(CONF_DIR)) if own else None
     return {
         "commit": git("rev-parse", "HEAD") if own else None,
         "dirty": None if status is None else bool(status),
         "versions": versions,
+        "machine": f"{os.cpu_count()} cores, {_processor()}",
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _now() -> str:

@@ -74,20 +74,38 @@ class Difference(NamedTuple):
     dof: float
 
 
+class Summary(NamedTuple):
+    """What Welch's test needs of one arm."""
+
+    mean: float
+    variance: float  # with n − 1; NaN for a single seed
+    n: int
+
+
+def summary(scores: np.ndarray) -> Summary:
+    """Of the seeds of one arm (n,)."""
+    return Summary(float(scores.mean()), float(scores.var(ddof=1)) if len(scores) > 1 else np.nan, len(scores))
+
+
 def difference(arm: np.ndarray, baseline: np.ndarray) -> Difference:
+    """Difference of means of two arms' seeds (n,) and (m,), by `welch`."""
+    return welch(summary(arm), summary(baseline))
+
+
+def welch(arm: Summary, baseline: Summary) -> Difference:
     """Difference of means, its interval and Welch's p; NaN bounds unless both have two seeds.
 
     Two arms without any spread that differ get the p of a permutation test: the arms fell apart by chance.
     """
-    value = float(arm.mean() - baseline.mean())
-    if min(len(arm), len(baseline)) < 2:
+    value = arm.mean - baseline.mean
+    if min(arm.n, baseline.n) < 2:
         return Difference(value, np.nan, np.nan, np.nan, np.nan, np.nan)
-    parts = np.array([x.var(ddof=1) / len(x) for x in (arm, baseline)])
+    parts = np.array([x.variance / x.n for x in (arm, baseline)])
     error = float(np.sqrt(parts.sum()))
     if error == 0:
-        chance = 2 / math.comb(len(arm) + len(baseline), len(arm))
+        chance = 2 / math.comb(arm.n + baseline.n, arm.n)
         return Difference(value, value, value, min(1.0, chance) if value else 1.0, 0.0, np.inf)
-    dof = float(parts.sum() ** 2 / (parts[0] ** 2 / (len(arm) - 1) + parts[1] ** 2 / (len(baseline) - 1)))
+    dof = float(parts.sum() ** 2 / (parts[0] ** 2 / (arm.n - 1) + parts[1] ** 2 / (baseline.n - 1)))
     half = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error
     p = 2 * float(stats.t.sf(abs(value) / error, dof))
     return Difference(value, value - half, value + half, p, error, dof)

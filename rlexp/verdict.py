@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -106,17 +106,17 @@ def scale(setting: Setting) -> tuple[float, float]:
 def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Overall]]:
     """Every result, and for each arm but the baseline what holds over all environments."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
+    names = sorted(comparison.arm_names, key=lambda name: name != baseline)  # the baseline first, the others by name
     results: list[Result] = []
     for measure in MEASURES:
-        for name in sorted(comparison.arm_names, key=lambda name: name != baseline):
-            own = [
-                _describe(setting, setting.arms[name], measure, rng)
-                for setting in comparison.settings
-                if name in setting.arms
-            ]
-            results += own if name == baseline else _hold_against(own, results, baseline, rng)
-    arms = [name for name in comparison.arm_names if name != baseline]
-    overall = [_over_all(comparison, results, name) for name in arms]
+        own = [
+            _describe(setting, setting.arms[name], measure, rng)
+            for name in names
+            for setting in comparison.settings
+            if name in setting.arms
+        ]
+        results += _hold_against(own, baseline, rng)
+    overall = [_over_all(comparison, results, name) for name in names if name != baseline]
     return results, [result for result in overall if result is not None]
 
 
@@ -129,18 +129,18 @@ def _describe(setting: Setting, arm: Arm, measure: str, rng: np.random.Generator
     return Result(setting.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
 
 
-def _hold_against(own: list[Result], results: list[Result], baseline: str, rng: np.random.Generator) -> list[Result]:
-    """The same results with their comparison; p-values corrected over the environments of this arm and measure."""
-    base = {r.env: r for r in results if r.arm == baseline and r.measure == own[0].measure}
-    pairs = [(r, base[r.env]) for r in own if r.env in base and len(r.scores) and len(base[r.env].scores)]
+def _hold_against(results: list[Result], baseline: str, rng: np.random.Generator) -> list[Result]:
+    """The results of one measure with their comparison; p-values corrected over all arms and environments together."""
+    base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
+    pairs = [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
     differences = [statistics.difference(r.scores, b.scores) for r, b in pairs]
     corrected = statistics.holm([d.p for d in differences])
-    held: dict[str, Result] = {}
+    held: dict[tuple[str, str], Result] = {}
     for (r, b), against, p in zip(pairs, differences, corrected, strict=True):
         n, m = len(r.scores), len(b.scores)
         spread = against.error / math.sqrt(1 / n + 1 / m)
         verdict = _verdict(against, p)
-        held[r.env] = Result(
+        held[r.env, r.arm] = Result(
             **(
                 vars(r)
                 | {
@@ -155,7 +155,7 @@ def _hold_against(own: list[Result], results: list[Result], baseline: str, rng: 
                 }
             )
         )
-    return [held.get(r.env, r) for r in own]
+    return [held.get((r.env, r.arm), r) for r in results]
 
 
 def _verdict(against: Difference, p: float) -> Verdict:
@@ -186,34 +186,3 @@ def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, 
         if scores:
             found[name] = (len(own), statistics.aggregate_iqm(scores, rng))
     return found
-
-
-def table(results: list[Result]) -> list[dict[str, Any]]:
-    """One plain row a result, for compare.csv."""
-    rows = []
-    for r in results:
-        against, improvement = r.against, r.improvement
-        rows.append(
-            {
-                "env": r.env,
-                "arm": r.arm,
-                "measure": r.measure,
-                "n": len(r.scores),
-                "mean": r.mean,
-                "iqm": r.iqm.value,
-                "iqm_low": r.iqm.low,
-                "iqm_high": r.iqm.high,
-                "difference": against.value if against else None,
-                "difference_low": against.low if against else None,
-                "difference_high": against.high if against else None,
-                "p_welch": against.p if against else None,
-                "p_holm": r.p_holm if against else None,
-                "improvement": improvement.value if improvement else None,
-                "improvement_low": improvement.low if improvement else None,
-                "improvement_high": improvement.high if improvement else None,
-                "detectable": r.detectable if against else None,
-                "seeds_to_settle": r.seeds_to_settle,
-                "verdict": r.verdict,
-            }
-        )
-    return rows

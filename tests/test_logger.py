@@ -1,8 +1,10 @@
 import csv
+import re
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from rlexp.logger import MetricsLog
@@ -34,11 +36,42 @@ def test_rows_are_tidy_and_events_agree(tmp_path):
     ]
 
 
+def test_the_runs_own_events_hold_all_seeds_and_the_config(tmp_path):
+    log = make(tmp_path)
+    log.write(np.array([10, 11]), 0.0, {"episodic_return": np.array([1.0, 2.0]), "anchor_kl": np.array([3.0, 4.0])})
+    log.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert scalars == {
+        "seeds/episodic_return/4": [(10, 1.0)],
+        "seeds/episodic_return/5": [(11, 2.0)],
+        "seeds/anchor_kl/4": [(10, 3.0)],
+        "seeds/anchor_kl/5": [(11, 4.0)],
+    }
+    [text] = events.Tensors("config/text_summary")
+    assert text.tensor_proto.string_val[0].decode().splitlines() == ["    algo.clip_coef: 0.2", "    env.id: X"]
+    [pages] = events.Tensors("custom_scalars__config__")
+    layout = Layout.FromString(pages.tensor_proto.string_val[0])
+    assert [(c.title, [chart.title for chart in c.chart]) for c in layout.category] == [
+        ("charts", ["episodic_return"]),
+        ("memory", ["anchor_kl"]),
+    ]
+    for category in layout.category:
+        for chart in category.chart:
+            [pattern] = chart.multiline.tag
+            assert sorted(tag for tag in scalars if re.search(pattern, tag)) == [
+                f"seeds/{chart.title}/4",
+                f"seeds/{chart.title}/5",
+            ]
+
+
 def test_hparams_lie_in_the_agents_own_folder(tmp_path):
     log = make(tmp_path)
     log.write(np.array([1, 1]), 0.0, {"episodic_return": np.zeros(2)})
     log.close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "seed_4", "seed_5"]
+    names = sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("events."))
+    assert names == ["metrics.csv", "seed_4", "seed_5"]
     events = EventAccumulator(str(tmp_path / "seed_4"))
     events.Reload()
     start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content

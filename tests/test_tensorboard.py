@@ -1,0 +1,116 @@
+"""What a person sees: TensorBoard on a real study, in a real browser."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None,
+    reason="no browser: apt-get install chromium chromium-driver",
+)
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1600,1200"
+)
+# The text of a page whose parts lie in shadow roots, which innerText does not enter
+TEXT = """
+const text = node => [...node.childNodes].map(child =>
+  child.nodeType === Node.TEXT_NODE ? child.textContent :
+  ['SCRIPT', 'STYLE'].includes(child.tagName) ? '' :
+  text(child) + (child.shadowRoot ? text(child.shadowRoot) : '')).join(' ');
+return text(document.body);
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    words = "-m algo=ppo,apo num_seeds=2 env=cartpole study=first total_steps=8192 evaluation.episodes=0 compile=false"
+    subprocess.run(
+        [sys.executable, "-m", "rlexp.train", *words.split()], cwd=folder, check=True, stdout=subprocess.DEVNULL
+    )
+    return folder / "outputs"
+
+
+@pytest.fixture(scope="module")
+def tensorboard(study):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", "--logdir", study, "--port", str(port), "--load_fast=false"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://localhost:{port}"
+    try:
+        for _ in range(120):
+            try:
+                runs = urllib.request.urlopen(f"{address}/data/runs").read()
+            except OSError:
+                runs = b"[]"
+            if runs.count(b"seed_") == 4:
+                break
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def page(tensorboard, tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+
+    def read(tab, *wanted):
+        """The text of one of TensorBoard's pages, once it shows all that is wanted or two minutes are over."""
+        driver.get("about:blank")
+        driver.get(f"{tensorboard}/#{tab}")
+        end, text = time.monotonic() + 120, ""
+        while time.monotonic() < end:
+            text = " ".join(driver.execute_script(TEXT).split())
+            if all(re.search(pattern, text) for pattern in wanted):
+                return text
+            time.sleep(0.5)
+        missing = [pattern for pattern in wanted if not re.search(pattern, text)]
+        raise AssertionError(f"{tab} does not show {missing}, but: {text[:2000]}")
+
+    yield read
+    driver.quit()
+
+
+def test_runs_are_named_by_what_was_overridden(page):
+    page("timeseries", r"first/algo=ppo,env=cartpole,\S+/seed_0", r"first/algo=apo,env=cartpole,\S+/seed_1", "charts")
+
+
+def test_hparams_that_differ_stand_beside_the_return_of_every_agent(page):
+    text = page("hparams", "algo.anchor_coef", "charts/episodic_return", r"algo=apo,\S+/seed_1")
+    head = text[text.index("Trial ID") :]
+    assert head.index("algo.anchor_coef") < head.index("charts/episodic_return")
+    rows = re.findall(r"first/algo=(\w+),env=cartpole,\S+/seed_(\d) rlexp.algos.\S+ (\d)\.0+ .*?(\d\d\.\d+)", head)
+    assert {row[:2] for row in rows} == {("ppo", "0"), ("ppo", "1"), ("apo", "0"), ("apo", "1")}
+    assert all(seed == shown for _, seed, shown, _ in rows)
+
+
+def test_one_chart_a_metric_holds_all_seeds_of_every_arm(page):
+    metrics = ("episodic_return", "policy_loss", "anchor_return", "anchor_kl", "anchor_age")
+    text = page("custom_scalars", *metrics, r"Matches \(4\)")
+    assert text.index("episodic_return") < text.index("policy_loss") < text.index("anchor_return")
+
+
+def test_the_config_is_there_as_text(page):
+    page("text", "config", "algo._target_: rlexp.algos.apo.APO", "total_steps: 8192")
