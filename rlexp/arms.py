@@ -1,7 +1,9 @@
 """Runs sorted into environments and arms, and the checks that make a comparison of them fair."""
 
+import math
+import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlexp.scores import SCORES
@@ -51,15 +53,16 @@ class Comparison:
     @property
     def arm_names(self) -> list[str]:
         """Every arm of any environment, in the order of their names."""
-        return sorted({name for setting in self.settings for name in setting.arms})
+        return sorted({name for setting in self.settings for name in setting.arms}, key=natural)
 
 
-def compare_runs(runs: Iterable[Run], allow: Collection[str] = ()) -> Comparison:
+def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: float | None = None) -> Comparison:
     """Sort finished runs into arms and read their curves.
 
     Args:
         runs: as `study.find_runs` gives them.
         allow: keys that may differ besides the tested term; "all" allows every one.
+        threshold: of steps to the threshold and of retention, instead of what is known of each environment.
 
     Raises:
         StudyError: nothing finished, or arms that differ in more than the tested term.
@@ -77,8 +80,16 @@ def compare_runs(runs: Iterable[Run], allow: Collection[str] = ()) -> Comparison
         raise StudyError("no run has finished: there is nothing to compare; " + "; ".join(remarks))
     envs = sorted({run.env for run in done})
     settings = [_setting(env, [run for run in done if run.env == env], allow, remarks) for env in envs]
+    if threshold is not None:
+        settings = [replace(setting, threshold=threshold) for setting in settings]
     _compare_code(done, remarks)
     return Comparison(settings, remarks)
+
+
+def natural(name: str) -> list[tuple[float, str]]:
+    """A key that sorts names by the numbers in them: coef=5 before coef=10."""
+    parts = re.split(r"((?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?)", name)
+    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]
 
 
 def _training_settings(run: Run) -> dict[str, Any]:
@@ -103,7 +114,7 @@ def _setting(env: str, runs: list[Run], allow: Collection[str], remarks: list[st
         arms.setdefault(name, Arm(name)).runs.append(run)
     for arm in arms.values():
         _gather(arm, env, remarks)
-    arms = {name: arms[name] for name in sorted(arms) if arms[name].samples}
+    arms = {name: arms[name] for name in sorted(arms, key=natural) if arms[name].samples}
     _remark_missing_seeds(env, arms, remarks)
     every = _differing(runs)
     first = runs[0].settings

@@ -4,8 +4,9 @@
     python -m rlexp.compare outputs/a outputs/b baseline=ppo   runs of several studies
 
 Settings: baseline=ARM (ppo, else the first) · allow=KEY,KEY or allow=all (settings that may differ besides the tested
-one) · beside=FILE.csv (published scores: env, score, deviation, seeds, source) · out=FOLDER (by default compare/ in the
-first path) · figures=false. Needs the extra `compare`.
+one) · threshold=400 (of retention and steps to it; by default each environment's) · beside=FILE.csv (published scores:
+env, score, deviation, seeds, source) · out=FOLDER (by default compare/ in the first path) · figures=false.
+Needs the extra `compare`.
 """
 
 import shlex
@@ -15,7 +16,7 @@ from pathlib import Path
 from rlexp.errors import ConfigError, UserError
 from rlexp.page import page
 
-SETTINGS = ("baseline", "allow", "beside", "out", "figures")
+SETTINGS = ("baseline", "allow", "threshold", "beside", "out", "figures")
 
 
 def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -30,6 +31,10 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
     for name in options:
         if name not in SETTINGS:
             raise ConfigError(f"{name}={options[name]}: no such setting or folder; settings are {', '.join(SETTINGS)}")
+    try:
+        float(options.get("threshold", 0))
+    except ValueError:
+        raise ConfigError(f"threshold={options['threshold']}: must be a number, a mean return") from None
     if options.get("figures", "true") not in ("true", "false"):
         raise ConfigError(f"figures={options['figures']}: must be true or false")
     if not paths:
@@ -50,7 +55,8 @@ def run(words: list[str]) -> None:
 
     allow = [key for key in options.get("allow", "").split(",") if key]
     published = read_published(options["beside"]) if "beside" in options else {}
-    comparison = compare_runs(find_runs(paths), allow)
+    threshold = float(options["threshold"]) if "threshold" in options else None
+    comparison = compare_runs(find_runs(paths), allow, threshold)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     results, overall = verdict.judge(comparison, baseline)
     print(report.plain(comparison, baseline, results, overall, published))
@@ -63,7 +69,7 @@ def run(words: list[str]) -> None:
     if options.get("figures", "true") == "true":
         from rlexp.figures import draw
 
-        figures = draw(comparison, results, folder)
+        figures = draw(comparison, results, baseline, folder)
     command = shlex.join(["python", "-m", "rlexp.compare", *words])
     text = f"`{command}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
     pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)

@@ -8,14 +8,22 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from rlexp import statistics
 from rlexp.arms import Arm, Comparison, Setting
 from rlexp.verdict import MEASURES, Result, normalised
 
-# Okabe and Ito's palette: told apart by the colour-blind, and by lightness in print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
+# Okabe and Ito's palette less its yellow, too faint on white: told apart by the colour-blind, and by lightness in print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+BASELINE = "#000000"
 DASHES = ("-", "--", "-.", ":")
+TOGETHER = len(COLOURS)  # arms beside the baseline that one panel can hold; more are drawn a few to a panel
+GROUP = 4
+MOST_PANELS = 16  # of a figure; beyond, an environment keeps to one
+CROWDED = 120  # curves in a panel that can no longer be told apart
+DOTS = 600  # the same of dots
 POINTS = 200  # of a curve
 
 STYLE: Any = {
@@ -30,12 +38,27 @@ STYLE: Any = {
 }
 
 
-def _look(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dash of every arm, the same in all figures."""
-    return {
+def _look(names: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
+    """Colour and dash of every arm; the baseline black."""
+    others = [name for name in names if name != baseline]
+    looks = {
         name: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
-        for i, name in enumerate(names)
+        for i, name in enumerate(others)
     }
+    return {baseline: {"color": BASELINE, "linestyle": "-"}} | looks
+
+
+def _panels(comparison: Comparison, baseline: str) -> list[tuple[Setting, list[str]]]:
+    """An environment a panel; where it has many arms, several panels with the baseline in each, as far as they fit."""
+    panels = []
+    fits = sum(-(-len(setting.arms) // GROUP) for setting in comparison.settings) <= MOST_PANELS
+    for setting in comparison.settings:
+        first = [baseline] if baseline in setting.arms else []
+        others = [name for name in setting.arms if name != baseline]
+        size = GROUP if len(others) > TOGETHER and fits else max(1, len(others))
+        chunks = [others[k : k + size] for k in range(0, len(others), size)] or [[]]
+        panels += [(setting, [*first, *chunk]) for chunk in chunks]
+    return panels
 
 
 def _on_grid(arm: Arm, axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> np.ndarray:
@@ -49,12 +72,14 @@ def _on_grid(arm: Arm, axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> n
     return np.array(rows)
 
 
-def _curves(axes: Axes, setting: Setting, axis: Callable[[Any], np.ndarray], looks: dict[str, dict[str, Any]]) -> None:
+def _curves(
+    axes: Axes, setting: Setting, names: list[str], axis: Callable[[Any], np.ndarray], looks: dict[str, dict[str, Any]]
+) -> None:
     end = max(float(axis(sample.curve)[-1]) for arm in setting.arms.values() for sample in arm.samples)
     grid = np.linspace(0, end, POINTS)
-    crowded = sum(len(arm.samples) for arm in setting.arms.values()) > 100
-    for name, arm in setting.arms.items():
-        colour = looks[name]["color"]
+    crowded = sum(len(setting.arms[name].samples) for name in names) > CROWDED
+    for name in names:
+        arm, colour = setting.arms[name], looks[name]["color"]
         seeds = _on_grid(arm, axis, grid)
         if not crowded:
             axes.plot(grid, seeds.T, color=colour, alpha=0.18, linewidth=0.6)
@@ -76,47 +101,63 @@ X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
 }
 
 
-def learning_curves(comparison: Comparison, over: str) -> Figure:
-    """Every seed faint behind the IQM of its arm and the 95 % band; one panel an environment."""
+def learning_curves(comparison: Comparison, over: str, baseline: str) -> Figure:
+    """Every seed faint behind the IQM of its arm and the 95 % band, for a panel as `_panels` says."""
     label, axis = X_AXES[over]
-    panels = len(comparison.settings)
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(4.6 * columns + 0.6, 3.2 * rows + 0.3), layout="constrained")
-    looks = _look(comparison.arm_names)
+    panels = _panels(comparison, baseline)
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    split = len(panels) > len(comparison.settings)
+    figure = Figure(figsize=(4.4 * columns + 0.6, (4.0 if split else 3.2) * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, setting in zip(grid, comparison.settings, strict=False):
-        _curves(axes, setting, axis, looks)
+    looks = _look(comparison.arm_names, baseline)
+    for axes, (setting, names) in zip(grid, panels, strict=False):
+        _curves(axes, setting, names, axis, _look(names, baseline) if split else looks)
         axes.set_title(setting.env)
         axes.set_xlabel(label)
-        axes.legend(fontsize=7)
-    for axes in grid[panels:]:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.locator_params(nbins=5)
+        if split or len(panels) == 1:
+            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
+    if not split and len(panels) > 1:
+        _legend_below(figure, looks)
+    for axes in grid[len(panels) :]:
         axes.set_visible(False)
     grid[0].set_ylabel("return, mean of the last 100 episodes\nIQM and 95 % interval over seeds")
     return figure
 
 
-def intervals(results: list[Result], measure: str) -> Figure:
+def _legend_below(figure: Figure, looks: dict[str, dict[str, Any]]) -> None:
+    lines = [Line2D([], [], linewidth=1.8, label=name, **look) for name, look in looks.items()]
+    across = max(1, int(11 * figure.get_figwidth() / max(len(name) + 6 for name in looks)))
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(across, len(lines)), fontsize=8)
+
+
+def intervals(results: list[Result], measure: str, baseline: str) -> Figure:
     """IQM and 95 % interval of every arm, seeds as dots; one panel an environment."""
     own = [r for r in results if r.measure == measure and len(r.scores)]
     envs = list(dict.fromkeys(r.env for r in own))
-    names = sorted({r.arm for r in own})
-    looks = _look(names)
+    names = list(dict.fromkeys(r.arm for r in own))
+    looks = _look(names, baseline)
     columns = min(len(envs), 3)
     rows = -(-len(envs) // columns)
-    height = 0.42 * len(names) + 0.9
-    figure = Figure(figsize=(4.2 * columns + 0.8, height * rows), layout="constrained")
+    labels = 0.075 * max(map(len, names))  # inches that the names take
+    figure = Figure(figsize=(labels + 3.4 * columns, (0.36 * len(names) + 0.9) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, env in zip(grid, envs, strict=False):
-        for r in (r for r in own if r.env == env):
-            y, colour = names.index(r.arm), looks[r.arm]["color"]
-            spread = 0.12 * np.sin(np.arange(len(r.scores)) * 2.4)  # apart, but the same every time
-            axes.plot(r.scores, y + 0.12 + spread, ".", color=colour, alpha=0.35, markersize=4)
-            if not np.isnan(r.iqm.low):
-                axes.plot([r.iqm.low, r.iqm.high], [y - 0.2, y - 0.2], color=colour, linewidth=2.5)
-            axes.plot(r.iqm.value, y - 0.2, "o", color=colour, markersize=6)
+        here = [r for r in own if r.env == env]
+        crowded = sum(len(r.scores) for r in here) > DOTS
+        places = np.array([names.index(r.arm) for r in here]) - 0.2
+        colours = [looks[r.arm]["color"] for r in here]
+        axes.hlines(places, [r.iqm.low for r in here], [r.iqm.high for r in here], colors=colours, linewidth=2.2)
+        axes.scatter([r.iqm.value for r in here], places, color=colours, marker="|", s=120, linewidth=2.2)
+        for r, place, colour in zip(here, places, colours, strict=True):
+            spread = 0.35 + 0.12 * np.sin(np.arange(len(r.scores)) * 2.4)  # apart, but the same every time
+            if not crowded:
+                axes.plot(r.scores, place + spread, ".", color=colour, alpha=0.35, markersize=4)
         axes.set_title(env)
         axes.set_yticks(range(len(names)), names)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_ylim(len(names) - 0.4, -0.6)
     for axes in grid[len(envs) :]:
         axes.set_visible(False)
@@ -124,11 +165,11 @@ def intervals(results: list[Result], measure: str) -> Figure:
     return figure
 
 
-def profiles(comparison: Comparison, results: list[Result]) -> Figure:
+def profiles(comparison: Comparison, results: list[Result], baseline: str) -> Figure:
     """Performance profile: share of seeds whose normalised final score exceeds τ, averaged over environments."""
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
-    looks = _look(comparison.arm_names)
+    looks = _look(comparison.arm_names, baseline)
     by_env = {setting.env: setting for setting in comparison.settings}
     scores = {
         name: [normalised(r.scores, by_env[r.env]) for r in results if r.arm == name and r.measure == "final"]
@@ -137,19 +178,19 @@ def profiles(comparison: Comparison, results: list[Result]) -> Figure:
     every = np.concatenate([x for arrays in scores.values() for x in arrays])
     grid = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), POINTS)
     for name, arrays in scores.items():
-        axes.plot(grid, statistics.profile(arrays, grid), label=name, **looks[name])
+        axes.plot(grid, statistics.profile(arrays, grid), **looks[name])
     axes.set_xlabel("normalised final score τ")
     axes.set_ylabel("share of seeds above τ")
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(fontsize=7)
+    _legend_below(figure, looks)
     return figure
 
 
-def sample_efficiency(comparison: Comparison) -> Figure:
+def sample_efficiency(comparison: Comparison, baseline: str) -> Figure:
     """IQM over all environments of the normalised moving average, over the share of training done."""
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
-    looks = _look(comparison.arm_names)
+    looks = _look(comparison.arm_names, baseline)
     grid = np.linspace(0, 1, POINTS)
     for name in comparison.arm_names:
         rows = [
@@ -161,27 +202,29 @@ def sample_efficiency(comparison: Comparison) -> Figure:
         whole = ~np.isnan(seeds).any(0)
         middle, low, high = statistics.iqm_band(seeds[:, whole].T)
         axes.fill_between(grid[whole], low, high, color=looks[name]["color"], alpha=0.2, linewidth=0)
-        axes.plot(grid[whole], middle, label=name, **looks[name])
+        axes.plot(grid[whole], middle, **looks[name])
     axes.set_xlabel("share of training")
     axes.set_ylabel("normalised return, IQM over\nall seeds of all environments")
-    axes.legend(fontsize=7)
+    _legend_below(figure, looks)
     return figure
 
 
-def draw(comparison: Comparison, results: list[Result], folder: Path) -> list[str]:
+def draw(comparison: Comparison, results: list[Result], baseline: str, folder: Path) -> list[str]:
     """Write every figure as svg and png; their names, in the order in which they are to be read."""
     several = len(comparison.settings) > 1
     with mpl.rc_context(STYLE):
-        made = {f"curves_{over}": learning_curves(comparison, over) for over in X_AXES}
+        made = {f"curves_{over}": learning_curves(comparison, over, baseline) for over in X_AXES}
         made |= {
-            f"intervals_{measure}": intervals(results, measure)
+            f"intervals_{measure}": intervals(results, measure, baseline)
             for measure in MEASURES
             if any(r.measure == measure and len(r.scores) for r in results)
         }
-        made["profile"] = profiles(comparison, results)
+        made["profile"] = profiles(comparison, results, baseline)
         if several:
-            made["sample_efficiency"] = sample_efficiency(comparison)
+            made["sample_efficiency"] = sample_efficiency(comparison, baseline)
         for name, figure in made.items():
+            figure.draw_without_rendering()  # lays it out, once for both files
+            figure.set_layout_engine(None)  # "none" would lay it out again for each
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-            figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+            figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
     return list(made)

@@ -11,6 +11,8 @@ from rlexp.statistics import Difference, Summary, steps_to
 from rlexp.study import Run
 from rlexp.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
 
+FEW = 6  # verdicts that get a sentence each
+
 Rows = list[list[str]]
 Published = dict[str, tuple[Summary, str]]
 
@@ -39,7 +41,7 @@ def measure_rows(results: list[Result]) -> Rows:
         rows.append(
             [
                 *row,
-                f"{against.value:+.4g}" + _range(against.low, against.high),
+                _size(r),
                 "–" if math.isnan(r.p_holm) else f"{r.p_holm:.2g}",
                 f"{improvement.value:.2f}" + _range(improvement.low, improvement.high),
                 str(r.verdict),
@@ -72,7 +74,7 @@ def sentence(r: Result, baseline: str) -> str:
         return ""
     if math.isnan(r.against.p):
         return f"{r.arm} against {baseline} on {r.env}: **inconclusive**, two seeds an arm are the least."
-    size = f"{r.against.value:+.4g}{_range(r.against.low, r.against.high)}"
+    size = _size(r)
     text = f"{r.arm} is **{r.verdict}** than {baseline} on {r.env}: {size}."
     if r.verdict == "inconclusive":
         text = (
@@ -99,9 +101,31 @@ def _differing_rows(setting: Setting) -> Rows:
 
 
 def _verdicts(results: list[Result], overall: list[Overall], baseline: str) -> list[str]:
-    lines = [sentence(r, baseline) for r in results if r.measure == "final"]
-    lines += [overall_sentence(o, baseline) for o in overall if len(o.envs) > 1]
-    return [line for line in lines if line]
+    final = [r for r in results if r.measure == "final" and r.against is not None]
+    few = len(final) <= FEW
+    lines = [sentence(r, baseline) for r in final] if few else _verdicts_together(final, baseline)
+    return lines + [overall_sentence(o, baseline) for o in overall if len(o.envs) > 1]
+
+
+def _verdicts_together(final: list[Result], baseline: str) -> list[str]:
+    """One line for each environment and verdict."""
+    lines = []
+    for env in dict.fromkeys(r.env for r in final):
+        for verdict, word in (("better", "than"), ("worse", "than"), ("inconclusive", "against")):
+            own = [r for r in final if r.env == env and r.verdict == verdict]
+            if not own:
+                continue
+            arms = "; ".join(f"{r.arm} {_size(r)}" for r in own)
+            lines.append(f"On {env} **{verdict}** {word} {baseline}: {arms}.")
+            if verdict == "inconclusive" and not math.isnan(own[0].detectable):
+                least, most = min(r.detectable for r in own), max(r.detectable for r in own)
+                span = f"{number(least)} to {number(most)}"
+                lines[-1] += f" Differences of {span} would have been found four times in five."
+    return lines
+
+
+def _size(r: Result) -> str:
+    return f"{r.against.value:+.4g}{_range(r.against.low, r.against.high)}" if r.against else ""
 
 
 def _sections(comparison: Comparison, results: list[Result], published: Published) -> list[tuple[str, Rows]]:

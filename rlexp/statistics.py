@@ -27,10 +27,38 @@ class Interval(NamedTuple):
 
 def iqm(scores: np.ndarray) -> np.ndarray:
     """Interquartile mean over the last axis: the mean without the lowest and the highest quarter, rounded down."""
-    return stats.trim_mean(scores, 0.25, axis=-1)
+    n = scores.shape[-1]
+    cut = n // 4
+    return np.sort(scores, -1)[..., cut : n - cut].mean(-1)  # seven times as fast as scipy.stats.trim_mean
 
 
-def iqm_interval(scores: np.ndarray, rng: np.random.Generator) -> Interval:
+class Redraws:
+    """Bootstrap resamples of seeds, drawn once for every number of seeds and side of a comparison.
+
+    Arms of one size share them, which leaves each interval what it is by itself and makes a hundred of them cheap.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._places: dict[tuple[int, int], np.ndarray] = {}
+        self._shares: dict[tuple[int, int], np.ndarray] = {}
+
+    def places(self, n: int, side: int = 0) -> np.ndarray:
+        """Which of n seeds are drawn (RESAMPLES, n)."""
+        if (n, side) not in self._places:
+            rng = np.random.default_rng([self.seed, n, side])
+            self._places[n, side] = rng.integers(0, n, (RESAMPLES, n))
+        return self._places[n, side]
+
+    def shares(self, n: int, side: int = 0) -> np.ndarray:
+        """How large a part of each resample each of n seeds is (RESAMPLES, n)."""
+        if (n, side) not in self._shares:
+            places = self.places(n, side) + n * np.arange(RESAMPLES)[:, None]
+            self._shares[n, side] = np.bincount(places.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n) / n
+        return self._shares[n, side]
+
+
+def iqm_interval(scores: np.ndarray, redraws: Redraws) -> Interval:
     """IQM of one arm's seeds (n,): bootstrap percentiles, below 8 seeds the t-interval of `iqm_band`.
 
     In simulation at a nominal 95 %, over seven shapes of scores, percentiles cover 93–94 % at ten seeds where the
@@ -38,7 +66,7 @@ def iqm_interval(scores: np.ndarray, rng: np.random.Generator) -> Interval:
     """
     if len(scores) < 8:
         return Interval(*map(float, iqm_band(scores)))
-    drawn = iqm(scores[rng.integers(0, len(scores), (RESAMPLES, len(scores)))])
+    drawn = iqm(scores[redraws.places(len(scores))])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(iqm(scores)), float(low), float(high))
 
@@ -122,12 +150,11 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray, rng: np.random.Generator) -> Interval:
+def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray, redraws: Redraws) -> Interval:
     """P(X > Y) + ½ P(X = Y) over all pairs of seeds; bootstrap percentiles, seeds redrawn in both arms."""
     wins = (arm[:, None] > baseline) + 0.5 * (arm[:, None] == baseline)  # (n, m)
     n, m = wins.shape
-    counts = [rng.multinomial(k, np.full(k, 1 / k), RESAMPLES) / k for k in (n, m)]
-    means = np.einsum("bn,nm,bm->b", counts[0], wins, counts[1], optimize=True)
+    means = ((redraws.shares(n, 0) @ wins) * redraws.shares(m, 1)).sum(1)  # (b, n) @ (n, m) -> (b, m) -> (b,)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(wins.mean()), float(low), float(high))
 
@@ -143,24 +170,25 @@ def detectable(n: int, m: int, deviation: float, power: float = 0.8) -> float:
 
 def seeds_to_settle(value: float, deviation: float, power: float = 0.8, most: int = 10_000) -> int | None:
     """Seeds an arm that find a true difference of this size with this power; None if more than `most`."""
-    low, high = 2, most
-    if not abs(value) > 0 or detectable(most, most, deviation, power) > abs(value):
+    if not abs(value) > 0:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if detectable(middle, middle, deviation, power) <= abs(value):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    # two arms of n, by the normal distribution; Student's asks for a few more
+    both = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(power)
+    needed = 2 * (both * deviation / value) ** 2
+    if needed > most:
+        return None
+    n = max(2, math.floor(needed))
+    while detectable(n, n, deviation, power) > abs(value):
+        n += 1
+    return n if n <= most else None
 
 
-def aggregate_iqm(scores: Sequence[np.ndarray], rng: np.random.Generator) -> Interval:
+def aggregate_iqm(scores: Sequence[np.ndarray], redraws: Redraws) -> Interval:
     """IQM of all seeds of all environments together, normalised scores, one array an environment.
 
     The interval is a bootstrap percentile one, stratified: seeds are redrawn within each environment.
     """
-    drawn = [x[rng.integers(0, len(x), (RESAMPLES, len(x)))] for x in scores]
+    drawn = [x[redraws.places(len(x), side)] for side, x in enumerate(scores)]
     low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(iqm(np.concatenate(scores))), float(low), float(high))
 

@@ -83,12 +83,12 @@ def curves_table(comparison: Comparison) -> list[Row]:
 def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:
     """Numbers with so many significant digits; nothing for NaN and None."""
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: _cell(value, digits) for key, value in row.items()} for row in rows)
+        writer = csv.writer(file)
+        writer.writerow(rows[0])
+        writer.writerows([_cell(value, digits) for value in row.values()] for row in rows)
 
 
 def _cell(value: Any, digits: int) -> Any:
     if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.{digits}g}"
+        return "" if value != value else f"{value:.{digits}g}"  # NaN is no number, not even itself
     return value

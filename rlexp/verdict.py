@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from rlexp import statistics
 from rlexp.arms import Arm, Comparison, Sample, Setting
 from rlexp.errors import ConfigError
-from rlexp.statistics import Difference, Interval
+from rlexp.statistics import Difference, Interval, Redraws
 
 Verdict = Literal["better", "worse", "inconclusive"]
 ALPHA = 0.05
@@ -105,31 +105,31 @@ def scale(setting: Setting) -> tuple[float, float]:
 
 def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Overall]]:
     """Every result, and for each arm but the baseline what holds over all environments."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    redraws = Redraws(BOOTSTRAP_SEED)
     names = sorted(comparison.arm_names, key=lambda name: name != baseline)  # the baseline first, the others by name
     results: list[Result] = []
     for measure in MEASURES:
         own = [
-            _describe(setting, setting.arms[name], measure, rng)
+            _describe(setting, setting.arms[name], measure, redraws)
             for name in names
             for setting in comparison.settings
             if name in setting.arms
         ]
-        results += _hold_against(own, baseline, rng)
-    overall = [_over_all(comparison, results, name) for name in names if name != baseline]
-    return results, [result for result in overall if result is not None]
+        results += _hold_against(own, baseline, redraws)
+    over_all = [_over_all(comparison, results, name) for name in names if name != baseline]
+    return results, _correct([result for result in over_all if result is not None])
 
 
-def _describe(setting: Setting, arm: Arm, measure: str, rng: np.random.Generator) -> Result:
+def _describe(setting: Setting, arm: Arm, measure: str, redraws: Redraws) -> Result:
     measured = MEASURES[measure][1]
     scores = np.array([measured(sample, setting) for sample in arm.samples])
     scores = scores[~np.isnan(scores)]
     nothing = Interval(np.nan, np.nan, np.nan)
-    iqm = statistics.iqm_interval(scores, rng) if len(scores) else nothing
+    iqm = statistics.iqm_interval(scores, redraws) if len(scores) else nothing
     return Result(setting.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
 
 
-def _hold_against(results: list[Result], baseline: str, rng: np.random.Generator) -> list[Result]:
+def _hold_against(results: list[Result], baseline: str, redraws: Redraws) -> list[Result]:
     """The results of one measure with their comparison; p-values corrected over all arms and environments together."""
     base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
     pairs = [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
@@ -140,20 +140,16 @@ def _hold_against(results: list[Result], baseline: str, rng: np.random.Generator
         n, m = len(r.scores), len(b.scores)
         spread = against.error / math.sqrt(1 / n + 1 / m)
         verdict = _verdict(against, p)
-        held[r.env, r.arm] = Result(
-            **(
-                vars(r)
-                | {
-                    "against": against,
-                    "p_holm": p,
-                    "improvement": statistics.probability_of_improvement(r.scores, b.scores, rng),
-                    "verdict": verdict,
-                    "detectable": statistics.detectable(n, m, spread),
-                    "seeds_to_settle": statistics.seeds_to_settle(against.value, spread)
-                    if verdict == "inconclusive" and not np.isnan(spread)
-                    else None,
-                }
-            )
+        held[r.env, r.arm] = replace(
+            r,
+            against=against,
+            p_holm=p,
+            improvement=statistics.probability_of_improvement(r.scores, b.scores, redraws),
+            verdict=verdict,
+            detectable=statistics.detectable(n, m, spread),
+            seeds_to_settle=statistics.seeds_to_settle(against.value, spread)
+            if verdict == "inconclusive" and not np.isnan(spread)
+            else None,
         )
     return [held.get((r.env, r.arm), r) for r in results]
 
@@ -175,14 +171,23 @@ def _over_all(comparison: Comparison, results: list[Result], arm: str) -> Overal
     return Overall(arm, [env for env, _ in usable], both, _verdict(both, both.p))
 
 
+def _correct(overall: list[Overall]) -> list[Overall]:
+    """The same with p corrected over the arms."""
+    corrected = statistics.holm([o.difference.p for o in overall])
+    return [
+        replace(o, difference=o.difference._replace(p=p), verdict=_verdict(o.difference, p))
+        for o, p in zip(overall, corrected, strict=True)
+    ]
+
+
 def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, tuple[int, Interval]]:
     """Of each arm: environments, and the IQM of all their seeds' normalised final scores."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    redraws = Redraws(BOOTSTRAP_SEED)
     by_env = {setting.env: setting for setting in comparison.settings}
     found = {}
     for name in comparison.arm_names:
         own = [r for r in results if r.arm == name and r.measure == "final" and len(r.scores)]
         scores = [normalised(r.scores, by_env[r.env]) for r in own]
         if scores:
-            found[name] = (len(own), statistics.aggregate_iqm(scores, rng))
+            found[name] = (len(own), statistics.aggregate_iqm(scores, redraws))
     return found

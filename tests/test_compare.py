@@ -2,14 +2,17 @@
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rlexp import compare
+from rlexp import compare, statistics, verdict
 from rlexp.arms import compare_runs
 from rlexp.run_folder import config_hash, file_digest
 from rlexp.study import StudyError, find_runs, flatten
@@ -163,6 +166,92 @@ def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
         for measure, key in (("final", "training_return"), ("evaluation", "evaluation_return")):
             found = float(rows["CartPole-v1", algo, measure]["mean"])
             assert found == pytest.approx(np.mean(results[key]), rel=1e-4)
+
+
+def test_every_seed_and_its_curve_are_written(tmp_path):
+    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "apo", "apo", seeds=range(1, 4), level=10.0)
+    compare.main([str(tmp_path), "figures=false", "threshold=60"])
+    with open(tmp_path / "compare" / "scores.csv") as file:
+        scores = {(row["arm"], int(row["seed"])): row for row in csv.DictReader(file)}
+    assert sorted(scores) == [("apo", 1), ("apo", 2), ("apo", 3), *(("ppo", k) for k in range(5))]
+    assert float(scores["ppo", 3]["final"]) == 103
+    assert float(scores["ppo", 3]["steps_to_threshold"]) == 3000  # 51.5, 77.25 and 103 at 2, 3 and 4 thousand
+    assert scores["apo", 3]["steps_to_threshold"] == ""
+    with open(tmp_path / "compare" / "curves.csv") as file:
+        curves = list(csv.DictReader(file))
+    assert len(curves) == 2 * 50
+    last = {row["arm"]: row for row in curves if row["step"] == "4000"}
+    assert [last["apo"][f"seed_{k}"] for k in range(5)] == ["", "11", "12", "13", ""]
+    middle = next(row for row in curves if row["arm"] == "ppo" and row["step"] == "2480")
+    assert float(middle["seed_0"]) == pytest.approx(50 + 0.48 * 25, rel=1e-3)  # between the logging steps
+    first = next(row for row in curves if row["step"] == "80")
+    assert first["seed_0"] == ""  # no episode had ended
+
+
+def test_published_scores_stand_beside(tmp_path, capsys):
+    write_run(tmp_path / "runs" / "ppo")
+    write_run(tmp_path / "runs" / "other", env="B-v0")
+    published = tmp_path / "published.csv"
+    published.write_text("env,score,deviation,seeds,source\nCartPole-v1,90,2,3,a table\n")
+    compare.main([str(tmp_path / "runs"), f"beside={published}", "figures=false"])
+    said = capsys.readouterr().out
+    # 100 … 104 here: deviation √2.5; Welch's error √(2.5/5 + 4/3), 3.5 degrees of freedom
+    t = stats.ttest_ind_from_stats(102, math.sqrt(2.5), 5, 90, 2, 3, equal_var=False)
+    error = math.sqrt(2.5 / 5 + 4 / 3)
+    dof = error**4 / ((2.5 / 5) ** 2 / 4 + (4 / 3) ** 2 / 2)
+    low, high = 12 + error * stats.t.ppf([0.025, 0.975], dof)
+    line = next(line for line in said.splitlines() if line.strip().startswith("CartPole-v1  ppo"))
+    assert "102.0 ± 1.6 (5 seeds)" in line
+    assert "90.0 ± 2.0 (3 seeds)" in line
+    assert f"+12 [{low:.4g}, {high:.4g}]" in line
+    assert f"{t.pvalue:.2g}" in line
+    assert "a table" in line
+    assert "none" in next(line for line in said.splitlines() if line.strip().startswith("B-v0"))
+    published.write_text("env,score\nCartPole-v1,90\n")
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "runs"), f"beside={published}"])
+    assert "with the columns env, score, deviation, seeds, source" in capsys.readouterr().err
+
+
+def test_p_values_are_corrected_over_arms_and_environments(tmp_path):
+    for env in ("A-v0", "B-v0"):
+        write_run(tmp_path / f"ppo{env}", env=env)
+        for coef, level in ((1, 103.0), (5, 101.0), (10, 140.0)):
+            write_run(tmp_path / f"apo{coef}{env}", "apo", env, level=level, anchor_coef=coef)
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert comparison.arm_names == ["apo anchor_coef=1", "apo anchor_coef=5", "apo anchor_coef=10", "ppo"]
+    results = [r for r in verdict.judge(comparison, "ppo")[0] if r.measure == "final" and r.arm != "ppo"]
+    plain = [stats.ttest_ind(r.scores, np.arange(100.0, 105), equal_var=False).pvalue for r in results]
+    assert [r.against.p for r in results] == pytest.approx(plain)
+    assert [r.p_holm for r in results] == pytest.approx(statistics.holm(plain))
+    assert plain[0] < 0.05 < results[0].p_holm  # 3 points: significant alone, not as one of six
+
+
+def test_many_verdicts_are_told_together(tmp_path, capsys):
+    write_run(tmp_path / "ppo")
+    for coef in range(8):
+        write_run(tmp_path / f"apo{coef}", "apo", level=100.0 + 30 * (coef > 5) - 30 * (coef == 0), anchor_coef=coef)
+    compare.main([str(tmp_path), "figures=false"])
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("On CartPole-v1")]
+    assert [line.split(":")[0] for line in said] == [
+        f"On CartPole-v1 {word} ppo" for word in ("better than", "worse than", "inconclusive against")
+    ]
+    assert "apo anchor_coef=6 +30" in said[0]
+    assert "apo anchor_coef=7 +30" in said[0]
+    assert "apo anchor_coef=0 -30" in said[1]
+
+
+def test_twenty_arms_of_a_hundred_seeds_on_ten_environments(tmp_path):
+    for env in range(10):
+        write_run(tmp_path / f"ppo{env}", env=f"E{env}-v0", seeds=range(100))
+        for coef in range(1, 20):
+            write_run(tmp_path / f"apo{coef}_{env}", "apo", f"E{env}-v0", range(100), 100.0 + coef, anchor_coef=coef)
+    began = time.process_time()
+    compare.main([str(tmp_path)])
+    assert time.process_time() - began < 60  # 25 s on an idle machine, more beside other work
+    assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(verdict.MEASURES)
+    assert (tmp_path / "compare" / "sample_efficiency.png").stat().st_size > 10_000
 
 
 def test_flatten():

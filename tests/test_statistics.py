@@ -26,21 +26,21 @@ OTHER = np.array(
 )
 
 
-def rng():
-    return np.random.default_rng(0)
+def redraws():
+    return statistics.Redraws(0)
 
 
 def test_iqm_and_its_aggregate_are_rliables():
     assert_allclose(statistics.iqm(ARM), [0.559, 0.5138333333333334, 0.529])
     assert_allclose(statistics.iqm(OTHER), [0.2285, 0.477, 0.38425])
-    assert statistics.aggregate_iqm(list(ARM), rng()).value == pytest.approx(0.539)
-    assert statistics.aggregate_iqm(list(OTHER), rng()).value == pytest.approx(0.35025)
+    assert statistics.aggregate_iqm(list(ARM), redraws()).value == pytest.approx(0.539)
+    assert statistics.aggregate_iqm(list(OTHER), redraws()).value == pytest.approx(0.35025)
 
 
 def test_probability_of_improvement_is_rliables():
-    each = [statistics.probability_of_improvement(a, b, rng()).value for a, b in zip(ARM, OTHER, strict=True)]
+    each = [statistics.probability_of_improvement(a, b, redraws()).value for a, b in zip(ARM, OTHER, strict=True)]
     assert np.mean(each) == pytest.approx(0.7125)
-    ties = statistics.probability_of_improvement(np.array([1.0, 2, 2]), np.array([2.0, 0, 3, 2]), rng())
+    ties = statistics.probability_of_improvement(np.array([1.0, 2, 2]), np.array([2.0, 0, 3, 2]), redraws())
     assert ties.value == pytest.approx(0.4166666666666667)  # (1 + 2·(1 + ½ + ½)) / 12
     assert ties.low < ties.value < ties.high
 
@@ -57,8 +57,8 @@ def test_t_interval_of_an_iqm_by_hand():
     value, low, high = statistics.iqm_band(np.array([1.0, 2, 3, 4, 5, 6, 7, 80]))
     assert value == 4.5
     assert_allclose([low, high], [4.5 - 3.18245 * 1.080123, 4.5 + 3.18245 * 1.080123], rtol=1e-4)
-    assert statistics.iqm_interval(np.array([2.0, 4, 9]), rng()) == statistics.iqm_band(np.array([2.0, 4, 9]))
-    assert np.isnan(statistics.iqm_interval(np.array([3.0]), rng()).low)
+    assert statistics.iqm_interval(np.array([2.0, 4, 9]), redraws()) == statistics.iqm_band(np.array([2.0, 4, 9]))
+    assert np.isnan(statistics.iqm_interval(np.array([3.0]), redraws()).low)
 
 
 def test_difference_is_welchs():
@@ -142,7 +142,8 @@ def test_an_arms_interval_covers_its_iqm(shape):
     g = np.random.default_rng(2)
     ordered = np.sort(SHAPES[shape](g, 400_000))
     truth = ordered[100_000:-100_000].mean()
-    found = [statistics.iqm_interval(scores, g) for scores in SHAPES[shape](g, (1000, 10))]
+    draws = redraws()
+    found = [statistics.iqm_interval(scores, draws) for scores in SHAPES[shape](g, (1000, 10))]
     assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.92
 
 
