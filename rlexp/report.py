@@ -69,21 +69,27 @@ def cost_rows(setting: Setting) -> Rows:
 
 
 def sentence(r: Result, baseline: str) -> str:
-    """What one result says, and how far it reaches."""
+    """What one final score says, and how far it reaches."""
+    pair = f"{r.arm} against {baseline} on {r.env}: **inconclusive**"
     if r.against is None:
         return ""
     if math.isnan(r.against.p):
-        return f"{r.arm} against {baseline} on {r.env}: **inconclusive**, two seeds an arm are the least."
-    size = _size(r)
-    text = f"{r.arm} is **{r.verdict}** than {baseline} on {r.env}: {size}."
-    if r.verdict == "inconclusive":
-        text = (
-            f"{r.arm} against {baseline} on {r.env}: **inconclusive**, {size}. A difference of {number(r.detectable)} "
-            "would have been found four times in five"
-        )
-        more = r.seeds_to_settle
-        text += f"; to find one as small as this takes about {more} seeds an arm." if more else "."
-    return text
+        return f"{pair}, two seeds an arm are the least."
+    if r.verdict != "inconclusive":
+        return f"{r.arm} is **{r.verdict}** than {baseline} on {r.env}: {_size(r)}."
+    if r.against.error == 0:
+        return f"{pair}: every seed of both ended at {number(r.mean)}, which leaves nothing to tell them apart by."
+    more = r.seeds_to_settle
+    settle = f"; to find one as small as this takes about {more} seeds an arm" if more else ""
+    found = f"A difference of {number(r.detectable)} would have been found four times in five{settle}."
+    return f"{pair}, {_size(r)}. {found}"
+
+
+def _on_the_way(area: Result | None) -> str:
+    """The same of the whole of training, briefly."""
+    if area is None or area.against is None or math.isnan(area.against.p):
+        return ""
+    return f" Over the whole of training: {area.verdict}, {_size(area)}."
 
 
 def overall_sentence(o: Overall, baseline: str) -> str:
@@ -103,7 +109,9 @@ def _differing_rows(setting: Setting) -> Rows:
 def _verdicts(results: list[Result], overall: list[Overall], baseline: str) -> list[str]:
     final = [r for r in results if r.measure == "final" and r.against is not None]
     few = len(final) <= FEW
-    lines = [sentence(r, baseline) for r in final] if few else _verdicts_together(final, baseline)
+    areas = {(r.env, r.arm): r for r in results if r.measure == "area"}
+    alone = [sentence(r, baseline) + _on_the_way(areas.get((r.env, r.arm))) for r in final]
+    lines = alone if few else _verdicts_together(final, baseline)
     return lines + [overall_sentence(o, baseline) for o in overall if len(o.envs) > 1]
 
 

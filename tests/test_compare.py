@@ -228,6 +228,21 @@ def test_p_values_are_corrected_over_arms_and_environments(tmp_path):
     assert plain[0] < 0.05 < results[0].p_holm  # 3 points: significant alone, not as one of six
 
 
+def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):
+    for algo, first in (("ppo", 100), ("apo", 300)):
+        folder = write_run(tmp_path / algo, algo)
+        lines = ["seed,step,wall_time,episodic_return,episodes"]
+        lines += [f"{k},{step},1,{y},9" for k in range(5) for step, y in ((1000, first + k), (2000, 500))]
+        (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+        record = json.loads((folder / "run.json").read_text())
+        record["files"]["metrics.csv"] = file_digest(folder / "metrics.csv")
+        (folder / "run.json").write_text(json.dumps(record))
+    compare.main([str(tmp_path), "figures=false"])
+    last = capsys.readouterr().out.split("\n\n")[-2]
+    assert "inconclusive: every seed of both ended at 500" in last
+    assert "Over the whole of training: better, +100 [" in last
+
+
 def test_many_verdicts_are_told_together(tmp_path, capsys):
     write_run(tmp_path / "ppo")
     for coef in range(8):
