@@ -39,11 +39,11 @@ def seed_tag(metric: str, seed: int) -> str:
 
 def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
     """Pages of CUSTOM SCALARS, page -> chart -> kind and tags: one chart a metric, with all seeds of every run."""
-    pages: dict[str, dict[str, tuple[str, list[str]]]] = {}
+    pages: dict[str, dict[str, tuple[str, list[str]]]] = {"charts": {}, "memory": {}, "losses": {}}  # in this order
     for name in metrics:
         if name not in (*KEYS, *OF_THE_RUN):
-            pages.setdefault(page(name), {})[name] = ("Multiline", [f"^seeds/{re.escape(name)}/"])
-    return pages
+            pages[page(name)][name] = ("Multiline", [f"^seeds/{re.escape(name)}/"])
+    return {name: charts for name, charts in pages.items() if charts}
 
 
 class MetricsLog:
