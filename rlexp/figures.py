@@ -96,7 +96,7 @@ def _curves(
 
 X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
     "steps": ("environment steps", lambda curve: curve.steps),
-    "time": ("seconds of training, all seeds side by side", lambda curve: curve.seconds),
+    "time": ("seconds of training, all seeds side by side, compiling included", lambda curve: curve.seconds),
     "episodes": ("episodes", lambda curve: curve.episodes),
 }
 
@@ -142,7 +142,8 @@ def intervals(results: list[Result], measure: str, baseline: str) -> Figure:
     columns = min(len(envs), 3)
     rows = -(-len(envs) // columns)
     labels = 0.075 * max(map(len, names))  # inches that the names take
-    figure = Figure(figsize=(labels + 3.4 * columns, (0.36 * len(names) + 0.9) * rows), layout="constrained")
+    size = (max(6.0, labels + 3.4 * columns), (0.36 * len(names) + 0.9) * rows)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, env in zip(grid, envs, strict=False):
         here = [r for r in own if r.env == env]
