@@ -22,6 +22,7 @@ DASHES = ("-", "--", "-.", ":")
 TOGETHER = len(COLOURS)  # arms beside the baseline that one panel can hold; more are drawn a few to a panel
 GROUP = 4
 MOST_PANELS = 16  # of a figure; beyond, an environment keeps to one
+MANY = 30  # curves in a panel that no one will follow one by one
 CROWDED = 120  # curves in a panel that can no longer be told apart
 DOTS = 600  # the same of dots
 POINTS = 200  # of a curve
@@ -77,12 +78,14 @@ def _curves(
 ) -> None:
     end = max(float(axis(sample.curve)[-1]) for arm in setting.arms.values() for sample in arm.samples)
     grid = np.linspace(0, end, POINTS)
-    crowded = sum(len(setting.arms[name].samples) for name in names) > CROWDED
+    curves = sum(len(setting.arms[name].samples) for name in names)
+    if curves > MANY:
+        axes.set_rasterization_zorder(0)  # they become one image behind the lines, as their paths would take megabytes
     for name in names:
         arm, colour = setting.arms[name], looks[name]["color"]
         seeds = _on_grid(arm, axis, grid)
-        if not crowded:
-            axes.plot(grid, seeds.T, color=colour, alpha=0.18, linewidth=0.6)
+        if curves <= CROWDED:
+            axes.plot(grid, seeds.T, color=colour, alpha=0.18, linewidth=0.6, zorder=-1)
         whole = ~np.isnan(seeds).any(0)  # points that every seed has reached
         middle, low, high = statistics.iqm_band(seeds[:, whole].T)
         axes.fill_between(grid[whole], low, high, color=colour, alpha=0.2, linewidth=0)
@@ -226,6 +229,6 @@ def draw(comparison: Comparison, results: list[Result], baseline: str, folder: P
         for name, figure in made.items():
             figure.draw_without_rendering()  # lays it out, once for both files
             figure.set_layout_engine(None)  # "none" would lay it out again for each
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+            figure.savefig(folder / f"{name}.svg", dpi=90, metadata={"Date": None, "Creator": None})
             figure.savefig(folder / f"{name}.png", dpi=120, metadata={"Software": None})
     return list(made)
