@@ -3,8 +3,10 @@
 import math
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from rlexp.scores import SCORES
 from rlexp.study import Curve, Run, StudyError, read_curves
@@ -33,8 +35,8 @@ class Arm:
 
 
 @dataclass
-class Setting:
-    """What is compared on one environment."""
+class Task:
+    """What is compared on one environment, and what is known of its scores."""
 
     env: str
     arms: dict[str, Arm]
@@ -47,13 +49,13 @@ class Setting:
 class Comparison:
     """Environments, each with the same arms as far as they were run, and what has to be said about the runs."""
 
-    settings: list[Setting]
+    tasks: list[Task]
     remarks: list[str]
 
     @property
     def arm_names(self) -> list[str]:
         """Every arm of any environment, in the order of their names."""
-        return sorted({name for setting in self.settings for name in setting.arms}, key=natural)
+        return sorted({name for task in self.tasks for name in task.arms}, key=natural)
 
 
 def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: float | None = None) -> Comparison:
@@ -78,12 +80,19 @@ def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: fl
             remarks.append(f"{run.folder}: left out, it is {run.status}" + (f" ({error})" if error else ""))
     if not done:
         raise StudyError("no run has finished: there is nothing to compare; " + "; ".join(remarks))
-    envs = sorted({run.env for run in done})
-    settings = [_setting(env, [run for run in done if run.env == env], allow, remarks) for env in envs]
-    if threshold is not None:
-        settings = [replace(setting, threshold=threshold) for setting in settings]
+    by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
+    varied: dict[str, set[str]] = {run.algo: set() for run in done}  # what names the arms, on every environment alike
+    for env, own in by_env.items():
+        _require_one_term(env, own, allow)
+        for algo, of_algo in _by_algo(own).items():
+            varied[algo] |= _differing(of_algo)
+    _remark_unnamed(done, varied, remarks)
+    tasks = [_task(env, own, varied, threshold, remarks) for env, own in by_env.items()]
+    tasks = [task for task in tasks if task.arms]
+    if not tasks:
+        raise StudyError("no seed has finished a training episode: train longer; " + "; ".join(remarks))
     _compare_code(done, remarks)
-    return Comparison(settings, remarks)
+    return Comparison(tasks, remarks)
 
 
 def natural(name: str) -> list[tuple[float, str]]:
@@ -104,29 +113,34 @@ def _differing(runs: list[Run]) -> set[str]:
     return {key for key in keys if len({repr(config.get(key, missing)) for config in configs}) > 1}
 
 
-def _setting(env: str, runs: list[Run], allow: Collection[str], remarks: list[str]) -> Setting:
-    by_algo = {name: [run for run in runs if run.algo == name] for name in dict.fromkeys(run.algo for run in runs)}
-    within = {name: _differing(own) for name, own in by_algo.items()}
-    _require_one_term(env, by_algo, within, allow)
+def _by_algo(runs: list[Run]) -> dict[str, list[Run]]:
+    return {name: [run for run in runs if run.algo == name] for name in dict.fromkeys(run.algo for run in runs)}
+
+
+def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: float | None, remarks: list[str]) -> Task:
     arms: dict[str, Arm] = {}
     for run in sorted(runs, key=lambda run: run.record.get("started", "")):
-        name = _name(run, within[run.algo])
+        name = _name(run, varied[run.algo])
         arms.setdefault(name, Arm(name)).runs.append(run)
     for arm in arms.values():
         _gather(arm, env, remarks)
     arms = {name: arms[name] for name in sorted(arms, key=natural) if arms[name].samples}
     _remark_missing_seeds(env, arms, remarks)
-    every = _differing(runs)
-    first = runs[0].settings
-    known = SCORES.get(env)
-    threshold, bounds = first.get("env.threshold"), first.get("env.bounds")
-    if known is not None:
-        threshold = known.solved if threshold is None else threshold
-        bounds = (known.low, known.high) if bounds is None else bounds
-    return Setting(
+    if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
+        remarks.append(f"{env}: frozen evaluations were made with different settings; rlexp.evaluate makes them anew")
+    first, known = runs[0].settings, SCORES.get(env)
+    bounds = first.get("env.bounds") or (known and (known.low, known.high))
+    if threshold is None:
+        threshold = first.get("env.threshold")
+    if threshold is None and known is not None:
+        threshold = known.solved
+    if threshold is not None and threshold <= (bounds[0] if bounds else 0):
+        why = f"its threshold {threshold:g} is not above {'the score of no skill' if bounds else '0'}"
+        remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; env.bounds says what no skill scores"))
+    return Task(
         env,
         arms,
-        {key: {name: arm.runs[0].settings.get(key, "—") for name, arm in arms.items()} for key in sorted(every)},
+        {k: {name: arm.runs[0].settings.get(k, "—") for name, arm in arms.items()} for k in sorted(_differing(runs))},
         threshold,
         (float(bounds[0]), float(bounds[1])) if bounds else None,
     )
@@ -134,29 +148,37 @@ def _setting(env: str, runs: list[Run], allow: Collection[str], remarks: list[st
 
 def _name(run: Run, keys: set[str]) -> str:
     """The algorithm, then what tells it from others of the same: `apo anchor_coef=1`."""
-    words = []
-    for key in sorted(keys):
-        value = run.settings.get(key, "—")
-        shown = f"[{','.join(f'{v:g}' for v in value)}]" if isinstance(value, tuple) else str(value)
-        words.append(f"{key.removeprefix('algo.')}={shown}")
+
+    def shown(value: Any) -> str:
+        if isinstance(value, tuple):
+            return f"[{','.join(map(shown, value))}]"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    words = [f"{key.removeprefix('algo.')}={shown(run.settings.get(key, '—'))}" for key in sorted(keys)]
     return " ".join([run.algo, *words])
 
 
-def _require_one_term(
-    env: str, by_algo: dict[str, list[Run]], within: dict[str, set[str]], allow: Collection[str]
-) -> None:
-    """One algorithm may vary in one setting; several may differ in what each alone has, and vary in that."""
+def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[str]) -> None:
+    """Say of settings of the tested term that differ from one environment to another, which no arm's name tells."""
+    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
+    for algo, own in _by_algo(runs).items():
+        for key in sorted(_differing(own) - shared - varied[algo]):
+            values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in own}
+            remarks.append(f"{algo}: {key} is {', '.join(values)}")
+
+
+def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
+    """One algorithm may vary in one setting; several may differ in what one of them alone has, and vary in that."""
     if "all" in allow:
         return
-    runs = [run for own in by_algo.values() for run in own]
     shared = set.intersection(*(set(_training_settings(run)) for run in runs))
-    more = _differing(runs) & shared  # settings that all have, with different values
-    if len(by_algo) == 1:
-        own = next(iter(within.values()))
-        more = own if len(own - set(allow)) > 1 else set()
-    else:
-        more = more - {"algo._target_"}
-    more -= set(allow)
+    differing = _differing(runs)
+    if len({run.algo for run in runs}) == 1:
+        more = differing - set(allow)
+        more = more if len(more) > 1 else set()
+    else:  # a setting that some lack is the tested term's if it is an algorithm's
+        more = {key for key in differing if key in shared or not key.startswith("algo.")}
+        more -= {"algo._target_", *allow}
     if more:
         values = "; ".join(
             f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
@@ -174,6 +196,9 @@ def _gather(arm: Arm, env: str, remarks: list[str]) -> None:
     for run in arm.runs:
         read_curves(run)
         for seed, curve in run.curves.items():
+            if np.isnan(curve.returns).all():
+                remarks.append(f"{run.folder}: seed {seed} is left out, it finished no training episode")
+                continue
             if seed in found:
                 other = found[seed].run.folder
                 remarks.append(f"{env}, {arm.name}, seed {seed}: trained twice; {run.folder} counts, {other} does not")

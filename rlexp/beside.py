@@ -1,16 +1,20 @@
 """Scores beside published ones: beside=published.csv, with the columns env, score, deviation, seeds and source."""
 
 import csv
+import math
 from pathlib import Path
 
 from rlexp.errors import ConfigError
 from rlexp.statistics import Summary, summary, welch
 from rlexp.verdict import Result
+from rlexp.wording import number, span
+
+Published = dict[str, tuple[Summary, str]]  # by environment: mean, variance and number of seeds; and where it stands
 
 COLUMNS = ("env", "score", "deviation", "seeds", "source")
 
 
-def read_published(path: str) -> dict[str, tuple[Summary, str]]:
+def read_published(path: str) -> Published:
     """Of each environment, what was published: mean, variance over seeds, number of seeds; and where.
 
     Raises:
@@ -20,16 +24,19 @@ def read_published(path: str) -> dict[str, tuple[Summary, str]]:
         with open(Path(path), newline="") as file:
             rows = list(csv.DictReader(file))
         return {
-            row["env"]: (Summary(float(row["score"]), float(row["deviation"]) ** 2, int(row["seeds"])), row["source"])
+            row["env"]: (
+                Summary(float(row["score"]), float(row["deviation"]) ** 2, int(row["seeds"])),
+                row["source"].strip(),
+            )
             for row in rows
         }
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"beside={path}: cannot be read as a table with the columns {', '.join(COLUMNS)} ({error!r})"
         ) from None
 
 
-def beside_rows(results: list[Result], published: dict[str, tuple[Summary, str]]) -> list[list[str]]:
+def beside_rows(results: list[Result], published: Published) -> list[list[str]]:
     """Header, then one row for each final score of an arm: ours, theirs, Welch's interval of the difference."""
     rows = [["environment", "arm", "here", "published", "difference [95 %]", "p", "source"]]
     for r in results:
@@ -41,10 +48,11 @@ def beside_rows(results: list[Result], published: dict[str, tuple[Summary, str]]
             continue
         theirs, source = published[r.env]
         d = welch(ours, theirs)
-        size = f"{d.value:+.4g} [{d.low:.4g}, {d.high:.4g}]"
-        rows.append([r.env, r.arm, _shown(ours), _shown(theirs), size, f"{d.p:.2g}", source])
+        size = f"{d.value:+.4g}{span(d.low, d.high)}"
+        rows.append([r.env, r.arm, _shown(ours), _shown(theirs), size, number(d.p, 2), source])
     return rows
 
 
 def _shown(x: Summary) -> str:
-    return f"{x.mean:.1f} ± {x.variance**0.5:.1f} ({x.n} seeds)"
+    spread = "" if math.isnan(x.variance) else f" ± {x.variance**0.5:.1f}"
+    return f"{x.mean:.1f}{spread} ({x.n} seed{'s' * (x.n > 1)})"

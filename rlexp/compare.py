@@ -16,7 +16,7 @@ from pathlib import Path
 from rlexp.errors import ConfigError, UserError
 from rlexp.page import page
 
-SETTINGS = ("baseline", "allow", "threshold", "beside", "out", "figures")
+OPTIONS = ("baseline", "allow", "threshold", "beside", "out", "figures")
 
 
 def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -29,8 +29,8 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
     pairs = [word.partition("=") for word in words if word not in paths]
     options = {name: value for name, _, value in pairs}
     for name in options:
-        if name not in SETTINGS:
-            raise ConfigError(f"{name}={options[name]}: no such setting or folder; settings are {', '.join(SETTINGS)}")
+        if name not in OPTIONS:
+            raise ConfigError(f"{name}={options[name]}: no such setting or folder; settings are {', '.join(OPTIONS)}")
     try:
         float(options.get("threshold", 0))
     except ValueError:
@@ -46,7 +46,7 @@ def run(words: list[str]) -> None:
     """Read, judge, print, write."""
     paths, options = parse(words)
     try:
-        from rlexp import report, tables, verdict
+        from rlexp import figures, report, tables, verdict
         from rlexp.beside import read_published
     except ImportError as error:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
@@ -61,21 +61,25 @@ def run(words: list[str]) -> None:
     results, overall = verdict.judge(comparison, baseline)
     print(report.plain(comparison, baseline, results, overall, published))
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out={folder}: no folder can be made there ({error.strerror}); give another") from None
     tables.write_csv(folder / "compare.csv", tables.results_table(results))
     tables.write_csv(folder / "scores.csv", tables.scores_table(comparison))
     tables.write_csv(folder / "curves.csv", tables.curves_table(comparison), digits=4)
-    figures: list[str] = []
+    for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
+        if old.stem in figures.NAMES:
+            old.unlink()
+    drawn: list[str] = []
     if options.get("figures", "true") == "true":
-        from rlexp.figures import draw
-
-        figures = draw(comparison, results, baseline, folder)
+        drawn = figures.draw(comparison, results, baseline, folder)
     command = shlex.join(["python", "-m", "rlexp.compare", *words])
     text = f"`{command}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
-    pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
+    pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
     (folder / "compare.md").write_text(f"# Comparison\n\n{text}\n\n{pictures}\n".replace("\n\n\n", "\n\n"))
-    (folder / "compare.html").write_text(page(text, [(folder / f"{name}.svg").read_text() for name in figures]))
-    print(f"\nwritten: {folder}/compare.html (all in one), compare.md, tables" + (" and figures" if figures else ""))
+    (folder / "compare.html").write_text(page(text, [(folder / f"{name}.svg").read_text() for name in drawn]))
+    print(f"\nwritten: {folder}/compare.html (all in one), compare.md, tables" + (" and figures" if drawn else ""))
 
 
 def main(arguments: list[str] | None = None) -> None:

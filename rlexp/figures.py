@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from rlexp import statistics
-from rlexp.arms import Arm, Comparison, Setting
+from rlexp.arms import Arm, Comparison, Task
 from rlexp.verdict import MEASURES, Result, normalised
 
 # Okabe and Ito's palette less its yellow, too faint on white: told apart by the colour-blind, and by lightness in print
@@ -39,6 +39,14 @@ STYLE: Any = {
 }
 
 
+NAMES = (  # of all figures that can be drawn
+    *(f"curves_{over}" for over in ("steps", "time", "episodes")),
+    *(f"intervals_{measure}" for measure in MEASURES),
+    "profile",
+    "sample_efficiency",
+)
+
+
 def _look(names: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
     """Colour and dash of every arm; the baseline black."""
     others = [name for name in names if name != baseline]
@@ -49,16 +57,16 @@ def _look(names: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
     return {baseline: {"color": BASELINE, "linestyle": "-"}} | looks
 
 
-def _panels(comparison: Comparison, baseline: str) -> list[tuple[Setting, list[str]]]:
+def _panels(comparison: Comparison, baseline: str) -> list[tuple[Task, list[str]]]:
     """An environment a panel; where it has many arms, several panels with the baseline in each, as far as they fit."""
     panels = []
-    fits = sum(-(-len(setting.arms) // GROUP) for setting in comparison.settings) <= MOST_PANELS
-    for setting in comparison.settings:
-        first = [baseline] if baseline in setting.arms else []
-        others = [name for name in setting.arms if name != baseline]
+    fits = sum(-(-len(task.arms) // GROUP) for task in comparison.tasks) <= MOST_PANELS
+    for task in comparison.tasks:
+        first = [baseline] if baseline in task.arms else []
+        others = [name for name in task.arms if name != baseline]
         size = GROUP if len(others) > TOGETHER and fits else max(1, len(others))
         chunks = [others[k : k + size] for k in range(0, len(others), size)] or [[]]
-        panels += [(setting, [*first, *chunk]) for chunk in chunks]
+        panels += [(task, [*first, *chunk]) for chunk in chunks]
     return panels
 
 
@@ -74,15 +82,15 @@ def _on_grid(arm: Arm, axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> n
 
 
 def _curves(
-    axes: Axes, setting: Setting, names: list[str], axis: Callable[[Any], np.ndarray], looks: dict[str, dict[str, Any]]
+    axes: Axes, task: Task, names: list[str], axis: Callable[[Any], np.ndarray], looks: dict[str, dict[str, Any]]
 ) -> None:
-    end = max(float(axis(sample.curve)[-1]) for arm in setting.arms.values() for sample in arm.samples)
+    end = max(float(axis(sample.curve)[-1]) for arm in task.arms.values() for sample in arm.samples)
     grid = np.linspace(0, end, POINTS)
-    curves = sum(len(setting.arms[name].samples) for name in names)
+    curves = sum(len(task.arms[name].samples) for name in names)
     if curves > MANY:
         axes.set_rasterization_zorder(0)  # they become one image behind the lines, as their paths would take megabytes
     for name in names:
-        arm, colour = setting.arms[name], looks[name]["color"]
+        arm, colour = task.arms[name], looks[name]["color"]
         seeds = _on_grid(arm, axis, grid)
         if curves <= CROWDED:
             axes.plot(grid, seeds.T, color=colour, alpha=0.18, linewidth=0.6, zorder=-1)
@@ -90,11 +98,11 @@ def _curves(
         middle, low, high = statistics.iqm_band(seeds[:, whole].T)
         axes.fill_between(grid[whole], low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(grid[whole], middle, linewidth=1.8, label=f"{name} (n = {len(arm.samples)})", **looks[name])
-    returns = np.concatenate([s.curve.returns for arm in setting.arms.values() for s in arm.samples])
+    returns = np.concatenate([s.curve.returns for arm in task.arms.values() for s in arm.samples])
     low, high = np.nanmin(returns), np.nanmax(returns)
     axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
-    if setting.threshold is not None:
-        axes.axhline(setting.threshold, color="grey", linewidth=0.8, linestyle=":")
+    if task.threshold is not None:
+        axes.axhline(task.threshold, color="grey", linewidth=0.8, linestyle=":")
 
 
 X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
@@ -110,13 +118,13 @@ def learning_curves(comparison: Comparison, over: str, baseline: str) -> Figure:
     panels = _panels(comparison, baseline)
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    split = len(panels) > len(comparison.settings)
+    split = len(panels) > len(comparison.tasks)
     figure = Figure(figsize=(4.4 * columns + 0.6, (4.0 if split else 3.2) * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     looks = _look(comparison.arm_names, baseline)
-    for axes, (setting, names) in zip(grid, panels, strict=False):
-        _curves(axes, setting, names, axis, _look(names, baseline) if split else looks)
-        axes.set_title(setting.env)
+    for axes, (task, names) in zip(grid, panels, strict=False):
+        _curves(axes, task, names, axis, _look(names, baseline) if split else looks)
+        axes.set_title(task.env)
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.locator_params(nbins=5)
@@ -174,7 +182,7 @@ def profiles(comparison: Comparison, results: list[Result], baseline: str) -> Fi
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
     looks = _look(comparison.arm_names, baseline)
-    by_env = {setting.env: setting for setting in comparison.settings}
+    by_env = {task.env: task for task in comparison.tasks}
     scores = {
         name: [normalised(r.scores, by_env[r.env]) for r in results if r.arm == name and r.measure == "final"]
         for name in comparison.arm_names
@@ -198,9 +206,9 @@ def sample_efficiency(comparison: Comparison, baseline: str) -> Figure:
     grid = np.linspace(0, 1, POINTS)
     for name in comparison.arm_names:
         rows = [
-            normalised(_on_grid(setting.arms[name], lambda curve: curve.steps / curve.steps[-1], grid), setting)
-            for setting in comparison.settings
-            if name in setting.arms
+            normalised(_on_grid(task.arms[name], lambda curve: curve.steps / curve.steps[-1], grid), task)
+            for task in comparison.tasks
+            if name in task.arms
         ]
         seeds = np.concatenate(rows)
         whole = ~np.isnan(seeds).any(0)
@@ -215,7 +223,7 @@ def sample_efficiency(comparison: Comparison, baseline: str) -> Figure:
 
 def draw(comparison: Comparison, results: list[Result], baseline: str, folder: Path) -> list[str]:
     """Write every figure as svg and png; their names, in the order in which they are to be read."""
-    several = len(comparison.settings) > 1
+    several = len(comparison.tasks) > 1
     with mpl.rc_context(STYLE):
         made = {f"curves_{over}": learning_curves(comparison, over, baseline) for over in X_AXES}
         made |= {

@@ -20,7 +20,7 @@ CHARTS = ("episodic_return", "episodic_length")
 OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # say little of a seed beside the others
 
 
-def page(metric: str) -> str:
+def chart_group(metric: str) -> str:
     """The group of charts that a metric belongs to."""
     if metric in CHARTS or metric in OF_THE_RUN:
         return "charts" if metric in CHARTS else "run"
@@ -29,7 +29,7 @@ def page(metric: str) -> str:
 
 def tag(metric: str) -> str:
     """TensorBoard's name of a metric in the events of one agent."""
-    return f"{page(metric)}/{metric}"
+    return f"{chart_group(metric)}/{metric}"
 
 
 def seed_tag(metric: str, seed: int) -> str:
@@ -42,7 +42,7 @@ def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]
     pages: dict[str, dict[str, tuple[str, list[str]]]] = {"charts": {}, "memory": {}, "losses": {}}  # in this order
     for name in metrics:
         if name not in (*KEYS, *OF_THE_RUN):
-            pages[page(name)][name] = ("Multiline", [f"^seeds/{re.escape(name)}/"])
+            pages[chart_group(name)][name] = ("Multiline", [f"^seeds/{re.escape(name)}/"])
     return {name: charts for name, charts in pages.items() if charts}
 
 

@@ -5,65 +5,54 @@ import shlex
 
 import numpy as np
 
-from rlexp.arms import Comparison, Setting
-from rlexp.beside import beside_rows
-from rlexp.statistics import Difference, Summary, steps_to
+from rlexp.arms import Comparison, Task
+from rlexp.beside import Published, beside_rows
+from rlexp.statistics import Difference, steps_to
 from rlexp.study import Run
 from rlexp.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
+from rlexp.wording import number, span
 
 FEW = 6  # verdicts that get a sentence each
 
 Rows = list[list[str]]
-Published = dict[str, tuple[Summary, str]]
 
 
-def number(x: float | None) -> str:
-    """Four figures at most, a dash for nothing."""
-    if x is None or math.isnan(x):
-        return "–"
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}"
-
-
-def _range(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
-
-
-def measure_rows(results: list[Result]) -> Rows:
+def measure_rows(results: list[Result], baseline: str) -> Rows:
     """Header, then one row an arm, of one measure on one environment."""
     rows = [["arm", "n", "mean", "IQM [95 %]", "difference [95 %]", "p (Holm)", "P(better) [95 %]", "verdict"]]
     for r in results:
         against, improvement = r.against, r.improvement
-        iqm = number(r.iqm.value) + _range(r.iqm.low, r.iqm.high)
+        iqm = number(r.iqm.value) + span(r.iqm.low, r.iqm.high)
         row = [r.arm, str(len(r.scores)), number(r.mean), iqm]
         if against is None or improvement is None:
-            rows.append([*row, "", "", "", "baseline"])
+            rows.append([*row, "", "", "", "baseline" if r.arm == baseline else "no baseline here"])
             continue
         rows.append(
             [
                 *row,
                 _size(r),
                 "–" if math.isnan(r.p_holm) else f"{r.p_holm:.2g}",
-                f"{improvement.value:.2f}" + _range(improvement.low, improvement.high),
+                f"{improvement.value:.2f}" + span(improvement.low, improvement.high),
                 str(r.verdict),
             ]
         )
     return rows
 
 
-def cost_rows(setting: Setting) -> Rows:
+def cost_rows(task: Task) -> Rows:
     """Steps to the threshold, and what training took."""
     rows = [["arm", "steps to threshold, median", "reached", "steps a seed", "seconds a run", "steps/s a run"]]
-    for name, arm in setting.arms.items():
+    for name, arm in task.arms.items():
         runs = {sample.run.folder: sample for sample in arm.samples}.values()
         seconds = float(np.mean([sample.curve.seconds[-1] for sample in runs]))
         steps = float(np.mean([sample.curve.steps[-1] for sample in arm.samples]))
         rates = [steps * len(sample.run.curves) / max(float(sample.curve.seconds[-1]), 1e-9) for sample in runs]
         cells = ["–", "–"]
-        if setting.threshold is not None:
-            first = [steps_to(setting.threshold, s.curve.steps, s.curve.returns) for s in arm.samples]
+        if task.threshold is not None:
+            first = [steps_to(task.threshold, s.curve.steps, s.curve.returns) for s in arm.samples]
             middle = float(np.median(first))
             reached = sum(map(math.isfinite, first))
-            cells = ["not by half" if math.isinf(middle) else number(middle), f"{reached} of {len(first)}"]
+            cells = ["–" if math.isinf(middle) else number(middle), f"{reached} of {len(first)}"]
         rows.append([name, *cells, number(steps), number(seconds), number(float(np.mean(rates)))])
     return rows
 
@@ -77,7 +66,7 @@ def sentence(r: Result, baseline: str) -> str:
         return f"{pair}, two seeds an arm are the least."
     if r.verdict != "inconclusive":
         return f"{r.arm} is **{r.verdict}** than {baseline} on {r.env}: {_size(r)}."
-    if r.against.error == 0:
+    if r.against.error == 0 and r.against.value == 0:
         return f"{pair}: every seed of both ended at {number(r.mean)}, which leaves nothing to tell them apart by."
     more = r.seeds_to_settle
     settle = f"; to find one as small as this takes about {more} seeds an arm" if more else ""
@@ -100,9 +89,9 @@ def overall_sentence(o: Overall, baseline: str) -> str:
     return f"Over {len(o.envs)} environments {o.arm} {than}: {share} of the span of scores, p = {d.p:.2g}."
 
 
-def _differing_rows(setting: Setting) -> Rows:
-    names = list(setting.arms)
-    rows = [[key, *(str(values[name]) for name in names)] for key, values in setting.differing.items()]
+def _differing_rows(task: Task) -> Rows:
+    names = list(task.arms)
+    rows = [[key, *(str(values[name]) for name in names)] for key, values in task.differing.items()]
     return [["setting", *names], *rows]
 
 
@@ -127,35 +116,37 @@ def _verdicts_together(final: list[Result], baseline: str) -> list[str]:
             lines.append(f"On {env} **{verdict}** {word} {baseline}: {arms}.")
             if verdict == "inconclusive" and not math.isnan(own[0].detectable):
                 least, most = min(r.detectable for r in own), max(r.detectable for r in own)
-                span = f"{number(least)} to {number(most)}"
-                lines[-1] += f" Differences of {span} would have been found four times in five."
+                sizes = f"{number(least)} to {number(most)}"
+                lines[-1] += f" Differences of {sizes} would have been found four times in five."
     return lines
 
 
 def _size(r: Result) -> str:
-    return f"{r.against.value:+.4g}{_range(r.against.low, r.against.high)}" if r.against else ""
+    return f"{r.against.value:+.4g}{span(r.against.low, r.against.high)}" if r.against else ""
 
 
-def _sections(comparison: Comparison, results: list[Result], published: Published) -> list[tuple[str, Rows]]:
+def _sections(
+    comparison: Comparison, baseline: str, results: list[Result], published: Published
+) -> list[tuple[str, Rows]]:
     sections = [("Beside published scores", beside_rows(results, published))] if published else []
-    for setting in comparison.settings:
-        sections.append((f"{setting.env}: what differs", _differing_rows(setting)))
+    for task in comparison.tasks:
+        sections.append((f"{task.env}: what differs", _differing_rows(task)))
         for measure, (meaning, _) in MEASURES.items():
-            own = [r for r in results if r.env == setting.env and r.measure == measure and len(r.scores)]
+            own = [r for r in results if r.env == task.env and r.measure == measure and len(r.scores)]
             if own:
-                sections.append((f"{setting.env}, {measure}: {meaning}", measure_rows(own)))
-        sections.append((f"{setting.env}, cost", cost_rows(setting)))
-    if len(comparison.settings) > 1:
+                sections.append((f"{task.env}, {measure}: {meaning}", measure_rows(own, baseline)))
+        sections.append((f"{task.env}, cost", cost_rows(task)))
+    if len(comparison.tasks) > 1:
         rows = [["arm", "environments", "normalised IQM [95 %]"]]
         for name, (envs, x) in normalised_iqms(comparison, results).items():
-            rows.append([name, str(envs), number(x.value) + _range(x.low, x.high)])
+            rows.append([name, str(envs), number(x.value) + span(x.low, x.high)])
         sections.append(("all environments, final", rows))
     return sections
 
 
 def provenance(comparison: Comparison) -> list[str]:
     """How the runs were made: commands, code, machine, versions, amount."""
-    arms = [arm for setting in comparison.settings for arm in setting.arms.values()]
+    arms = [arm for task in comparison.tasks for arm in task.arms.values()]
     runs = list({sample.run.folder: sample.run for arm in arms for sample in arm.samples}.values())
     lines = [f"`{command}`" for command in dict.fromkeys(_command(run) for run in runs) if command]
     for key, what in (("commit", "commit"), ("machine", "machine")):
@@ -180,12 +171,13 @@ def _footnotes(comparison: Comparison) -> list[str]:
         "The unit is the seed. IQM: mean of the middle half; bootstrap percentiles, below 8 seeds and for the bands of "
         "curves the t-interval of a trimmed mean (Tukey and McLaughlin). "
         "Difference: of means, Welch's interval (of each by itself) and test; p corrected by Holm over all arms and "
-        f"environments of a measure; a verdict wants p < {ALPHA}. P(better): pairs of seeds, bootstrap.",
+        f"environments of a measure; a verdict wants p < {ALPHA}, and what would have been found counts that in. "
+        "P(better): a seed of the arm above one of the baseline, Newcombe's score interval.",
     ]
-    if len(comparison.settings) > 1:
+    if len(comparison.tasks) > 1:
         spans = "; ".join(
             f"{s.env} {number(scale(s)[0])} to {number(scale(s)[1])}" + ("" if s.bounds else " (of these runs)")
-            for s in comparison.settings
+            for s in comparison.tasks
         )
         notes.append(f"Normalised scores put 0 and 1 at: {spans}.")
     return notes
@@ -206,7 +198,7 @@ def markdown(
     if comparison.remarks:
         parts += ["## About the runs", "", *(f"- {remark}" for remark in comparison.remarks), ""]
     parts += ["## Figures in numbers", ""]
-    for title, rows in _sections(comparison, results, published):
+    for title, rows in _sections(comparison, baseline, results, published):
         parts += [f"### {title}", "", _markdown_table(rows), ""]
     return "\n".join([*parts, *_footnotes(comparison)])
 
@@ -216,7 +208,7 @@ def plain(
 ) -> str:
     """The same for the terminal: columns in line, the verdict last."""
     parts = []
-    for title, rows in _sections(comparison, results, published):
+    for title, rows in _sections(comparison, baseline, results, published):
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         parts += [title, *(f"  {line}" for line in lines), ""]

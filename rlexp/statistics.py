@@ -33,7 +33,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
 
 
 class Redraws:
-    """Bootstrap resamples of seeds, drawn once for every number of seeds and side of a comparison.
+    """Bootstrap resamples of seeds, drawn once for every number of seeds and stratum.
 
     Arms of one size share them, which leaves each interval what it is by itself and makes a hundred of them cheap.
     """
@@ -41,27 +41,19 @@ class Redraws:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._places: dict[tuple[int, int], np.ndarray] = {}
-        self._shares: dict[tuple[int, int], np.ndarray] = {}
 
-    def places(self, n: int, side: int = 0) -> np.ndarray:
+    def places(self, n: int, stratum: int = 0) -> np.ndarray:
         """Which of n seeds are drawn (RESAMPLES, n)."""
-        if (n, side) not in self._places:
-            rng = np.random.default_rng([self.seed, n, side])
-            self._places[n, side] = rng.integers(0, n, (RESAMPLES, n))
-        return self._places[n, side]
-
-    def shares(self, n: int, side: int = 0) -> np.ndarray:
-        """How large a part of each resample each of n seeds is (RESAMPLES, n)."""
-        if (n, side) not in self._shares:
-            places = self.places(n, side) + n * np.arange(RESAMPLES)[:, None]
-            self._shares[n, side] = np.bincount(places.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n) / n
-        return self._shares[n, side]
+        if (n, stratum) not in self._places:
+            rng = np.random.default_rng([self.seed, n, stratum])
+            self._places[n, stratum] = rng.integers(0, n, (RESAMPLES, n))
+        return self._places[n, stratum]
 
 
 def iqm_interval(scores: np.ndarray, redraws: Redraws) -> Interval:
     """IQM of one arm's seeds (n,): bootstrap percentiles, below 8 seeds the t-interval of `iqm_band`.
 
-    In simulation at a nominal 95 %, over seven shapes of scores, percentiles cover 93–94 % at ten seeds where the
+    In simulation at a nominal 95 %, over six shapes of scores, percentiles cover 93–94 % at ten seeds where the
     t-interval covers 92–95 %, but 89–91 % at five and 71–77 % at three, where it covers 89–97 %.
     """
     if len(scores) < 8:
@@ -86,7 +78,7 @@ def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ordered = np.sort(scores, -1)
     winsorised = np.clip(ordered, ordered[..., cut, None], ordered[..., n - cut - 1, None])
     error = np.sqrt((n - 1) * winsorised.var(-1, ddof=1) / (left * (left - 1)))
-    half = stats.t.ppf((1 + LEVEL) / 2, left - 1) * error
+    half = _student(left - 1) * error
     middle = ordered[..., cut : n - cut].mean(-1)
     return middle, middle - half, middle + half
 
@@ -112,7 +104,11 @@ class Summary(NamedTuple):
 
 def summary(scores: np.ndarray) -> Summary:
     """Of the seeds of one arm (n,)."""
-    return Summary(float(scores.mean()), float(scores.var(ddof=1)) if len(scores) > 1 else np.nan, len(scores))
+    if len(scores) < 2:
+        return Summary(float(scores.mean()), np.nan, len(scores))
+    if np.ptp(scores) == 0:  # whose computed variance would be rounding
+        return Summary(float(scores[0]), 0.0, len(scores))
+    return Summary(float(scores.mean()), float(scores.var(ddof=1)), len(scores))
 
 
 def difference(arm: np.ndarray, baseline: np.ndarray) -> Difference:
@@ -134,7 +130,7 @@ def welch(arm: Summary, baseline: Summary) -> Difference:
         chance = 2 / math.comb(arm.n + baseline.n, arm.n)
         return Difference(value, value, value, min(1.0, chance) if value else 1.0, 0.0, np.inf)
     dof = float(parts.sum() ** 2 / (parts[0] ** 2 / (arm.n - 1) + parts[1] ** 2 / (baseline.n - 1)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error
+    half = _student(dof) * error
     p = 2 * float(stats.t.sf(abs(value) / error, dof))
     return Difference(value, value - half, value + half, p, error, dof)
 
@@ -150,35 +146,59 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray, redraws: Redraws) -> Interval:
-    """P(X > Y) + ½ P(X = Y) over all pairs of seeds; bootstrap percentiles, seeds redrawn in both arms."""
-    wins = (arm[:, None] > baseline) + 0.5 * (arm[:, None] == baseline)  # (n, m)
-    n, m = wins.shape
-    means = ((redraws.shares(n, 0) @ wins) * redraws.shares(m, 1)).sum(1)  # (b, n) @ (n, m) -> (b, m) -> (b,)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(wins.mean()), float(low), float(high))
+def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> Interval:
+    """P(X > Y) + ½ P(X = Y) over all pairs of seeds, with Newcombe's score interval; NaN bounds for a single seed.
+
+    All θ with |θ̂ − θ| ≤ t · √V(θ), V(θ) = θ(1−θ)/(nm) · [1 + (N−1)((1−θ)/(2−θ) + θ/(1+θ))], N = (n+m)/2 (method 5 of
+    Newcombe 2006, Statistics in Medicine 25, 559), here with Student's t of n+m−2 degrees of freedom. Bootstrap
+    percentiles cover 76 % at ten seeds where θ is near 1.
+    """
+    n, m = len(arm), len(baseline)
+    value = float(((arm[:, None] > baseline) + 0.5 * (arm[:, None] == baseline)).mean())
+    if min(n, m) < 2:
+        return Interval(value, np.nan, np.nan)
+    theta = np.linspace(0, 1, 2001)
+    spread = 1 + ((n + m) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+    error = np.sqrt(theta * (1 - theta) / (n * m) * spread)
+    inside = theta[np.abs(value - theta) <= _student(n + m - 2) * error + 1e-12]
+    return Interval(value, float(min(inside[0], value)), float(max(inside[-1], value)))
 
 
-def detectable(n: int, m: int, deviation: float, power: float = 0.8) -> float:
-    """Smallest difference of means that Welch's test finds with this power, when both arms deviate by so much."""
+def _student(dof: float, level: float = LEVEL) -> float:
+    """Two-sided quantile of Student's t."""
+    return float(stats.t.ppf((1 + level) / 2, dof))
+
+
+def detectable(n: int, m: int, deviation: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest difference of means that Welch's test finds at p < alpha with this power, when both arms deviate so.
+
+    Args:
+        n: seeds of one arm.
+        m: seeds of the other.
+        deviation: of a seed, in the unit of the score.
+        alpha: where k tests are corrected together, 0.05 / k, which is what the least of their p-values has to pass.
+        power: share of studies that find it.
+    """
     if min(n, m) < 2:
         return np.nan
     dof = n + m - 2
-    both = stats.t.ppf((1 + LEVEL) / 2, dof) + stats.t.ppf(power, dof)
-    return float(both * deviation * np.sqrt(1 / n + 1 / m))
+    quantiles = stats.t.ppf(1 - alpha / 2, dof) + stats.t.ppf(power, dof)
+    return float(quantiles * deviation * np.sqrt(1 / n + 1 / m))
 
 
-def seeds_to_settle(value: float, deviation: float, power: float = 0.8, most: int = 10_000) -> int | None:
-    """Seeds an arm that find a true difference of this size with this power; None if more than `most`."""
+def seeds_to_settle(
+    value: float, deviation: float, alpha: float = 0.05, power: float = 0.8, most: int = 10_000
+) -> int | None:
+    """Seeds an arm that find a true difference of this size, as in `detectable`; None if more than `most`."""
     if not abs(value) > 0:
         return None
     # two arms of n, by the normal distribution; Student's asks for a few more
-    both = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(power)
-    needed = 2 * (both * deviation / value) ** 2
+    quantiles = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    needed = 2 * (quantiles * deviation / value) ** 2
     if needed > most:
         return None
     n = max(2, math.floor(needed))
-    while detectable(n, n, deviation, power) > abs(value):
+    while detectable(n, n, deviation, alpha, power) > abs(value):
         n += 1
     return n if n <= most else None
 
@@ -186,11 +206,19 @@ def seeds_to_settle(value: float, deviation: float, power: float = 0.8, most: in
 def aggregate_iqm(scores: Sequence[np.ndarray], redraws: Redraws) -> Interval:
     """IQM of all seeds of all environments together, normalised scores, one array an environment.
 
-    The interval is a bootstrap percentile one, stratified: seeds are redrawn within each environment.
+    A stratified bootstrap, seeds redrawn within each environment, with expanded percentiles (Hesterberg 2015, arXiv
+    1411.5279): a resample of n spreads too little by √((n−1)/n), and Student's t is wider than the normal, so they are
+    those of the normal at √(n/(n−1)) · t, n the fewest seeds of an environment. It covers 92 % from five seeds an
+    environment on, 90 % at three. NaN bounds if one has a single seed.
     """
-    drawn = [x[redraws.places(len(x), side)] for side, x in enumerate(scores)]
-    low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(iqm(np.concatenate(scores))), float(low), float(high))
+    value = float(iqm(np.concatenate(scores)))
+    fewest = min(map(len, scores))
+    if fewest < 2:
+        return Interval(value, np.nan, np.nan)
+    drawn = [x[redraws.places(len(x), stratum)] for stratum, x in enumerate(scores)]
+    tail = stats.norm.sf(math.sqrt(fewest / (fewest - 1)) * _student(sum(len(x) - 1 for x in scores)))
+    low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
 
 
 def profile(scores: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
@@ -205,9 +233,9 @@ def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Diffe
     parts = np.array([(d.error * share) ** 2 for d, share in zip(differences, shares, strict=True)])
     error = float(np.sqrt(parts.sum()))
     if not error > 0:
-        return Difference(value, value, value, float(value == 0), error, np.inf)
+        return Difference(value, value, value, max(d.p for d in differences), error, np.inf)  # the weakest of them
     dof = float(parts.sum() ** 2 / sum(part**2 / d.dof for part, d in zip(parts, differences, strict=True)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error
+    half = _student(dof) * error
     return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)
 
 
@@ -215,12 +243,13 @@ def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Diffe
 
 
 def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> float:
-    """Mean height of the curve over training, by the trapezoidal rule; NaN (before the first episode) is left out."""
+    """Mean height of the curve from step 0 to the last, by the trapezoidal rule; before the first known value, that."""
     known = ~np.isnan(returns)
-    steps, returns = steps[known], returns[known]
-    if len(steps) < 2:
-        return float(returns[0]) if len(returns) else np.nan
-    return float(np.trapezoid(returns, steps) / (steps[-1] - steps[0]))
+    if not known.any():
+        return np.nan
+    x = np.concatenate([[0.0], steps[known]])
+    y = np.concatenate([returns[known][:1], returns[known]])
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / x[-1])
 
 
 def steps_to(threshold: float, steps: np.ndarray, returns: np.ndarray) -> float:
@@ -236,7 +265,7 @@ def retention(threshold: float, returns: np.ndarray, floor: float = 0.0) -> floa
     the score of no skill, so that the ratio means something where returns are negative.
     """
     reached = np.flatnonzero(returns >= threshold)
-    if not len(reached):
+    if not len(reached) or floor >= threshold:
         return np.nan
     held = returns[reached[0] :] - floor
     return float(np.mean(held / np.maximum.accumulate(held)))

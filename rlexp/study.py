@@ -37,6 +37,7 @@ class Run:
     settings: dict[str, Any]  # resolved config less what cannot change results, as dotted keys
     curves: dict[int, Curve] = field(default_factory=dict)  # by seed
     evaluations: dict[int, float] = field(default_factory=dict)  # frozen evaluation, mean return by seed
+    evaluated_with: dict[str, Any] = field(default_factory=dict)  # settings of that
     complaints: list[str] = field(default_factory=list)  # what makes its results doubtful
 
     @property
@@ -79,15 +80,15 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
         if not found:
             raise StudyError(f"{path}: there is no run in or below it (no run.json)")
         folders += found
-    return [_open(folder) for folder in dict.fromkeys(folders)]
+    return [_open(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
 
 
 def _open(folder: Path) -> Run:
     try:
         record = json.loads((folder / "run.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        config = record.get("config")
+    except (OSError, ValueError, AttributeError) as error:
         raise StudyError(f"{folder}/run.json: cannot be read ({error}); mend or remove that folder") from None
-    config = record.get("config")
     if not isinstance(config, dict):
         raise StudyError(f"{folder}/run.json: holds no config; the run was made by an older rlexp: make it anew")
     run = Run(folder, record, flatten(config))
@@ -126,7 +127,8 @@ def read_curves(run: Run) -> None:
     evaluation = run.folder / "evaluation.json"
     if evaluation.is_file():
         try:
-            agents = json.loads(evaluation.read_text())["agents"]
-            run.evaluations = {int(agent["seed"]): float(agent["mean_return"]) for agent in agents}
+            record = json.loads(evaluation.read_text())
+            run.evaluations = {int(agent["seed"]): float(agent["mean_return"]) for agent in record["agents"]}
+            run.evaluated_with = dict(record.get("settings", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{evaluation}: cannot be read ({error!r})") from None

@@ -50,14 +50,14 @@ def results_table(results: list[Result]) -> list[Row]:
 def scores_table(comparison: Comparison) -> list[Row]:
     """One row a seed: every measure, steps to the threshold, and seconds of training of the run that it was part of."""
     rows = []
-    for setting in comparison.settings:
-        for name, arm in setting.arms.items():
+    for task in comparison.tasks:
+        for name, arm in task.arms.items():
             for sample in arm.samples:
-                row: Row = {"env": setting.env, "arm": name, "seed": sample.seed}
-                row |= {measure: measured(sample, setting) for measure, (_, measured) in MEASURES.items()}
+                row: Row = {"env": task.env, "arm": name, "seed": sample.seed}
+                row |= {measure: measured(sample, task) for measure, (_, measured) in MEASURES.items()}
                 first = np.nan
-                if setting.threshold is not None:
-                    first = steps_to(setting.threshold, sample.curve.steps, sample.curve.returns)
+                if task.threshold is not None:
+                    first = steps_to(task.threshold, sample.curve.steps, sample.curve.returns)
                 row["steps_to_threshold"] = first if np.isfinite(first) else np.nan
                 row |= {"steps": sample.curve.steps[-1], "seconds_of_run": sample.curve.seconds[-1]}
                 row["run"] = sample.run.folder.name
@@ -67,15 +67,15 @@ def scores_table(comparison: Comparison) -> list[Row]:
 
 def curves_table(comparison: Comparison) -> list[Row]:
     """Moving average over the last 100 episodes at equally spaced steps: one row a point, one column a seed."""
-    seeds = sorted({s.seed for setting in comparison.settings for arm in setting.arms.values() for s in arm.samples})
+    seeds = sorted({s.seed for task in comparison.tasks for arm in task.arms.values() for s in arm.samples})
     rows = []
-    for setting in comparison.settings:
-        for name, arm in setting.arms.items():
+    for task in comparison.tasks:
+        for name, arm in task.arms.items():
             grid = np.linspace(0, max(sample.curve.steps[-1] for sample in arm.samples), CURVE_POINTS)[1:]
             curves = {sample.seed: sample.curve for sample in arm.samples}
             heights = {seed: np.interp(grid, curve.steps, curve.returns, left=np.nan) for seed, curve in curves.items()}
             for i, step in enumerate(grid):
-                row: Row = {"env": setting.env, "arm": name, "step": round(step)}
+                row: Row = {"env": task.env, "arm": name, "step": round(step)}
                 rows.append(row | {f"seed_{seed}": heights[seed][i] if seed in heights else np.nan for seed in seeds})
     return rows
 
@@ -90,5 +90,7 @@ def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:
 
 def _cell(value: Any, digits: int) -> Any:
     if isinstance(value, float):
-        return "" if value != value else f"{value:.{digits}g}"  # NaN is no number, not even itself
+        if value != value:  # NaN
+            return ""
+        return int(value) if value.is_integer() else f"{value:.{digits}g}"
     return value

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from rlexp import statistics
-from rlexp.arms import Arm, Comparison, Sample, Setting
+from rlexp.arms import Arm, Comparison, Sample, Task
 from rlexp.errors import ConfigError
 from rlexp.statistics import Difference, Interval, Redraws
 
@@ -17,28 +17,27 @@ ALPHA = 0.05
 BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same figures to the last digit
 
 
-def _final(sample: Sample, _: Setting) -> float:
+def _final(sample: Sample, _: Task) -> float:
     known = sample.curve.returns[~np.isnan(sample.curve.returns)]
     return float(known[-1]) if len(known) else np.nan
 
 
-def _evaluation(sample: Sample, _: Setting) -> float:
+def _evaluation(sample: Sample, _: Task) -> float:
     return np.nan if sample.evaluation is None else sample.evaluation
 
 
-def _area(sample: Sample, _: Setting) -> float:
+def _area(sample: Sample, _: Task) -> float:
     return statistics.area_under_curve(sample.curve.steps, sample.curve.returns)
 
 
-def _retention(sample: Sample, setting: Setting) -> float:
-    if setting.threshold is None:
+def _retention(sample: Sample, task: Task) -> float:
+    if task.threshold is None:
         return np.nan
-    floor = setting.bounds[0] if setting.bounds else 0.0
-    return statistics.retention(setting.threshold, sample.curve.returns, min(floor, setting.threshold))
+    return statistics.retention(task.threshold, sample.curve.returns, task.bounds[0] if task.bounds else 0.0)
 
 
 # What is measured of a seed, and what it is called; more is better in all of them.
-MEASURES: dict[str, tuple[str, Callable[[Sample, Setting], float]]] = {
+MEASURES: dict[str, tuple[str, Callable[[Sample, Task], float]]] = {
     "final": ("mean return of the last 100 training episodes", _final),
     "evaluation": ("mean return of the final policy in frozen evaluation", _evaluation),
     "area": ("mean height of the learning curve", _area),
@@ -81,24 +80,27 @@ def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
         ConfigError: no arm of that name.
     """
     names = comparison.arm_names
-    if wanted is None:
-        return "ppo" if "ppo" in names else names[0]
-    if wanted not in names:
+    if wanted is not None and wanted not in names:
         raise ConfigError(f"baseline={wanted}: there is no such arm; the arms are: {'; '.join(names)}")
-    return wanted
+    if wanted is not None or "ppo" in names:
+        return wanted or "ppo"
+    of_ppo = [name for name in names if name.startswith("ppo ")]
+    if len(of_ppo) > 1:
+        raise ConfigError(f"which arm is the baseline? say so, one of: {'; '.join(f'baseline={n!r}' for n in of_ppo)}")
+    return (of_ppo or names)[0]
 
 
-def normalised(scores: np.ndarray, setting: Setting) -> np.ndarray:
+def normalised(scores: np.ndarray, task: Task) -> np.ndarray:
     """Scores with no skill at 0 and mastery at 1."""
-    low, high = scale(setting)
+    low, high = scale(task)
     return (scores - low) / (high - low)
 
 
-def scale(setting: Setting) -> tuple[float, float]:
+def scale(task: Task) -> tuple[float, float]:
     """The environment's bounds, or else the lowest and highest final score of any seed here."""
-    if setting.bounds is not None:
-        return setting.bounds
-    scores = [_final(sample, setting) for arm in setting.arms.values() for sample in arm.samples]
+    if task.bounds is not None:
+        return task.bounds
+    scores = [_final(sample, task) for arm in task.arms.values() for sample in arm.samples]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -110,31 +112,32 @@ def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Ove
     results: list[Result] = []
     for measure in MEASURES:
         own = [
-            _describe(setting, setting.arms[name], measure, redraws)
+            _describe(task, task.arms[name], measure, redraws)
             for name in names
-            for setting in comparison.settings
-            if name in setting.arms
+            for task in comparison.tasks
+            if name in task.arms
         ]
-        results += _hold_against(own, baseline, redraws)
+        results += _hold_against(own, baseline)
     over_all = [_over_all(comparison, results, name) for name in names if name != baseline]
     return results, _correct([result for result in over_all if result is not None])
 
 
-def _describe(setting: Setting, arm: Arm, measure: str, redraws: Redraws) -> Result:
+def _describe(task: Task, arm: Arm, measure: str, redraws: Redraws) -> Result:
     measured = MEASURES[measure][1]
-    scores = np.array([measured(sample, setting) for sample in arm.samples])
+    scores = np.array([measured(sample, task) for sample in arm.samples])
     scores = scores[~np.isnan(scores)]
     nothing = Interval(np.nan, np.nan, np.nan)
     iqm = statistics.iqm_interval(scores, redraws) if len(scores) else nothing
-    return Result(setting.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
+    return Result(task.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
 
 
-def _hold_against(results: list[Result], baseline: str, redraws: Redraws) -> list[Result]:
+def _hold_against(results: list[Result], baseline: str) -> list[Result]:
     """The results of one measure with their comparison; p-values corrected over all arms and environments together."""
     base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
     pairs = [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
     differences = [statistics.difference(r.scores, b.scores) for r, b in pairs]
     corrected = statistics.holm([d.p for d in differences])
+    alpha = ALPHA / max(1, sum(not np.isnan(d.p) for d in differences))
     held: dict[tuple[str, str], Result] = {}
     for (r, b), against, p in zip(pairs, differences, corrected, strict=True):
         n, m = len(r.scores), len(b.scores)
@@ -144,10 +147,10 @@ def _hold_against(results: list[Result], baseline: str, redraws: Redraws) -> lis
             r,
             against=against,
             p_holm=p,
-            improvement=statistics.probability_of_improvement(r.scores, b.scores, redraws),
+            improvement=statistics.probability_of_improvement(r.scores, b.scores),
             verdict=verdict,
-            detectable=statistics.detectable(n, m, spread),
-            seeds_to_settle=statistics.seeds_to_settle(against.value, spread)
+            detectable=statistics.detectable(n, m, spread, alpha),
+            seeds_to_settle=statistics.seeds_to_settle(against.value, spread, alpha)
             if verdict == "inconclusive" and not np.isnan(spread)
             else None,
         )
@@ -161,14 +164,14 @@ def _verdict(against: Difference, p: float) -> Verdict:
 
 
 def _over_all(comparison: Comparison, results: list[Result], arm: str) -> Overall | None:
-    by_env = {setting.env: setting for setting in comparison.settings}
+    by_env = {task.env: task for task in comparison.tasks}
     held = [r for r in results if r.arm == arm and r.measure == "final" and r.against is not None]
     usable = [(r.env, r.against) for r in held if r.against is not None and not np.isnan(r.against.p)]
-    if not usable:
+    if len(usable) < 2:
         return None
     spans = [scale(by_env[env]) for env, _ in usable]
-    both = statistics.overall([against for _, against in usable], [high - low for low, high in spans])
-    return Overall(arm, [env for env, _ in usable], both, _verdict(both, both.p))
+    combined = statistics.overall([against for _, against in usable], [high - low for low, high in spans])
+    return Overall(arm, [env for env, _ in usable], combined, _verdict(combined, combined.p))
 
 
 def _correct(overall: list[Overall]) -> list[Overall]:
@@ -183,7 +186,7 @@ def _correct(overall: list[Overall]) -> list[Overall]:
 def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, tuple[int, Interval]]:
     """Of each arm: environments, and the IQM of all their seeds' normalised final scores."""
     redraws = Redraws(BOOTSTRAP_SEED)
-    by_env = {setting.env: setting for setting in comparison.settings}
+    by_env = {task.env: task for task in comparison.tasks}
     found = {}
     for name in comparison.arm_names:
         own = [r for r in results if r.arm == name and r.measure == "final" and len(r.scores)]

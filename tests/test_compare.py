@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from scipy import stats
 
 from rlexp import compare, statistics, verdict
 from rlexp.arms import compare_runs
+from rlexp.errors import ConfigError
 from rlexp.run_folder import config_hash, file_digest
 from rlexp.study import StudyError, find_runs, flatten
 
@@ -75,8 +77,8 @@ def test_scores_and_verdicts(tmp_path, capsys):
     assert float(final["A-v0"]["difference"]) == 50
     assert float(final["A-v0"]["improvement"]) == 1
     assert float(rows["A-v0", "apo", "evaluation"]["mean"]) == 154  # 150, 152, …, 158
-    # seed k's curve is (150 + k)/4 · (2, 3, 4) at steps 2, 3 and 4 thousand: mean height 3/4
-    assert float(rows["A-v0", "apo", "area"]["mean"]) == pytest.approx(152 * 0.75)
+    # seed k's curve is (150 + k)/4 · (2, 3, 4) at steps 2, 3 and 4 thousand, and before as at 2: (2·2 + 2.5 + 3.5)/4/4
+    assert float(rows["A-v0", "apo", "area"]["mean"]) == pytest.approx(152 * 0.625)
     assert float(rows["A-v0", "apo", "retention"]["mean"]) == 1  # only ever rises
     assert rows["C-v0", "apo", "retention"]["n"] == "0"  # never reached 90
     said = capsys.readouterr().out
@@ -125,7 +127,7 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
     assert "ppo, seed 4: trained twice" in said
     assert "edited: metrics.csv was edited after the run" in said
     assert "apo: has no seeds 3, 4, 5, 6, which other arms have" in said
-    assert [s.curve.returns[-1] for s in comparison.settings[0].arms["ppo"].samples][4] == 304  # the later run counts
+    assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
 
 
 def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
@@ -208,6 +210,9 @@ def test_published_scores_stand_beside(tmp_path, capsys):
     assert f"{t.pvalue:.2g}" in line
     assert "a table" in line
     assert "none" in next(line for line in said.splitlines() if line.strip().startswith("B-v0"))
+    write_run(tmp_path / "one" / "ppo", seeds=[3])
+    compare.main([str(tmp_path / "one"), f"beside={published}", "figures=false"])
+    assert re.search(r"103\.0 \(1 seed\) +90\.0 ± 2\.0 \(3 seeds\) +\+13 +– +a table", capsys.readouterr().out)
     published.write_text("env,score\nCartPole-v1,90\n")
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "runs"), f"beside={published}"])
@@ -240,7 +245,7 @@ def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):
     compare.main([str(tmp_path), "figures=false"])
     last = capsys.readouterr().out.split("\n\n")[-2]
     assert "inconclusive: every seed of both ended at 500" in last
-    assert "Over the whole of training: better, +100 [" in last
+    assert "Over the whole of training: better, +150 [" in last  # 200 for half of it, then 200 falling to 0
 
 
 def test_many_verdicts_are_told_together(tmp_path, capsys):
@@ -266,6 +271,76 @@ def test_twenty_arms_of_a_hundred_seeds_on_ten_environments(tmp_path):
     compare.main([str(tmp_path), "figures=false"])
     assert time.process_time() - began < 25  # 9 s on an idle machine; with figures 24 s
     assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(verdict.MEASURES)
+
+
+def test_settings_that_one_arm_lacks_are_no_way_around_the_refusal(tmp_path):
+    write_run(tmp_path / "ppo")
+    folder = write_run(tmp_path / "apo", "apo")
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["env"]["kwargs"] = {"gravity": 1.0}
+    record["config_hash"] = config_hash(record["config"])
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(StudyError, match=r"env.kwargs.gravity: 1.0 in apo, — in ppo"):
+        compare_runs(find_runs([tmp_path]))
+
+
+def test_arms_have_one_name_on_all_environments(tmp_path, capsys):
+    for env in ("A-v0", "B-v0"):
+        write_run(tmp_path / f"ppo{env}", env=env)
+        write_run(tmp_path / f"apo1{env}", "apo", env, anchor_coef=1)
+    write_run(tmp_path / "apo5", "apo", "A-v0", anchor_coef=5)
+    compare.main([str(tmp_path), "figures=false"])
+    said = capsys.readouterr().out
+    assert "Over 2 environments apo anchor_coef=1 against ppo" in said
+    assert "environments apo anchor_coef=5" not in said
+    for folder in ("apo1B-v0", "apo5"):
+        shutil.rmtree(tmp_path / folder)
+    write_run(tmp_path / "apo7", "apo", "B-v0", anchor_coef=7)
+    assert "apo: algo.anchor_coef is 1 on A-v0, 7 on B-v0" in compare_runs(find_runs([tmp_path])).remarks
+
+
+def test_odd_studies_end_in_a_comparison_or_in_one_line(tmp_path, capsys):
+    write_run(tmp_path / "ppo", env="A-v0", seeds=[0])  # a lone seed
+    write_run(tmp_path / "apo", "apo", "A-v0", seeds=[0, 1])
+    write_run(tmp_path / "apoB", "apo", "B-v0")  # an environment without the baseline
+    silent = write_run(tmp_path / "apoC", "apo", "C-v0", seeds=[0, 1])  # and one without a finished episode
+    (silent / "metrics.csv").write_text("seed,step,wall_time,episodic_return,episodes\n0,9,1,,0\n1,9,1,,0\n")
+    compare.main([str(tmp_path)])
+    said = capsys.readouterr().out
+    assert re.search(r"apo +5 .* no baseline here", said)
+    assert "seed 1 is left out, it finished no training episode" in said
+    assert "C-v0, final" not in said
+    assert "inconclusive, two seeds an arm are the least" in said
+    assert (tmp_path / "compare" / "compare.html").is_file()
+    for folder in ("ppo", "apo", "apoB"):
+        shutil.rmtree(tmp_path / folder)
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path)])
+    assert "no seed has finished a training episode" in capsys.readouterr().err
+
+
+def test_retention_wants_a_threshold_above_no_skill(tmp_path):
+    write_run(tmp_path / "ppo")
+    comparison = compare_runs(find_runs([tmp_path]), threshold=-5)
+    assert any("no retention, as its threshold -5 is not above" in remark for remark in comparison.remarks)
+    assert [len(r.scores) for r in verdict.judge(comparison, "ppo")[0] if r.measure == "retention"] == [0]
+
+
+def test_evaluations_made_differently_are_said(tmp_path):
+    write_run(tmp_path / "ppo")
+    other = write_run(tmp_path / "apo", "apo")
+    record = json.loads((other / "evaluation.json").read_text())
+    (other / "evaluation.json").write_text(json.dumps(record | {"settings": {"episodes": 1}}))
+    assert any("made with different settings" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+
+
+def test_the_default_baseline_is_ppo_or_asked_for(tmp_path):
+    for lr in (1e-3, 3e-4):
+        write_run(tmp_path / f"ppo{lr}", lr=lr)
+        write_run(tmp_path / f"apo{lr}", "apo", lr=lr)
+    comparison = compare_runs(find_runs([tmp_path]), ["optimizer.lr"])
+    with pytest.raises(ConfigError, match="which arm is the baseline"):
+        verdict.pick_baseline(comparison, None)
 
 
 def test_flatten():

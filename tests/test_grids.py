@@ -20,6 +20,7 @@ def test_a_grid_is_a_product_and_several_are_a_union():
 
 
 def test_the_last_override_of_a_key_holds_and_no_job_runs_twice():
+    assert jobs(["+a=1,2", "++a=3"]) == [["++a=3"]]
     assert jobs(["a=1", "b=2,3", "a=4"], ["b=3", "a=4"]) == [["a=4", "b=2"], ["a=4", "b=3"]]
 
 

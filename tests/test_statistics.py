@@ -38,9 +38,9 @@ def test_iqm_and_its_aggregate_are_rliables():
 
 
 def test_probability_of_improvement_is_rliables():
-    each = [statistics.probability_of_improvement(a, b, redraws()).value for a, b in zip(ARM, OTHER, strict=True)]
+    each = [statistics.probability_of_improvement(a, b).value for a, b in zip(ARM, OTHER, strict=True)]
     assert np.mean(each) == pytest.approx(0.7125)
-    ties = statistics.probability_of_improvement(np.array([1.0, 2, 2]), np.array([2.0, 0, 3, 2]), redraws())
+    ties = statistics.probability_of_improvement(np.array([1.0, 2, 2]), np.array([2.0, 0, 3, 2]))
     assert ties.value == pytest.approx(0.4166666666666667)  # (1 + 2·(1 + ½ + ½)) / 12
     assert ties.low < ties.value < ties.high
 
@@ -77,6 +77,10 @@ def test_difference_of_arms_without_spread():
     d = statistics.difference(same, other)
     assert d.p == pytest.approx(2 / math.comb(8, 4))  # both ways of falling apart, of 70
     assert math.isnan(statistics.difference(same[:1], other).p)
+    tenths = [np.full(3, 0.1), np.full(3, 0.2)]  # whose computed variance is not quite 0
+    assert statistics.difference(*tenths).p == pytest.approx(2 / math.comb(6, 3))
+    both = statistics.overall([statistics.difference(*tenths)] * 2, [1.0, 1.0])
+    assert both.p == pytest.approx(2 / math.comb(6, 3))  # two of them are no proof either
 
 
 def test_holm():
@@ -105,7 +109,7 @@ def test_overall_weighs_every_environment_alike():
 def test_measures_of_a_curve():
     steps = np.array([0.0, 10, 20, 40])
     returns = np.array([math.nan, 1.0, 3.0, 2.0])
-    assert statistics.area_under_curve(steps, returns) == pytest.approx((2 * 10 + 2.5 * 20) / 30)
+    assert statistics.area_under_curve(steps, returns) == pytest.approx((1 * 10 + 2 * 10 + 2.5 * 20) / 40)
     assert statistics.steps_to(2.5, steps, returns) == 20
     assert statistics.steps_to(4, steps, returns) == math.inf
     # from 400 on: 400/400, 500/500, 250/500, 500/500
@@ -154,3 +158,33 @@ def test_the_difference_covers_a_true_one(shape):
     scores = SHAPES[shape](g, (1000, 2, 10))
     found = [statistics.difference(a + shift, b) for a, b in scores]
     assert np.mean([d.low <= shift <= d.high for d in found]) >= 0.92
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_the_probability_of_improvement_is_covered(seeds, shift):
+    g = np.random.default_rng(4)
+    truth = 0.5 * (1 + math.erf(shift / 2))  # P(N(shift, 1) > N(0, 1))
+    scores = g.normal(0, 1, (1000, 2, seeds))
+    found = [statistics.probability_of_improvement(a + shift, b) for a, b in scores]
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.92
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_the_aggregate_over_environments_is_covered(seeds):
+    g = np.random.default_rng(5)
+    levels = np.array([0.2, 0.5, 0.8])
+    everything = np.sort((levels[:, None] + g.normal(0, 0.15, (3, 100_000))).ravel())
+    truth = everything[75_000:-75_000].mean()
+    draws = redraws()
+    found = [statistics.aggregate_iqm(list(x), draws) for x in levels[:, None] + g.normal(0, 0.15, (1000, 3, seeds))]
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.92
+
+
+@pytest.mark.parametrize("tests", [1, 6, 16])
+def test_what_is_called_detectable_is_found_four_times_in_five(tests):
+    g = np.random.default_rng(6)
+    size = statistics.detectable(20, 20, 1.0, 0.05 / tests)
+    scores = g.normal(0, 1, (1000, 2, 20))
+    found = [statistics.difference(a + size, b).p < 0.05 / tests for a, b in scores]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)

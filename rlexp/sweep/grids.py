@@ -89,10 +89,11 @@ def union(grids: Iterable[Sequence[str]], parser: OverridesParser) -> list[list[
         choices: dict[str, list[str]] = {}
         for override in parser.parse_overrides(list(grid)):
             key = override.get_key_element()
+            name = key.lstrip("+")
             if not override.is_sweep_override():
-                choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+                choices[name] = [f"{key}={override.get_value_element_as_str()}"]
             elif override.is_discrete_sweep():
-                choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                choices[name] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             else:
                 raise ConfigError(f"{override.input_line}: a grid needs a list of values, as in key=1,2,3")
         for job in itertools.product(*choices.values()):
