@@ -11,10 +11,10 @@ import urllib.request
 import pytest
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no browser: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="no browser: apt-get install chromium chromium-driver"),
+    pytest.mark.xdist_group("browser"),  # one process, one browser
+]
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1600,1200"
