@@ -7,7 +7,8 @@ import numpy as np
 
 from rlexp.arms import Comparison, Task
 from rlexp.beside import Published, beside_rows
-from rlexp.statistics import Difference, steps_to
+from rlexp.curves import steps_to
+from rlexp.statistics import Difference
 from rlexp.study import Run
 from rlexp.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
 from rlexp.wording import number, span

@@ -237,35 +237,3 @@ def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Diffe
     dof = float(parts.sum() ** 2 / sum(part**2 / d.dof for part, d in zip(parts, differences, strict=True)))
     half = _student(dof) * error
     return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)
-
-
-# Of one seed's learning curve ---------------------------------------------------------------------------------------
-
-
-def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> float:
-    """Mean height of the curve from step 0 to the last, by the trapezoidal rule; before the first known value, that."""
-    known = ~np.isnan(returns)
-    if not known.any():
-        return np.nan
-    x = np.concatenate([[0.0], steps[known]])
-    y = np.concatenate([returns[known][:1], returns[known]])
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / x[-1])
-
-
-def steps_to(threshold: float, steps: np.ndarray, returns: np.ndarray) -> float:
-    """First logged step at which the moving average has reached the threshold; infinite if never."""
-    reached = np.flatnonzero(returns >= threshold)
-    return float(steps[reached[0]]) if len(reached) else np.inf
-
-
-def retention(threshold: float, returns: np.ndarray, floor: float = 0.0) -> float:
-    """How well a seed keeps what it had, once it has reached the threshold: 1 is perfectly; NaN if it never did.
-
-    Mean over the rest of training of (moving average − floor) / (best moving average so far − floor); the floor is
-    the score of no skill, so that the ratio means something where returns are negative.
-    """
-    reached = np.flatnonzero(returns >= threshold)
-    if not len(reached) or floor >= threshold:
-        return np.nan
-    held = returns[reached[0] :] - floor
-    return float(np.mean(held / np.maximum.accumulate(held)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlexp.arms import Comparison
-from rlexp.statistics import steps_to
+from rlexp.curves import steps_to
 from rlexp.verdict import MEASURES, Result
 
 CURVE_POINTS = 51

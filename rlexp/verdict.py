@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlexp import statistics
+from rlexp import curves, statistics
 from rlexp.arms import Arm, Comparison, Sample, Task
 from rlexp.errors import ConfigError
 from rlexp.statistics import Difference, Interval, Redraws
@@ -27,13 +27,13 @@ def _evaluation(sample: Sample, _: Task) -> float:
 
 
 def _area(sample: Sample, _: Task) -> float:
-    return statistics.area_under_curve(sample.curve.steps, sample.curve.returns)
+    return curves.area_under_curve(sample.curve.steps, sample.curve.returns)
 
 
 def _retention(sample: Sample, task: Task) -> float:
     if task.threshold is None:
         return np.nan
-    return statistics.retention(task.threshold, sample.curve.returns, task.bounds[0] if task.bounds else 0.0)
+    return curves.retention(task.threshold, sample.curve.returns, task.bounds[0] if task.bounds else 0.0)
 
 
 # What is measured of a seed, and what it is called; more is better in all of them.

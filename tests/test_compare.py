@@ -231,6 +231,9 @@ def test_p_values_are_corrected_over_arms_and_environments(tmp_path):
     assert [r.against.p for r in results] == pytest.approx(plain)
     assert [r.p_holm for r in results] == pytest.approx(statistics.holm(plain))
     assert plain[0] < 0.05 < results[0].p_holm  # 3 points: significant alone, not as one of six
+    # what would have been found counts the six in: arms of five with a variance of 2.5
+    assert results[0].detectable == pytest.approx(statistics.detectable(5, 5, math.sqrt(2.5), 0.05 / 6))
+    assert results[2].seeds_to_settle == statistics.seeds_to_settle(1.0, math.sqrt(2.5), 0.05 / 6)
 
 
 def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):

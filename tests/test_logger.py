@@ -38,7 +38,8 @@ def test_rows_are_tidy_and_events_agree(tmp_path):
 
 def test_the_runs_own_events_hold_all_seeds_and_the_config(tmp_path):
     log = make(tmp_path)
-    log.write(np.array([10, 11]), 0.0, {"episodic_return": np.array([1.0, 2.0]), "anchor_kl": np.array([3.0, 4.0])})
+    metrics = {"episodic_return": np.array([1.0, 2.0]), "anchor_kl": np.array([3.0, 4.0]), "episodes": np.ones(2)}
+    log.write(np.array([10, 11]), 0.0, metrics)
     log.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
