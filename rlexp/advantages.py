@@ -1,5 +1,7 @@
 """Generalised advantage estimation under next-step autoreset."""
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,8 +25,8 @@ def gae(
     terminated: Tensor,
     truncated: Tensor,
     *,
-    gamma: float,
-    lam: float,
+    gamma: float | Tensor,
+    lam: float | Tensor,
     bootstrap_truncation: bool = True,
 ) -> Advantages:
     """δ_t = r_t + γ V(o_{t+1}) (1 − terminated_t) − V(o_t);  A_t = δ_t + γ λ (1 − done_t) A_{t+1}.
@@ -40,8 +42,8 @@ def gae(
         last_values: V(o_T), (..., E).
         terminated: the episode ended in a terminal state at step t, (..., T, E) bool.
         truncated: it was cut off by a time limit at step t, (..., T, E) bool.
-        gamma: discount γ.
-        lam: λ; 0 is one-step temporal difference, 1 is Monte Carlo.
+        gamma: discount γ; or one an agent, (A, 1, 1).
+        lam: λ; 0 is one-step temporal difference, 1 is Monte Carlo; or one an agent, (A, 1, 1).
         bootstrap_truncation: False takes a time limit for a terminal state, as CleanRL does.
     """
     done = terminated | truncated
@@ -85,6 +87,16 @@ class GAE:
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"gae.{name}={getattr(self, name)}: must lie in [0, 1]")
+
+    @classmethod
+    def side_by_side(cls, each: "Sequence[GAE]", device: torch.device) -> "GAE":
+        """One for agents whose own, one each, differ in γ and λ alone."""
+        whole = copy.copy(each[0])
+        for name in ("gamma", "lam"):
+            values = [getattr(one, name) for one in each]
+            if len(set(values)) > 1:
+                setattr(whole, name, torch.tensor(values, device=device).reshape(-1, 1, 1))
+        return whole
 
     def __call__(
         self, rewards: Tensor, values: Tensor, last_values: Tensor, terminated: Tensor, truncated: Tensor

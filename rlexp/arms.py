@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlexp.config import TUNING_SEED
 from rlexp.scores import SCORES
 from rlexp.study import Curve, Run, StudyError, read_curves
 
@@ -71,13 +72,20 @@ def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: fl
     """
     remarks: list[str] = []
     done = []
+    tuning = 0
     for run in runs:
         remarks += [f"{run.folder}: {complaint}" for complaint in run.complaints]
-        if run.status == "done":
+        if any(seed >= TUNING_SEED for seed in run.record.get("seeds", [])):
+            tuning += 1
+        elif run.status == "done":
             done.append(run)
         else:
             error = run.record.get("error")
             remarks.append(f"{run.folder}: left out, it is {run.status}" + (f" ({error})" if error else ""))
+    if tuning:
+        remarks.append(
+            f"{tuning} runs on tuning seeds ({TUNING_SEED} and up) are left out: they chose what is compared"
+        )
     if not done:
         raise StudyError("no run has finished: there is nothing to compare; " + "; ".join(remarks))
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}

@@ -10,7 +10,7 @@ import torch
 from rlexp.errors import CheckpointError
 from rlexp.run_folder import write_atomically
 
-FORMAT = "rlexp-checkpoint-1"
+FORMAT = "rlexp-checkpoint-2"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config import CONF_DIR
-from rlexp.errors import UserError
+from rlexp.errors import UserError, user_error_behind
 
 FULL = "HYDRA_FULL_ERROR"
 WANTS_TRACEBACK = os.environ.get(FULL) == "1"  # what the user asked for, read before it is set below
@@ -96,7 +96,7 @@ def report_errors(job: Callable[[], Any]) -> None:
     except UserError as error:
         end_with(error)
     except (HydraException, OmegaConfBaseException) as error:
-        end_with(UserError(explain(error, overrides)))
+        end_with(user_error_behind(error) or UserError(explain(error, overrides)))
     except ValueError as error:
         if "Config group override" not in str(error):  # Hydra's word for algo=null
             raise

@@ -6,11 +6,12 @@ import inspect
 import logging
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -31,10 +32,14 @@ NOT_IDENTITY = (
     "compile",
     "batching",
     "resume",
+    "retry_failed",
+    "stop_at",
     "checkpoint_every",
     "log_every",
     "progress",
 )
+
+TUNING_SEED = 1000  # seeds from here on are for tuning; those before it for evaluation: what is compared
 
 
 @dataclass
@@ -60,6 +65,8 @@ class RunConfig:
     compile: Union[bool, str] = "auto"  # noqa: UP007
     batching: str = "auto"
     resume: str = "auto"
+    retry_failed: bool = False
+    stop_at: Union[int, float, None] = None  # noqa: UP007
     checkpoint_every: Union[int, float] = 50_000  # noqa: UP007
     log_every: Union[int, float] = 2_000  # noqa: UP007
     progress: str = "auto"
@@ -135,6 +142,14 @@ def check_run_settings(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value}: must be at least {low}")
         if not math.isfinite(value) or value != int(value):
             raise ConfigError(f"{key}={value}: must be a whole number")
+    last = cfg.seed + cfg.num_seeds - 1
+    if cfg.seed < TUNING_SEED <= last:
+        raise ConfigError(
+            f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} are of both kinds; those from {TUNING_SEED} on are "
+            f"for tuning, those before it for evaluation. At most {TUNING_SEED - cfg.seed} from seed={cfg.seed}"
+        )
+    if cfg.stop_at is not None and cfg.stop_at < 1:
+        raise ConfigError(f"stop_at={cfg.stop_at}: must be at least 1, or null")
     if cfg.torch_threads is not None and cfg.torch_threads < 1:
         raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
     for key, choices in CHOICES.items():
@@ -236,6 +251,19 @@ def check_groups(plain: Mapping[str, Any]) -> None:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise ConfigError(f"{name}: has no _target_; choose one of conf/{name}/")
         check_call(name, node)
+
+
+def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
+    """Refuse a choice of `tuned` that is not there: the group is optional, so that Hydra would leave it out silently.
+
+    Raises:
+        ConfigError: naming the nearest one that is.
+    """
+    known = loader.get_group_options("tuned")
+    for override in overrides:
+        key, _, choice = override.partition("=")
+        if key == "tuned" and choice not in (*known, "null"):
+            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
 
 
 def check_rows(num_envs: int, rollout_steps: int, minibatches: int, total_steps: int) -> None:

@@ -5,10 +5,11 @@ through `torch.func.vmap`; a group of one agent runs its network plainly.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
@@ -23,7 +24,7 @@ from rlexp.losses import explained_variance
 from rlexp.normalize import ObservationNormalizer, merge_moments
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Rollout, Slot
-from rlexp.schedules import Schedule
+from rlexp.schedules import PerAgent, Schedule
 from rlexp.seeding import AgentStreams
 
 Batching = Literal["auto", "vmap", "loop"]
@@ -58,6 +59,7 @@ class Inputs(NamedTuple):
     coefficients: dict[str, Tensor]  # of the loss, name -> (a,)
     data: Batch  # rows of all agents (a*N, ...); replay (a, minibatches, ...)
     order: Tensor  # rows of every minibatch (minibatches, a*B)
+    pace: Tensor | tuple[()]  # each agent's learning rate over the optimizer's (a,), where agents have their own
 
 
 class AgentGroup:
@@ -98,6 +100,7 @@ class AgentGroup:
         self.recorded = {"capturable": True} if on_cuda else {"capturable": True, "foreach": False, "fused": False}
         if on_cuda and compiled:
             self._set_options(self.optimizer, self.recorded)
+        self.pace: Tensor | tuple[()] = ()
         self.metric_names: list[str] = []
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
         self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
@@ -167,7 +170,7 @@ class AgentGroup:
 
         params: what `step` moves by their gradients. number: which minibatch, (1,).
         """
-        buffers, coefficients, data, order = inputs
+        buffers, coefficients, data, order, pace = inputs
         index = order.index_select(0, number)[0]  # (a*B,)
         shape = (self.size, len(index) // self.size)
         batch = data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))  # (a, B, ...)
@@ -181,10 +184,23 @@ class AgentGroup:
             grads = [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads]
         for param, grad in zip(params.values(), grads, strict=True):
             param.grad = grad
-        step()
+        if isinstance(pace, Tensor):
+            self._at_own_pace(params, step, pace)
+        else:
+            step()
         every = {**metrics, "loss": loss, "grad_norm": norm}
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
+
+    @staticmethod
+    @torch.no_grad()
+    def _at_own_pace(params: dict[str, Tensor], step: Callable[[], Any], pace: Tensor) -> None:
+        """Go each agent's part of the optimizer's step: a step is proportional to the learning rate."""
+        before = [param.clone() for param in params.values()]
+        step()
+        for param, old in zip(params.values(), before, strict=True):
+            own = pace.reshape(-1, *[1] * (param.dim() - 1))
+            param.copy_(old + own * (param - old))
 
     @staticmethod
     def _set_options(optimizer: torch.optim.Optimizer, wanted: dict[str, bool]) -> None:
@@ -203,6 +219,15 @@ class AgentGroup:
         step = inspect.unwrap(type(optimizer).step)  # less the wrappers that serve the profiler and autograd
         return (self._minibatch(params, lambda: step(optimizer), inputs, number),)
 
+    def set_rates(self, rates: np.ndarray, own: bool) -> None:
+        """Set the agents' learning rates (a,); `own`: they may differ."""
+        fastest = float(rates.max())
+        for options in self.optimizer.param_groups:
+            options["lr"] = fastest
+        if own and not self.single:
+            device = next(iter(self.params.values())).device
+            self.pace = torch.tensor(rates / (fastest or 1.0), dtype=torch.float32, device=device)
+
     def update(self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int) -> Metrics:
         """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
 
@@ -213,7 +238,7 @@ class AgentGroup:
         offset = torch.arange(self.size, device=order.device)[:, None, None] * rows
         order = (order + offset).reshape(self.size, epochs * minibatches, rows // minibatches)
         order = order.transpose(0, 1).flatten(1)  # (epochs * minibatches, a*B)
-        inputs = Inputs(self.buffers, coefficients, data.map_rows(lambda x: x.flatten(0, 1)), order)
+        inputs = Inputs(self.buffers, coefficients, data.map_rows(lambda x: x.flatten(0, 1)), order, self.pace)
         numbers = torch.arange(epochs * minibatches, device=order.device).split(1)
         step = self._stepper(inputs, numbers[0])
         total: Tensor | None = None
@@ -251,6 +276,29 @@ class AgentGroup:
         run, leaves = graph.run, graph.leaves(*held, number)[:-1]
         return lambda number: run([*leaves, number])[0]
 
+    def optimizer_state(self) -> dict[str, dict[str, Tensor]]:
+        """What the optimizer keeps of each parameter, (a, ...); step counts, which agents share, once for each."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, param in self.params.items():
+            state = {key: x for key, x in self.optimizer.state[param].items() if isinstance(x, Tensor)}
+            found[name] = {
+                key: x.expand(self.size).clone() if x.shape != param.shape else x[None] if self.single else x
+                for key, x in state.items()
+            }
+        return found
+
+    def load_optimizer_state(self, saved: dict[str, dict[str, Tensor]]) -> None:
+        """Take up what `optimizer_state` gave."""
+        states = {
+            index: {
+                key: x[0] if self.single or (x.dim() == 1 and param.dim() > 1) else x for key, x in saved[name].items()
+            }
+            for index, (name, param) in enumerate(self.params.items())
+            if saved[name]
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+
 
 class Learner:
     """Trains A agents.
@@ -272,7 +320,7 @@ class Learner:
         build: Callable[[], ActorCritic],
         algo: Algorithm,
         make_optimizer: Callable[..., Any],
-        lr: Schedule,
+        lr: Schedule | PerAgent,
         streams: list[AgentStreams],
         *,
         device: torch.device,
@@ -285,7 +333,7 @@ class Learner:
         size = 1 if use_loop(networks[0], algo, batching, device) else len(networks)
 
         def optimizer(params: list[Tensor]) -> torch.optim.Optimizer:
-            return make_optimizer(params, lr=lr(0.0))
+            return make_optimizer(params, lr=float(np.max(lr(0.0))))
 
         self.groups = [
             AgentGroup(networks[first : first + size], algo, optimizer, compiled, world)
@@ -321,9 +369,9 @@ class Learner:
         """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device."""
         algo = self.algo
         coefficients = algo.coefficients(progress, len(self.streams), self.device)
-        for group in self.groups:
-            for options in group.optimizer.param_groups:
-                options["lr"] = self.lr(progress)
+        rates = np.broadcast_to(self.lr(progress), len(self.streams))
+        for group, part in self._slices():
+            group.set_rates(rates[part], own=isinstance(self.lr, PerAgent))
         data = Batch(
             obs=rollout.obs,
             actions=rollout.actions,
@@ -374,15 +422,19 @@ class Learner:
         return {name: torch.cat([tensors[name] for tensors in stacked]) for name in stacked[0]}
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, buffers and optimizer states."""
-        return {"tensors": self.tensors(), "optimizers": [group.optimizer.state_dict() for group in self.groups]}
+        """Parameters, buffers and optimizer states, all (A, ...): the same however the agents are grouped."""
+        states = [group.optimizer_state() for group in self.groups]
+        optimizer = {
+            name: {key: torch.cat([state[name][key] for state in states]) for key in states[0][name]}
+            for name in states[0]
+        }
+        return {"tensors": self.tensors(), "optimizer": optimizer}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        optimizers: Sequence[dict[str, Any]] = state["optimizers"]
-        for (group, part), optimizer in zip(self._slices(), optimizers, strict=True):
+        for group, part in self._slices():
             for name, tensor in (group.params | group.buffers).items():
                 saved = state["tensors"][name][part]
                 tensor.copy_(saved[0] if group.single else saved)
-            group.optimizer.load_state_dict(optimizer)
+            group.load_optimizer_state(tree_map(lambda x, part=part: x[part], state["optimizer"]))

@@ -56,10 +56,13 @@ class ReturnScaler:
     """Divides rewards by the running standard deviation of the discounted return, and clips them to ±clip.
 
     G_t = r_t + γ G_{t−1}, restarted with each episode; the same for every reward of a rollout, which its own returns
-    have entered. One statistic an agent. Only the learner's rewards are scaled: recorded returns stay raw.
+    have entered. One statistic an agent; γ is a number, or one an agent (A, 1, 1). Only the learner's rewards are
+    scaled: recorded returns stay raw.
     """
 
-    def __init__(self, num_agents: int, num_envs: int, gamma: float, clip: float, device: torch.device) -> None:
+    def __init__(
+        self, num_agents: int, num_envs: int, gamma: float | Tensor, clip: float, device: torch.device
+    ) -> None:
         self.gamma, self.clip = gamma, clip
         self.running = torch.zeros(num_agents, num_envs, device=device)
         self.mean = torch.zeros(num_agents, device=device)

@@ -1,8 +1,8 @@
 """Config to parts. The config stops here: what is built gets plain values."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from gymnasium import spaces
@@ -14,16 +14,20 @@ from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.config import check_groups, check_rows, check_run_settings, whole_numbers
 from rlexp.envs import Environment
-from rlexp.errors import ConfigError, UserError
+from rlexp.errors import ConfigError, UserError, user_error_behind
+from rlexp.jobs import Job
 from rlexp.learner import Learner
 from rlexp.policy import ActorCritic
-from rlexp.schedules import Schedule
+from rlexp.run_writer import RunWriter
+from rlexp.schedules import Schedule, side_by_side
 from rlexp.seeding import AgentStreams
 from rlexp.trainer import RunSettings, Trainer
 
 # A compiled call of either kind saves about a millisecond; compiling costs half a minute when it is new, and a
 # second or two when not.
 CALLS_WORTH_COMPILING = 10_000
+
+Part = TypeVar("Part")
 
 ALL_THREADS = torch.get_num_threads()  # as torch starts out: the cores, or OMP_NUM_THREADS
 
@@ -34,11 +38,9 @@ def _build(node: Any, **kwargs: Any) -> Any:
     try:
         return instantiate(plain, _convert_="all", **kwargs)
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
-            cause = cause.__cause__
+        meant = user_error_behind(error)
+        if meant is not None:
+            raise meant from None
         line = " ".join(str(error).split())
         raise ConfigError(line) from error
 
@@ -104,25 +106,24 @@ def _pays_to_compile(cfg: DictConfig, algo: Algorithm, environment: Environment)
     return calls >= CALLS_WORTH_COMPILING
 
 
-def _threads(cfg: DictConfig, algo: Algorithm, environment: Environment, *, pixels: bool) -> int:
+def _threads(rows: int, *, pixels: bool) -> int:
     """CPU threads that pay: all for convolutions, else one for every 256 rows that a minibatch has over all agents."""
-    rows = cfg.num_seeds * environment.num_envs * algo.rollout_steps // algo.minibatches
     return ALL_THREADS if pixels else max(1, min(ALL_THREADS, rows // 256))
 
 
-def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Trainer:
-    """All parts of one run.
+def build_trainer(jobs: Sequence[Job]) -> Trainer:
+    """All parts of what trains the jobs' agents side by side.
 
     Args:
-        cfg: the composed config; `check` has passed it.
-        folder: where the run writes.
-        settings: the resolved config less what cannot change results.
+        jobs: one, or several whose configs differ in seeds and in what an agent may have of its own: learning rate,
+            γ, λ and scheduled hyperparameters. `check` has passed each.
 
     Raises:
         ConfigError: spaces that are not supported, or a network that cannot read them.
     """
+    cfg = jobs[0].cfg
     device = torch.device(cfg.device)
-    algo = cast(Algorithm, _build(cfg.algo))
+    algo = Algorithm.side_by_side(_of_agents(jobs, lambda own: cast(Algorithm, _build(own.algo))))
     environment = build_environment(cfg)
     build = network_builder(cfg, *environment.probe())
     try:
@@ -131,33 +132,43 @@ def build_trainer(cfg: DictConfig, folder: Path, settings: dict[str, Any]) -> Tr
         raise
     except Exception as error:
         raise ConfigError(f"network: cannot be built for these spaces: {error}") from error
-    torch.set_num_threads(cfg.torch_threads or _threads(cfg, algo, environment, pixels=trial.encoder.pixels))
-    streams = [AgentStreams.make(cfg.seed + k, device) for k in range(cfg.num_seeds)]
+    streams = [AgentStreams.make(seed, device) for job in jobs for seed in job.seeds]
+    rows = len(streams) * environment.num_envs * algo.rollout_steps
+    torch.set_num_threads(cfg.torch_threads or _threads(rows // algo.minibatches, pixels=trial.encoder.pixels))
     learner = Learner(
         build,
         algo,
         _optimizer(cfg),
-        _learning_rate(cfg),
+        side_by_side(_of_agents(jobs, _learning_rate)),
         streams,
         device=device,
         batching=cfg.batching,
         compiled=_pays_to_compile(cfg, algo, environment),
         world=environment.world,
     )
+    firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     return Trainer(
         environment=environment,
         algo=algo,
-        gae=cast(GAE, _build(cfg.gae)),
+        gae=GAE.side_by_side(_of_agents(jobs, lambda own: cast(GAE, _build(own.gae))), device),
         learner=learner,
         distribution=trial.distribution,
         streams=streams,
-        folder=folder,
+        runs=[
+            RunWriter(job.folder, job.settings, job.seeds, first, job.choices)
+            for job, first in zip(jobs, firsts, strict=False)
+        ],
         settings=RunSettings(
             total_steps=int(cfg.total_steps),
+            stop_at=None if cfg.stop_at is None else int(cfg.stop_at),
             checkpoint_every=int(cfg.checkpoint_every),
             log_every=int(cfg.log_every),
             progress=cfg.progress,
             evaluation=dict(cfg.evaluation),
-            config=settings,
         ),
     )
+
+
+def _of_agents(jobs: Sequence[Job], make: Callable[[DictConfig], Part]) -> list[Part]:
+    """What a job's config makes, once for each of its agents."""
+    return [part for job in jobs for part in [make(job.cfg)] * len(job.seeds)]

@@ -1,6 +1,11 @@
-"""What a checkpoint holds of a run, and how a run takes it up again as if it had never stopped."""
+"""What a checkpoint holds of a run, and how runs take it up again as if they had never stopped.
+
+A checkpoint is of one run, also where several were trained side by side: whatever is kept agent by agent is cut to the
+run's own agents, and put together again with others' when it is taken up.
+"""
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +15,7 @@ from torch import Tensor
 from rlexp import spaces
 from rlexp.envs.state import copyable, restore, snapshot
 from rlexp.errors import CheckpointError
-from rlexp.run_folder import config_hash
+from rlexp.run_writer import RunWriter
 
 if TYPE_CHECKING:
     from rlexp.trainer import Trainer
@@ -18,82 +23,121 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def capture(run: "Trainer") -> dict[str, Any]:
+def of_agents(state: Any, agents: slice, total: int) -> Any:
+    """The part of nested state that is some agents' own: of tensors (total · n, ...), by agent. The rest is shared.
+
+    Raises:
+        ValueError: a tensor that is not kept agent by agent.
+    """
+    if isinstance(state, dict):
+        return {key: of_agents(value, agents, total) for key, value in state.items()}
+    if not isinstance(state, Tensor) or agents == slice(0, total):
+        return state
+    if state.dim() == 0 or state.shape[0] % total:
+        raise ValueError(f"state of shape {tuple(state.shape)} is not kept agent by agent, of which there are {total}")
+    return state.unflatten(0, (total, -1))[agents].flatten(0, 1).clone()
+
+
+def together(states: Sequence[Any]) -> Any:
+    """Nested state of several runs' agents as one; what `of_agents` took apart."""
+    if len(states) == 1:
+        return states[0]
+    if isinstance(states[0], dict):
+        return {key: together([state[key] for state in states]) for key in states[0]}
+    return torch.cat(list(states)) if isinstance(states[0], Tensor) else states[0]
+
+
+def capture(trainer: "Trainer", run: RunWriter) -> dict[str, Any]:
     """Everything that decides how the run goes on: tensors and plain values."""
-    envs = run.collector.envs
+    envs, agents, total = trainer.collector.envs, run.agents, len(trainer.streams)
+    by_agent = {
+        "learner": trainer.learner.state_dict(),
+        "algo": trainer.algo.state_dict(),
+        "scaler": None if trainer.scaler is None else trainer.scaler.state_dict(),
+        "collector": trainer.collector.state_dict(),
+    }
     return {
-        "config_hash": config_hash(run.settings.config),
+        "config_hash": run.config_hash,
         "seeds": run.seeds,
         "spaces": {
             "observation": spaces.describe(envs.single_observation_space),
             "action": spaces.describe(envs.single_action_space),
         },
-        "learner": run.learner.state_dict(),
-        "algo": run.algo.state_dict(),
-        "streams": [stream.state_dict() for stream in run.streams],
-        "scaler": None if run.scaler is None else run.scaler.state_dict(),
-        "collector": run.collector.state_dict(),
-        "environments": _snapshot(run),
+        **of_agents(by_agent, agents, total),
+        "streams": [stream.state_dict() for stream in trainer.streams[agents]],
+        "environments": _snapshot(trainer, agents),
         "trainer": {
-            "update_number": run.update_number,
-            "steps": run.steps.tolist(),
-            "episodes": run.episodes.tolist(),
-            "recent": [list(recent) for recent in run.recent],
+            "update_number": trainer.update_number,
+            "steps": trainer.steps[agents].tolist(),
+            "episodes": trainer.episodes[agents].tolist(),
+            "recent": [list(recent) for recent in trainer.recent[agents]],
             "seconds": run.seconds,
         },
     }
 
 
-def _snapshot(run: "Trainer") -> Tensor | None:
+def _snapshot(trainer: "Trainer", agents: slice) -> Tensor | None:
     """The environments' state as bytes; None where a copy cannot be trusted."""
-    if run.copyable is None:
-        run.copyable = copyable(run.environment)
-    if not run.copyable:
+    if trainer.copyable is None:
+        trainer.copyable = copyable(trainer.environment)
+    if not trainer.copyable:
         return None
-    return torch.frombuffer(bytearray(snapshot(run.collector.envs)), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(snapshot(trainer.collector.envs, agents)), dtype=torch.uint8)
 
 
-def take_up(run: "Trainer", state: dict[str, Any]) -> None:
-    """Put a freshly made run where `capture` found another of the same config.
+def take_up(trainer: "Trainer") -> None:
+    """Put freshly made agents where the checkpoints of their runs left others of the same configs.
 
     Raises:
-        CheckpointError: the state does not fit the run.
+        CheckpointError: a checkpoint is missing, damaged, of another config, does not fit, or is of another update than
+            those it is to go on beside.
     """
+    states = [run.load() for run in trainer.runs]
     try:
-        _load(run, state)
+        _load(trainer, states)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         line = " ".join(str(error).split())[:160]
+        paths = ", ".join(str(run.checkpoint_path) for run in trainer.runs)
         raise CheckpointError(
-            f"{run.checkpoint_path}: does not fit this run ({line}); remove it, or start anew with resume=never"
+            f"{paths}: does not fit this run ({line}); remove it, or start anew with resume=never"
         ) from error
-    log.info("resumed at %d of %d steps", run.update_number * run.rows, run.total_rows)
+    log.info("resumed at %d of %d steps", trainer.update_number * trainer.rows, trainer.total_rows)
 
 
-def _load(run: "Trainer", state: dict[str, Any]) -> None:
-    run.learner.load_state_dict(state["learner"])
-    run.algo.load_state_dict(state["algo"])
-    for stream, saved in zip(run.streams, state["streams"], strict=True):
-        stream.load_state_dict(saved)
-    if run.scaler is not None:
-        run.scaler.load_state_dict(state["scaler"])
-    progress = state["trainer"]
-    run.update_number = progress["update_number"]
-    run.steps = np.array(progress["steps"], np.int64)
-    run.episodes = np.array(progress["episodes"], np.int64)
-    for recent, saved in zip(run.recent, progress["recent"], strict=True):
-        recent.extend(tuple(episode) for episode in saved)
-    run.seconds = progress["seconds"]
-    if state["environments"] is None:
-        _restart_environments(run)
-    else:
-        restore(run.collector.envs, state["environments"].numpy().tobytes())
-        run.collector.load_state_dict(state["collector"])
+def _load(trainer: "Trainer", states: list[dict[str, Any]]) -> None:
+    by_agent = together([{name: s[name] for name in ("learner", "algo", "scaler", "collector")} for s in states])
+    trainer.learner.load_state_dict(by_agent["learner"])
+    trainer.algo.load_state_dict(by_agent["algo"])
+    if trainer.scaler is not None:
+        trainer.scaler.load_state_dict(by_agent["scaler"])
+    numbers = {state["trainer"]["update_number"] for state in states}
+    if len(numbers) > 1:
+        raise ValueError(f"they stand at different updates: {sorted(numbers)}")
+    trainer.update_number = numbers.pop()
+    for run, state in zip(trainer.runs, states, strict=True):
+        progress = state["trainer"]
+        for stream, saved in zip(trainer.streams[run.agents], state["streams"], strict=True):
+            stream.load_state_dict(saved)
+        trainer.steps[run.agents] = np.array(progress["steps"], np.int64)
+        trainer.episodes[run.agents] = np.array(progress["episodes"], np.int64)
+        for recent, episodes in zip(trainer.recent[run.agents], progress["recent"], strict=True):
+            recent.extend(tuple(episode) for episode in episodes)
+        run.seconds = progress["seconds"]
+    snapshots = [state["environments"] for state in states]
+    if any(saved is None for saved in snapshots):
+        _restart_environments(trainer)
+        return
+    for run, saved in zip(trainer.runs, snapshots, strict=True):
+        restore(trainer.collector.envs, saved.numpy().tobytes(), run.agents)
+    trainer.collector.load_state_dict(by_agent["collector"])
 
 
-def _restart_environments(run: "Trainer") -> None:
-    run.collector.envs.close()
-    seeds = run.env_seeds(restart=run.update_number)
-    run.collector.begin(*run.environment.start(seeds, device=run.learner.device))
-    if run.scaler is not None:
-        run.scaler.running.zero_()
-    log.info("the state of %s cannot be copied: running episodes restart from fresh, seeded ones", run.environment.id)
+def _restart_environments(trainer: "Trainer") -> None:
+    trainer.collector.envs.close()
+    seeds = trainer.env_seeds(restart=trainer.update_number)
+    trainer.collector.begin(*trainer.environment.start(seeds, device=trainer.learner.device))
+    if trainer.scaler is not None:
+        trainer.scaler.running.zero_()
+    log.info(
+        "the state of %s cannot be copied: running episodes restart from fresh, seeded ones", trainer.environment.id
+    )

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
 from rlexp.errors import ConfigError
 
-Status = Literal["running", "interrupted", "failed", "done"]
+Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -58,11 +59,16 @@ def study_name(root: DictConfig) -> str:
     return f"{choices.algo}_{choices.env}".replace("/", "_")
 
 
+def key_of(override: str) -> str:
+    """What an override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def job_name(overrides: list[str], settings: dict[str, Any]) -> str:
     """What was overridden and can change results, then a hash of the whole config."""
     kept = []
     for override in sorted(overrides):
-        key = override.lstrip("+~").partition("=")[0]
+        key = key_of(override)
         if key.partition("@")[0] not in NOT_IDENTITY and not key.startswith("hydra"):
             kept.append(re.sub(r"[^\w.=+~,-]", "_", override))
     return "-".join([",".join(kept)[:120] or "default", config_hash(settings)])
@@ -106,6 +112,16 @@ def register_resolvers() -> None:
 
 
 @functools.cache
+def code_digest() -> str:
+    """Eight hex digits that name the source of this package, committed or not."""
+    digest = hashlib.sha256()
+    here = Path(__file__).resolve().parent
+    for path in sorted(here.rglob("*.py")):
+        digest.update(str(path.relative_to(here)).encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+@functools.cache
 def code_state() -> dict[str, Any]:
     """Git commit and dirty flag of the code that runs, null outside a checkout; versions that matter; the machine."""
     here = Path(__file__).resolve().parent
@@ -130,6 +146,7 @@ def code_state() -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD") if own else None,
         "dirty": None if status is None else bool(status),
         "versions": versions,
+        "code": code_digest(),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
     }
 
@@ -144,6 +161,19 @@ def _processor() -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _of(settings: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    """What a launch says of itself."""
+    return {
+        "config_hash": config_hash(settings),
+        "config": settings,
+        "seeds": seeds,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "command": sys.argv,
+        **code_state(),
+    }
 
 
 class RunRecord:
@@ -163,21 +193,30 @@ class RunRecord:
         """How the run stands; None before it first started."""
         return self.data.get("status")
 
-    def start(self, settings: dict[str, Any], seeds: list[int]) -> None:
-        """Note that the run starts, or goes on; settings: the resolved config less what cannot change results."""
+    def start(self, settings: dict[str, Any], seeds: list[int], together: int) -> None:
+        """Note that the run starts, or goes on.
+
+        Args:
+            settings: the resolved config less what cannot change results.
+            seeds: one an agent.
+            together: agents trained side by side, those of other runs included.
+        """
+        if self.status == "running":  # nobody else writes here: the process that did has died
+            self.data["deaths"] = self.data.get("deaths", 0) + 1
         self.data.setdefault("started", _now())
         self.data["launches"] = self.data.get("launches", 0) + 1
-        self.data.pop("error", None)
-        self.update(
-            status="running",
-            config_hash=config_hash(settings),
-            config=settings,
-            seeds=seeds,
-            host=platform.node(),
-            pid=os.getpid(),
-            command=sys.argv,
-            **code_state(),
-        )
+        self.update(**_of(settings, seeds), status="running", agents_together=together)
+
+    def survived(self) -> None:
+        """A checkpoint was written: whatever killed earlier launches before they came so far is overcome."""
+        if self.data.pop("deaths", 0):
+            self.update()
+
+    def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
+        """Note what ended the run, in one line and as a traceback."""
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        told = "".join(traceback.format_exception(error))
+        self.update(**_of(settings, seeds), status="failed", error=line, traceback=told)
 
     def finish(self, result: dict[str, Any]) -> None:
         """The run's last act: its result, digests of what it measured, status done."""
@@ -189,6 +228,9 @@ class RunRecord:
         return {file.name: file_digest(file) for file in files if file.is_file()}
 
     def update(self, **changes: Any) -> None:
-        """Change some entries and write the file."""
+        """Change some entries and write the file; an error lasts until the status changes."""
+        if "status" in changes:
+            for name in ("error", "traceback"):
+                self.data.pop(name, None)
         self.data.update(changes, updated=_now())
         write_atomically(self.path, (json.dumps(self.data, indent=2) + "\n").encode())

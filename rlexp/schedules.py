@@ -1,5 +1,6 @@
 """Hyperparameters that may change during training."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ class Schedule:
             self.knots: tuple[float, ...] = value.knots
             return
         knots: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-        numbers = all(isinstance(k, int | float) and not isinstance(k, bool) and np.isfinite(k) for k in knots)
+        numbers = all(isinstance(k, int | float) and not isinstance(k, bool) and math.isfinite(k) for k in knots)
         if not knots or not numbers:
             raise ConfigError("is no schedule; give a number, or a list such as [0.2, 0] (linear)")
         self.knots = tuple(float(k) for k in knots)
@@ -45,6 +46,23 @@ class Schedule:
     def __repr__(self) -> str:
         """As typed on the command line."""
         return str(self.knots[0]) if len(self.knots) == 1 else str(list(self.knots))
+
+
+class PerAgent:
+    """The schedules of agents that are trained side by side and differ in them: one value an agent, (A,)."""
+
+    def __init__(self, schedules: Sequence[Schedule]) -> None:
+        self.schedules = list(schedules)
+
+    def __call__(self, progress: float) -> np.ndarray:
+        """Values at ``progress``."""
+        return np.array([schedule(progress) for schedule in self.schedules])
+
+
+def side_by_side(schedules: Sequence[Schedule]) -> Schedule | PerAgent:
+    """The schedules of agents, one each; a single one if they are all the same."""
+    same = len({schedule.knots for schedule in schedules}) == 1
+    return schedules[0] if same else PerAgent(schedules)
 
 
 # The annotation of a dataclass field that becomes a Schedule on construction and reaches `loss` as a tensor.

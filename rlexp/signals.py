@@ -1,8 +1,13 @@
-"""Stopping a run cleanly on SIGTERM and Ctrl-C."""
+"""Stopping a run cleanly: SIGTERM, Ctrl-C, and the signals by which a cluster announces that it takes the machine."""
 
+import os
 import signal
+import time
 from types import FrameType
 from typing import Any
+
+TAKEN = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+ONCE = 1.0  # seconds within which signals count as one: a terminal's Ctrl-C reaches a sweep and its jobs alike
 
 
 class Interrupted(Exception):
@@ -13,26 +18,56 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+class Paused(Exception):
+    """The run has come to the step at which it was to pause; it has been saved."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"paused at {step} steps")
+        self.step = step
+
+
 class StopSignal:
-    """While entered, SIGTERM and SIGINT ask the loop to stop after the current update; a second one stops at once."""
+    """While entered, signals ask the loop to stop after the current update; a later second one stops at once.
+
+    SIGTERM and SIGINT, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as submitit does
+    to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`.
+    """
 
     def __enter__(self) -> "StopSignal":
         """Take over the handlers, in the main thread; elsewhere signals cannot be had."""
         self.received: int | None = None
+        self.received_at = 0.0
         self.previous: dict[int, Any] = {}
         try:
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            for signum in (signal.SIGTERM, signal.SIGINT, *TAKEN):
                 self.previous[signum] = signal.signal(signum, self._receive)
         except ValueError:
             pass
         return self
 
     def _receive(self, signum: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self.received_at = signum, time.monotonic()
+        elif time.monotonic() - self.received_at > ONCE:
             raise KeyboardInterrupt
-        self.received = signum
 
     def __exit__(self, *_: object) -> None:
         """Give the handlers back."""
         for signum, handler in self.previous.items():
             signal.signal(signum, handler)
+
+
+def hand_on(signum: int) -> None:
+    """Let whoever else waits for this announcement have it, now that the run is saved."""
+    if signum in TAKEN and callable(signal.getsignal(signum)):
+        os.kill(os.getpid(), signum)
+
+
+def _ignore_announcements() -> None:
+    # environments in processes of their own are forked, and must not put the job into the queue in its name
+    for signum in TAKEN:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ignore_announcements)

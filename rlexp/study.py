@@ -1,6 +1,16 @@
-"""Reading runs back: what each was, how it ended, and the learning curve of every seed."""
+"""Reading runs back: what each was, how it ended, and the learning curve of every seed.
+
+    python -m rlexp.study status outputs/first                  how every job stands, also while they run
+    python -m rlexp.study status outputs/first traceback=true   with the traceback of each one that failed
+    python -m rlexp.study clean outputs/first                   remove the folders of failed and killed jobs; asks first
+    python -m rlexp.study clean outputs/first what=checkpoints  remove checkpoint.pt of the jobs that are done
+
+Both take several studies. Settings of clean: what=failed,killed (the default; also interrupted, pruned, waiting: its
+entry in sweep.json, checkpoints) · yes=true (do not ask). A job that runs is never touched.
+"""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,3 +142,22 @@ def read_curves(run: Run) -> None:
             run.evaluated_with = dict(record.get("settings", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{evaluation}: cannot be read ({error!r})") from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__)
+        return
+    from rlexp import status
+
+    try:
+        status.run(words)
+    except UserError as error:
+        print(f"rlexp.study: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,12 @@
 """Train agents: python -m rlexp.train [algo=...] [env=...] [key=value ...]; -m: several jobs; --help: all keys."""
 
 import contextlib
+import gc
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -13,17 +15,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
-from rlexp.config import CONF_DIR, identity, nearest, register_schema
-from rlexp.errors import CheckpointError, ConfigError, UserError
-from rlexp.run_folder import RunRecord, register_resolvers, write_atomically
-from rlexp.signals import Interrupted
-from rlexp.sweep.grids import register_sweeper
+from rlexp.config import CONF_DIR, check_tuned, register_schema
+from rlexp.errors import CheckpointError, DivergedError, UserError
+from rlexp.jobs import Job
+from rlexp.lock import FolderLock
+from rlexp.run_folder import RunRecord, code_digest, register_resolvers, write_atomically
+from rlexp.signals import Interrupted, Paused, hand_on
+from rlexp.sweep.plugins import register_plugins
+
+if TYPE_CHECKING:
+    from rlexp.trainer import Trainer
 
 log = logging.getLogger("rlexp")
 
 register_schema()
 register_resolvers()
-register_sweeper()
+register_plugins()
 
 
 def log_to(folder: Path | None) -> logging.Handler:
@@ -39,12 +46,12 @@ def log_to(folder: Path | None) -> logging.Handler:
     return handler
 
 
-def write_config(cfg: DictConfig, folder: Path) -> None:
+def write_config(job: Job) -> None:
     """Leave the resolved config and the overrides in .hydra/."""
-    target = folder / ".hydra"
+    target = job.folder / ".hydra"
     target.mkdir(exist_ok=True)
-    write_atomically(target / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
-    write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
+    write_atomically(target / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True).encode())
+    write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
 
 
 def tell_result(record: RunRecord, folder: Path, note: str) -> None:
@@ -71,42 +78,107 @@ def should_resume(cfg: DictConfig, folder: Path) -> bool:
     return found and cfg.resume != "never"
 
 
-def train(cfg: DictConfig, folder: Path) -> None:
-    """Run one job in its folder, or say that it is done already."""
+def run(job: Job) -> None:
+    """Run one job in its folder, or say that it is done already.
+
+    Raises:
+        UserError: it cannot be run; where it never started, nothing is left of it.
+        Exception: whatever ended it; its folder says what.
+    """
     from rlexp import parts  # torch, which --help and a misspelt word need not wait for
 
-    parts.check(cfg)
-    record = RunRecord(folder)
-    if record.status == "done" and cfg.resume != "never":
-        tell_result(record, folder, "already done")
-        return
-    resume = should_resume(cfg, folder)
-    trainer = parts.build_trainer(cfg, folder, identity(cfg))
-    trainer.record.data["choices"] = group_choices()
-    write_config(cfg, folder)
-    handler = log_to(folder)
     try:
-        log.info("%s %s in %s", "resuming" if resume else "training", _agents(cfg), folder)
-        trainer.run(resume)
-        tell_result(trainer.record, folder, "done")
-    except Interrupted as stop:
-        trainer.record.update(status="interrupted", error=str(stop))
+        parts.check(job.cfg)
+        with FolderLock(job.folder):
+            record = RunRecord(job.folder)
+            job.check_same(record)
+            if record.status == "done" and job.cfg.resume != "never":
+                tell_result(record, job.folder, "already done")
+                return
+            if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
+                log.info("failed meanwhile: %s", job.folder)
+                return
+            train([job], should_resume(job.cfg, job.folder))
+    except UserError:
+        if not (job.folder / "run.json").exists():
+            leave_no_trace(job.folder)
+        raise
+
+
+def leave_no_trace(folder: Path) -> None:
+    """Remove the folder that Hydra made for a run that never started."""
+    with contextlib.suppress(OSError):  # not empty: it is needed
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def train(jobs: Sequence[Job], go_on: bool) -> None:
+    """Train jobs side by side in their folders, which the caller has locked; `go_on`: from their checkpoints.
+
+    Raises:
+        SystemExit: a signal stopped them; they are saved.
+        Exception: whatever ended them; the folders of those that it befell say what.
+    """
+    from rlexp import parts
+
+    trainer: Trainer | None = None
+    handlers = []
+    try:
+        trainer = parts.build_trainer(jobs)
+        for job in jobs:
+            write_config(job)
+            handlers.append(log_to(job.folder))
+            note_other_code(job.folder, go_on)
+            log.info("%s %s in %s", "resuming" if go_on else "training", _agents(job.cfg), job.folder)
+        trainer.run(go_on)
+        for own in trainer.runs:
+            tell_result(own.record, own.folder, "done")
+    except (Interrupted, Paused) as stop:
+        assert trainer is not None
+        paused = {"paused_at": stop.step} if isinstance(stop, Paused) else {}
+        for own in trainer.runs:
+            own.record.update(status="interrupted", error=str(stop), **paused)
         log.info("%s: saved; the same command goes on from there", stop)
-        sys.exit(128 + stop.signum)
+        if isinstance(stop, Interrupted):
+            hand_on(stop.signum)
+            sys.exit(128 + stop.signum)
     except BaseException as error:
-        if trainer.record.status == "running":
-            trainer.record.update(status="failed", error=f"{type(error).__name__}: {error}")
-        if not isinstance(error, CheckpointError):
-            log.debug("failed", exc_info=True)
+        note_failure(jobs, trainer, error)
         raise
     finally:
-        logging.getLogger("rlexp").removeHandler(handler)
-        handler.close()
+        for handler in handlers:
+            logging.getLogger("rlexp").removeHandler(handler)
+            handler.close()
+        del trainer
+        gc.collect()  # the next job of a sweep may need the memory
 
 
-def group_choices() -> dict[str, str]:
+def note_other_code(folder: Path, go_on: bool) -> None:
+    """Say if a run goes on with other code than it was made by."""
+    made_by = RunRecord(folder).data.get("code")
+    if go_on and made_by not in (None, code_digest()):
+        log.warning("the code has changed since this run was stopped (%s, now %s); it goes on", made_by, code_digest())
+
+
+def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:
+    """Leave what ended the jobs in their folders: in run.json, and as a traceback in train.log."""
+    asked = isinstance(error, KeyboardInterrupt | SystemExit)
+    for index, job in enumerate(jobs):
+        record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
+        begun = record.status == "running"
+        guilty = job.folder in error.folders if isinstance(error, DivergedError) else len(jobs) == 1
+        if isinstance(error, CheckpointError) or not (begun or job.in_sweep):
+            continue  # nothing has been run: what is there stays as it is
+        if guilty and not asked:
+            record.fail(error, job.settings, job.seeds)
+            with open(job.folder / "train.log", "a") as file:
+                file.write(record.data["traceback"])
+        elif begun:
+            record.update(status="interrupted", error=f"stopped with those beside it: {error}" if len(jobs) > 1 else "")
+
+
+def group_choices(choices: Any) -> dict[str, str]:
     """What was chosen in each config group."""
-    choices = HydraConfig.get().runtime.choices
     return {str(name): str(choice) for name, choice in choices.items() if not str(name).startswith("hydra")}
 
 
@@ -115,45 +187,46 @@ def _agents(cfg: DictConfig) -> str:
     return f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
 
 
-def check_tuned() -> None:
-    """Refuse a choice of `tuned` that is not there: the group is optional, so that Hydra would leave it out silently.
-
-    Raises:
-        ConfigError: naming the nearest one that is.
-    """
-    known = GlobalHydra.instance().config_loader().get_group_options("tuned")
-    for override in HydraConfig.get().overrides.task:
-        key, _, choice = override.partition("=")
-        if key == "tuned" and choice not in (*known, "null"):
-            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
+def beside(folder: Path) -> Path:
+    """The folder as seen from here, if it lies below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
-def job(cfg: DictConfig) -> None:
-    """One job, as Hydra calls it."""
+@contextlib.contextmanager
+def console() -> Iterator[None]:
+    """While entered, what runs say is printed."""
     root = logging.getLogger("rlexp")
     root.setLevel(logging.INFO)
     root.propagate = False
-    console = log_to(None)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    handler = log_to(None)
     try:
-        check_tuned()
-        train(cfg, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
-    except UserError as error:
-        with contextlib.suppress(OSError):  # made by Hydra for a run that never started; not empty: it is needed
-            folder.rmdir()
-            folder.parent.rmdir()
-        if HydraConfig.get().mode == RunMode.RUN and not WANTS_TRACEBACK:
-            end_with(error)
-        raise  # to the sweep, which goes on and reports it
+        yield
     finally:
-        root.removeHandler(console)
+        root.removeHandler(handler)
+
+
+def job(cfg: DictConfig) -> None:
+    """One job, as Hydra calls it."""
+    chosen = HydraConfig.get()
+    folder = beside(Path(chosen.runtime.output_dir))
+    in_sweep = chosen.mode == RunMode.MULTIRUN
+    with console():
+        try:
+            if not in_sweep:  # whose plan did it
+                check_tuned(GlobalHydra.instance().config_loader(), chosen.overrides.task)
+            run(Job(cfg, folder, list(chosen.overrides.task), group_choices(chosen.runtime.choices), in_sweep))
+        except UserError as error:
+            if not in_sweep and not WANTS_TRACEBACK:
+                end_with(error)
+            raise  # to the sweep, which goes on and reports it
 
 
 def main() -> None:
     """Entry point."""
-    report_errors(job)
+    report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job))
 
 
 if __name__ == "__main__":
-    main()
+    from rlexp import train as imported  # by its own name, under which other processes find the job
+
+    imported.main()

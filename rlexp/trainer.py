@@ -1,31 +1,30 @@
 """The training loop: collect -> advantages -> observe -> update -> record."""
 
 import contextlib
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp import checkpoint, resume
+from rlexp import resume
 from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
 from rlexp.errors import DivergedError
-from rlexp.evaluation import evaluate, summarize, write_evaluation
+from rlexp.evaluation import evaluate
 from rlexp.learner import Learner
-from rlexp.logger import MetricsLog
 from rlexp.normalize import ReturnScaler
 from rlexp.progress import ProgressDisplay
 from rlexp.rollout import Collector, FinishedEpisodes, RunSpec
-from rlexp.run_folder import RunRecord, config_hash
+from rlexp.run_writer import RunWriter
 from rlexp.seeding import AgentStreams, env_seeds
-from rlexp.signals import Interrupted, StopSignal
+from rlexp.signals import Interrupted, Paused, StopSignal
 
 WINDOW = 100  # episodes that episodic_return and episodic_length average over
 
@@ -35,15 +34,15 @@ class RunSettings:
     """Run-level settings that the loop itself reads."""
 
     total_steps: int
+    stop_at: int | None  # environment steps an agent after which the run pauses
     checkpoint_every: int
     log_every: int
     progress: Literal["auto", "bar", "lines", "none"]
     evaluation: dict[str, Any]
-    config: dict[str, Any]  # the resolved config less what cannot change results
 
 
 class Trainer:
-    """One run: `num_seeds` agents trained side by side on the same config.
+    """Agents trained side by side, of one run or of several whose configs differ in what an agent may have of its own.
 
     Args:
         environment: makes the environments.
@@ -52,7 +51,7 @@ class Trainer:
         learner: the agents.
         distribution: over the action space.
         streams: the agents' random streams.
-        folder: where the run writes.
+        runs: where what the agents do is written, run by run; the agents are in the same order.
         settings: run-level settings.
     """
 
@@ -65,11 +64,11 @@ class Trainer:
         learner: Learner,
         distribution: Distribution,
         streams: list[AgentStreams],
-        folder: Path,
+        runs: list[RunWriter],
         settings: RunSettings,
     ) -> None:
         self.environment, self.algo, self.gae, self.learner = environment, algo, gae, learner
-        self.streams, self.folder, self.settings = streams, folder, settings
+        self.streams, self.runs, self.settings = streams, runs, settings
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
@@ -94,9 +93,7 @@ class Trainer:
         self.steps = np.zeros(agents, np.int64)  # environment steps made, dummies not counted
         self.episodes = np.zeros(agents, np.int64)  # finished
         self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
-        self.seconds = 0.0  # of training, over all launches
         self.copyable: bool | None = None  # whether the environments' state can be saved; tried at the first need
-        self.record = RunRecord(folder)
 
     def env_seeds(self, restart: int = 0) -> list[list[int]]:
         """Seeds of all environments, one list an agent; `restart` as in `seeding.env_seeds`."""
@@ -104,39 +101,46 @@ class Trainer:
 
     # The loop ----------------------------------------------------------------------------------------------------
 
-    def run(self, go_on: bool) -> dict[str, Any]:
-        """Train to the end, evaluate, and return the result that run.json holds.
+    def run(self, go_on: bool) -> None:
+        """Train to the end, evaluate, and write the results.
 
         Args:
-            go_on: take up the checkpoint in the run's folder first.
+            go_on: take up the checkpoints in the runs' folders first.
 
         Raises:
-            Interrupted: a signal stopped it; the run can be resumed.
-            DivergedError: a NaN or infinite metric.
+            Interrupted: a signal stopped it; everything is saved.
+            Paused: it has come to `stop_at`; likewise.
+            DivergedError: a NaN or infinite metric; runs that have none are saved.
             CheckpointError: there is a checkpoint that cannot be used.
         """
         with StopSignal() as stop, contextlib.ExitStack() as stack:
             stack.callback(lambda: self.collector.envs.close())  # a resumed run may change them
             if go_on:
-                self.resume()
-            self.record.start(self.settings.config, self.seeds)
-            started = self.record.data.setdefault("started_unix", time.time())
-            self.metrics_log = MetricsLog(self.folder, self.seeds, _flat(self.settings.config), started)
-            stack.callback(self.metrics_log.close)
-            self.metrics_log.resume(dict(zip(self.seeds, self.steps.tolist(), strict=True)))
+                resume.take_up(self)
+            for run in self.runs:
+                stack.callback(run.close)
+                run.begin(self.steps, len(self.streams))
             display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
                         raise Interrupted(stop.received)
+                    if self.update_number >= self.pause_at:
+                        self.save()
+                        raise Paused(self.update_number * self.rows)
                     self.iterate()
-            return self.finish()
+            self.finish()
 
     @property
     def total_rows(self) -> int:
         """Rows of the whole run, an agent: environment steps, dummies included."""
         return self.num_updates * self.rows
+
+    @property
+    def pause_at(self) -> float:
+        """Updates after which the run pauses; infinite: never."""
+        return math.inf if self.settings.stop_at is None else math.ceil(self.settings.stop_at / self.rows)
 
     def iterate(self) -> None:
         """One update: what the pseudocode of the PPO paper does in a loop."""
@@ -157,9 +161,14 @@ class Trainer:
         self._count(rollout.episodes)
         values = _to_host(losses | observed)  # the update's one wait for the device
         seconds = time.perf_counter() - began
-        self.seconds += seconds
-        self._require_finite(values, list(losses))
-        self._log(values, progress, float(made.sum()) / seconds)
+        for run in self.runs:
+            run.seconds += seconds
+        bad = _not_finite({name: values[name] for name in losses})
+        healthy = [run for run in self.runs if not any(run.agents.start <= agent < run.agents.stop for agent in bad)]
+        self._log(values, progress, float(made.sum()) / seconds, healthy)
+        if bad:
+            self.save(healthy)
+            raise self._diverged(bad, healthy)
         if self._due(self.settings.checkpoint_every) and self.update_number < self.num_updates:
             self.save()
 
@@ -172,14 +181,13 @@ class Trainer:
         """Whether the update just made crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
-    def _require_finite(self, values: dict[str, np.ndarray], names: list[str]) -> None:
-        for name in names:
-            if not np.isfinite(values[name]).all():
-                agent = int(np.flatnonzero(~np.isfinite(values[name]))[0])
-                raise DivergedError(
-                    f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {values[name][agent]}; "
-                    f"the last good checkpoint is kept. Try a smaller optimizer.lr or algo.max_grad_norm"
-                )
+    def _diverged(self, bad: dict[int, tuple[str, float]], healthy: list[RunWriter]) -> DivergedError:
+        agent, (name, value) = next(iter(bad.items()))
+        return DivergedError(
+            f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
+            f"the last good checkpoint is kept. Try a smaller optimizer.lr or algo.max_grad_norm",
+            [run.folder for run in self.runs if run not in healthy],
+        )
 
     # Records -----------------------------------------------------------------------------------------------------
 
@@ -189,8 +197,8 @@ class Trainer:
         returns, lengths = np.array(means, float).T
         return returns, lengths
 
-    def _log(self, values: dict[str, np.ndarray], progress: float, rate: float) -> None:
-        final = self.update_number == self.num_updates
+    def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[RunWriter]) -> None:
+        final = self.update_number in (self.num_updates, self.pause_at)  # who judges a paused run reads its last row
         returns, lengths = self._window()
         known = returns[~np.isnan(returns)]
         score = float(known.mean()) if len(known) else float("nan")
@@ -202,23 +210,19 @@ class Trainer:
             "episodic_length": lengths,
             "episodes": self.episodes.astype(float),
             "steps_per_second": np.full(len(self.seeds), rate),
-            "learning_rate": np.full(len(self.seeds), self.learner.lr(progress)),
+            "learning_rate": np.broadcast_to(self.learner.lr(progress), len(self.seeds)),
         }
-        self.metrics_log.write(self.steps, self.seconds, charts | values)
+        for run in runs:
+            run.log(self.steps, charts | values)
 
-    def finish(self) -> dict[str, Any]:
-        """Last checkpoint, final evaluation, run.json: done."""
+    def finish(self) -> None:
+        """Last checkpoint, final evaluation, results: done."""
         self.save()
         returns, _ = self._window()
-        result: dict[str, Any] = {
-            "steps": self.steps.tolist(),
-            "seconds": round(self.seconds, 3),
-            "steps_per_second": round(float(self.steps.sum()) / self.seconds, 1),
-            "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns],
-        }
+        evaluation = None
         settings = self.settings.evaluation
         if settings["episodes"]:
-            results = evaluate(
+            evaluation = evaluate(
                 self.learner.policy,
                 self.collector.distribution,
                 self.environment,
@@ -226,29 +230,22 @@ class Trainer:
                 device=self.learner.device,
                 **settings,
             )
-            content = summarize(self.seeds, results, settings)
-            write_evaluation(self.folder, content)
-            result["evaluation_return"] = [round(agent["mean_return"], 4) for agent in content["agents"]]
-        self.metrics_log.close()
-        self.record.finish(result)
-        return result
+        for run in self.runs:
+            run.finish(self.steps, returns, evaluation, settings)
 
-    @property
-    def checkpoint_path(self) -> Path:
-        """The run's one checkpoint."""
-        return self.folder / "checkpoint.pt"
+    def save(self, runs: list[RunWriter] | None = None) -> None:
+        """Write everything that the runs, by default all, need to go on as if they had never stopped."""
+        for run in self.runs if runs is None else runs:
+            run.save(resume.capture(self, run))
 
-    def save(self) -> None:
-        """Write everything the run needs to go on as if it had never stopped."""
-        checkpoint.save(self.checkpoint_path, resume.capture(self))
 
-    def resume(self) -> None:
-        """Take up the checkpoint in the run's folder.
-
-        Raises:
-            CheckpointError: missing, damaged, or of another run.
-        """
-        resume.take_up(self, checkpoint.load(self.checkpoint_path, config_hash=config_hash(self.settings.config)))
+def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:
+    """Agents with a metric that is NaN or infinite: agent -> the first such, and its value."""
+    bad: dict[int, tuple[str, float]] = {}
+    for name, values in metrics.items():
+        for agent in np.flatnonzero(~np.isfinite(values)).tolist():
+            bad.setdefault(agent, (name, float(values[agent])))
+    return bad
 
 
 def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -256,14 +253,3 @@ def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:
     device = next(iter(metrics.values())).device
     stacked = torch.stack([value.to(device).float() for value in metrics.values()]).cpu().numpy()
     return dict(zip(metrics, stacked, strict=True))
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys with values that TensorBoard's hparams take."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat

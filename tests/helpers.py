@@ -1,5 +1,6 @@
 """What several test files need: composed configs, trainers without a command line, a rollout made by hand."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
 from rlexp import parts
-from rlexp.config import CONF_DIR, identity
+from rlexp.config import CONF_DIR
+from rlexp.jobs import Job
 from rlexp.rollout import Rollout, finished_episodes
 
 # eager, as compiling takes longer than most tests; RLEXP_TEST_COMPILE=true scripts/test ... runs them compiled
@@ -29,7 +31,7 @@ def make_trainer(folder: Path, *overrides):
     cfg = make_config(*overrides)
     parts.check(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    return parts.build_trainer(cfg, folder, identity(cfg))
+    return parts.build_trainer([Job(cfg, folder)])
 
 
 def train(folder: Path, *overrides, resume=False):
@@ -48,6 +50,18 @@ def stop_after(trainer, updates):
             signal.raise_signal(signal.SIGTERM)
 
     trainer.iterate = once_more
+
+
+def jobs(folder="."):
+    return sorted(path for path in Path(folder).glob("outputs/*/[!.]*") if path.is_dir())
+
+
+def status(job):
+    return record(job)["status"]
+
+
+def record(job):
+    return json.loads((job / "run.json").read_text())
 
 
 def weights_of(trainer):

@@ -3,43 +3,17 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from helpers import jobs, status
 from omegaconf import OmegaConf
 
-import rlexp.train
 from rlexp.config import CONF_DIR
 
 TINY = ["env=cartpole", "tuned=none", "total_steps=2048", "progress=none", "evaluation.episodes=2"]
 TINY += ["algo.rollout_steps=64"]
 TINIER = ["tuned=none", "total_steps=256", "progress=none", "evaluation.episodes=0", "algo.rollout_steps=16"]
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """The command line without the three seconds of imports: cli(words) -> exit code, what it printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-
-    def call(*words):
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["rlexp.train", *words])
-        code = 0
-        try:
-            rlexp.train.main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=code, out=printed.out, err=printed.err)
-
-    threads = torch.get_num_threads()
-    yield call
-    torch.set_num_threads(threads)
 
 
 def start(folder, *words, **environment):
@@ -51,14 +25,6 @@ def start(folder, *words, **environment):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def jobs(folder="."):
-    return sorted(path for path in Path(folder).glob("outputs/*/*"))
-
-
-def status(job):
-    return json.loads((job / "run.json").read_text())["status"]
 
 
 def is_one_line(stderr):

@@ -33,6 +33,8 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "compile": "false",
     "batching": "loop",
     "resume": "never",
+    "retry_failed": True,
+    "stop_at": 1,
     "checkpoint_every": 1,
     "log_every": 1,
     "progress": "none",

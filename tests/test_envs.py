@@ -14,7 +14,7 @@ def play(environment, seeds, steps=60, agents=1, **kwargs):
     envs, obs = environment.start(seeds, **kwargs)
     rng = np.random.default_rng(0)
     actions = [rng.integers(0, 2, envs.num_envs // agents) for _ in range(steps)]
-    seen = [obs, *(envs.step(np.tile(a, agents))[0].copy() for a in actions)]
+    seen = [obs.copy(), *(envs.step(np.tile(a, agents))[0].copy() for a in actions)]
     envs.close()
     return np.stack(seen)
 

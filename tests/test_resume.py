@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import make_trainer, stop_after, weights_of
 
+from rlexp import resume
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.signals import Interrupted
 
@@ -111,7 +112,7 @@ def test_checkpoints_that_cannot_be_used_are_refused_in_one_line(tmp_path):
 
     def refusal(*overrides):
         with pytest.raises(CheckpointError) as caught:
-            make_trainer(tmp_path, *SETTINGS, *overrides).resume()
+            resume.take_up(make_trainer(tmp_path, *SETTINGS, *overrides))
         assert "\n" not in str(caught.value)
         assert "checkpoint.pt" in str(caught.value)
         return str(caught.value)

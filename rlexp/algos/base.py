@@ -1,16 +1,18 @@
 """What every algorithm shares: hyperparameters, schedules, and the places a subclass may fill."""
 
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlexp.errors import ConfigError
 from rlexp.policy import Policy
 from rlexp.rollout import Rollout, RunSpec
-from rlexp.schedules import Schedule, Scheduled
+from rlexp.schedules import Schedule, Scheduled, side_by_side
 
 Metrics = dict[str, Tensor]
 
@@ -51,9 +53,8 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         """Turn scheduled fields into schedules and check the ranges."""
-        for field in dataclasses.fields(self):
-            if field.type in (Scheduled, "Scheduled"):
-                setattr(self, field.name, Schedule.named(f"algo.{field.name}", getattr(self, field.name)))
+        for name in self.scheduled():
+            setattr(self, name, Schedule.named(f"algo.{name}", getattr(self, name)))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require("max_grad_norm", (self.max_grad_norm or 1.0) > 0, "must be positive, or null for no clipping")
@@ -91,7 +92,7 @@ class Algorithm:
         """React to an update's mean metrics, one value an agent (A,): adaptive coefficients."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs: tensors and plain values."""
+        """Everything a resumed run needs: tensors (A · n, ...), agent by agent, and plain values that agents share."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -99,12 +100,25 @@ class Algorithm:
 
     # Mechanism ---------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def scheduled(cls) -> list[str]:
+        """Names of the scheduled fields: those in which agents trained side by side may differ."""
+        return [field.name for field in dataclasses.fields(cls) if field.type in (Scheduled, "Scheduled")]
+
+    @classmethod
+    def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
+        """One algorithm for agents whose own, one each, differ in scheduled fields alone."""
+        whole = copy.copy(algos[0])
+        for name in whole.scheduled():
+            setattr(whole, name, side_by_side([getattr(algo, name) for algo in algos]))
+        return whole
+
     def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
         """Current value of every scheduled field, one an agent: name -> (A,)."""
+        values = {name: getattr(self, name)(progress) for name in self.scheduled()}
         return {
-            field.name: torch.full((num_agents,), getattr(self, field.name)(progress), device=device)
-            for field in dataclasses.fields(self)
-            if field.type in (Scheduled, "Scheduled")
+            name: torch.tensor(np.broadcast_to(value, num_agents), dtype=torch.float32, device=device)
+            for name, value in values.items()
         }
 
     def bind(self, coefficients: dict[str, Tensor]) -> Self:

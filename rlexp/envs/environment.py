@@ -151,9 +151,16 @@ class Environment:
         if self.vectorization == "async":
             processes = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
             return processes, processes.reset(seed=list(flat))[0]
-        # copy=False: the collector copies what it keeps before it steps again
-        copies = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
-        return copies, copies.reset(seed=list(flat))[0]
+        # One an agent, whose state is then a thing of its own. copy=False: the collector copies what it keeps before it
+        # steps again.
+        shares = [flat] if independent else seeds
+        copies: list[VectorEnv] = [
+            SyncVectorEnv([make] * len(share), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP) for share in shares
+        ]
+        if len(copies) == 1:
+            return copies[0], copies[0].reset(seed=shares[0])[0]  # type: ignore[arg-type]
+        agents = AgentVectorEnv(copies)
+        return agents, agents.reset(seed=shares)[0]
 
     def _mode(self, independent: bool) -> str:
         if self.vectorization != "auto":

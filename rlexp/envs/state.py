@@ -69,17 +69,16 @@ def _own_modules(envs: VectorEnv) -> set[str]:
     return roots - {"builtins", "functools", "os", "sys", "subprocess"}
 
 
-def snapshot(envs: VectorEnv) -> bytes:
-    """Everything that decides what the environments do next.
+def snapshot(envs: VectorEnv, agents: slice = slice(None)) -> bytes:
+    """Everything that decides what the environments of some agents, by default all, do next.
 
     Raises:
         Exception: whatever the environment raises that cannot be pickled.
     """
+    if isinstance(envs, TorchVectorEnv):
+        return pickle.dumps([envs.snapshot(agents)], protocol=4)
     states = []
-    for leaf in _leaves(envs):
-        if isinstance(leaf, TorchVectorEnv):
-            states.append(leaf.snapshot())
-            continue
+    for leaf in _leaves(envs)[agents]:
         state = dict(vars(leaf))
         if isinstance(leaf, SyncVectorEnv):
             del state["env_fns"]
@@ -87,14 +86,14 @@ def snapshot(envs: VectorEnv) -> bytes:
     return pickle.dumps(states, protocol=4)
 
 
-def restore(envs: VectorEnv, data: bytes) -> None:
-    """Put freshly made environments where `snapshot` found others of the same make."""
+def restore(envs: VectorEnv, data: bytes, agents: slice = slice(None)) -> None:
+    """Put freshly made environments of these agents where `snapshot` found others of the same make."""
     states = _Unpickler(data, _MODULES | _own_modules(envs)).load()
-    for leaf, state in zip(_leaves(envs), states, strict=True):
-        if isinstance(leaf, TorchVectorEnv):
-            leaf.restore(state)
-        else:
-            vars(leaf).update(state)
+    if isinstance(envs, TorchVectorEnv):
+        envs.restore(states[0], agents)
+        return
+    for leaf, state in zip(_leaves(envs)[agents], states, strict=True):
+        vars(leaf).update(state)
 
 
 def copyable(environment: Environment, steps: int = 64) -> bool:

@@ -97,14 +97,14 @@ class TorchVectorEnv(VectorEnv):
         obs, rewards, ended, cut = (x.flatten(0, 1).cpu().numpy() for x in given)
         return obs, rewards, ended, cut, {}
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything that decides what the environments do next, as arrays."""
-        held = {name: getattr(self, name).cpu().numpy().copy() for name in ("state", "elapsed", "done")}
-        return held | {"streams": [stream.get_state().numpy() for stream in self.streams]}
+    def snapshot(self, agents: slice = slice(None)) -> dict[str, Any]:
+        """Everything that decides what the environments of these agents do next, as arrays."""
+        held = {name: getattr(self, name)[agents].cpu().numpy().copy() for name in ("state", "elapsed", "done")}
+        return held | {"streams": [stream.get_state().numpy() for stream in self.streams[agents]]}
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: dict[str, Any], agents: slice = slice(None)) -> None:
         """Take up what `snapshot` gave, in the same tensors."""
         for name in ("state", "elapsed", "done"):
-            getattr(self, name).copy_(torch.from_numpy(snapshot[name]))
-        for stream, state in zip(self.streams, snapshot["streams"], strict=True):
+            getattr(self, name)[agents].copy_(torch.from_numpy(snapshot[name]))
+        for stream, state in zip(self.streams[agents], snapshot["streams"], strict=True):
             stream.set_state(torch.from_numpy(state))

@@ -12,41 +12,21 @@ is five jobs. `params` and the command line hold for every grid; the command lin
 over grids.
 """
 
-import importlib
 import itertools
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
 
-NAMESPACE = "hydra_plugins.rlexp"  # Hydra takes plugins from modules below hydra_plugins only
-
-
-@dataclass
-class GridsConf:
-    """The keys below hydra.sweeper."""
-
-    _target_: str = f"{NAMESPACE}.Grids"
-    params: dict[str, str] | None = None
-    grids: list[list[str]] | None = None
-
 
 class Grids(Sweeper):
-    """Every job of every grid, once, handed to the launcher together."""
-
-    __module__ = NAMESPACE
+    """Every job of every grid, once: what is left of them is handed to the launcher together."""
 
     hydra_context: HydraContext
     launcher: Launcher
@@ -62,20 +42,21 @@ class Grids(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run all jobs; raises the first one's error once the last one has ended."""
-        common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        jobs = union(([*grid, *common] for grid in self.grids), parser)
-        self.validate_batch_is_legal(jobs)
+    def sweep(self, arguments: list[str]) -> None:
+        """Run what is left of the jobs.
+
+        Raises:
+            ConfigError: a setting of any job that cannot be; none is started.
+            SweepError: jobs have failed; the others are done.
+        """
+        from rlexp.sweep.dispatch import run_all  # torch, which --help need not wait for
+        from rlexp.sweep.plan import Composer, plan
+
         assert self.config is not None  # set by `setup`
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
-        results = self.launcher.launch(jobs, initial_job_idx=0)
-        for result in results:
-            _ = result.return_value  # raises what the job raised
-        return results
+        common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        jobs = plan(composer, union(([*grid, *common] for grid in self.grids), composer.parser))
+        run_all(self.launcher, jobs, bool(self.config.retry_failed))
 
 
 def union(grids: Iterable[Sequence[str]], parser: OverridesParser) -> list[list[str]]:
@@ -99,17 +80,3 @@ def union(grids: Iterable[Sequence[str]], parser: OverridesParser) -> list[list[
         for job in itertools.product(*choices.values()):
             jobs.setdefault(frozenset(job), list(job))
     return list(jobs.values())
-
-
-def register_sweeper() -> None:
-    """Make hydra/sweeper=grids known to Hydra, and this module under the name that Hydra will look it up by."""
-    root, _, name = NAMESPACE.partition(".")
-    try:
-        namespace = importlib.import_module(root)  # there is one where another plugin is installed
-    except ImportError:
-        namespace = sys.modules[root] = ModuleType(root)
-        namespace.__path__ = []
-    sys.modules[NAMESPACE] = sys.modules[__name__]
-    setattr(namespace, name, sys.modules[__name__])
-    Plugins.instance().register(Grids)
-    ConfigStore.instance().store(group="hydra/sweeper", name="grids", node=GridsConf, provider="rlexp")

@@ -1,0 +1,122 @@
+"""Everything that one run leaves in its folder, of the agents that are its own among those trained side by side."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlexp import checkpoint
+from rlexp.evaluation import summarize, write_evaluation
+from rlexp.logger import MetricsLog
+from rlexp.run_folder import RunRecord, config_hash
+
+
+class RunWriter:
+    """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
+
+    Args:
+        folder: the run's folder.
+        config: the resolved config less what cannot change results.
+        seeds: one an agent.
+        first: number of the run's first agent among all that are trained side by side.
+        choices: made in each config group.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        seeds: list[int],
+        first: int = 0,
+        choices: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.config, self.seeds = folder, config, seeds
+        self.agents = slice(first, first + len(seeds))
+        self.seconds = 0.0  # of training, over all launches
+        self.record = RunRecord(folder)
+        self.record.data["choices"] = choices or self.record.data.get("choices", {})
+        self.metrics_log: MetricsLog | None = None
+
+    @property
+    def config_hash(self) -> str:
+        """What the folder and the checkpoint are known by."""
+        return config_hash(self.config)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The run's one checkpoint."""
+        return self.folder / "checkpoint.pt"
+
+    def begin(self, steps: np.ndarray, together: int) -> None:
+        """The run starts, or goes on at `steps` (A,); `together` agents are trained side by side."""
+        self.record.start(self.config, self.seeds, together)
+        started = self.record.data.setdefault("started_unix", time.time())
+        self.metrics_log = MetricsLog(self.folder, self.seeds, flat(self.config), started)
+        self.metrics_log.resume(dict(zip(self.seeds, steps[self.agents].tolist(), strict=True)))
+
+    def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
+        """One row an agent; steps and metrics of all agents, (A,)."""
+        assert self.metrics_log is not None
+        own = {name: values[self.agents] for name, values in metrics.items()}
+        self.metrics_log.write(steps[self.agents], self.seconds, own)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the checkpoint."""
+        checkpoint.save(self.checkpoint_path, state)
+        self.record.survived()
+
+    def load(self) -> dict[str, Any]:
+        """Read the checkpoint.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another run.
+        """
+        return checkpoint.load(self.checkpoint_path, config_hash=self.config_hash)
+
+    def finish(
+        self,
+        steps: np.ndarray,
+        returns: np.ndarray,
+        evaluation: list[list[dict[str, Any]]] | None,
+        settings: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The result in run.json: done.
+
+        Args:
+            steps: of all agents (A,).
+            returns: means of their last training episodes (A,), NaN before the first.
+            evaluation: their final evaluation, as `evaluation.evaluate` gives it, if there was one.
+            settings: of the evaluation.
+        """
+        made = steps[self.agents]
+        result: dict[str, Any] = {
+            "steps": made.tolist(),
+            "seconds": round(self.seconds, 3),
+            "steps_per_second": round(float(made.sum()) / self.seconds, 1),
+            "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns[self.agents]],
+        }
+        if evaluation is not None:
+            content = summarize(self.seeds, evaluation[self.agents], settings)
+            write_evaluation(self.folder, content)
+            result["evaluation_return"] = [round(agent["mean_return"], 4) for agent in content["agents"]]
+        self.close()
+        self.record.finish(result)
+        return result
+
+    def close(self) -> None:
+        """Close the event files."""
+        if self.metrics_log is not None:
+            self.metrics_log.close()
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys with values that TensorBoard's hparams take."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return found

@@ -1,0 +1,400 @@
+"""How the jobs of a study stand, read live from their folders; and removing folders that are not needed any more."""
+
+import contextlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlexp import lock
+from rlexp.config import nearest
+from rlexp.errors import ConfigError
+from rlexp.run_folder import write_atomically
+from rlexp.wording import number
+
+OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
+FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
+CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
+
+COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # of metrics.csv that are read
+TAILS = (1 << 16, 1 << 22)  # bytes of its end: enough for most runs; for thousands of seeds
+ORDER = ("done", "running", "waiting", "interrupted", "pruned", "failed", "killed", "damaged")
+ERROR_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one job stands."""
+
+    folder: Path
+    status: str  # of run.json; else waiting (not begun), killed (its process died) or damaged (cannot be read)
+    error: str | None = None  # one line
+    traceback: str | None = None
+    progress: float = 0.0  # 0 to 1
+    steps: int = 0  # environment steps of the agent that made the fewest
+    seconds: float = 0.0  # of training so far
+    score: float | None = None  # mean return of the last training episodes, over seeds
+    host: str | None = None  # where it ran last
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the whole training takes at its speed so far."""
+        return self.seconds / self.progress if self.progress and self.seconds else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of training, while it runs."""
+        return None if self.status != "running" or self.duration is None else self.duration - self.seconds
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def last_rows(path: Path, seeds: set[int]) -> dict[int, tuple[int, float, float]]:
+    """Each seed's last whole row of metrics.csv: seed -> step, seconds, return or NaN. Reads the file's end only."""
+    found: dict[int, tuple[int, float, float]] = {}
+    try:
+        with open(path, "rb") as file:
+            header = file.readline().decode().strip().split(",")
+            places = [header.index(name) for name in COLUMNS]
+            size = file.seek(0, os.SEEK_END)
+            for length in TAILS:
+                file.seek(max(0, size - length))
+                # the first is the header or cut off, the last is not written to its end
+                for line in file.read(length).split(b"\n")[1:-1]:
+                    cells = line.decode(errors="replace").strip().split(",")
+                    if len(cells) != len(header):
+                        continue  # torn by a crash
+                    with contextlib.suppress(ValueError):
+                        seed, step, seconds, score = (cells[k] for k in places)
+                        found[int(seed)] = (int(step), float(seconds), float(score or "nan"))
+                if seeds <= found.keys() or length >= size:
+                    break
+    except (OSError, ValueError):
+        return {}  # not written yet, or no metrics.csv
+    return found
+
+
+def _load(folder: Path) -> dict[str, Any] | None:
+    """run.json; None if there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
+        raise ValueError("it holds no status")
+    return record
+
+
+def read_standing(folder: Path, held: bool | None = None) -> Standing:
+    """One job. held: whether somebody is at work in the folder; None: its lock tells."""
+    try:
+        record = _load(folder)
+        if record is not None and record["status"] == "running" and held is None:
+            held = lock.probe(folder) is not False
+            if not held:
+                record = _load(folder)  # it may have ended between the two looks
+        return Standing(folder, "waiting") if record is None else _standing(folder, record, bool(held))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        return Standing(folder, "damaged", f"run.json: {_line(str(error))}")
+
+
+def _standing(folder: Path, record: dict[str, Any], held: bool) -> Standing:
+    status = "killed" if record["status"] == "running" and not held else record["status"]
+    seeds = {int(seed) for seed in record.get("seeds") or []}
+    rows = last_rows(folder / "metrics.csv", seeds)
+    rows = {seed: row for seed, row in rows.items() if seed in seeds}
+    steps = min(row[0] for row in rows.values()) if seeds and seeds <= rows.keys() else 0
+    total = (record.get("config") or {}).get("total_steps") or math.inf
+    scores = [row[2] for row in rows.values()]
+    if status == "done":
+        returns = (record.get("result") or {}).get("training_return") or []
+        scores = [math.nan if score is None else float(score) for score in returns]
+    scores = [score for score in scores if not math.isnan(score)]
+    return Standing(
+        folder,
+        status,
+        error=_line(str(record.get("error") or "")) or None,
+        traceback=str(record.get("traceback") or "") or None,
+        progress=1.0 if status == "done" else min(1.0, steps / total),
+        steps=steps,
+        seconds=max((row[1] for row in rows.values()), default=0.0),
+        score=sum(scores) / len(scores) if scores else None,
+        host=record.get("host"),
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _find(study: Path, name: str) -> list[Path]:
+    """Files of that name at or below the study; unlike rglob it does not mind folders that vanish meanwhile."""
+    return [Path(root, name) for root, _, files in os.walk(study) if name in files]
+
+
+def planned(study: Path) -> dict[Path, tuple[Path, str]]:
+    """Folders of the jobs that sweep.json files at or below the study plan: folder -> that file, the job's name in it.
+
+    Raises:
+        ConfigError: a sweep.json that cannot be read, or that names folders elsewhere.
+    """
+    found = {}
+    for path in _find(study, "sweep.json"):
+        try:
+            names = list(json.loads(path.read_text())["jobs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({_line(repr(error))}); mend or remove it") from None
+        for name in names:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ConfigError(f"{path}: the job {name} is not below its folder; mend or remove it")
+            found[path.parent / name] = (path, name)
+    return found
+
+
+def read_study(study: Path) -> list[Standing]:
+    """Every job at or below the study, begun or planned, in the natural order of their names; links are not followed.
+
+    Raises:
+        ConfigError: there is none, or a sweep.json cannot be read.
+    """
+    if not study.is_dir():
+        raise ConfigError(f"{study}: there is no such folder")
+    folders = {path.parent for path in _find(study, "run.json")} | planned(study).keys()
+    if not folders:
+        raise ConfigError(f"{study}: there is no run in or below it (no run.json)")
+    return [read_standing(folder) for folder in sorted(folders, key=lambda folder: _natural(name_of(folder, study)))]
+
+
+def name_of(folder: Path, study: Path) -> str:
+    """A job's path in its study."""
+    return folder.resolve().name if folder == study else str(folder.relative_to(study))
+
+
+def _natural(text: str) -> tuple[list[str | int], str]:
+    parts = re.split(r"(\d+)", text)  # every second one is a number
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
+
+
+# Showing -------------------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """For people, in two units at most: 45 s, 3 m 20 s, 2 h 5 m."""
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= length or parts or unit == "s":
+            parts.append(f"{left // length} {unit}")
+        left %= length
+    return " ".join(part for part in parts[:2] if not part.startswith("0 ") or len(parts) == 1)
+
+
+def study_seconds_left(standings: list[Standing]) -> float | None:
+    """Until the running and the waiting jobs are done, if as many go on side by side; None if none runs measurably."""
+    left = [job.seconds_left for job in standings if job.seconds_left is not None]
+    if not left:
+        return None
+    known = [job.duration for job in standings if job.status in ("running", "done") and job.duration is not None]
+    running = sum(job.status == "running" for job in standings)
+    unmeasured = sum(job.status == "waiting" for job in standings) + running - len(left)
+    return max(*left, (sum(left) + unmeasured * sum(known) / len(known)) / running)
+
+
+def summary(standings: list[Standing]) -> str:
+    """One line: how many jobs of each status, and about how long all of it takes."""
+    counts = Counter(job.status for job in standings)
+    names = sorted(counts, key=lambda name: (*ORDER, name).index(name))
+    left = study_seconds_left(standings)
+    if left is not None and left >= 60:
+        left = 60 * round(left / 60)
+    eta = "" if left is None else f"; about {duration(left)} left"
+    return ", ".join(f"{counts[name]} {name}" for name in names) + eta
+
+
+def table(standings: list[Standing], study: Path) -> str:
+    """Aligned columns, one row a job; below them a summary, and where the jobs lie that went wrong."""
+    rows = [("job", "status", "progress", "left", "return", "error")]
+    for job in standings:
+        left = "–" if job.seconds_left is None else duration(job.seconds_left)
+        percent = f"{math.floor(100 * job.progress)}%"  # 100% when it is there, not before
+        error = job.error or ""
+        error = error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
+        rows.append((name_of(job.folder, study), job.status, percent, left, number(job.score), error))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align: tuple[Callable[[str, int], str], ...] = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
+    lines = [
+        "  ".join(put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    wrong = [f"{job.status}: {job.folder}" for job in standings if job.status in ("failed", "killed", "damaged")]
+    return "\n".join([*lines, "", summary(standings), *wrong])
+
+
+# Removing ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing to remove: a run's folder, its checkpoint, or the entry in sweep.json of a job that has not begun."""
+
+    kind: Literal["folder", "checkpoint", "planned job"]
+    path: Path
+    job: Standing
+    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json, and the job's name in it
+
+    def __str__(self) -> str:
+        """One row of the list that is shown before anything is removed."""
+        size = " " * 13 if self.entry else f"{_size(self.path) / 1e6:10.1f} MB"
+        elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
+        return f"{self.job.status:<11}{size}  {self.path}" + (f"  (ran on {self.job.host})" if elsewhere else "")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = [Path(root, name) for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files)
+
+
+def removals(study: Path, what: list[str]) -> list[Removal]:
+    """What of a study is named by `what`, some of CLEANABLE."""
+    entries, found = planned(study), []
+    for job in read_study(study):
+        if job.folder.resolve() != study.resolve() / job.folder.relative_to(study):
+            continue  # sweep.json names a link, which may lead anywhere
+        checkpoint = job.folder / "checkpoint.pt"
+        if job.status == "done" and "checkpoints" in what and checkpoint.is_file():
+            found.append(Removal("checkpoint", checkpoint, job))
+        elif job.status == "waiting" and "waiting" in what and job.folder in entries:
+            found.append(Removal("planned job", job.folder, job, entries[job.folder]))
+        elif job.status in what and job.status in FOLDERS:
+            found.append(Removal("folder", job.folder, job))
+    return found
+
+
+def remove(item: Removal) -> str | None:
+    """Remove one thing, unless somebody is at work there; returns why it was left, None when it is gone."""
+    folder = item.job.folder
+    guard = lock.FolderLock(item.entry[0].parent if item.entry else folder)  # sweeps lock it to write sweep.json, too
+    try:
+        if not guard.acquire():
+            return f"{lock.holder(guard.folder)} is at work in {guard.folder}"
+        if item.entry is not None:
+            return _drop(folder, *item.entry)
+        if read_standing(folder, held=False).status != item.job.status:
+            return "it has changed meanwhile"
+        if item.kind == "checkpoint":
+            item.path.unlink()
+            return None
+        if any(path.parent != folder for path in _find(folder, "run.json")):
+            return "it holds other runs"
+        # run.json late, so that after a crash it is still known for what it is; the lock last
+        for path in sorted(folder.iterdir(), key=lambda path: (path.name == lock.NAME, path.name == "run.json")):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        guard.release()
+        folder.rmdir()
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        guard.release()
+    return None
+
+
+def _drop(folder: Path, sweep: Path, name: str) -> str | None:
+    if lock.is_held(folder) or (folder / "run.json").exists():
+        return "it has begun meanwhile"
+    content = json.loads(sweep.read_text())
+    content["jobs"].pop(name, None)
+    write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
+    return None
+
+
+def clean(studies: list[Path], what: list[str], yes: bool) -> None:
+    """List what would be removed, ask unless `yes`, remove it.
+
+    Raises:
+        ConfigError: there is nobody to ask.
+    """
+    items = {item.path.resolve(): item for study in studies for item in removals(study, what)}
+    if not items:
+        print(f"nothing to remove: there is nothing {' or '.join(what)} in {', '.join(map(str, studies))}")
+        return
+    print(*items.values(), sep="\n")
+    counts = Counter(item.kind for item in items.values())
+    named = " and ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
+    if not yes and not _agreed(f"remove {'this' if len(items) == 1 else 'these'} {named}? [y/N] "):
+        print("nothing removed")
+        return
+    left = [f"left: {item.path}: {reason}" for item in items.values() if (reason := remove(item)) is not None]
+    print(f"removed {len(items) - len(left)} of {len(items)}", *left, sep="\n")
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask on; yes=true removes them without a question")
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
+
+
+# Command line --------------------------------------------------------------------------------------------------------
+
+
+def _parse(command: str, words: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """Studies, and settings by name."""
+    if command not in OPTIONS:
+        raise ConfigError(f"{command}: there is no such command; {nearest(command, tuple(OPTIONS))}")
+    paths = [word for word in words if "=" not in word or Path(word).exists()]
+    pairs = [word.partition("=") for word in words if word not in paths]
+    options = {name: value for name, _, value in pairs}
+    for name, value in options.items():
+        if name not in OPTIONS[command]:
+            raise ConfigError(f"{name}={value}: no such setting or folder; {nearest(name, OPTIONS[command])}")
+        if name != "what" and value not in ("true", "false"):
+            raise ConfigError(f"{name}={value}: must be true or false")
+    if not paths:
+        raise ConfigError(f"say which study: python -m rlexp.study {command} outputs/<study>")
+    return list(dict.fromkeys(map(Path, paths))), options
+
+
+def run(words: list[str]) -> None:
+    """Do what the command line of rlexp.study asks for.
+
+    Raises:
+        ConfigError: there is no such command, setting or study.
+    """
+    studies, options = _parse(words[0], words[1:])
+    if words[0] == "clean":
+        what = list(dict.fromkeys(options.get("what", "failed,killed").split(",")))
+        for word in what:
+            if word not in CLEANABLE:
+                raise ConfigError(f"what={word}: cannot be removed; {nearest(word, CLEANABLE)}")
+        clean(studies, what, options.get("yes") == "true")
+        return
+    texts = []
+    for study in studies:
+        standings = read_study(study)
+        texts.append((f"{study}:\n" if len(studies) > 1 else "") + table(standings, study))
+        if options.get("traceback") == "true":
+            failed = [job for job in standings if job.status == "failed"]
+            texts += [f"{job.folder}:\n{(job.traceback or 'no traceback was kept').rstrip()}" for job in failed]
+    print("\n\n".join(texts))

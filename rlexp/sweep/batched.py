@@ -1,0 +1,142 @@
+"""Hyperparameters side by side: jobs that differ only in what each agent may have of its own, trained as one."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from rlexp.config import whole_numbers
+from rlexp.errors import DivergedError
+from rlexp.lock import FolderLock
+from rlexp.study import flatten
+from rlexp.sweep.launchers import JobLauncher, Result, execute
+from rlexp.sweep.plan import Planned
+
+log = logging.getLogger(__name__)
+
+OF_AN_AGENT = ("seed", "num_seeds", "optimizer.lr", "gae.gamma", "gae.lam")  # and the algorithm's scheduled settings
+OF_THE_PLACE = ("study", "outputs", "resume", "retry_failed")
+
+
+class Batched(JobLauncher):
+    """Trains jobs whose configs differ in seeds and scalar hyperparameters as one batch of agents, in this process.
+
+    Each leaves the folder that it would have left alone.
+
+    Args:
+        max_agents: of one batch; more jobs make further batches.
+    """
+
+    needs_equal_steps = True  # jobs that stand at different steps do not share a batch
+
+    def __init__(self, max_agents: int = 256) -> None:
+        self.max_agents = max_agents
+
+    def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
+        """Run all jobs, batch by batch."""
+        batches = split(jobs, self.max_agents)
+        print(explain(batches), flush=True)
+        for batch in batches:
+            self._run(batch)
+        return [None] * len(jobs)
+
+    def _run(self, batch: Sequence[Planned]) -> None:
+        if len(batch) == 1:
+            self.begun(batch[0], 1, 1)
+            execute(self.hydra_context, self.task_function, batch[0].config)
+            return
+        for part in self._train(batch):
+            self._run(part)
+
+    def _train(self, batch: Sequence[Planned]) -> list[list[Planned]]:
+        """Train a batch; returns what has to be run again, and with whom."""
+        from rlexp.train import console, train  # which imports this module, to register it
+
+        with contextlib.ExitStack() as stack:
+            held = [job for job in batch if _locked(job, stack) and job.is_left(retry_failed=True, mine=True)]
+            stack.enter_context(console())
+            try:
+                if held:
+                    train([job.job for job in held], go_on=_update_of(held[0]) > 0)
+                return []
+            except DivergedError as error:
+                log.warning("%s", error)
+                return split([job for job in held if job.job.folder not in error.folders], self.max_agents)
+            except Exception as error:  # of whichever job it is: alone each tells for itself
+                log.warning("the batch stopped (%s: %s); its jobs run one by one", type(error).__name__, error)
+                return [[job] for job in held]
+
+
+def _locked(job: Planned, stack: contextlib.ExitStack) -> bool:
+    """Take a job's folder for as long as the stack lasts; whether it could be had."""
+    job.job.folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(job.job.folder)
+    if lock.acquire():
+        stack.callback(lock.release)
+        return True
+    return False
+
+
+# Which jobs share a batch --------------------------------------------------------------------------------------------
+
+
+def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
+    """Jobs that can be trained side by side, together; at most so many agents in one batch, unless one job has more."""
+    groups: dict[str, list[Planned]] = {}
+    for job in jobs:
+        key = json.dumps({**common_settings(job), "update": _update_of(job)}, sort_keys=True, default=str)
+        groups.setdefault(key, []).append(job)
+    batches = []
+    for group in groups.values():
+        batch: list[Planned] = []
+        for job in group:
+            if batch and sum(len(other.job.seeds) for other in (*batch, job)) > max_agents:
+                batches.append(batch)
+                batch = []
+            batch.append(job)
+        batches.append(batch)
+    return batches
+
+
+def common_settings(job: Planned) -> dict[str, Any]:
+    """What all jobs of a batch must have alike, as dotted keys."""
+    plain = whole_numbers(OmegaConf.to_container(job.job.cfg, resolve=True))
+    algo: Any = get_class(plain["algo"]["_target_"])
+    own = {*OF_AN_AGENT, *(f"algo.{name}" for name in algo.scheduled())}
+    return {key: value for key, value in flatten(plain).items() if key not in (*own, *OF_THE_PLACE)}
+
+
+def _update_of(job: Planned) -> int:
+    """At which update the job's checkpoint stands; 0: it starts anew."""
+    from rlexp import checkpoint  # torch, which --help need not wait for
+
+    path = job.job.folder / "checkpoint.pt"
+    if not path.is_file():
+        return 0
+    return int(checkpoint.load(path)["trainer"]["update_number"])
+
+
+def explain(batches: Sequence[Sequence[Planned]]) -> str:
+    """Which jobs share a batch, in what they differ there, and why others are apart."""
+    lines = []
+    for batch in batches:
+        agents = sum(len(job.job.seeds) for job in batch)
+        varied = _differing([flatten(job.job.settings) for job in batch])
+        what = f": {', '.join(varied)} differ" if varied else ""
+        lines.append(
+            f"{len(batch)} jobs ({agents} agents) side by side{what}" if len(batch) > 1 else f"alone: {batch[0].name}"
+        )
+    if len(batches) > 1:
+        apart = _differing([common_settings(batch[0]) | {"checkpoint": _update_of(batch[0])} for batch in batches])
+        why = f"{', '.join(apart)} must be the same within one" if apart else "hydra.launcher.max_agents is reached"
+        lines.append(f"{len(batches)} batches: {why}")
+    return "\n".join(lines)
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    keys = sorted({key for own in settings for key in own})
+    return [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]

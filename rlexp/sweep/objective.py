@@ -1,0 +1,79 @@
+"""What a trial is worth, read from its run's folder: a measure of every seed, and one number of all seeds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rlexp.curves import area_under_curve
+from rlexp.errors import ConfigError
+from rlexp.study import Curve, find_runs, read_curves
+
+
+class Measure(NamedTuple):
+    """What is read of a seed's curve, and whether more of it is better."""
+
+    of: Callable[[Curve], float]
+    direction: str = "maximize"
+
+
+def _last(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known[-1]) if len(known) else np.nan
+
+
+# As `compare` measures a seed; evaluation is not in the curve
+MEASURES = {
+    "final": Measure(lambda curve: _last(curve.returns)),  # mean return of the last 100 training episodes
+    "area": Measure(lambda curve: area_under_curve(curve.steps, curve.returns)),  # mean height of the learning curve
+    "evaluation": Measure(lambda _: np.nan),  # mean return of the final policy in frozen evaluation
+    "seconds": Measure(lambda curve: _last(curve.seconds), "minimize"),  # of training, all seeds side by side
+}
+
+
+def _iqm(scores: np.ndarray) -> float:
+    """That of `rlexp.statistics`, which needs scipy: the mean without the lowest and the highest ⌊n/4⌋ of n."""
+    cut = len(scores) // 4
+    return float(np.sort(scores)[cut : len(scores) - cut].mean())
+
+
+AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {"mean": lambda scores: float(scores.mean()), "iqm": _iqm}
+
+
+def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None = None) -> float:
+    """The worth of a run, finished or paused: aggregate over seeds k of measure(curve of k up to a step).
+
+    Args:
+        folder: of the run.
+        measure: one of MEASURES.
+        aggregate: mean, or iqm: over the middle half of the seeds.
+        up_to: step of the agent after which nothing counts; None: the whole run.
+
+    Returns:
+        NaN if any seed has no value, as one that finished no episode.
+
+    Raises:
+        ConfigError: no such measure or aggregate, or an evaluation before the end.
+        StudyError: no run there, or a damaged one.
+    """
+    for key, value, known in (("measure", measure, MEASURES), ("aggregate", aggregate, AGGREGATES)):
+        if value not in known:
+            raise ConfigError(f"hydra.sweeper.{key}={value}: there is no such {key}; there are {', '.join(known)}")
+    if measure == "evaluation" and up_to is not None:
+        raise ConfigError("hydra.sweeper.measure=evaluation: comes after training only; judge rungs by final or area")
+    run = find_runs([folder])[0]
+    read_curves(run)
+    seeds = run.record.get("seeds") or list(run.curves)
+    if measure == "evaluation":
+        scores = [run.evaluations.get(seed, np.nan) for seed in seeds]
+    else:
+        scores = [
+            MEASURES[measure].of(_cut(run.curves[seed], up_to)) if seed in run.curves else np.nan for seed in seeds
+        ]
+    return AGGREGATES[aggregate](np.array(scores)) if scores and not np.isnan(scores).any() else np.nan
+
+
+def _cut(curve: Curve, up_to: int | None) -> Curve:
+    before = curve.steps <= (np.inf if up_to is None else up_to)
+    return Curve(*(values[before] for values in (curve.steps, curve.seconds, curve.returns, curve.episodes)))

@@ -1,0 +1,148 @@
+"""Tuning by Optuna, through ask and tell: trials on tuning seeds, then the best anew on evaluation seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from rlexp.config import TUNING_SEED
+from rlexp.errors import ConfigError
+from rlexp.run_folder import key_of
+from rlexp.sweep.grids import union
+
+
+@dataclass(kw_only=True)
+class TuningSettings:
+    """The keys below hydra.sweeper, explained in conf/hydra/sweeper/optuna.yaml.
+
+    Raises:
+        ConfigError: one out of its range, named.
+    """
+
+    sampler: str = "tpe"
+    n_trials: int = 30
+    n_jobs: int = 1
+    n_startup: int = 10
+    seed: int = 0
+    measure: str | Sequence[str] = "final"
+    aggregate: str = "mean"
+    num_seeds: int = 3
+    pruner: str = "none"
+    rungs: Sequence[float] = (0.25, 0.5)
+    keep: float | None = None
+    prune_after: int = 5
+    evaluation_seeds: int = 10
+    measures: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        self.measures = [self.measure] if isinstance(self.measure, str) else list(self.measure)
+        for name, least in (
+            ("n_trials", 1),
+            ("n_jobs", 1),
+            ("n_startup", 1),
+            ("num_seeds", 1),
+            ("evaluation_seeds", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"hydra.sweeper.{name}={getattr(self, name)}: must be at least {least}")
+        if self.evaluation_seeds > TUNING_SEED:
+            raise ConfigError(
+                f"hydra.sweeper.evaluation_seeds={self.evaluation_seeds}: there are {TUNING_SEED} of them"
+            )
+        self.rungs = [] if self.pruner == "none" else sorted(self.rungs)
+        if not all(0 < rung < 1 for rung in self.rungs):
+            raise ConfigError(f"hydra.sweeper.rungs={list(self.rungs)}: must be shares between 0 and 1")
+        if self.pruner != "none" and not self.rungs:
+            raise ConfigError(f"hydra.sweeper.pruner={self.pruner}: judges at rungs; give hydra.sweeper.rungs=[0.5]")
+
+    def of_a_trial(self) -> dict[str, Any]:
+        """What may not change from launch to launch, as it makes the trials what they are."""
+        return {key: value for key, value in asdict(self).items() if key in ("measures", "aggregate", "num_seeds")} | {
+            "rungs": list(self.rungs)
+        }
+
+
+class Optuna(Sweeper):
+    """Tunes each job of the grids for itself, one after the other, and trains the best of each on evaluation seeds."""
+
+    hydra_context: HydraContext
+    launcher: Launcher
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        grids: Sequence[Sequence[str]] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.params, self.grids = params or {}, grids or [[]]
+        self.settings = TuningSettings(**settings)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands over."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Tune, then train the best.
+
+        Raises:
+            ConfigError: a setting that cannot be; nothing is started.
+            SweepError: no trial of a tuning has come to its end, or the training of the best has failed.
+        """
+        assert self.config is not None  # set by `setup`
+        try:
+            from rlexp.sweep.tuning import Tuning
+        except ImportError as error:
+            raise ConfigError(
+                f"hydra/sweeper=optuna needs {error.name}, which is not installed: pip install 'rlexp[tune]'"
+            ) from None
+        from rlexp.lock import FolderLock
+        from rlexp.sweep.dispatch import run_all
+        from rlexp.sweep.plan import Composer, plan
+
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        for word in words:
+            if key_of(word) in ("seed", "num_seeds", "stop_at"):
+                raise ConfigError(
+                    f"{word}: tuning takes its seeds from {TUNING_SEED} on and evaluates on those from 0 on; say how "
+                    f"many by hydra.sweeper.num_seeds and hydra.sweeper.evaluation_seeds"
+                )
+        study, outputs = str(self.config.study), str(self.config.outputs)
+        words = [word for word in words if key_of(word) != "study"]
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        folder = Path(outputs) / study
+        folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folder, ".tuning"):  # one process at a time asks and tells
+            tunings = [
+                Tuning([*arm, *words], named, folder, study, composer, self.launcher, self.settings)
+                for arm, named in self._arms(composer.parser)
+            ]
+            retry = bool(self.config.retry_failed)
+            for tuning in tunings:
+                tuning.run(retry)
+        best = [job for tuning in tunings for job in tuning.best()]
+        for tuning in tunings:
+            print(tuning.verdict(), flush=True)
+        if self.settings.evaluation_seeds:
+            run_all(self.launcher, plan(composer, best), retry)
+            print(f"who is better, and how sure: python -m rlexp.compare {folder}", flush=True)
+
+    def _arms(self, parser: OverridesParser) -> list[tuple[list[str], str]]:
+        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid; its name."""
+        arms: list[tuple[list[str], str]] = []
+        for grid in self.grids:
+            parsed = parser.parse_overrides(list(grid))
+            searched = [str(o.input_line) for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]
+            listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
+            arms += [([*job, *searched], ",".join(job) or "tuning") for job in union([listed], parser)]
+        return arms

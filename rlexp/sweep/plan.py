@@ -1,0 +1,201 @@
+"""The jobs of a sweep: composed and checked before any starts; what is left of them is read from their folders."""
+
+import copy
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from rlexp.config import check_tuned
+from rlexp.errors import ConfigError
+from rlexp.jobs import Job
+from rlexp.lock import is_held
+from rlexp.run_folder import RunRecord, code_digest
+from rlexp.study import flatten
+
+log = logging.getLogger(__name__)
+
+DEATHS = 3  # of its process without a checkpoint in between, after which a job counts as failed
+
+
+@dataclass
+class Planned:
+    """One job of a sweep."""
+
+    job: Job
+    config: DictConfig  # composed, with Hydra's settings, the folder among them
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.job.folder.name
+
+    def standing(self, mine: bool = False) -> str:
+        """How it stands: "waiting", "elsewhere" (another process runs it), "killed", or the status in its run.json.
+
+        mine: its folder's lock is held by the one who asks.
+        """
+        if not mine and is_held(self.job.folder):
+            return "elsewhere"
+        status = RunRecord(self.job.folder).status
+        return "killed" if status == "running" else status or "waiting"
+
+    def is_left(self, retry_failed: bool, mine: bool = False) -> bool:
+        """Whether there is something to do."""
+        standing = self.standing(mine)
+        if standing == "failed" or (standing == "killed" and self.has_died_often()):
+            return retry_failed
+        return standing in ("waiting", "interrupted", "killed")
+
+    def has_failed(self) -> bool:
+        """Whether it failed, or its process has died again and again without getting anywhere."""
+        return self.standing() == "failed" or (self.standing() == "killed" and self.has_died_often())
+
+    def has_died_often(self) -> bool:
+        """Whether its process has died as often as is tried."""
+        return RunRecord(self.job.folder).data.get("deaths", 0) + 1 >= DEATHS
+
+
+class Composer:
+    """Composes the configs of jobs as Hydra does, once for all jobs that choose the same groups.
+
+    Args:
+        loader: Hydra's.
+        config: of the sweep.
+    """
+
+    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
+        self.loader, self.config = loader, config
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of one job."""
+        parsed = self.parser.parse_overrides(list(overrides))
+        plain = [override for override in parsed if self._is_plain(override)]
+        others = tuple(str(o.input_line) for o in parsed if o not in plain)
+        if others not in self.composed:
+            self.composed[others] = self.loader.load_sweep_config(self.config, list(others))
+        config = copy.deepcopy(self.composed[others])
+        try:
+            for override in plain:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException:  # Hydra's own way has the better message
+            return self.loader.load_sweep_config(self.config, list(overrides))
+        naming = config.hydra.job.config.override_dirname
+        with read_write(config.hydra):
+            config.hydra.overrides.task = list(overrides)
+            config.hydra.job.override_dirname = get_overrides_dirname(
+                overrides=parsed, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
+            )
+        return config
+
+    def _is_plain(self, override: Override) -> bool:
+        """Whether it sets the value of a key, and chooses nothing."""
+        if override.type != OverrideType.CHANGE or override.package is not None or override.is_hydra_override():
+            return False
+        return not self.loader.get_group_options(override.key_or_group)
+
+
+def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned]:
+    """Compose and check all jobs; two that differ only in how they are written are one.
+
+    Raises:
+        ConfigError: the first setting that cannot be, with the job that has it.
+    """
+    from rlexp import parts
+
+    found: dict[Path, Planned] = {}
+    for number, words in enumerate(overrides):
+        check_tuned(composer.loader, words)
+        config = composer(words)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.job.num, config.hydra.job.id = number, str(number)
+        planned = _planned(config)
+        try:
+            parts.check(planned.job.cfg)
+            planned.job.check_same(RunRecord(planned.job.folder))
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in the job {' '.join(words)})") from None
+        found.setdefault(planned.job.folder, planned)
+    return list(found.values())
+
+
+def _planned(config: DictConfig) -> Planned:
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)  # the folder's name depends on the choices made
+    try:
+        subfolder = str(config.hydra.sweep.subdir)
+        cfg = copy.deepcopy(config)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        OmegaConf.update(cfg, "study", str(config.study))
+        if cfg.resume == "never":  # the folder is a new one; whoever takes it up again within this sweep goes on in it
+            config.resume = cfg.resume = "auto"
+    finally:
+        HydraConfig.instance().cfg = before
+    with read_write(config.hydra):
+        config.hydra.sweep.subdir = subfolder  # whoever runs it takes this one, also with resume=never
+    chosen = {str(k): str(v) for k, v in config.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
+    folder = Path(config.hydra.sweep.dir) / subfolder
+    return Planned(Job(cfg, folder, list(config.hydra.overrides.task), chosen, in_sweep=True), config)
+
+
+# What is told before the start ---------------------------------------------------------------------------------------
+
+
+def outlook(jobs: Sequence[Planned], left: Sequence[Planned]) -> str:
+    """How many jobs there are, and what becomes of them."""
+    counts: dict[str, int] = {}
+    again = "retry_failed=true runs them again"
+    words = {"failed": f"failed before ({again})", "killed": f"died {DEATHS} times ({again})"}
+    words |= {"elsewhere": "run by another process"}
+    to_do = {"waiting": "to run", "interrupted": "to go on with", "killed": "to go on with", "failed": "to run again"}
+    for planned in jobs:
+        what = (to_do if planned in left else words).get(planned.standing(), planned.standing())
+        counts[what] = counts.get(what, 0) + 1
+    return f"{len(jobs)} jobs: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+
+
+def changes(jobs: Sequence[Planned]) -> list[str]:
+    """What has changed since earlier launches: the code behind runs, the config behind the same overrides."""
+    lines = []
+    older = [p for p in jobs if RunRecord(p.job.folder).data.get("code") not in (None, code_digest())]
+    if older:
+        commits = {str(RunRecord(p.job.folder).data.get("commit"))[:10] for p in older}
+        lines.append(
+            f"the code has changed since {len(older)} of these jobs were run (commit {', '.join(sorted(commits))}): "
+            f"they are kept, and those unfinished go on with the new code; resume=never runs all anew"
+        )
+    for planned in jobs:
+        if planned.standing() == "waiting":
+            stem = planned.name.rpartition("-")[0]
+            for other in sorted(planned.job.folder.parent.glob(f"{_quoted(stem)}-????????")):
+                lines += _differences(planned, other)
+    return lines
+
+
+def _quoted(text: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
+def _differences(planned: Planned, other: Path) -> list[str]:
+    try:
+        before = flatten(json.loads((other / "run.json").read_text())["config"])
+    except (OSError, ValueError, KeyError):
+        return []
+    now = flatten(planned.job.settings)
+    keys = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    told = ", ".join(f"{k} {before.get(k, '–')} → {now.get(k, '–')}" for k in keys[:4]) + (", ..." if keys[4:] else "")
+    return [
+        f"the config behind {planned.name.rpartition('-')[0]} has changed since {other} ({told}): a folder of its own"
+    ]

@@ -1,0 +1,183 @@
+"""Search spaces in the syntax of Hydra's sweeps, as Optuna's distributions, and a trial's params back as overrides."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    FloatRange,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+    Transformer,
+)
+from hydra.errors import OverrideParseException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from rlexp.errors import ConfigError
+
+Space = dict[str, BaseDistribution]
+
+
+def space(overrides: Sequence[str], parser: OverridesParser) -> tuple[Space, list[str]]:
+    """What is searched, by key as typed, and the words that are fixed; of overrides of one key the last one holds.
+
+    | override | is |
+    |---|---|
+    | `key=interval(0,1)`, `key=int(interval(1,8))` | a number in [0, 1]; a whole number in [1, 8] |
+    | `key=tag(log,interval(1e-5,1e-2))` | its logarithm is drawn evenly; also of whole numbers |
+    | `key=range(0,1,0.25)` | 0, 0.25, 0.5 or 0.75: the stop is left out |
+    | `key=a,b`, `key=choice([1e-3,0],[3e-4,0])` | one of these, without an order |
+
+    Raises:
+        ConfigError: an override that cannot be read, or a sweep that is none of these.
+    """
+    held: dict[str, Override] = {}
+    for word in overrides:
+        try:
+            (override,) = parser.parse_overrides([word])
+        except OverrideParseException as error:
+            said = [
+                line for line in str(error).splitlines() if line.strip(" ^") and not line.startswith("Error parsing")
+            ]
+            raise ConfigError(f"{word}: {'; '.join(said)}") from None
+        held[override.get_key_element().lstrip("+~")] = override
+    searched = {x.get_key_element(): _distribution(x, parser) for x in held.values() if x.is_sweep_override()}
+    return searched, [str(x.input_line) for x in held.values() if not x.is_sweep_override()]
+
+
+def _distribution(override: Override, parser: OverridesParser) -> BaseDistribution:
+    sweep, word = override.value(), override.input_line
+    if getattr(sweep, "shuffle", False):
+        raise ConfigError(f"{word}: the sampler decides the order; leave shuffle out")
+    if isinstance(sweep, IntervalSweep):
+        return _interval(sweep, f"{word}")
+    if isinstance(sweep, RangeSweep | ChoiceSweep) and sweep.tags:
+        raise ConfigError(f"{word}: only an interval takes a tag, as in key=tag(log,interval(1e-5,1e-2))")
+    if isinstance(sweep, RangeSweep):
+        return _range(sweep, f"{word}")
+    if isinstance(sweep, ChoiceSweep):
+        return _choice(sweep, parser)
+    raise ConfigError(f"{word}: a search needs the names themselves, as in key=a,b,c")
+
+
+def _interval(sweep: IntervalSweep, word: str) -> BaseDistribution:
+    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    if sweep.tags - {"log"}:
+        unknown = ", ".join(sorted(sweep.tags - {"log"}))
+        raise ConfigError(f"{word}: tag {unknown} is unknown; there is log, as in key=tag(log,interval(1e-5,1e-2))")
+    if low is None or high is None or not (low < high and math.isfinite(high - low)):
+        raise ConfigError(f"{word}: holds no value; give a lower and a higher bound, as in key=interval(0,1)")
+    if log and low <= 0:
+        raise ConfigError(f"{word}: has no logarithm at {low}; begin above 0, as in key=tag(log,interval(1e-5,1e-2))")
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(low, high, log=log)
+
+
+def _range(sweep: RangeSweep, word: str) -> BaseDistribution:
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    if start is None or stop is None or not step or not all(map(math.isfinite, (start, stop, step))):
+        raise ConfigError(
+            f"{word}: has no end; give a start, a stop and a step that is not 0, as in key=range(0,1,0.1)"
+        )
+    values = sweep.range()
+    # as many as Hydra counts, which adds up the binary values of floats: range(0,0.9,0.3) lists 0.9 as well
+    count = len(values) if isinstance(values, range) else sum(1 for _ in values)
+    if not count:
+        raise ConfigError(f"{word}: holds no value; the stop must lie beyond the start, as in key=range(0,1,0.1)")
+    first, each = Decimal(str(start)), Decimal(str(step))  # as Optuna reckons whether the steps come out even
+    low, high = sorted((first, first + (count - 1) * each))
+    if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
+        return IntDistribution(int(low), int(high), step=abs(step))
+    return FloatDistribution(float(low), float(high), step=abs(float(step)))
+
+
+def _choice(sweep: ChoiceSweep, parser: OverridesParser) -> BaseDistribution:
+    """Numbers, booleans and null as such, all else as text in Hydra's syntax: Optuna keeps no lists."""
+    by_text = {_spelled(x, parser): x for x in sweep.list}
+    choices: list[Any] = [x if _plain(x) else text for text, x in by_text.items()]
+    # Optuna tells choices apart by ==, which 1, 1.0 and true are not
+    return CategoricalDistribution(choices if len(set(choices)) == len(choices) else [*by_text])
+
+
+def _spelled(choice: Any, parser: OverridesParser) -> str:
+    text = Transformer.str(choice)
+    if not isinstance(choice, str):
+        return text
+    try:
+        (read,) = parser.parse_overrides([f"key={text}"])
+        same = not read.is_sweep_override() and read.value() == choice
+    except OverrideParseException:
+        same = False
+    return text if same else QuotedString(choice, Quote.single).with_quotes()  # choice('1') has lost its quotes
+
+
+def _plain(choice: Any) -> bool:
+    return choice is None or isinstance(choice, int) or (isinstance(choice, float) and math.isfinite(choice))
+
+
+def as_overrides(params: Mapping[str, Any], space: Mapping[str, BaseDistribution] | None = None) -> list[str]:
+    """A trial's params as words that Hydra reads as the same values; text is taken to be in Hydra's syntax already.
+
+    With the space given, values of an ascending range(...) are those that Hydra lists: 0.3, where Optuna's 3 · 0.1 is
+    rounded to 0.30000000000000004, so that a run has the same identity however it came about.
+    """
+    return [f"{key}={_text(_listed(value, (space or {}).get(key)))}" for key, value in params.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return value if isinstance(value, str) else repr(float(value) if isinstance(value, float) else int(value))
+
+
+def _listed(value: Any, distribution: BaseDistribution | None) -> Any:
+    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+        return value
+    place = round((value - distribution.low) / distribution.step)
+    return next(itertools.islice(FloatRange(distribution.low, math.inf, distribution.step), place, None))
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """What a key ranges over, in Hydra's syntax where there is one; equal only for equal distributions."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"choice({','.join(map(_text, distribution.choices))})"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    whole = isinstance(distribution, IntDistribution)
+    if distribution.step not in (None, 1) or (distribution.step and not whole):
+        return f"{distribution.low} to {distribution.high} by {distribution.step}"
+    interval = f"interval({distribution.low},{distribution.high})"
+    interval = f"int({interval})" if whole else interval
+    return f"tag(log,{interval})" if distribution.log else interval
+
+
+def grid_size(space: Space) -> int:
+    """How many combinations there are; raises as `grid` does."""
+    return math.prod(map(len, grid(space).values()))
+
+
+def grid(space: Space) -> dict[str, list[Any]]:
+    """The values of every key.
+
+    Raises:
+        ConfigError: a key that cannot be listed.
+    """
+    values: dict[str, list[Any]] = {}
+    for key, x in space.items():
+        if isinstance(x, CategoricalDistribution):
+            values[key] = list(x.choices)
+        elif isinstance(x, IntDistribution) and not x.log:
+            values[key] = list(range(x.low, x.high + 1, x.step))
+        elif isinstance(x, FloatDistribution) and x.step:
+            count = round((x.high - x.low) / x.step) + 1
+            values[key] = [float(Decimal(str(x.low)) + k * Decimal(str(x.step))) for k in range(count)]
+        else:
+            raise ConfigError(f"{key}={describe(x)}: a grid needs a list, as in {key}=1,2,4; or use sampler=random")
+    return values

@@ -1,0 +1,31 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+import rlexp.train
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """The command line without the three seconds of imports: cli(words) -> exit code, what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+
+    def call(*words):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["rlexp.train", *words])
+        code = 0
+        try:
+            rlexp.train.main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=code, out=printed.out, err=printed.err)
+
+    threads = torch.get_num_threads()
+    yield call
+    torch.set_num_threads(threads)

@@ -1,0 +1,265 @@
+"""Sweeps that finish: what is done is left alone, what is broken does not break the rest, whoever runs the jobs."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import jobs, last_metrics, record, status
+
+from rlexp.lock import FolderLock
+
+TINY = (
+    "-m",
+    "study=s",
+    "tuned=none",
+    "progress=none",
+    "evaluation.episodes=0",
+    "compile=false",
+    "network.torso.hidden=[8]",
+)
+QUICK = ("total_steps=256", "env.num_envs=2", "algo.rollout_steps=32")
+TESTS = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def sweep(cli, monkeypatch):
+    """A tiny sweep, in this process."""
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    return lambda *words: cli(*TINY, *QUICK, *words)
+
+
+def start(folder, *words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlexp.train", *TINY, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": TESTS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def named(part, folder="."):
+    (job,) = [job for job in jobs(folder) if part in job.name]
+    return job
+
+
+def wait_until(condition, process, seconds=60):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
+# Resumable ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_runs_only_what_is_missing(sweep):
+    assert sweep("seed=0,1,2").code == 0
+    shutil.rmtree(jobs()[1])
+    result = sweep("seed=0,1,2")
+    assert result.code == 0
+    assert "3 jobs: 2 done, 1 to run" in result.out
+    assert [(status(job), record(job)["launches"]) for job in jobs()] == [("done", 1)] * 3
+    assert "3 jobs: 3 done\n" in sweep("seed=0,1,2").out
+    plan = json.loads(Path("outputs/s/sweep.json").read_text())
+    assert sorted(plan["jobs"]) == [job.name for job in jobs()]
+    assert len(plan["launches"]) == 3
+
+
+def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_path):
+    words = ("seed=0,1,2", "total_steps=3200", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=320")
+    process = start(tmp_path, *words)
+    wait_until(lambda: list(tmp_path.glob("outputs/s/*seed=1*/checkpoint.pt")), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    first, second, third = (f"seed={k}" for k in range(3))
+    assert (status(named(first, tmp_path)), status(named(second, tmp_path))) == ("done", "running")
+    assert len(jobs(tmp_path)) == 2
+
+    process = start(tmp_path, *words)
+    out = process.communicate(timeout=90)[0]
+    assert process.returncode == 0, out
+    assert "3 jobs: 1 done, 1 to go on with, 1 to run" in out
+    assert [record(named(part, tmp_path))["launches"] for part in (first, second, third)] == [1, 2, 1]
+    assert int(re.search(r"resumed at (\d+) of 3200", out)[1]) >= 320
+
+
+def test_two_sweeps_at_once_run_no_job_twice(tmp_path):
+    words = ("seed=0,1,2,3", "total_steps=1280", "env.num_envs=2", "algo.rollout_steps=32")
+    processes = [start(tmp_path, *words) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [(status(job), record(job)["launches"]) for job in jobs(tmp_path)] == [("done", 1)] * 4
+    assert sum(output.count("resumed at") for output in outputs) == 0
+    assert len(json.loads((tmp_path / "outputs/s/sweep.json").read_text())["jobs"]) == 4
+
+
+def test_a_job_that_another_process_runs_is_left_to_it(sweep):
+    assert sweep("seed=0,1").code == 0
+    job = jobs()[0]
+    (job / "run.json").unlink()
+    with FolderLock(job):
+        result = sweep("seed=0,1")
+        assert result.code == 0
+        assert "1 run by another process" in result.out
+    assert not (job / "run.json").exists()
+
+
+def test_a_change_of_code_or_config_is_told(sweep):
+    assert sweep("seed=0,1").code == 0
+    for job in jobs():
+        (job / "run.json").write_text(json.dumps(record(job) | {"code": "0123abcd", "commit": "feedbeefcafe"}))
+    result = sweep("seed=0,1")
+    assert "the code has changed since 2 of these jobs were run (commit feedbeefca)" in result.out
+    moved = jobs()[0].rename(jobs()[0].with_name(jobs()[0].name[:-8] + "00000000"))
+    older = record(moved)
+    older["config"]["gae"]["lam"] = 0.5
+    (moved / "run.json").write_text(json.dumps(older))
+    result = sweep("seed=0,1")
+    assert re.search(r"has changed since \S+00000000 \(gae.lam 0.5 → 0.95\): a folder of its own", result.out)
+
+
+def test_two_configs_never_share_a_folder(sweep):
+    assert sweep("seed=0").code == 0
+    other = record(jobs()[0])
+    other["config"]["gae"]["lam"] = 0.5
+    (jobs()[0] / "run.json").write_text(json.dumps(other | {"status": "interrupted"}))
+    result = sweep("seed=0")
+    assert result.code == 1
+    assert "holds a run of another config" in result.err
+
+
+def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):
+    result = sweep("algo.minibatches=4,7")
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: algo.minibatches=7: .* \(in the job .*algo.minibatches=7.*\)\n", result.err)
+    assert jobs() == []
+    assert sweep("seed=0,1", "tuned=ppo_cartpol").code == 1
+
+
+def test_resume_never_trains_all_jobs_anew_beside_the_first(sweep):
+    assert sweep("seed=0,1").code == 0
+    assert sweep("seed=0,1", "resume=never").code == 0
+    assert [job.name[-2:] for job in jobs()].count("_2") == 2
+    assert [record(job)["launches"] for job in jobs()] == [1] * 4
+
+
+# Failures -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
+    result = sweep("env.id=poison:Raises-v0,poison:OutOfMemory-v0,CartPole-v1")
+    assert result.code == 1
+    assert result.err == "rlexp: 2 of 3 jobs failed; retry_failed=true runs them again\n"
+    raised, memory, fine = named("Raises"), named("OutOfMemory"), named("CartPole")
+    assert [status(job) for job in (raised, memory, fine)] == ["failed", "failed", "done"]
+    assert record(raised)["error"] == "RuntimeError: poisoned on two lines"
+    assert record(memory)["error"].startswith("MemoryError")
+    for job in (raised, memory):
+        assert "poison.py" in record(job)["traceback"]
+        assert "Traceback" in (job / "train.log").read_text()
+    (row,) = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
+    assert re.search(r"failed +0% .*RuntimeError: poisoned on two lines", row)
+
+
+def test_what_failed_runs_again_on_request_only(sweep):
+    words = ("env.id=CartPole-v1,poison:Raises-v0",)
+    assert sweep(*words).code == 1
+    result = sweep(*words)
+    assert result.code == 1
+    assert "1 failed before (retry_failed=true runs them again)" in result.out
+    assert record(named("Raises"))["launches"] == 1
+    assert "1 to run again" in sweep(*words, "retry_failed=true").out
+    assert record(named("Raises"))["launches"] == 2
+    assert record(named("CartPole"))["launches"] == 1
+
+
+def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_path):
+    words = (*QUICK, "env.id=poison:Killed-v0,CartPole-v1")
+    for _ in range(3):  # the third time it is the only one left
+        process = start(tmp_path, *words)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    assert status(named("CartPole", tmp_path)) == "done"
+    process = start(tmp_path, *words)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "1 died 3 times (retry_failed=true runs them again)" in out
+
+
+# Stopping -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher):
+    words = ("seed=0,1,2,3", "total_steps=200000", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=640")
+    words += ("log_every=64",)
+    process = start(tmp_path, *words, f"hydra/launcher={launcher}")
+    wait_until(lambda: list(tmp_path.glob("outputs/s/*/checkpoint.pt")), process)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} == {"interrupted"}
+    assert "waiting" in out
+    assert last_metrics(jobs(tmp_path)[0])["step"] > 0
+
+
+def test_a_cluster_that_takes_the_machine_gets_a_saved_job_that_goes_on_when_it_is_begun_again(sweep):
+    pytest.importorskip("submitit", reason="extra slurm is not installed")
+    result = sweep("env.id=poison:Announced-v0", "total_steps=512", "hydra/launcher=submitit_local")
+    (job,) = jobs()
+    assert result.code == 0, (job / "train.log").read_text()
+    assert (status(job), record(job)["launches"]) == ("done", 2)
+    log = (job / "train.log").read_text()
+    assert "interrupted by SIGUSR2: saved" in log
+    assert re.search(r"resumed at (128|64|192) of 512", log)
+
+
+# Launchers ------------------------------------------------------------------------------------------------------------
+
+
+def same_as_alone(job):
+    """Whether a job left what the same job, run alone, left in the study `alone`."""
+    twin = Path("outputs/alone") / job.name
+    left, wanted = ({re.sub(r"(tfevents).*", r"\1", str(p.relative_to(f))) for p in f.rglob("*")} for f in (job, twin))
+    assert left == wanted
+    ours, theirs = (last_metrics(folder, record(job)["seeds"][0]) for folder in (job, twin))
+    for name in ("wall_time", "steps_per_second"):
+        del ours[name], theirs[name]
+    return ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray", "batched"])
+def test_launchers_leave_what_a_single_run_leaves_and_survive_what_befalls_a_job(sweep, launcher):
+    pytest.importorskip({"submitit_local": "submitit", "batched": "torch"}.get(launcher, launcher), reason="extra")
+    assert sweep("algo=apo", "study=alone", "env.id=CartPole-v1").code == 0
+    deadly = [] if launcher == "batched" else ["poison:Killed-v0"]  # which runs in the sweep's own process
+    ids = ",".join([*deadly, "poison:Raises-v0", "CartPole-v1"])
+    result = sweep("algo=apo", f"env.id={ids}", f"hydra/launcher={launcher}")
+    assert result.code == 1
+    assert status(named("Raises")) == "failed"
+    assert "poison.py" in record(named("Raises"))["traceback"]
+    (job,) = [job for job in Path("outputs/s").iterdir() if "CartPole-v1" in job.name]
+    assert same_as_alone(job)
+    if deadly:
+        assert status(named("Killed")) == "failed"
+        assert "its process was killed or ran out of memory" in record(named("Killed"))["error"]
+
+
+def test_more_threads_than_cores_are_refused(sweep):
+    pytest.importorskip("joblib", reason="extra joblib is not installed")
+    result = sweep("seed=0,1", "torch_threads=64", "hydra/launcher=joblib")
+    assert result.code == 1
+    assert re.search(r"torch_threads=64 with 2 jobs at a time is 128 threads on \d+ cores", result.err)
+    assert jobs() == []

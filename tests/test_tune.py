@@ -1,0 +1,206 @@
+"""hydra/sweeper=optuna: trials on tuning seeds through any launcher, judged at rungs, gone on with, the best anew."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from helpers import record, status
+
+optuna = pytest.importorskip("optuna", reason="extra tune is not installed")
+
+BASE = ("-m", "hydra/sweeper=optuna", "study=t", "tuned=none", "progress=none", "compile=false", "total_steps=512")
+BASE += ("env.num_envs=2", "algo.rollout_steps=32", "algo.epochs=1", "algo.minibatches=1", "evaluation.episodes=1")
+LR = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
+
+
+@pytest.fixture
+def tune(cli):
+    """A tiny tuning: settings of the sweeper by name, and further words."""
+
+    def call(*words, params=(LR,), **settings):
+        given = {"n_trials": 3, "num_seeds": 2, "evaluation_seeds": 2, "n_startup": 2, **settings}
+        return cli(*BASE, *params, *(f"hydra.sweeper.{k}={v}" for k, v in given.items()), *words)
+
+    return call
+
+
+def trials():
+    return sorted(path.parent for path in Path("outputs/t/trials").glob("*/run.json"))
+
+
+def stored(name="tuning"):
+    return optuna.load_study(study_name=name, storage="sqlite:///outputs/t/optuna.db")
+
+
+def states(name="tuning"):
+    return [trial.state.name for trial in stored(name).trials]
+
+
+def test_trials_take_tuning_seeds_and_the_best_is_trained_anew_on_evaluation_seeds(tune):
+    result = tune()
+    assert result.code == 0, result.err
+    assert [(record(job)["seeds"], status(job)) for job in trials()] == [([1000, 1001], "done")] * 3
+    (best,) = [path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
+    assert record(best)["seeds"] == [0, 1]
+    found = stored().best_trial
+    assert record(best)["config"]["optimizer"]["lr"] == found.params["optimizer.lr"]
+    returns = record(Path(found.user_attrs["folder"]))["result"]["training_return"]
+    assert found.value == pytest.approx(sum(returns) / 2, rel=1e-4)
+    assert found.value == max(trial.value for trial in stored().trials)
+    assert f"best: trial {found.number}" in result.out
+
+
+def test_the_same_command_goes_on_where_it_stopped(tune):
+    assert tune(n_trials=2).code == 0
+    assert tune(n_trials=4).code == 0
+    assert states() == ["COMPLETE"] * 4
+    assert [record(job)["launches"] for job in trials()] == [1] * 4
+    assert "is left out" not in tune(n_trials=4).out
+    assert len(trials()) == 4
+    changed = tune(n_trials=4, params=("optimizer.lr=tag(log,interval(1e-4,1e-1))",))
+    assert changed.code == 1
+    assert re.search(r"was begun with other spaces \(optimizer.lr was .*\); .*study=", changed.err)
+
+
+def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path, tune):
+    slow = ("total_steps=6400", "checkpoint_every=640")
+    few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 0}
+    words = [*BASE, LR, *slow, *(f"hydra.sweeper.{key}={value}" for key, value in few.items())]
+    process = subprocess.Popen([sys.executable, "-m", "rlexp.train", *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while not list(tmp_path.glob("outputs/t/trials/*/checkpoint.pt")):
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert states() == ["RUNNING"]
+    assert tune(*slow, **few).code == 0
+    assert states() == ["COMPLETE"] * 2
+    assert sorted(record(job)["launches"] for job in trials()) == [1, 2]
+
+
+def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
+    result = tune(
+        n_trials=6, pruner="halving", rungs="[0.5]", prune_after=1, keep=0.3, params=(LR, "algo.clip_coef=0.1,0.2")
+    )
+    assert result.code == 0, result.err
+    pruned = [trial for trial in stored().trials if trial.state.name == "PRUNED"]
+    assert pruned
+    for trial in pruned:
+        job = Path(trial.user_attrs["folder"])
+        assert status(job) == "pruned"
+        assert record(job)["error"].startswith("pruned at 50% with")
+        assert record(job)["paused_at"] == 256
+        last = (job / "metrics.csv").read_text().splitlines()[-1].split(",")
+        assert int(last[1]) <= 256
+        assert list(trial.intermediate_values) == [1]
+    assert f"{len(pruned)} pruned" in result.out
+    whole = [trial for trial in stored().trials if trial.state.name == "COMPLETE"]
+    for trial in whole:
+        job = Path(trial.user_attrs["folder"])
+        assert (status(job), record(job)["launches"]) == ("done", 2)
+
+
+def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
+    params = ("optimizer.lr=1e-3,1e30",)
+    result = tune(sampler="grid", params=params)
+    assert result.code == 0, result.err
+    assert sorted(states()) == ["COMPLETE", "FAIL"]
+    (failed,) = [trial for trial in stored().trials if trial.state.name == "FAIL"]
+    assert "nan" in failed.user_attrs["error"]
+    assert "1 failed" in result.out
+    assert sorted(status(job) for job in trials()) == ["done", "failed"]
+    assert tune("retry_failed=true", sampler="grid", params=params).code == 0
+    assert sorted(states()) == ["COMPLETE", "FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "batched"])
+def test_trials_run_at_a_time_through_launchers(tune, launcher):
+    result = tune(f"hydra/launcher={launcher}", n_trials=4, n_jobs=4, evaluation_seeds=0)
+    assert result.code == 0, result.err
+    assert states() == ["COMPLETE"] * 4
+    together = {record(job)["agents_together"] for job in trials()}
+    assert together == ({8} if launcher == "batched" else {2})
+
+
+def test_each_job_of_the_grids_is_tuned_for_itself_on_the_same_budget(tune):
+    grids = "hydra.sweeper.grids=[['algo=ppo'],['algo=apo','algo.anchor_coef=tag(log,interval(0.1,10))']]"
+    result = tune(grids, n_trials=2)
+    assert result.code == 0, result.err
+    assert states("algo=ppo") == states("algo=apo") == ["COMPLETE"] * 2
+    assert set(stored("algo=apo").trials[0].params) == {"optimizer.lr", "algo.anchor_coef"}
+    assert set(stored("algo=ppo").trials[0].params) == {"optimizer.lr"}
+    best = [record(path)["choices"]["algo"] for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
+    assert sorted(best) == ["apo", "ppo"]
+
+
+def test_several_measures_keep_what_none_beats_in_all(tune):
+    result = tune(sampler="nsga2", measure="[final,area]", n_trials=3, evaluation_seeds=1)
+    assert result.code == 0, result.err
+    front = stored().best_trials
+    best = [path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
+    assert len(best) == len(front) >= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("seed=3",), "tuning takes its seeds from 1000 on"),
+        (("hydra.sweeper.sampler=bayes",), "there are tpe, cmaes"),
+        (("hydra.sweeper.measure=best",), "there are final, area"),
+        (("hydra.sweeper.n_trials=0",), "at least 1"),
+        (("hydra.sweeper.pruner=median", "hydra.sweeper.rungs=[1.5]"), "between 0 and 1"),
+        (("algo.clp_coef=interval(0,1)",), "did you mean algo.clip_coef"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_starts(tune, words, told):
+    result = tune(*words)
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: [^\n]+\n", result.err)
+    assert told in result.err
+    assert not trials()
+
+
+def test_tuning_and_evaluation_seeds_are_kept_apart(cli):
+    words = ("tuned=none", "total_steps=1024", "evaluation.episodes=0", "progress=none")
+    result = cli(*words, "seed=998", "num_seeds=4")
+    assert result.code == 1
+    assert "At most 2 from seed=998" in result.err
+    from rlexp.arms import compare_runs
+    from rlexp.study import StudyError, find_runs
+
+    assert cli(*words, "seed=1000").code == 0
+    with pytest.raises(StudyError, match="1 runs on tuning seeds"):
+        compare_runs(find_runs(["outputs"]))
+
+
+def test_optuna_dashboard_shows_the_study(tune):
+    pytest.importorskip("optuna_dashboard", reason="extra tune is not installed")
+    assert tune(n_trials=2, evaluation_seeds=0).code == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("optuna-dashboard"), "sqlite:///outputs/t/optuna.db", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
+                    studies = json.load(answer)
+                break
+            except OSError:
+                assert time.time() < deadline
+                time.sleep(0.1)
+    finally:
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+    assert "tuning" in json.dumps(studies)
