@@ -10,10 +10,9 @@ Needs the extra `compare`.
 """
 
 import shlex
-import sys
 from pathlib import Path
 
-from rlexp.errors import ConfigError, UserError
+from rlexp.errors import ConfigError, command
 from rlexp.page import page
 
 OPTIONS = ("baseline", "allow", "threshold", "beside", "out", "figures")
@@ -84,15 +83,7 @@ def run(words: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or {"-h", "--help"} & set(words):
-        print(__doc__)
-        return
-    try:
-        run(words)
-    except UserError as error:
-        print(f"rlexp.compare: {error}", file=sys.stderr)
-        sys.exit(1)
+    command("rlexp.compare", __doc__, run, arguments)
 
 
 if __name__ == "__main__":

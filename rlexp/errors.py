@@ -1,6 +1,7 @@
 """Errors whose message is meant for the person at the keyboard: one line, with a way out."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -35,3 +36,23 @@ def user_error_behind(error: BaseException) -> UserError | None:
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__
     return cause
+
+
+def command(name: str, help_text: str | None, run: Callable[[list[str]], None], arguments: list[str] | None) -> None:
+    """The entry point of a command: its help without words or on request, what the user can mend in one line.
+
+    Args:
+        name: of the module, which begins the line.
+        help_text: what --help prints.
+        run: does what the words say.
+        arguments: the words; None: those of the command line.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or {"-h", "--help"} & set(words):
+        print(help_text)
+        return
+    try:
+        run(words)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -3,7 +3,6 @@
 python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000]
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from rlexp import checkpoint, parts, spaces
 from rlexp.config import EvaluationConfig
-from rlexp.errors import CheckpointError, ConfigError, UserError
+from rlexp.errors import CheckpointError, ConfigError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.policy import ActorCritic
 from rlexp.rollout import storage_dtype
@@ -106,40 +105,42 @@ class _Arguments(EvaluationConfig):
     run: str = MISSING
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Evaluate every agent of a run and write evaluation.json into its folder."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or {"-h", "--help"} & set(words):
-        print(__doc__)
-        return
+def run_command(words: list[str]) -> None:
+    """Evaluate every agent of a run and write evaluation.json into its folder.
+
+    Raises:
+        ConfigError: an unknown setting or a wrong type.
+        CheckpointError: no run there, or a damaged one.
+    """
     try:
-        try:
-            options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
-            run = options.run
-        except OmegaConfBaseException as error:
-            line = str(error).splitlines()[0]
-            raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps") from None
-        saved = load_run(run)
-        environment = parts.build_environment(saved.config)
-        settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
-        results = evaluate(
-            saved.policy,
-            saved.networks[0].distribution,
-            environment,
-            len(saved.seeds),
-            device=torch.device("cpu"),
-            **settings,
-        )
-        content = summarize(saved.seeds, results, settings)
-        write_evaluation(saved.folder, content)
-        record = RunRecord(saved.folder)
-        if record.status == "done":
-            record.update(files=record.digests())
-        for agent in content["agents"]:
-            print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
-    except UserError as error:
-        print(f"rlexp.evaluate: {error}", file=sys.stderr)
-        sys.exit(1)
+        options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
+        run = options.run
+    except OmegaConfBaseException as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps") from None
+    saved = load_run(run)
+    environment = parts.build_environment(saved.config)
+    settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
+    results = evaluate(
+        saved.policy,
+        saved.networks[0].distribution,
+        environment,
+        len(saved.seeds),
+        device=torch.device("cpu"),
+        **settings,
+    )
+    content = summarize(saved.seeds, results, settings)
+    write_evaluation(saved.folder, content)
+    record = RunRecord(saved.folder)
+    if record.status == "done":
+        record.update(files=record.digests())
+    for agent in content["agents"]:
+        print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    command("rlexp.evaluate", __doc__, run_command, arguments)
 
 
 if __name__ == "__main__":

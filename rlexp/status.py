@@ -1,28 +1,19 @@
-"""How the jobs of a study stand, read live from their folders; and removing folders that are not needed any more."""
+"""How the jobs of a study stand, read live from their folders."""
 
 import contextlib
 import json
 import math
 import os
-import platform
 import re
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rlexp import lock
-from rlexp.config import nearest
 from rlexp.errors import ConfigError
-from rlexp.run_folder import write_atomically
 from rlexp.wording import number
-
-OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
-FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
-CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
 
 COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # of metrics.csv that are read
 TAILS = (1 << 16, 1 << 22)  # bytes of its end: enough for most runs; for thousands of seeds
@@ -142,7 +133,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _find(study: Path, name: str) -> list[Path]:
+def find(study: Path, name: str) -> list[Path]:
     """Files of that name at or below the study; unlike rglob it does not mind folders that vanish meanwhile."""
     return [Path(root, name) for root, _, files in os.walk(study) if name in files]
 
@@ -154,7 +145,7 @@ def planned(study: Path) -> dict[Path, tuple[Path, str]]:
         ConfigError: a sweep.json that cannot be read, or that names folders elsewhere.
     """
     found = {}
-    for path in _find(study, "sweep.json"):
+    for path in find(study, "sweep.json"):
         try:
             names = list(json.loads(path.read_text())["jobs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -174,7 +165,7 @@ def read_study(study: Path) -> list[Standing]:
     """
     if not study.is_dir():
         raise ConfigError(f"{study}: there is no such folder")
-    folders = {path.parent for path in _find(study, "run.json")} | planned(study).keys()
+    folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
     if not folders:
         raise ConfigError(f"{study}: there is no run in or below it (no run.json)")
     return [read_standing(folder) for folder in sorted(folders, key=lambda folder: _natural(name_of(folder, study)))]
@@ -226,15 +217,26 @@ def summary(standings: list[Standing]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in names) + eta
 
 
+def short_names(names: list[str]) -> tuple[str, list[str]]:
+    """What all names of jobs say alike, and each name without it."""
+    # a comma within a list is followed by no key
+    words = [re.split(r",(?=[^,=]+=)", name.rpartition("-")[0]) for name in names]
+    common = [word for word in words[0] if all(word in own for own in words)] if len(names) > 1 else []
+    rest = [",".join(word for word in own if word not in common) for own in words]
+    ends = [name.rpartition("-")[2] for name in names]
+    return ", ".join(common), [f"{own}-{end}" if own else end for own, end in zip(rest, ends, strict=True)]
+
+
 def table(standings: list[Standing], study: Path) -> str:
     """Aligned columns, one row a job; below them a summary, and where the jobs lie that went wrong."""
     rows = [("job", "status", "progress", "left", "return", "error")]
-    for job in standings:
+    common, names = short_names([name_of(job.folder, study) for job in standings])
+    for job, name in zip(standings, names, strict=True):
         left = "–" if job.seconds_left is None else duration(job.seconds_left)
         percent = f"{math.floor(100 * job.progress)}%"  # 100% when it is there, not before
         error = job.error or ""
         error = error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
-        rows.append((name_of(job.folder, study), job.status, percent, left, number(job.score), error))
+        rows.append((name, job.status, percent, left, number(job.score), error))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align: tuple[Callable[[str, int], str], ...] = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
     lines = [
@@ -242,159 +244,5 @@ def table(standings: list[Standing], study: Path) -> str:
         for row in rows
     ]
     wrong = [f"{job.status}: {job.folder}" for job in standings if job.status in ("failed", "killed", "damaged")]
-    return "\n".join([*lines, "", summary(standings), *wrong])
-
-
-# Removing ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Removal:
-    """One thing to remove: a run's folder, its checkpoint, or the entry in sweep.json of a job that has not begun."""
-
-    kind: Literal["folder", "checkpoint", "planned job"]
-    path: Path
-    job: Standing
-    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json, and the job's name in it
-
-    def __str__(self) -> str:
-        """One row of the list that is shown before anything is removed."""
-        size = " " * 13 if self.entry else f"{_size(self.path) / 1e6:10.1f} MB"
-        elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
-        return f"{self.job.status:<11}{size}  {self.path}" + (f"  (ran on {self.job.host})" if elsewhere else "")
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = [Path(root, name) for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
-    return sum(file.lstat().st_size for file in files)
-
-
-def removals(study: Path, what: list[str]) -> list[Removal]:
-    """What of a study is named by `what`, some of CLEANABLE."""
-    entries, found = planned(study), []
-    for job in read_study(study):
-        if job.folder.resolve() != study.resolve() / job.folder.relative_to(study):
-            continue  # sweep.json names a link, which may lead anywhere
-        checkpoint = job.folder / "checkpoint.pt"
-        if job.status == "done" and "checkpoints" in what and checkpoint.is_file():
-            found.append(Removal("checkpoint", checkpoint, job))
-        elif job.status == "waiting" and "waiting" in what and job.folder in entries:
-            found.append(Removal("planned job", job.folder, job, entries[job.folder]))
-        elif job.status in what and job.status in FOLDERS:
-            found.append(Removal("folder", job.folder, job))
-    return found
-
-
-def remove(item: Removal) -> str | None:
-    """Remove one thing, unless somebody is at work there; returns why it was left, None when it is gone."""
-    folder = item.job.folder
-    guard = lock.FolderLock(item.entry[0].parent if item.entry else folder)  # sweeps lock it to write sweep.json, too
-    try:
-        if not guard.acquire():
-            return f"{lock.holder(guard.folder)} is at work in {guard.folder}"
-        if item.entry is not None:
-            return _drop(folder, *item.entry)
-        if read_standing(folder, held=False).status != item.job.status:
-            return "it has changed meanwhile"
-        if item.kind == "checkpoint":
-            item.path.unlink()
-            return None
-        if any(path.parent != folder for path in _find(folder, "run.json")):
-            return "it holds other runs"
-        # run.json late, so that after a crash it is still known for what it is; the lock last
-        for path in sorted(folder.iterdir(), key=lambda path: (path.name == lock.NAME, path.name == "run.json")):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        guard.release()
-        folder.rmdir()
-    except OSError as error:
-        return error.strerror or str(error)
-    finally:
-        guard.release()
-    return None
-
-
-def _drop(folder: Path, sweep: Path, name: str) -> str | None:
-    if lock.is_held(folder) or (folder / "run.json").exists():
-        return "it has begun meanwhile"
-    content = json.loads(sweep.read_text())
-    content["jobs"].pop(name, None)
-    write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
-    return None
-
-
-def clean(studies: list[Path], what: list[str], yes: bool) -> None:
-    """List what would be removed, ask unless `yes`, remove it.
-
-    Raises:
-        ConfigError: there is nobody to ask.
-    """
-    items = {item.path.resolve(): item for study in studies for item in removals(study, what)}
-    if not items:
-        print(f"nothing to remove: there is nothing {' or '.join(what)} in {', '.join(map(str, studies))}")
-        return
-    print(*items.values(), sep="\n")
-    counts = Counter(item.kind for item in items.values())
-    named = " and ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
-    if not yes and not _agreed(f"remove {'this' if len(items) == 1 else 'these'} {named}? [y/N] "):
-        print("nothing removed")
-        return
-    left = [f"left: {item.path}: {reason}" for item in items.values() if (reason := remove(item)) is not None]
-    print(f"removed {len(items) - len(left)} of {len(items)}", *left, sep="\n")
-
-
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise ConfigError("there is no terminal to ask on; yes=true removes them without a question")
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return False
-
-
-# Command line --------------------------------------------------------------------------------------------------------
-
-
-def _parse(command: str, words: list[str]) -> tuple[list[Path], dict[str, str]]:
-    """Studies, and settings by name."""
-    if command not in OPTIONS:
-        raise ConfigError(f"{command}: there is no such command; {nearest(command, tuple(OPTIONS))}")
-    paths = [word for word in words if "=" not in word or Path(word).exists()]
-    pairs = [word.partition("=") for word in words if word not in paths]
-    options = {name: value for name, _, value in pairs}
-    for name, value in options.items():
-        if name not in OPTIONS[command]:
-            raise ConfigError(f"{name}={value}: no such setting or folder; {nearest(name, OPTIONS[command])}")
-        if name != "what" and value not in ("true", "false"):
-            raise ConfigError(f"{name}={value}: must be true or false")
-    if not paths:
-        raise ConfigError(f"say which study: python -m rlexp.study {command} outputs/<study>")
-    return list(dict.fromkeys(map(Path, paths))), options
-
-
-def run(words: list[str]) -> None:
-    """Do what the command line of rlexp.study asks for.
-
-    Raises:
-        ConfigError: there is no such command, setting or study.
-    """
-    studies, options = _parse(words[0], words[1:])
-    if words[0] == "clean":
-        what = list(dict.fromkeys(options.get("what", "failed,killed").split(",")))
-        for word in what:
-            if word not in CLEANABLE:
-                raise ConfigError(f"what={word}: cannot be removed; {nearest(word, CLEANABLE)}")
-        clean(studies, what, options.get("yes") == "true")
-        return
-    texts = []
-    for study in studies:
-        standings = read_study(study)
-        texts.append((f"{study}:\n" if len(studies) > 1 else "") + table(standings, study))
-        if options.get("traceback") == "true":
-            failed = [job for job in standings if job.status == "failed"]
-            texts += [f"{job.folder}:\n{(job.traceback or 'no traceback was kept').rstrip()}" for job in failed]
-    print("\n\n".join(texts))
+    said = [f"all: {common}", ""] if common else []
+    return "\n".join([*said, *lines, "", summary(standings), *wrong])

@@ -10,7 +10,6 @@ entry in sweep.json, checkpoints) · yes=true (do not ask). A job that runs is n
 """
 
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.errors import UserError
+from rlexp.config import nearest
+from rlexp.errors import ConfigError, UserError, command
 from rlexp.run_folder import config_hash, file_digest
 
+OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
 CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # the columns of metrics.csv that are read
 
 
@@ -144,19 +145,56 @@ def read_curves(run: Run) -> None:
             raise StudyError(f"{evaluation}: cannot be read ({error!r})") from None
 
 
+# Command line --------------------------------------------------------------------------------------------------------
+
+
+def _parse(command: str, words: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """Studies, and settings by name."""
+    if command not in OPTIONS:
+        raise ConfigError(f"{command}: there is no such command; {nearest(command, tuple(OPTIONS))}")
+    paths = [word for word in words if "=" not in word or Path(word).exists()]
+    pairs = [word.partition("=") for word in words if word not in paths]
+    options = {name: value for name, _, value in pairs}
+    for name, value in options.items():
+        if name not in OPTIONS[command]:
+            raise ConfigError(f"{name}={value}: no such setting or folder; {nearest(name, OPTIONS[command])}")
+        if name != "what" and value not in ("true", "false"):
+            raise ConfigError(f"{name}={value}: must be true or false")
+    if not paths:
+        raise ConfigError(f"say which study: python -m rlexp.study {command} outputs/<study>")
+    return list(dict.fromkeys(map(Path, paths))), options
+
+
+def run(words: list[str]) -> None:
+    """Do what the command line of rlexp.study asks for.
+
+    Raises:
+        ConfigError: there is no such command, setting or study.
+    """
+    from rlexp.clean import CLEANABLE, clean
+    from rlexp.status import read_study, table
+
+    studies, options = _parse(words[0], words[1:])
+    if words[0] == "clean":
+        what = list(dict.fromkeys(options.get("what", "failed,killed").split(",")))
+        for word in what:
+            if word not in CLEANABLE:
+                raise ConfigError(f"what={word}: cannot be removed; {nearest(word, CLEANABLE)}")
+        clean(studies, what, options.get("yes") == "true")
+        return
+    texts = []
+    for study in studies:
+        standings = read_study(study)
+        texts.append((f"{study}:\n" if len(studies) > 1 else "") + table(standings, study))
+        if options.get("traceback") == "true":
+            failed = [job for job in standings if job.status == "failed"]
+            texts += [f"{job.folder}:\n{(job.traceback or 'no traceback was kept').rstrip()}" for job in failed]
+    print("\n\n".join(texts))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or {"-h", "--help"} & set(words):
-        print(__doc__)
-        return
-    from rlexp import status
-
-    try:
-        status.run(words)
-    except UserError as error:
-        print(f"rlexp.study: {error}", file=sys.stderr)
-        sys.exit(1)
+    command("rlexp.study", __doc__, run, arguments)
 
 
 if __name__ == "__main__":

@@ -184,17 +184,23 @@ def test_what_failed_runs_again_on_request_only(sweep):
     assert record(named("CartPole"))["launches"] == 1
 
 
-def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_path):
-    words = (*QUICK, "env.id=poison:Killed-v0,CartPole-v1")
-    for _ in range(3):  # the third time it is the only one left
-        process = start(tmp_path, *words)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    assert status(named("CartPole", tmp_path)) == "done"
-    process = start(tmp_path, *words)
-    out = process.communicate(timeout=60)[0]
-    assert process.returncode == 1
-    assert "1 died 3 times (retry_failed=true runs them again)" in out
+def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_path, sweep):
+    ids = "env.id=poison:Killed-v0,CartPole-v1"
+    process = start(tmp_path, *QUICK, ids)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    killed = named("Killed")
+    assert status(killed) == "running"
+    assert [job for job in jobs() if "CartPole" in job.name] == []
+    process = start(tmp_path, *QUICK, ids)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert status(named("CartPole")) == "done"
+    assert record(killed)["deaths"] == 1
+    (killed / "run.json").write_text(json.dumps(record(killed) | {"deaths": 2}))
+    result = sweep(ids)
+    assert result.code == 1
+    assert "1 died 3 times (retry_failed=true runs them again), 1 done" in result.out
 
 
 # Stopping -------------------------------------------------------------------------------------------------------------

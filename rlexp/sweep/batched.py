@@ -131,7 +131,8 @@ def explain(batches: Sequence[Sequence[Planned]]) -> str:
             f"{len(batch)} jobs ({agents} agents) side by side{what}" if len(batch) > 1 else f"alone: {batch[0].name}"
         )
     if len(batches) > 1:
-        apart = _differing([common_settings(batch[0]) | {"checkpoint": _update_of(batch[0])} for batch in batches])
+        each = [common_settings(batch[0]) | {"checkpoint": _update_of(batch[0])} for batch in batches]
+        apart = [key for key in _differing(each) if all(key in own for own in each)]
         why = f"{', '.join(apart)} must be the same within one" if apart else "hydra.launcher.max_agents is reached"
         lines.append(f"{len(batches)} batches: {why}")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from rlexp.sweep.plan import Planned, changes, outlook
 log = logging.getLogger(__name__)
 
 UNFINISHED = ("waiting", "killed", "interrupted")
+DYING = 5.0  # seconds
 PLAN = "sweep.json"  # of a study: its jobs, and who launched them when
 
 
@@ -53,6 +54,9 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
     failed = [job for job in jobs if job.has_failed()]
     if failed:
         raise SweepError(f"{len(failed)} of {len(jobs)} jobs failed; retry_failed=true runs them again")
+    unfinished = [job for job in left if job.job.cfg.stop_at is None and job.standing() in UNFINISHED]
+    if unfinished:
+        raise SweepError(f"{len(unfinished)} of {len(jobs)} jobs have not come to an end; the same command goes on")
 
 
 def in_order(jobs: Sequence[Planned]) -> list[Planned]:
@@ -75,6 +79,7 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
         except (ConfigError, KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # whatever a library raises when its workers die
+            _wait_for_the_dying(batch)
             unfinished = [job for job in batch if job.standing() in UNFINISHED]
             died = [job for job in unfinished if job.standing() == "killed"]
             if alone or not died:
@@ -87,6 +92,13 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
         else:
             for job, result in zip(batch, results, strict=True):
                 _note(job, result)
+
+
+def _wait_for_the_dying(jobs: Sequence[Planned]) -> None:
+    """A launcher that breaks kills its other workers, too, which takes a moment; other sweeps' jobs may go on."""
+    deadline = time.monotonic() + DYING
+    while any(job.standing() == "elsewhere" for job in jobs) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _launch(launcher: Launcher, jobs: Sequence[Planned]) -> Sequence[Result]:

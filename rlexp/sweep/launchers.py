@@ -28,6 +28,7 @@ from rlexp.wording import number
 log = logging.getLogger(__name__)
 
 Result = JobReturn | Exception | None  # None: stopped, or not begun
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # who heeds which differs by build
 
 
 def execute(context: HydraContext, task_function: TaskFunction, config: DictConfig) -> JobReturn:
@@ -60,17 +61,18 @@ def prepare(config: DictConfig) -> None:
 
 
 def execute_elsewhere(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig, stop: Path
+    context: HydraContext, task_function: TaskFunction, config: DictConfig, stop: Path, sweep: int
 ) -> JobReturn | None:
-    """Run one job in a worker's process, silently; None if the sweep was stopped before or meanwhile.
+    """Run one job in a worker's process, silently; None if the sweep was stopped, or died, before or meanwhile.
 
     Args:
         context: Hydra's.
         task_function: the job.
         config: of the job, with Hydra's settings.
         stop: a file that is there once the sweep has been stopped.
+        sweep: its process.
     """
-    if stop.exists():
+    if stop.exists() or os.getppid() != sweep:
         return None
     prepare(config)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -144,25 +146,23 @@ class Joblib(JobLauncher):
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs."""
         joblib = require("joblib", "joblib")
+        loky = require("joblib.externals.loky", "joblib")  # its pool, as `Parallel` runs a single job in this process
         cores = joblib.cpu_count()
-        processes = self.n_jobs if self.n_jobs > 0 else max(1, cores + 1 + self.n_jobs)
-        threads = share_out(cores, min(processes, len(jobs)), self.threads, jobs)
+        processes = min(len(jobs), self.n_jobs if self.n_jobs > 0 else max(1, cores + 1 + self.n_jobs))
+        threads = share_out(cores, processes, self.threads, jobs)
         results: list[Result] = [None] * len(jobs)
-        with stoppable(jobs) as stop, joblib.parallel_config("loky", inner_max_num_threads=threads):
-            calls = (
-                joblib.delayed(_numbered)(index, (self.hydra_context, self.task_function, job.config, stop.path))
+        with stoppable(jobs) as stop:
+            pool = loky.get_reusable_executor(processes, env={name: str(threads) for name in THREADS})
+            given = (self.hydra_context, self.task_function)
+            calls = {
+                pool.submit(execute_elsewhere, *given, job.config, stop.path, os.getpid()): index
                 for index, job in enumerate(jobs)
-            )
-            done = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1)(calls)
-            for place, (index, result) in enumerate(done, 1):
-                results[index] = result
+            }
+            for place, call in enumerate(loky.as_completed(calls), 1):
+                results[calls[call]] = result = call.result()
                 if result is not None:
-                    self.ended(jobs[index], place, len(jobs))
+                    self.ended(jobs[calls[call]], place, len(jobs))
         return results
-
-
-def _numbered(index: int, arguments: tuple[Any, ...]) -> tuple[int, JobReturn | None]:
-    return index, execute_elsewhere(*arguments)
 
 
 def share_out(cores: int, processes: int, threads: int | None, jobs: Sequence[Planned]) -> int:
