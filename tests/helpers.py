@@ -27,15 +27,23 @@ def make_config(*overrides):
         return compose("config", [*TINY, *overrides])
 
 
-def make_trainer(folder: Path, *overrides):
-    cfg = make_config(*overrides)
-    parts.check(cfg)
-    folder.mkdir(parents=True, exist_ok=True)
-    return parts.build_trainer([Job(cfg, folder)])
+def make_jobs(folder: Path, *overrides, own=((),)):
+    """One job, or with `own` overrides of several each of those, in folders of their own."""
+    jobs = []
+    for number, mine in enumerate(own):
+        job = Job(make_config(*overrides, *mine), folder / str(number) if len(own) > 1 else folder)
+        parts.check(job.cfg)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        jobs.append(job)
+    return jobs
 
 
-def train(folder: Path, *overrides, resume=False):
-    trainer = make_trainer(folder, *overrides)
+def make_trainer(folder: Path, *overrides, own=((),)):
+    return parts.build_trainer(make_jobs(folder, *overrides, own=own))
+
+
+def train(folder: Path, *overrides, resume=False, own=((),)):
+    trainer = make_trainer(folder, *overrides, own=own)
     trainer.run(resume)
     return trainer
 

@@ -13,8 +13,9 @@ SMALL = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=64", "algo.ep
 CASES = {
     "alone": ("algo=apo", "env=cartpole", "env.backend=gymnasium", "algo.clip_vloss=true", "algo.clip_coef=[0.2,0.1]"),
     "stepping": ("algo=ppo", "env=cartpole", "env.backend=torch", "num_seeds=2", "optimizer.lr=[1e-3,0]"),
-    "stacked": ("algo=apo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true", "num_seeds=2"),
+    "stacked": ("algo=apo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
 }
+OWN = {"stacked": (("optimizer.lr=1e-3", "gae.gamma=0.9"), ("optimizer.lr=[3e-3,0]", "seed=1", "algo.anchor_coef=0.1"))}
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +25,19 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_is_eager_and_resumes_exactly(tmp_path, case):
-    settings = (*SMALL, *CASES[case])
-    eager = train(tmp_path / "eager", *settings)
-    whole = train(tmp_path / "whole", *settings, "compile=true")
+    settings, own = (*SMALL, *CASES[case]), OWN.get(case, ((),))
+    eager = train(tmp_path / "eager", *settings, own=own)
+    whole = train(tmp_path / "whole", *settings, "compile=true", own=own)
     assert all(all(group.graphs.values()) for group in whole.learner.groups)
     assert len(list(cache_folder().glob("*.so"))) == 2
     for name, tensor in weights_of(eager).items():
         assert_close(weights_of(whole)[name], tensor, atol=2e-4, rtol=2e-3, msg=name)
 
-    first = make_trainer(tmp_path / "parts", *settings, "compile=true")
+    first = make_trainer(tmp_path / "parts", *settings, "compile=true", own=own)
     stop_after(first, 2)
     with pytest.raises(Interrupted):
         first.run(False)
-    second = train(tmp_path / "parts", *settings, "compile=true", resume=True)
+    second = train(tmp_path / "parts", *settings, "compile=true", resume=True, own=own)
     assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
 
 

@@ -13,7 +13,17 @@ from types import SimpleNamespace
 import pytest
 
 from rlexp.lock import BusyError, FolderLock, is_held
-from rlexp.status import Standing, duration, last_rows, read_standing, read_study, study_seconds_left, summary, table
+from rlexp.status import (
+    Standing,
+    duration,
+    last_rows,
+    read_standing,
+    read_study,
+    short_names,
+    study_seconds_left,
+    summary,
+    table,
+)
 from rlexp.study import main
 
 HEADER = "seed,step,wall_time,episodic_return,episodes\r\n"
@@ -462,3 +472,13 @@ def test_clean_says_where_a_killed_run_was_if_on_another_machine(cli):
     make(Path("s/job"), "running", host="node7")
     result = cli("clean", "s", answer="n\n")
     assert "s/job  (ran on node7)\n" in result.out
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_all_names_say_alike_is_said_once():
+    names = ["algo=ppo,optimizer.lr=_1e-3,0_,seed=0-01234567", "algo=ppo,optimizer.lr=_1e-3,0_,seed=1-89abcdef"]
+    assert short_names(names) == ("algo=ppo, optimizer.lr=_1e-3,0_", ["seed=0-01234567", "seed=1-89abcdef"])
+    assert short_names(names[:1]) == ("", names[:1])
+    assert short_names(["a=1-01234567", "default-89abcdef"]) == ("", ["a=1-01234567", "default-89abcdef"])

@@ -1,0 +1,118 @@
+"""Jobs trained side by side: each is what it would have been alone, is saved by itself, and survives its neighbours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import make_jobs, record, status, stop_after, train, weights_of
+from torch.testing import assert_close
+
+from rlexp import parts
+from rlexp.errors import DivergedError
+from rlexp.signals import Interrupted
+
+SMALL = ("total_steps=768", "env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2")
+OWN = (  # what agents may have of their own
+    ("optimizer.lr=1e-3", "algo.clip_coef=0.1", "gae.gamma=0.9", "num_seeds=2"),
+    ("optimizer.lr=[3e-3,0]", "algo.clip_coef=[0.3,0.1]", "gae.lam=0.7", "algo.ent_coef=0.02", "seed=1"),
+    ("optimizer.lr=0", "algo.vf_coef=1", "seed=7"),
+)
+CASES = {
+    "ppo": ("algo=ppo", "env=cartpole"),
+    "memory": ("algo=apo", "env=cartpole", "env.backend=gymnasium", "algo.top_k=2", "algo.max_steps=20"),
+    "normalised": ("algo=ppo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
+    "sync": ("algo=ppo_kl", "env=cartpole", "env.vectorization=sync"),
+    "loop": ("algo=apo", "env=cartpole", "batching=loop"),
+    "another optimizer": (
+        "~optimizer.eps",
+        "~optimizer.fused",
+        "optimizer._target_=torch.optim.SGD",
+        "++optimizer.momentum=0.9",
+    ),
+}
+
+
+def agents(jobs):
+    """The agents of each job among all."""
+    ends = torch.tensor([len(job.seeds) for job in jobs]).cumsum(0).tolist()
+    return [slice(end - len(job.seeds), end) for job, end in zip(jobs, ends, strict=True)]
+
+
+def assert_same(ours, theirs, part=slice(None)):
+    for name, tensor in weights_of(theirs).items():
+        assert_close(weights_of(ours)[name][part], tensor, atol=2e-4, rtol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_job_among_others_is_that_job_alone(tmp_path, case):
+    batch = make_jobs(tmp_path / "batch", *SMALL, *CASES[case], own=OWN)
+    together = parts.build_trainer(batch)
+    together.run(False)
+    assert together.learner.groups[0].size == (1 if case == "loop" else len(together.seeds))
+    alone = make_jobs(tmp_path / "alone", *SMALL, *CASES[case], own=OWN)
+    for job, part in zip(alone, agents(alone), strict=True):
+        trainer = parts.build_trainer([job])
+        trainer.run(False)
+        assert_same(together, trainer, part)
+        assert together.steps[part].tolist() == trainer.steps.tolist()
+    assert all(status(job.folder) == "done" for job in (*batch, *alone))
+    assert [record(job.folder)["agents_together"] for job in batch] == [len(together.seeds)] * len(batch)
+
+
+@pytest.mark.parametrize("case", ["memory", "normalised", "sync"])
+def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_path, case):
+    settings = (*SMALL, *CASES[case])
+    whole = train(tmp_path / "whole", *settings, own=OWN)
+
+    jobs = make_jobs(tmp_path / "parted", *settings, own=OWN)
+    first = parts.build_trainer(jobs)
+    stop_after(first, 3)
+    with pytest.raises(Interrupted):
+        first.run(False)
+    for job, part in zip(jobs, agents(jobs), strict=True):
+        trainer = parts.build_trainer([job])
+        trainer.run(True)
+        assert_same(whole, trainer, part)
+
+    jobs = make_jobs(tmp_path / "joined", *settings, own=OWN)
+    for job in jobs:
+        trainer = parts.build_trainer([job])
+        stop_after(trainer, 3)
+        with pytest.raises(Interrupted):
+            trainer.run(False)
+    joined = parts.build_trainer(jobs)
+    joined.run(True)
+    assert joined.copyable
+    assert_same(whole, joined)
+
+
+def test_a_job_that_diverges_leaves_its_neighbours_saved(tmp_path):
+    jobs = make_jobs(tmp_path, *SMALL, own=(("optimizer.lr=1e-3",), ("optimizer.lr=1e30", "seed=3")))
+    trainer = parts.build_trainer(jobs)
+    with pytest.raises(DivergedError, match=r"of seed 3 is nan") as caught:
+        trainer.run(False)
+    assert caught.value.folders == [jobs[1].folder]
+    state = torch.load(jobs[0].folder / "checkpoint.pt", weights_only=True)
+    assert state["trainer"]["update_number"] == trainer.update_number
+    assert all(tensor.isfinite().all() for tensor in state["learner"]["tensors"].values())
+    assert not (jobs[1].folder / "checkpoint.pt").exists()
+
+
+def test_a_sweep_says_which_jobs_share_a_batch_and_goes_on_without_those_that_diverge(cli):
+
+    words = (
+        "-m",
+        "hydra/launcher=batched",
+        "study=s",
+        "tuned=none",
+        "progress=none",
+        "evaluation.episodes=0",
+        "compile=false",
+    )
+    result = cli(*words, *SMALL, "optimizer.lr=1e-3,1e30", "seed=0,1", "gae.bootstrap_truncation=true,false")
+    assert result.code == 1
+    assert "4 jobs (4 agents) side by side: optimizer.lr, seed differ" in result.out
+    assert "2 batches: gae.bootstrap_truncation must be the same within one" in result.out
+    jobs = [job for job in Path("outputs/s").iterdir() if job.is_dir()]
+    states = sorted((record(job)["config"]["optimizer"]["lr"] > 1, status(job)) for job in jobs)
+    assert states == [(False, "done")] * 4 + [(True, "failed")] * 4
