@@ -56,6 +56,9 @@ def test_trials_take_tuning_seeds_and_the_best_is_trained_anew_on_evaluation_see
     assert found.value == pytest.approx(sum(returns) / 2, rel=1e-4)
     assert found.value == max(trial.value for trial in stored().trials)
     assert f"best: trial {found.number}" in result.out
+    header, *rows = Path("outputs/t/trials.csv").read_text().splitlines()
+    assert header == "tuning,trial,state,final,optimizer.lr"
+    assert [float(row.split(",")[3]) for row in rows] == [trial.value for trial in stored().trials]
 
 
 def test_the_same_command_goes_on_where_it_stopped(tune):

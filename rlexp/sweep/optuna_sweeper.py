@@ -1,5 +1,6 @@
 """Tuning by Optuna, through ask and tell: trials on tuning seeds, then the best anew on evaluation seeds."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,6 +131,7 @@ class Optuna(Sweeper):
             retry = bool(self.config.retry_failed)
             for tuning in tunings:
                 tuning.run(retry)
+        write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
         best = [job for tuning in tunings for job in tuning.best()]
         for tuning in tunings:
             print(tuning.verdict(), flush=True)
@@ -146,3 +148,12 @@ class Optuna(Sweeper):
             listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
             arms += [([*job, *searched], ",".join(job) or "tuning") for job in union([listed], parser)]
         return arms
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A csv with a column for each key of any row."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -62,7 +62,7 @@ class Tuning:
             settings.sampler, settings.seed, self.space, settings.n_startup, settings.n_jobs, objectives
         )
         pruner = make_pruner(settings.pruner, settings.prune_after, settings.keep, objectives)
-        (probe,) = self._plan([self._trial_words(self._any_params())])
+        (probe,) = plan(self.composer, [self._trial_words(self._any_params())])
         total = int(probe.job.cfg.total_steps)
         self.rungs = [max(1, round(share * total)) for share in settings.rungs]  # environment steps an agent
         for measure in settings.measures:  # a name that is not known is told before anything starts
@@ -96,9 +96,6 @@ class Tuning:
             words.append("evaluation.episodes=0")
         words += [f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study_name}/trials"]
         return [*words, *([] if stop_at is None else [f"stop_at={stop_at}"])]
-
-    def _plan(self, words: Sequence[Sequence[str]]) -> list[Planned]:
-        return [plan(self.composer, [own])[0] for own in words]
 
     # The search --------------------------------------------------------------------------------------------------
 
@@ -138,12 +135,9 @@ class Tuning:
     def _advance(self, trials: list[optuna.Trial]) -> list[optuna.Trial]:
         """Train every trial up to its next rung, or to its end; returns those that have to go on."""
         stops = [self._next_rung(trial) for trial in trials]
-        jobs = self._plan(
-            [
-                self._trial_words(trial.params, None if rung is None else self.rungs[rung])
-                for trial, rung in zip(trials, stops, strict=True)
-            ]
-        )
+        jobs = []  # one a trial, also where two trials came to the same params
+        for trial, rung in zip(trials, stops, strict=True):
+            jobs += plan(self.composer, [self._trial_words(trial.params, None if rung is None else self.rungs[rung])])
         left = {job.job.folder: job for job, rung in zip(jobs, stops, strict=True) if not self._is_there(job, rung)}
         for trial, job in zip(trials, jobs, strict=True):
             trial.set_user_attr("folder", str(job.job.folder))
@@ -239,3 +233,14 @@ class Tuning:
             params = " ".join(as_overrides(trial.params, self.space))
             lines.append(f"  best: trial {trial.number}, {self._shown(trial.values)}: {params}")
         return "\n".join(lines)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial as a row: its state, measures, reports at rungs, and params."""
+        names = [f"at {share:.0%}" for share in self.settings.rungs]
+        rows = []
+        for trial in self.study.get_trials(deepcopy=False):
+            row: dict[str, Any] = {"tuning": self.name, "trial": trial.number, "state": trial.state.name.lower()}
+            row |= dict(zip(self.settings.measures, trial.values or [], strict=False))
+            row |= {name: trial.intermediate_values.get(rung) for rung, name in enumerate(names, 1)}
+            rows.append(row | dict(trial.params))
+        return rows
