@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import record, status
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 optuna = pytest.importorskip("optuna", reason="extra tune is not installed")
 
@@ -56,6 +57,9 @@ def test_trials_take_tuning_seeds_and_the_best_is_trained_anew_on_evaluation_see
     assert found.value == pytest.approx(sum(returns) / 2, rel=1e-4)
     assert found.value == max(trial.value for trial in stored().trials)
     assert f"best: trial {found.number}" in result.out
+    events = [str(path) for job in trials() for path in job.glob("seed_1000/events.*")]
+    tags = [{value.tag for event in EventFileLoader(path).Load() for value in event.summary.value} for path in events]
+    assert ["_hparams_/session_start_info" in found for found in tags] == [True] * 3  # TensorBoard's HPARAMS has them
     header, *rows = Path("outputs/t/trials.csv").read_text().splitlines()
     assert header == "tuning,trial,state,final,optimizer.lr"
     assert [float(row.split(",")[3]) for row in rows] == [trial.value for trial in stored().trials]
