@@ -110,6 +110,11 @@ def probe(folder: Path) -> bool | None:
     return None if free is None else not free
 
 
+def holds_any() -> bool:
+    """Whether this process holds any lock."""
+    return bool(_held)
+
+
 def is_held(folder: Path) -> bool:
     """Whether somebody, this process included, holds a folder's lock; False where that cannot be told."""
     return probe(folder) is True

@@ -221,6 +221,19 @@ def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher):
     assert last_metrics(jobs(tmp_path)[0])["step"] > 0
 
 
+def test_workers_whose_sweep_is_killed_save_what_they_run_and_end(tmp_path):
+    words = ("seed=0,1", "total_steps=200000", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=640")
+    process = start(tmp_path, *words, "hydra/launcher=joblib")
+    wait_until(lambda: len(list(tmp_path.glob("outputs/s/*/checkpoint.pt"))) == 2, process)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline = time.time() + 30
+    while {status(job) for job in jobs(tmp_path)} != {"interrupted"} or list(tmp_path.glob("outputs/s/*/.lock")):
+        assert time.time() < deadline
+        time.sleep(0.1)
+
+
 def test_a_cluster_that_takes_the_machine_gets_a_saved_job_that_goes_on_when_it_is_begun_again(sweep):
     pytest.importorskip("submitit", reason="extra slurm is not installed")
     result = sweep("env.id=poison:Announced-v0", "total_steps=512", "hydra/launcher=submitit_local")

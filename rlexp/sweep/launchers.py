@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
+from rlexp.lock import holds_any
 from rlexp.run_folder import RunRecord
 from rlexp.signals import ONCE
 from rlexp.status import read_standing
@@ -28,6 +30,7 @@ from rlexp.wording import number
 log = logging.getLogger(__name__)
 
 Result = JobReturn | Exception | None  # None: stopped, or not begun
+GRACE = 60.0  # seconds that a worker has to save its run when its sweep is gone
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # who heeds which differs by build
 
 
@@ -60,19 +63,33 @@ def prepare(config: DictConfig) -> None:
     JobRuntime.instance().set("name", config.hydra.job.name)
 
 
+def follow(sweep: int) -> None:
+    """Let this process end soon after that of its sweep, however it dies: what runs is saved first."""
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while holds_any() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os._exit(1)  # to write results that nobody reads would take for ever
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def execute_elsewhere(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig, stop: Path, sweep: int
+    context: HydraContext, task_function: TaskFunction, config: DictConfig, stop: Path
 ) -> JobReturn | None:
-    """Run one job in a worker's process, silently; None if the sweep was stopped, or died, before or meanwhile.
+    """Run one job in a worker's process, silently; None if the sweep was stopped before or meanwhile.
 
     Args:
         context: Hydra's.
         task_function: the job.
         config: of the job, with Hydra's settings.
         stop: a file that is there once the sweep has been stopped.
-        sweep: its process.
     """
-    if stop.exists() or os.getppid() != sweep:
+    if stop.exists():
         return None
     prepare(config)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -152,11 +169,11 @@ class Joblib(JobLauncher):
         threads = share_out(cores, processes, self.threads, jobs)
         results: list[Result] = [None] * len(jobs)
         with stoppable(jobs) as stop:
-            pool = loky.get_reusable_executor(processes, env={name: str(threads) for name in THREADS})
+            environment = {name: str(threads) for name in THREADS}
+            pool = loky.get_reusable_executor(processes, env=environment, initializer=follow, initargs=(os.getpid(),))
             given = (self.hydra_context, self.task_function)
             calls = {
-                pool.submit(execute_elsewhere, *given, job.config, stop.path, os.getpid()): index
-                for index, job in enumerate(jobs)
+                pool.submit(execute_elsewhere, *given, job.config, stop.path): index for index, job in enumerate(jobs)
             }
             for place, call in enumerate(loky.as_completed(calls), 1):
                 results[calls[call]] = result = call.result()
