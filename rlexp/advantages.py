@@ -93,7 +93,7 @@ class GAE:
         """One for agents whose own, one each, differ in γ and λ alone."""
         whole = copy.copy(each[0])
         for name in ("gamma", "lam"):
-            values = [getattr(one, name) for one in each]
+            values = [getattr(one, name, None) for one in each]  # somebody else's may have neither
             if len(set(values)) > 1:
                 setattr(whole, name, torch.tensor(values, device=device).reshape(-1, 1, 1))
         return whole

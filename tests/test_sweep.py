@@ -203,6 +203,23 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
     assert "1 died 3 times (retry_failed=true runs them again), 1 done" in result.out
 
 
+def test_a_damaged_checkpoint_is_the_trouble_of_its_own_job(sweep):
+    assert sweep("seed=0,1,2", "stop_at=128").code == 0
+    (jobs()[0] / "checkpoint.pt").write_bytes(b"junk")
+    result = sweep("seed=0,1,2", "hydra/launcher=batched")
+    assert result.code == 1
+    assert [status(job) for job in jobs()] == ["failed", "done", "done"]
+    assert "is damaged" in record(jobs()[0])["error"]
+
+
+def test_a_launcher_that_cannot_start_blames_no_job(sweep):
+    pytest.importorskip("joblib", reason="extra joblib is not installed")
+    result = sweep("seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=abc")
+    assert result.code == 1
+    assert "could not start any job" in result.err
+    assert jobs() == []
+
+
 # Stopping -------------------------------------------------------------------------------------------------------------
 
 

@@ -116,6 +116,23 @@ def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
         assert (status(job), record(job)["launches"]) == ("done", 2)
 
 
+def test_a_tuning_none_of_whose_trials_comes_to_its_end_does_not_stop_the_others(tune, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    grids = "hydra.sweeper.grids=[['env.id=poison:Raises-v0'],['env.id=CartPole-v1']]"
+    result = tune(grids, n_trials=1)
+    assert result.code == 1
+    assert "Raises-v0: no trial has come to its end" in result.err
+    assert states("env.id=CartPole-v1") == ["COMPLETE"]
+    assert len([path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]) == 1
+
+
+def test_rungs_are_whole_updates(tune):
+    judged = {"pruner": "median", "rungs": "[0.3]", "prune_after": 1}
+    assert tune("total_steps=600", n_trials=2, evaluation_seeds=0, **judged).code == 0  # 9 updates of 64 rows
+    assert "FAIL" not in states()
+    assert [record(job)["paused_at"] for job in trials()] == [192] * 2
+
+
 def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     params = ("optimizer.lr=1e-3,1e30",)
     result = tune(sampler="grid", params=params)

@@ -3,14 +3,16 @@
 import contextlib
 import json
 import logging
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from rlexp.config import whole_numbers
-from rlexp.errors import DivergedError
+from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
 from rlexp.study import flatten
 from rlexp.sweep.launchers import JobLauncher, Result, execute
@@ -40,17 +42,18 @@ class Batched(JobLauncher):
         """Run all jobs, batch by batch."""
         batches = split(jobs, self.max_agents)
         print(explain(batches), flush=True)
+        results: dict[Path, Result] = {}  # of jobs that ran alone
         for batch in batches:
-            self._run(batch)
-        return [None] * len(jobs)
+            self._run(batch, results)
+        return [results.get(job.job.folder) for job in jobs]
 
-    def _run(self, batch: Sequence[Planned]) -> None:
+    def _run(self, batch: Sequence[Planned], results: dict[Path, Result]) -> None:
         if len(batch) == 1:
             self.begun(batch[0], 1, 1)
-            execute(self.hydra_context, self.task_function, batch[0].config)
+            results[batch[0].job.folder] = execute(self.hydra_context, self.task_function, batch[0].config)
             return
         for part in self._train(batch):
-            self._run(part)
+            self._run(part, results)
 
     def _train(self, batch: Sequence[Planned]) -> list[list[Planned]]:
         """Train a batch; returns what has to be run again, and with whom."""
@@ -117,7 +120,10 @@ def _update_of(job: Planned) -> int:
     path = job.job.folder / "checkpoint.pt"
     if not path.is_file():
         return 0
-    return int(checkpoint.load(path)["trainer"]["update_number"])
+    try:
+        return int(checkpoint.load(path)["trainer"]["update_number"])
+    except CheckpointError:
+        return -1 - zlib.crc32(str(path).encode())  # by itself, where it is told
 
 
 def explain(batches: Sequence[Sequence[Planned]]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
-from rlexp.errors import ConfigError, UserError
+from rlexp.errors import UserError
 from rlexp.lock import FolderLock
 from rlexp.run_folder import RunRecord, code_state, write_atomically
 from rlexp.status import read_standing, table
@@ -76,10 +76,13 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
         waiting = []
         try:
             results = _launch(launcher, batch)
-        except (ConfigError, KeyboardInterrupt, SystemExit):
+        except (UserError, KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # whatever a library raises when its workers die
             _wait_for_the_dying(batch)
+            if not any(job.job.folder.exists() for job in batch):  # it could not even begin
+                line = " ".join(f"{type(error).__name__}: {error}".split())
+                raise SweepError(f"hydra/launcher: could not start any job ({line})") from error
             unfinished = [job for job in batch if job.standing() in UNFINISHED]
             died = [job for job in unfinished if job.standing() == "killed"]
             if alone or not died:

@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
-from rlexp.lock import holds_any
+from rlexp.lock import holds_any, is_held
 from rlexp.run_folder import RunRecord
 from rlexp.signals import ONCE
 from rlexp.status import read_standing
@@ -236,8 +236,9 @@ class Stop:
         if signum == signal.SIGTERM:
             for job in self.jobs:
                 record = RunRecord(job.job.folder)
-                if record.status == "running" and record.data.get("host") == os.uname().nodename:
-                    with contextlib.suppress(ProcessLookupError):
+                here = record.data.get("host") == os.uname().nodename and is_held(job.job.folder)
+                if record.status == "running" and here:  # else the number may be another process's by now
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(record.data["pid"], signum)
 
 

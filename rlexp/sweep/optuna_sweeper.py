@@ -108,7 +108,7 @@ class Optuna(Sweeper):
                 f"hydra/sweeper=optuna needs {error.name}, which is not installed: pip install 'rlexp[tune]'"
             ) from None
         from rlexp.lock import FolderLock
-        from rlexp.sweep.dispatch import run_all
+        from rlexp.sweep.dispatch import SweepError, run_all
         from rlexp.sweep.plan import Composer, plan
 
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
@@ -135,9 +135,12 @@ class Optuna(Sweeper):
         best = [job for tuning in tunings for job in tuning.best()]
         for tuning in tunings:
             print(tuning.verdict(), flush=True)
-        if self.settings.evaluation_seeds:
+        without = [tuning.name for tuning in tunings if not tuning.winners()]
+        if self.settings.evaluation_seeds and best:
             run_all(self.launcher, plan(composer, best), retry)
             print(f"who is better, and how sure: python -m rlexp.compare {folder}", flush=True)
+        if without:
+            raise SweepError(f"{'; '.join(without)}: no trial has come to its end; see {folder}/trials")
 
     def _arms(self, parser: OverridesParser) -> list[tuple[list[str], str]]:
         """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid; its name."""

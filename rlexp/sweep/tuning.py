@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rlexp.config import NOT_IDENTITY, TUNING_SEED
 from rlexp.errors import UserError
 from rlexp.run_folder import RunRecord, key_of
-from rlexp.sweep.dispatch import SweepError, dispatch, write_plan
+from rlexp.sweep.dispatch import dispatch, write_plan
 from rlexp.sweep.objective import MEASURES, score
 from rlexp.sweep.plan import Composer, Planned, plan
 from rlexp.sweep.pruners import make_pruner
@@ -63,8 +63,10 @@ class Tuning:
         )
         pruner = make_pruner(settings.pruner, settings.prune_after, settings.keep, objectives)
         (probe,) = plan(self.composer, [self._trial_words(self._any_params())])
-        total = int(probe.job.cfg.total_steps)
-        self.rungs = [max(1, round(share * total)) for share in settings.rungs]  # environment steps an agent
+        cfg = probe.job.cfg
+        rows = int(cfg.env.num_envs) * int(cfg.algo.rollout_steps)  # a run pauses after a whole update
+        updates = int(cfg.total_steps) // rows
+        self.rungs = [rows * max(1, round(share * updates)) for share in settings.rungs]  # environment steps an agent
         for measure in settings.measures:  # a name that is not known is told before anything starts
             if measure not in MEASURES:
                 score(Path(), measure)
@@ -100,11 +102,7 @@ class Tuning:
     # The search --------------------------------------------------------------------------------------------------
 
     def run(self, retry_failed: bool) -> None:
-        """Run trials until the budget is spent.
-
-        Raises:
-            SweepError: none came to its end.
-        """
+        """Run trials until the budget is spent."""
         if retry_failed:
             self._enqueue_failed()
         active = unfinished(self.study, self.space)
@@ -119,8 +117,6 @@ class Tuning:
             if not active:
                 break
             active = self._advance(active)
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            raise SweepError(f"{self.name}: no trial has come to its end; see {self.folder}/trials")
 
     def _enqueue_failed(self) -> None:
         """Trials that failed are tried again, once each, beyond the budget."""
@@ -138,7 +134,11 @@ class Tuning:
         jobs = []  # one a trial, also where two trials came to the same params
         for trial, rung in zip(trials, stops, strict=True):
             jobs += plan(self.composer, [self._trial_words(trial.params, None if rung is None else self.rungs[rung])])
-        left = {job.job.folder: job for job, rung in zip(jobs, stops, strict=True) if not self._is_there(job, rung)}
+        left = {
+            job.job.folder: job
+            for job, rung in zip(jobs, stops, strict=True)
+            if not self._is_there(job, rung) and not job.has_failed()
+        }
         for trial, job in zip(trials, jobs, strict=True):
             trial.set_user_attr("folder", str(job.job.folder))
         write_plan(list({job.job.folder: job for job in jobs}.values()))
@@ -178,7 +178,9 @@ class Tuning:
         if not trial.should_prune():
             return True
         share = f"{self.settings.rungs[rung]:.0%}"
-        RunRecord(job.job.folder).update(status="pruned", error=f"pruned at {share} with {number(values[0])}")
+        record = RunRecord(job.job.folder)
+        if record.status != "done":  # another trial came to the same params, and went to the end
+            record.update(status="pruned", error=f"pruned at {share} with {number(values[0])}")
         self._tell(trial, job, TrialState.PRUNED, f"at {share} with {number(values[0])}")
         return False
 
@@ -211,7 +213,9 @@ class Tuning:
     # The best ----------------------------------------------------------------------------------------------------
 
     def winners(self) -> list[FrozenTrial]:
-        """The best trial; of several measures, those that no other beats in all."""
+        """The best trial; of several measures, those that no other beats in all; none if none came to its end."""
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            return []
         return self.study.best_trials if len(self.settings.measures) > 1 else [self.study.best_trial]
 
     def best(self) -> list[list[str]]:
