@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 from rlexp.config import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.run_folder import key_of
-from rlexp.sweep.grids import union
+from rlexp.sweep.grids import Grids, union
 
 
 @dataclass(kw_only=True)
@@ -71,11 +66,8 @@ class TuningSettings:
         }
 
 
-class Optuna(Sweeper):
+class Optuna(Grids):
     """Tunes each job of the grids for itself, one after the other, and trains the best of each on evaluation seeds."""
-
-    hydra_context: HydraContext
-    launcher: Launcher
 
     def __init__(
         self,
@@ -83,15 +75,8 @@ class Optuna(Sweeper):
         grids: Sequence[Sequence[str]] | None = None,
         **settings: Any,
     ) -> None:
-        self.params, self.grids = params or {}, grids or [[]]
+        super().__init__(params, grids)
         self.settings = TuningSettings(**settings)
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Tune, then train the best.
