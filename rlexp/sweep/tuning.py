@@ -87,10 +87,8 @@ class Tuning:
 
     def _any_params(self) -> dict[str, Any]:
         """One point of the space, by which the config can be checked before anything starts."""
-        return {
-            key: x.choices[0] if isinstance(x, CategoricalDistribution) else x.low  # type: ignore[attr-defined]
-            for key, x in self.space.items()
-        }
+        space: dict[str, Any] = self.space
+        return {key: x.choices[0] if isinstance(x, CategoricalDistribution) else x.low for key, x in space.items()}
 
     def _trial_words(self, params: dict[str, Any], stop_at: int | None = None) -> list[str]:
         words = [*self.fixed, *as_overrides(params, self.space)]
