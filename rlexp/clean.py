@@ -63,7 +63,7 @@ def remove(item: Removal) -> str | None:
     guard = lock.FolderLock(item.entry[0].parent if item.entry else folder)  # sweeps lock it to write sweep.json, too
     try:
         if not guard.acquire():
-            return f"{lock.holder(guard.folder)} is at work in {guard.folder}"
+            return f"{lock.holder(guard.path)} is at work in {guard.folder}"
         if item.entry is not None:
             return _drop(folder, *item.entry)
         if read_standing(folder, held=False).status != item.job.status:

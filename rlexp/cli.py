@@ -95,6 +95,10 @@ def report_errors(job: Callable[[], Any]) -> None:
         sys.exit(130)
     except UserError as error:
         end_with(error)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        if error.filename is None:
+            raise
+        end_with(UserError(f"{error.filename}: {error.strerror}; say by outputs=<folder> where runs may write"))
     except (HydraException, OmegaConfBaseException) as error:
         end_with(user_error_behind(error) or UserError(explain(error, overrides)))
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Errors whose message is meant for the person at the keyboard: one line, with a way out."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,6 +54,9 @@ def command(name: str, help_text: str | None, run: Callable[[list[str]], None], 
         return
     try:
         run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)

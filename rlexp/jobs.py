@@ -40,3 +40,8 @@ class Job:
         """
         if record.data.get("config", self.settings) != self.settings:
             raise ConfigError(f"{self.folder}: holds a run of another config; move it away, or name another study")
+
+
+def group_choices(choices: Any) -> dict[str, str]:
+    """What was chosen in each config group."""
+    return {str(name): str(choice) for name, choice in choices.items() if not str(name).startswith("hydra")}

@@ -37,6 +37,7 @@ class FolderLock:
     def __init__(self, folder: Path, name: str = NAME) -> None:
         self.folder, self.path = folder, folder / name
         self.descriptor: int | None = None
+        self.guards = False  # whether it keeps others out: there are file systems without locks
 
     def acquire(self) -> bool:
         """Take the lock, trying for a second; returns whether it could be had.
@@ -48,8 +49,9 @@ class FolderLock:
         while self.descriptor is None and fcntl is not None:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             # a folder may be removed, or made anew, between the opening and the locking
-            if _flock(descriptor, fcntl.LOCK_EX) is not False and _same_file(descriptor, self.path):
-                self.descriptor = descriptor
+            locked = _flock(descriptor, fcntl.LOCK_EX)
+            if locked is not False and _same_file(descriptor, self.path):
+                self.descriptor, self.guards = descriptor, locked is True
                 _held.add(self)
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{platform.node()} {os.getpid()}".encode())
@@ -76,7 +78,7 @@ class FolderLock:
             BusyError: naming the folder and who holds it.
         """
         if not self.acquire():
-            raise BusyError(f"{self.folder}: {holder(self.folder)} is at work in it; wait until it ends, or stop it")
+            raise BusyError(f"{self.folder}: {holder(self.path)} is at work in it; wait until it ends, or stop it")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,10 +86,10 @@ class FolderLock:
         self.release()
 
 
-def holder(folder: Path) -> str:
-    """Who took a folder's lock last: "process 123 on host"."""
+def holder(path: Path) -> str:
+    """Who took a lock last, by its file: "process 123 on host"."""
     try:
-        host, pid = (folder / NAME).read_text().split()
+        host, pid = path.read_text().split()
     except (OSError, ValueError):
         return "another process"
     return f"process {pid} on {host}"

@@ -60,7 +60,8 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float) -> None:
-        self.folder, self.seeds, self.hparams, self.started = folder, seeds, hparams, started
+        self.folder, self.seeds, self.started = folder, seeds, started
+        self.hparams = {key: _told(value) for key, value in hparams.items()}
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the whole run's
@@ -148,3 +149,10 @@ class MetricsLog:
         for writer in self.writers.values():
             writer.close()
         self.writers.clear()
+
+
+def _told(value: Any) -> bool | int | float | str:
+    """A setting as TensorBoard's hparams take it."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -1,6 +1,8 @@
 """Config to parts. The config stops here: what is built gets plain values."""
 
+import functools
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -19,7 +21,7 @@ from rlexp.jobs import Job
 from rlexp.learner import Learner
 from rlexp.policy import ActorCritic
 from rlexp.run_writer import RunWriter
-from rlexp.schedules import Schedule, side_by_side
+from rlexp.schedules import PerAgent, Schedule, side_by_side
 from rlexp.seeding import AgentStreams
 from rlexp.trainer import RunSettings, Trainer
 
@@ -43,6 +45,11 @@ def _build(node: Any, **kwargs: Any) -> Any:
             raise meant from None
         line = " ".join(str(error).split())
         raise ConfigError(line) from error
+
+
+def build_algorithm(cfg: DictConfig) -> Algorithm:
+    """The objective."""
+    return cast(Algorithm, _build(cfg.algo))
 
 
 def build_environment(cfg: DictConfig) -> Environment:
@@ -72,7 +79,7 @@ def check(cfg: DictConfig) -> None:
     check_run_settings(cfg)
     plain = whole_numbers(OmegaConf.to_container(cfg, resolve=True))
     check_groups(plain)
-    algo, environment = _build(cfg.algo), build_environment(cfg)
+    algo, environment = build_algorithm(cfg), build_environment(cfg)
     _build(cfg.gae)
     lr = _learning_rate(cfg)
     try:
@@ -85,6 +92,35 @@ def check(cfg: DictConfig) -> None:
 def _optimizer(cfg: DictConfig) -> Callable[..., torch.optim.Optimizer]:
     """What makes an optimizer from parameters and the current learning rate."""
     return _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
+
+
+def has_own_rates(cfg: DictConfig) -> bool:
+    """Whether agents side by side may have learning rates of their own: the optimizer's steps are proportional to it.
+
+    Tried out, as optimizers do not tell: those of Adam and SGD are, those of Rprop are not, by its bounds on steps.
+    """
+    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    return _is_proportional(json.dumps({key: value for key, value in plain.items() if key != "lr"}, default=str))
+
+
+@functools.cache
+def _is_proportional(settings: str) -> bool:
+    """Whether the tenth part of each step at ten times the learning rate goes the same way."""
+    make = _build(OmegaConf.create(json.loads(settings)))
+
+    def last_step(lr: float, pace: float) -> torch.Tensor:
+        param = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
+        optimizer, old = make([param], lr=lr), param.detach()
+        for sign in (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0):
+            old = param.detach().clone()
+            param.grad = sign * torch.tensor([0.1, 2.0, -30.0], dtype=torch.float64)
+            optimizer.step()
+            with torch.no_grad():
+                param.copy_(old + pace * (param - old))
+        return param.detach() - old
+
+    rates = (1e-6, 0.1)  # small and large ones, as some have bounds on steps
+    return all(torch.allclose(last_step(10 * lr, 0.1), last_step(lr, 1.0), rtol=1e-6, atol=1e-15) for lr in rates)
 
 
 def _learning_rate(cfg: DictConfig) -> Schedule:
@@ -123,7 +159,7 @@ def build_trainer(jobs: Sequence[Job]) -> Trainer:
     """
     cfg = jobs[0].cfg
     device = torch.device(cfg.device)
-    algo = Algorithm.side_by_side(_of_agents(jobs, lambda own: cast(Algorithm, _build(own.algo))))
+    algo = Algorithm.side_by_side(_of_agents(jobs, build_algorithm))
     environment = build_environment(cfg)
     build = network_builder(cfg, *environment.probe())
     try:
@@ -132,6 +168,9 @@ def build_trainer(jobs: Sequence[Job]) -> Trainer:
         raise
     except Exception as error:
         raise ConfigError(f"network: cannot be built for these spaces: {error}") from error
+    lr = side_by_side(_of_agents(jobs, _learning_rate))
+    if isinstance(lr, PerAgent) and not has_own_rates(cfg):
+        raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
     streams = [AgentStreams.make(seed, device) for job in jobs for seed in job.seeds]
     rows = len(streams) * environment.num_envs * algo.rollout_steps
     torch.set_num_threads(cfg.torch_threads or _threads(rows // algo.minibatches, pixels=trial.encoder.pixels))
@@ -139,7 +178,7 @@ def build_trainer(jobs: Sequence[Job]) -> Trainer:
         build,
         algo,
         _optimizer(cfg),
-        side_by_side(_of_agents(jobs, _learning_rate)),
+        lr,
         streams,
         device=device,
         batching=cfg.batching,

@@ -44,10 +44,10 @@ def cost_rows(task: Task) -> Rows:
     """Steps to the threshold, and what training took."""
     rows = [["arm", "steps to threshold, median", "reached", "steps a seed", "seconds a run", "steps/s a run"]]
     for name, arm in task.arms.items():
-        runs = {sample.run.folder: sample for sample in arm.samples}.values()
-        seconds = float(np.mean([sample.curve.seconds[-1] for sample in runs]))
+        runs = {sample.run.folder: sample.run for sample in arm.samples}.values()
+        seconds = float(np.mean([run.seconds for run in runs]))
         steps = float(np.mean([sample.curve.steps[-1] for sample in arm.samples]))
-        rates = [steps * len(sample.run.curves) / max(float(sample.curve.seconds[-1]), 1e-9) for sample in runs]
+        rates = [steps * len(run.curves) / max(run.seconds, 1e-9) for run in runs]
         cells = ["–", "–"]
         if task.threshold is not None:
             first = [steps_to(task.threshold, s.curve.steps, s.curve.returns) for s in arm.samples]
@@ -156,7 +156,7 @@ def provenance(comparison: Comparison) -> list[str]:
     versions = dict.fromkeys(f"{k} {v}" for run in runs for k, v in run.record.get("versions", {}).items())
     lines += [", ".join(versions)] if versions else []
     steps = sum(float(sample.curve.steps[-1]) for arm in arms for sample in arm.samples)
-    seconds = sum(max(float(curve.seconds[-1]) for curve in run.curves.values()) for run in runs)
+    seconds = sum(run.seconds for run in runs)
     amount = f"{len(runs)} runs, {number(steps / 1e6)} million environment steps, {number(seconds / 60)} minutes"
     lines.append(f"{amount} of training")
     return lines
@@ -175,6 +175,8 @@ def _footnotes(comparison: Comparison) -> list[str]:
         f"environments of a measure; a verdict wants p < {ALPHA}, and what would have been found counts that in. "
         "P(better): a seed of the arm above one of the baseline, Newcombe's score interval.",
     ]
+    if any(sample.run.share < 1 for task in comparison.tasks for arm in task.arms.values() for sample in arm.samples):
+        notes.append("Runs trained in one batch with others have their share of its time.")
     if len(comparison.tasks) > 1:
         spans = "; ".join(
             f"{s.env} {number(scale(s)[0])} to {number(scale(s)[1])}" + ("" if s.bounds else " (of these runs)")

@@ -47,15 +47,19 @@ def together(states: Sequence[Any]) -> Any:
     return torch.cat(list(states)) if isinstance(states[0], Tensor) else states[0]
 
 
-def capture(trainer: "Trainer", run: RunWriter) -> dict[str, Any]:
-    """Everything that decides how the run goes on: tensors and plain values."""
-    envs, agents, total = trainer.collector.envs, run.agents, len(trainer.streams)
-    by_agent = {
+def kept_by_agent(trainer: "Trainer") -> dict[str, Any]:
+    """What is kept agent by agent, of all that are trained side by side."""
+    return {
         "learner": trainer.learner.state_dict(),
         "algo": trainer.algo.state_dict(),
         "scaler": None if trainer.scaler is None else trainer.scaler.state_dict(),
         "collector": trainer.collector.state_dict(),
     }
+
+
+def capture(trainer: "Trainer", run: RunWriter, by_agent: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides how the run goes on: tensors and plain values. by_agent: see `kept_by_agent`."""
+    envs, agents, total = trainer.collector.envs, run.agents, len(trainer.streams)
     return {
         "config_hash": run.config_hash,
         "seeds": run.seeds,

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -64,13 +65,18 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def job_name(overrides: list[str], settings: dict[str, Any]) -> str:
+def naming(overrides: Sequence[str]) -> list[str]:
+    """Those of the overrides that can change results, in the order in which they name a job."""
+    return [
+        override
+        for override in sorted(overrides)
+        if not (key := key_of(override)).startswith("hydra") and key.partition("@")[0] not in NOT_IDENTITY
+    ]
+
+
+def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """What was overridden and can change results, then a hash of the whole config."""
-    kept = []
-    for override in sorted(overrides):
-        key = key_of(override)
-        if key.partition("@")[0] not in NOT_IDENTITY and not key.startswith("hydra"):
-            kept.append(re.sub(r"[^\w.=+~,-]", "_", override))
+    kept = [re.sub(r"[^\w.=+~,-]", "_", override) for override in naming(overrides)]
     return "-".join([",".join(kept)[:120] or "default", config_hash(settings)])
 
 

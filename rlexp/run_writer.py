@@ -11,6 +11,7 @@ from rlexp import checkpoint
 from rlexp.evaluation import summarize, write_evaluation
 from rlexp.logger import MetricsLog
 from rlexp.run_folder import RunRecord, config_hash
+from rlexp.study import flatten
 
 
 class RunWriter:
@@ -53,7 +54,7 @@ class RunWriter:
         """The run starts, or goes on at `steps` (A,); `together` agents are trained side by side."""
         self.record.start(self.config, self.seeds, together)
         started = self.record.data.setdefault("started_unix", time.time())
-        self.metrics_log = MetricsLog(self.folder, self.seeds, flat(self.config), started)
+        self.metrics_log = MetricsLog(self.folder, self.seeds, flatten(self.config), started)
         self.metrics_log.resume(dict(zip(self.seeds, steps[self.agents].tolist(), strict=True)))
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
@@ -109,14 +110,3 @@ class RunWriter:
         """Close the event files."""
         if self.metrics_log is not None:
             self.metrics_log.close()
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys with values that TensorBoard's hparams take."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return found

@@ -3,8 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 TAKEN = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 ONCE = 1.0  # seconds within which signals count as one: a terminal's Ctrl-C reaches a sweep and its jobs alike
@@ -30,24 +31,42 @@ class StopSignal:
     """While entered, signals ask the loop to stop after the current update; a later second one stops at once.
 
     SIGTERM and SIGINT, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as submitit does
-    to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`.
+    to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`. One entered within
+    another knows what that one has received.
+
+    Args:
+        signums: those that are taken.
     """
 
-    def __enter__(self) -> "StopSignal":
-        """Take over the handlers, in the main thread; elsewhere signals cannot be had."""
-        self.received: int | None = None
+    def __init__(self, signums: Sequence[int] = (signal.SIGTERM, signal.SIGINT, *TAKEN)) -> None:
+        self.signums = signums
+        self.own: int | None = None
         self.received_at = 0.0
+        self.outer: StopSignal | None = None
+
+    @property
+    def received(self) -> int | None:
+        """The first signal; None before there was one."""
+        return self.own if self.outer is None else self.outer.received
+
+    def __enter__(self) -> Self:
+        """Take over the handlers, in the main thread; elsewhere signals cannot be had."""
         self.previous: dict[int, Any] = {}
         try:
-            for signum in (signal.SIGTERM, signal.SIGINT, *TAKEN):
-                self.previous[signum] = signal.signal(signum, self._receive)
+            for signum in self.signums:
+                self.previous[signum] = signal.signal(signum, self.receive)
         except ValueError:
-            pass
+            return self
+        owner = getattr(self.previous[signal.SIGTERM], "__self__", None)
+        self.outer = owner if isinstance(owner, StopSignal) else None
         return self
 
-    def _receive(self, signum: int, _: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self.received_at = signum, time.monotonic()
+    def receive(self, signum: int, _: FrameType | None = None) -> None:
+        """Take a signal, or a request that came another way."""
+        if self.outer is not None:
+            self.outer.receive(signum)
+        elif self.own is None:
+            self.own, self.received_at = signum, time.monotonic()
         elif time.monotonic() - self.received_at > ONCE:
             raise KeyboardInterrupt
 

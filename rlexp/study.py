@@ -67,6 +67,17 @@ class Run:
         """The environment's id."""
         return str(self.settings["env.id"])
 
+    @property
+    def share(self) -> float:
+        """Of the agents that were trained side by side, those of other runs included, how many were this run's own."""
+        own = len(self.record.get("seeds") or self.curves)
+        return own / max(own, self.record.get("agents_together") or own)
+
+    @property
+    def seconds(self) -> float:
+        """Of training; beside agents of other runs, its share."""
+        return self.share * max(float(curve.seconds[-1]) for curve in self.curves.values())
+
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted keys; lists as tuples."""

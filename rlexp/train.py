@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, UserError
-from rlexp.jobs import Job
+from rlexp.jobs import Job, group_choices
 from rlexp.lock import FolderLock
 from rlexp.run_folder import RunRecord, code_digest, register_resolvers, write_atomically
 from rlexp.signals import Interrupted, Paused, hand_on
@@ -41,6 +41,7 @@ def log_to(folder: Path | None) -> logging.Handler:
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.FileHandler(folder / "train.log")
+        handler.addFilter(lambda line: getattr(line, "folder", folder) == folder)  # not what is of a run beside it
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("rlexp").addHandler(handler)
     return handler
@@ -54,16 +55,25 @@ def write_config(job: Job) -> None:
     write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
 
 
+def log_of(folder: Path) -> logging.LoggerAdapter[logging.Logger]:
+    """The log of one run, whose lines are not those of runs beside it."""
+    return logging.LoggerAdapter(logging.getLogger("rlexp"), {"folder": folder})
+
+
 def tell_result(record: RunRecord, folder: Path, note: str) -> None:
     """One line for each agent, and where it lies."""
     result: dict[str, Any] = record.data.get("result", {})
+    log = log_of(folder)
     log.info("%s: %s", note, folder)
     evaluations = result.get("evaluation_return") or [None] * len(record.data["seeds"])
     for seed, training, evaluation in zip(record.data["seeds"], result["training_return"], evaluations, strict=True):
         training = "no finished episode" if training is None else f"{training:.1f}"
         frozen = "" if evaluation is None else f", frozen evaluation {evaluation:.1f}"
         log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)
-    log.info("  %.0f steps/s in all, %.1f s of training", result["steps_per_second"], result["seconds"])
+    agents = record.data.get("agents_together", len(record.data["seeds"]))
+    others = agents - len(record.data["seeds"])
+    beside = f", beside {others} agents of other jobs" if others else ""
+    log.info("  %.0f steps/s in all, %.1f s of training%s", result["steps_per_second"], result["seconds"], beside)
 
 
 def should_resume(cfg: DictConfig, folder: Path) -> bool:
@@ -89,7 +99,9 @@ def run(job: Job) -> None:
 
     try:
         parts.check(job.cfg)
-        with FolderLock(job.folder):
+        with FolderLock(job.folder) as lock:
+            if not lock.guards:
+                log.warning("%s: no locks on this file system; no second process may run this job", job.folder)
             record = RunRecord(job.folder)
             job.check_same(record)
             if record.status == "done" and job.cfg.resume != "never":
@@ -129,7 +141,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             write_config(job)
             handlers.append(log_to(job.folder))
             note_other_code(job.folder, go_on)
-            log.info("%s %s in %s", "resuming" if go_on else "training", _agents(job.cfg), job.folder)
+            log_of(job.folder).info("%s %s in %s", "resuming" if go_on else "training", _agents(job.cfg), job.folder)
         trainer.run(go_on)
         for own in trainer.runs:
             tell_result(own.record, own.folder, "done")
@@ -155,9 +167,9 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
 
 def note_other_code(folder: Path, go_on: bool) -> None:
     """Say if a run goes on with other code than it was made by."""
-    made_by = RunRecord(folder).data.get("code")
-    if go_on and made_by not in (None, code_digest()):
-        log.warning("the code has changed since this run was stopped (%s, now %s); it goes on", made_by, code_digest())
+    made_by, now = RunRecord(folder).data.get("code"), code_digest()
+    if go_on and made_by not in (None, now):
+        log_of(folder).warning("the code has changed since this run was stopped (%s, now %s); it goes on", made_by, now)
 
 
 def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:
@@ -175,11 +187,6 @@ def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseExce
                 file.write(record.data["traceback"])
         elif begun:
             record.update(status="interrupted", error=f"stopped with those beside it: {error}" if len(jobs) > 1 else "")
-
-
-def group_choices(choices: Any) -> dict[str, str]:
-    """What was chosen in each config group."""
-    return {str(name): str(choice) for name, choice in choices.items() if not str(name).startswith("hydra")}
 
 
 def _agents(cfg: DictConfig) -> str:

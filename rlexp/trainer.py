@@ -235,8 +235,9 @@ class Trainer:
 
     def save(self, runs: list[RunWriter] | None = None) -> None:
         """Write everything that the runs, by default all, need to go on as if they had never stopped."""
+        by_agent = resume.kept_by_agent(self)
         for run in self.runs if runs is None else runs:
-            run.save(resume.capture(self, run))
+            run.save(resume.capture(self, run, by_agent))
 
 
 def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:

@@ -1,5 +1,7 @@
 """Jobs trained side by side: each is what it would have been alone, is saved by itself, and survives its neighbours."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from helpers import make_jobs, record, status, stop_after, train, weights_of
 from torch.testing import assert_close
 
 from rlexp import parts
-from rlexp.errors import DivergedError
+from rlexp.algos.ppo import PPO
+from rlexp.errors import ConfigError, DivergedError
 from rlexp.signals import Interrupted
 
 SMALL = ("total_steps=768", "env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2")
@@ -116,3 +119,46 @@ def test_a_sweep_says_which_jobs_share_a_batch_and_goes_on_without_those_that_di
     jobs = [job for job in Path("outputs/s").iterdir() if job.is_dir()]
     states = sorted((record(job)["config"]["optimizer"]["lr"] > 1, status(job)) for job in jobs)
     assert states == [(False, "done")] * 4 + [(True, "failed")] * 4
+    for job in jobs:
+        told = {line for line in (job / "train.log").read_text().splitlines() if "outputs/s/" in line}
+        assert told
+        assert all(job.name in line for line in told)
+
+
+def test_what_kills_a_batch_is_tried_alone(cli):
+    words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0")
+    words += ("compile=false", *SMALL, "seed=0,1,2")
+    assert cli(*words, "stop_at=128").code == 0
+    _, *others = [job for job in Path("outputs/s").iterdir() if job.is_dir()]
+    for job in others:  # as if killed for the second time since the checkpoint
+        (job / "run.json").write_text(json.dumps(record(job) | {"status": "running", "deaths": 1}))
+    result = cli(*words)
+    assert result.code == 0, result.err
+    assert result.out.count("alone: ") == 3
+    assert "3 batches: how often the process died must be the same within one" in result.out
+
+
+def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_one_for_all(tmp_path):
+    plain = ("~optimizer.eps", "~optimizer.fused")
+    rates = (("optimizer.lr=1e-3",), ("optimizer.lr=1e-4",))
+    jobs = make_jobs(tmp_path, *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", own=rates)
+    with pytest.raises(ConfigError, match="cannot differ in it with this optimizer"):
+        parts.build_trainer(jobs)
+    for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"):
+        assert parts.has_own_rates(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
+
+
+def test_what_an_algorithm_derives_from_its_settings_must_be_alike():
+    @dataclass(kw_only=True)
+    class Derives(PPO):
+        def __post_init__(self):
+            super().__post_init__()
+            self.widest = 2 * max(self.clip_coef.knots)
+
+    alike = [Derives(clip_coef=0.2, ent_coef=coef) for coef in (0.0, 0.1)]
+    assert Derives.side_by_side(alike).coefficients(0.0, 2, torch.device("cpu"))["ent_coef"].tolist() == [
+        0.0,
+        pytest.approx(0.1),
+    ]
+    with pytest.raises(ConfigError, match=r"algo.widest: is 0.4 for one agent"):
+        Derives.side_by_side([Derives(clip_coef=0.2), Derives(clip_coef=0.1)])

@@ -184,6 +184,13 @@ def test_steps_are_written_as_hydra_lists_them():
     assert as_overrides({"a": 3 * 0.1}) == ["a=0.30000000000000004"]
 
 
+def test_drawn_numbers_have_six_digits_within_their_bounds():
+    found = {"lr": FloatDistribution(1.23456789e-5, 1e-2, log=True)}
+    assert as_overrides({"lr": 0.00031622776601683794}, found) == ["lr=0.000316228"]
+    assert as_overrides({"lr": 1.23456789e-5}, found) == ["lr=1.23457e-05"]
+    assert as_overrides({"lr": 1.2345678901e-5}, {"lr": FloatDistribution(0, 1.234567e-5)}) == ["lr=1.234567e-05"]
+
+
 # samplers
 
 

@@ -213,11 +213,40 @@ def test_a_damaged_checkpoint_is_the_trouble_of_its_own_job(sweep):
 
 
 def test_a_launcher_that_cannot_start_blames_no_job(sweep):
-    pytest.importorskip("joblib", reason="extra joblib is not installed")
-    result = sweep("seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=abc")
+    pytest.importorskip("submitit", reason="extra slurm is not installed")
+    result = sweep("seed=0,1", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=abc")
     assert result.code == 1
     assert "could not start any job" in result.err
     assert jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0"),
+            "hydra.launcher.n_jobs=0: must be a whole number, not 0",
+        ),
+        (("hydra/launcher=batched", "hydra.launcher.max_agents=all"), "hydra.launcher.max_agents=all: must be a whole"),
+        (("study=s", "hydra.sweep.dir="), "hydra.sweep.dir"),
+    ],
+)
+def test_what_a_launcher_cannot_do_is_told_in_one_line(sweep, words, told):
+    result = sweep("seed=0,1", *words)
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: [^\n]+\n", result.err)
+    assert told in result.err
+    assert not Path("outputs").exists()
+
+
+def test_damaged_plans_and_places_where_nobody_may_write_are_told_in_one_line(sweep):
+    Path("outputs/s").mkdir(parents=True)
+    Path("outputs/s/sweep.json").write_text("{")
+    result = sweep("seed=0,1")
+    assert re.fullmatch(r"rlexp: outputs/s/sweep.json: cannot be read [^\n]+\n", result.err)
+    Path("taken").write_text("")
+    result = sweep("seed=0,1", "outputs=taken")
+    assert re.fullmatch(r"rlexp: taken[^\n]+say by outputs=[^\n]+\n", result.err)
 
 
 # Stopping -------------------------------------------------------------------------------------------------------------
@@ -236,6 +265,18 @@ def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher):
     assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} == {"interrupted"}
     assert "waiting" in out
     assert last_metrics(jobs(tmp_path)[0])["step"] > 0
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_workers_that_still_start_up_heed_a_signal_too(tmp_path, launcher):
+    pytest.importorskip({"submitit_local": "submitit"}.get(launcher, launcher), reason="extra")
+    words = ("seed=0,1", "total_steps=1e7", "env.num_envs=2", "algo.rollout_steps=32", f"hydra/launcher={launcher}")
+    process = start(tmp_path, *words)
+    wait_until(lambda: jobs(tmp_path), process)  # which a worker makes before it imports torch
+    process.send_signal(signal.SIGUSR1)  # as a batch system sends to the sweep alone
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGUSR1, out
+    assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} <= {"interrupted"}
 
 
 def test_workers_whose_sweep_is_killed_save_what_they_run_and_end(tmp_path):

@@ -105,10 +105,22 @@ class Algorithm:
         """Names of the scheduled fields: those in which agents trained side by side may differ."""
         return [field.name for field in dataclasses.fields(cls) if field.type in (Scheduled, "Scheduled")]
 
+    def shared(self) -> dict[str, str]:
+        """What agents trained side by side must have alike: every attribute but the scheduled ones, as text."""
+        return {name: repr(value) for name, value in vars(self).items() if name not in self.scheduled()}
+
     @classmethod
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
-        """One algorithm for agents whose own, one each, differ in scheduled fields alone."""
+        """One algorithm for agents whose own, one each, differ in scheduled fields alone.
+
+        Raises:
+            ConfigError: they differ in something else, as in what one derives from a scheduled field at its start.
+        """
         whole = copy.copy(algos[0])
+        for algo in algos:
+            for name, value in whole.shared().items():
+                if algo.shared().get(name) != value:
+                    raise ConfigError(f"algo.{name}: is {value} for one agent, another for one beside it")
         for name in whole.scheduled():
             setattr(whole, name, side_by_side([getattr(algo, name) for algo in algos]))
         return whole

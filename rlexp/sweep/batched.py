@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from rlexp.config import whole_numbers
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
 from rlexp.study import flatten
-from rlexp.sweep.launchers import JobLauncher, Result, execute
+from rlexp.sweep.launchers import JobLauncher, Result, execute, require_whole
 from rlexp.sweep.plan import Planned
 
 log = logging.getLogger(__name__)
 
 OF_AN_AGENT = ("seed", "num_seeds", "optimizer.lr", "gae.gamma", "gae.lam")  # and the algorithm's scheduled settings
+DIED = "how often the process died"
 OF_THE_PLACE = ("study", "outputs", "resume", "retry_failed")
 
 
@@ -36,7 +36,7 @@ class Batched(JobLauncher):
     needs_equal_steps = True  # jobs that stand at different steps do not share a batch
 
     def __init__(self, max_agents: int = 256) -> None:
-        self.max_agents = max_agents
+        self.max_agents = require_whole("max_agents", max_agents, least=1)
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs, batch by batch."""
@@ -57,14 +57,15 @@ class Batched(JobLauncher):
 
     def _train(self, batch: Sequence[Planned]) -> list[list[Planned]]:
         """Train a batch; returns what has to be run again, and with whom."""
-        from rlexp.train import console, train  # which imports this module, to register it
+        from rlexp.train import console, should_resume, train  # which imports this module, to register it
 
         with contextlib.ExitStack() as stack:
             held = [job for job in batch if _locked(job, stack) and job.is_left(retry_failed=True, mine=True)]
             stack.enter_context(console())
             try:
                 if held:
-                    train([job.job for job in held], go_on=_update_of(held[0]) > 0)
+                    go_on = [should_resume(job.job.cfg, job.job.folder) for job in held]
+                    train([job.job for job in held], go_on=all(go_on))
                 return []
             except DivergedError as error:
                 log.warning("%s", error)
@@ -88,10 +89,13 @@ def _locked(job: Planned, stack: contextlib.ExitStack) -> bool:
 
 
 def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
-    """Jobs that can be trained side by side, together; at most so many agents in one batch, unless one job has more."""
+    """Jobs that can be trained side by side, together; at most so many agents in one batch, unless one job has more.
+
+    One whose process died twice is alone: it may be the one that drags its neighbours along.
+    """
     groups: dict[str, list[Planned]] = {}
     for job in jobs:
-        key = json.dumps({**common_settings(job), "update": _update_of(job)}, sort_keys=True, default=str)
+        key = json.dumps(_alike(job), sort_keys=True, default=str)
         groups.setdefault(key, []).append(job)
     batches = []
     for group in groups.values():
@@ -107,10 +111,21 @@ def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
 
 def common_settings(job: Planned) -> dict[str, Any]:
     """What all jobs of a batch must have alike, as dotted keys."""
-    plain = whole_numbers(OmegaConf.to_container(job.job.cfg, resolve=True))
-    algo: Any = get_class(plain["algo"]["_target_"])
+    from rlexp import parts  # torch, which --help need not wait for
+
+    algo = parts.build_algorithm(job.job.cfg)
     own = {*OF_AN_AGENT, *(f"algo.{name}" for name in algo.scheduled())}
-    return {key: value for key, value in flatten(plain).items() if key not in (*own, *OF_THE_PLACE)}
+    if not parts.has_own_rates(job.job.cfg):
+        own.remove("optimizer.lr")
+    settings = flatten(whole_numbers(OmegaConf.to_container(job.job.cfg, resolve=True)))
+    settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # with what it makes of its settings
+    return {key: value for key, value in settings.items() if key not in (*own, *OF_THE_PLACE)}
+
+
+def _alike(job: Planned) -> dict[str, Any]:
+    """What else must be alike: where the jobs stand."""
+    apart = {DIED: job.name} if job.deaths_before() else {}
+    return common_settings(job) | {"checkpoint": _update_of(job)} | apart
 
 
 def _update_of(job: Planned) -> int:
@@ -137,8 +152,8 @@ def explain(batches: Sequence[Sequence[Planned]]) -> str:
             f"{len(batch)} jobs ({agents} agents) side by side{what}" if len(batch) > 1 else f"alone: {batch[0].name}"
         )
     if len(batches) > 1:
-        each = [common_settings(batch[0]) | {"checkpoint": _update_of(batch[0])} for batch in batches]
-        apart = [key for key in _differing(each) if all(key in own for own in each)]
+        each = [_alike(batch[0]) for batch in batches]
+        apart = [key for key in _differing(each) if all(key in own for own in each) or key == DIED]
         why = f"{', '.join(apart)} must be the same within one" if apart else "hydra.launcher.max_agents is reached"
         lines.append(f"{len(batches)} batches: {why}")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from rlexp.errors import UserError
 from rlexp.lock import FolderLock
 from rlexp.run_folder import RunRecord, code_state, write_atomically
-from rlexp.status import read_standing, table
+from rlexp.status import planned, read_standing, table
 from rlexp.sweep.launchers import JobLauncher, Result
 from rlexp.sweep.plan import Planned, changes, outlook
 
@@ -142,7 +142,9 @@ def write_plan(jobs: Sequence[Planned]) -> None:
         study.mkdir(parents=True, exist_ok=True)
         with _waiting_for(study):
             path = study / PLAN
+            planned(study)  # refuses a damaged one
             content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"jobs": {}, "launches": []}
+            content.setdefault("launches", [])
             for job in own:
                 content["jobs"][str(job.job.folder.relative_to(study))] = {"overrides": job.job.overrides}
             state = code_state()

@@ -1,8 +1,8 @@
 """What a trial is worth, read from its run's folder: a measure of every seed, and one number of all seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,21 @@ def _iqm(scores: np.ndarray) -> float:
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {"mean": lambda scores: float(scores.mean()), "iqm": _iqm}
 
 
+def check_measures(measures: Iterable[str], aggregate: str, judged: bool) -> None:
+    """Refuse what `score` would refuse, before anything is trained; judged: at rungs, by the first measure.
+
+    Raises:
+        ConfigError: no such measure or aggregate, or an evaluation before the end.
+    """
+    asked: list[tuple[str, str, Mapping[str, Any]]] = [("measure", measure, MEASURES) for measure in measures]
+    asked.append(("aggregate", aggregate, AGGREGATES))
+    for key, value, known in asked:
+        if value not in known:
+            raise ConfigError(f"hydra.sweeper.{key}={value}: there is no such {key}; there are {', '.join(known)}")
+    if judged and "evaluation" in measures:
+        raise ConfigError("hydra.sweeper.measure=evaluation: comes after training only; judge rungs by final or area")
+
+
 def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None = None) -> float:
     """The worth of a run, finished or paused: aggregate over seeds k of measure(curve of k up to a step).
 
@@ -57,11 +72,7 @@ def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None
         ConfigError: no such measure or aggregate, or an evaluation before the end.
         StudyError: no run there, or a damaged one.
     """
-    for key, value, known in (("measure", measure, MEASURES), ("aggregate", aggregate, AGGREGATES)):
-        if value not in known:
-            raise ConfigError(f"hydra.sweeper.{key}={value}: there is no such {key}; there are {', '.join(known)}")
-    if measure == "evaluation" and up_to is not None:
-        raise ConfigError("hydra.sweeper.measure=evaluation: comes after training only; judge rungs by final or area")
+    check_measures([measure], aggregate, judged=up_to is not None)
     run = find_runs([folder])[0]
     read_curves(run)
     seeds = run.record.get("seeds") or list(run.curves)

@@ -9,8 +9,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
-from rlexp.sweep.launchers import JobLauncher, Result, execute, prepare, require, stoppable
+from rlexp.sweep.launchers import JobLauncher, Result, execute, require, require_whole
 from rlexp.sweep.plan import Planned
+from rlexp.sweep.workers import prepare, stoppable
 
 
 def on_worker(
@@ -41,7 +42,9 @@ class Ray(JobLauncher):
     def __init__(
         self, address: str | None = None, cpus_per_job: int = 1, gpus_per_job: float = 0, max_retries: int = 1
     ) -> None:
-        self.address, self.cpus_per_job = address, cpus_per_job
+        self.address = address
+        self.cpus_per_job = require_whole("cpus_per_job", cpus_per_job, least=1)
+        require_whole("max_retries", max_retries, least=-1)
         self.resources = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_retries": max_retries}
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
@@ -62,7 +65,7 @@ class Ray(JobLauncher):
         remote = ray.remote(on_worker).options(**self.resources)
         context = ray.put(self.hydra_context)
         results: list[Result] = [None] * len(jobs)
-        with stoppable(jobs) as stop:
+        with stoppable() as stop:
             calls = {
                 remote.remote(context, self.task_function, job.config, os.getcwd(), self.cpus_per_job): index
                 for index, job in enumerate(jobs)

@@ -1,5 +1,6 @@
 """The launcher on submitit: Slurm, and the same by processes of this machine."""
 
+import contextlib
 import os
 import signal
 import time
@@ -12,8 +13,9 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rlexp.sweep.launchers import JobLauncher, Result, execute, prepare, require, share_out, stoppable
+from rlexp.sweep.launchers import JobLauncher, Result, execute, require, require_whole, share_out
 from rlexp.sweep.plan import Planned
+from rlexp.sweep.workers import heeding, prepare, stoppable
 
 POLL = 0.5  # seconds between looks at local jobs; Slurm is asked ten times less often
 
@@ -30,13 +32,15 @@ class OnNode:
     task_function: TaskFunction
     config: DictConfig
     threads: int
+    stop: Path | None  # a file that is there once the sweep has been stopped; on Slurm jobs outlast it
 
     def __call__(self) -> JobReturn:
         """Run it."""
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # torch is not imported yet
         prepare(self.config)
         try:
-            return execute(self.context, self.task_function, self.config)
+            with heeding(self.stop) if self.stop else contextlib.nullcontext():
+                return execute(self.context, self.task_function, self.config)
         except SystemExit as stop:
             # It is saved. To end now would look like success to Slurm: it kills us in a moment, and whether it puts us
             # into the queue again is its own to know, preempted or cancelled.
@@ -76,8 +80,11 @@ class Submitit(JobLauncher):
         mem_gb: float | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.cluster, self.n_jobs, self.cpus_per_task = cluster, n_jobs, cpus_per_task
-        self.max_num_timeout = max_num_timeout
+        self.cluster = cluster
+        self.n_jobs = None if n_jobs is None else require_whole("n_jobs", n_jobs, least=1)
+        self.cpus_per_task = require_whole("cpus_per_task", cpus_per_task, least=1)
+        self.max_num_timeout = require_whole("max_num_timeout", max_num_timeout, least=0)
+        require_whole("signal_delay_s", signal_delay_s, least=1)
         if cluster == "local":
             own: dict[str, Any] = {"timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
         else:
@@ -91,12 +98,15 @@ class Submitit(JobLauncher):
         """Submit the jobs and wait for them. On Slurm they are in the queue all at once, and stay there without us."""
         submitit = require("submitit", "slurm")
         log = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study) / ".submitit"
-        calls = [OnNode(self.hydra_context, self.task_function, job.config, self.cpus_per_task) for job in jobs]
+
+        def call(job: Planned, stop: Path | None) -> OnNode:
+            return OnNode(self.hydra_context, self.task_function, job.config, self.cpus_per_task, stop)
+
         if self.cluster == "slurm":
             executor = submitit.SlurmExecutor(log, max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**self.parameters)
             with executor.batch():
-                submitted = [executor.submit(call) for call in calls]
+                submitted = [executor.submit(call(job, None)) for job in jobs]
             print(
                 f"{len(jobs)} jobs are in Slurm's queue, logs in {log}; Ctrl-C ends the waiting, not the jobs",
                 flush=True,
@@ -107,8 +117,12 @@ class Submitit(JobLauncher):
         share_out(cores, at_once, self.cpus_per_task, jobs)
         executor = submitit.LocalExecutor(log, max_num_timeout=self.max_num_timeout)
         executor.update_parameters(**self.parameters)
-        with stoppable(jobs) as stop:
-            return self._collect(jobs, lambda index: executor.submit(calls[index]), at_once, stop.path.exists)
+        with stoppable() as stop:
+
+            def submit(index: int) -> Any:
+                return executor.submit(call(jobs[index], stop.path))
+
+            return self._collect(jobs, submit, at_once, stop.path.exists)
 
     def _collect(
         self, jobs: Sequence[Planned], submit: Callable[[int], Any], at_once: int, stopped: Callable[[], bool]

@@ -1,7 +1,8 @@
 """Tuning by Optuna, through ask and tell: trials on tuning seeds, then the best anew on evaluation seeds."""
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ class TuningSettings:
             ("num_seeds", 1),
             ("evaluation_seeds", 0),
         ):
-            if getattr(self, name) < least:
-                raise ConfigError(f"hydra.sweeper.{name}={getattr(self, name)}: must be at least {least}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"hydra.sweeper.{name}={value}: must be a whole number, at least {least}")
         if self.evaluation_seeds > TUNING_SEED:
             raise ConfigError(
                 f"hydra.sweeper.evaluation_seeds={self.evaluation_seeds}: there are {TUNING_SEED} of them"
@@ -103,12 +105,16 @@ class Optuna(Grids):
                     f"{word}: tuning takes its seeds from {TUNING_SEED} on and evaluates on those from 0 on; say how "
                     f"many by hydra.sweeper.num_seeds and hydra.sweeper.evaluation_seeds"
                 )
+            if key_of(word) == "study" and "," in word:
+                raise ConfigError(f"{word}: a tuning has one study; give one name")
+        if self.config.resume == "never":
+            raise ConfigError("resume=never: a tuning goes on from rung to rung; name another study=... to begin anew")
         study, outputs = str(self.config.study), str(self.config.outputs)
         words = [word for word in words if key_of(word) != "study"]
         composer = Composer(self.hydra_context.config_loader, self.config)
         folder = Path(outputs) / study
         folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder, ".tuning"):  # one process at a time asks and tells
+        with leaving_no_trace(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
             tunings = [
                 Tuning([*arm, *words], named, folder, study, composer, self.launcher, self.settings)
                 for arm, named in self._arms(composer.parser)
@@ -136,6 +142,17 @@ class Optuna(Grids):
             listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
             arms += [([*job, *searched], ",".join(job) or "tuning") for job in union([listed], parser)]
         return arms
+
+
+@contextlib.contextmanager
+def leaving_no_trace(folder: Path) -> Iterator[None]:
+    """While entered, an error removes the folder if it is empty."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

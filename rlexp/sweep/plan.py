@@ -1,11 +1,13 @@
 """The jobs of a sweep: composed and checked before any starts; what is left of them is read from their folders."""
 
 import copy
+import glob
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
@@ -17,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config import check_tuned
 from rlexp.errors import ConfigError
-from rlexp.jobs import Job
+from rlexp.jobs import Job, group_choices
 from rlexp.lock import is_held
-from rlexp.run_folder import RunRecord, code_digest
+from rlexp.run_folder import RunRecord, code_digest, naming
 from rlexp.study import flatten
 
 log = logging.getLogger(__name__)
@@ -61,8 +63,12 @@ class Planned:
         return self.standing() == "failed" or (self.standing() == "killed" and self.has_died_often())
 
     def has_died_often(self) -> bool:
-        """Whether its process has died as often as is tried."""
-        return RunRecord(self.job.folder).data.get("deaths", 0) + 1 >= DEATHS
+        """Whether its process, killed now, has died as often as is tried."""
+        return self.deaths_before() + 1 >= DEATHS
+
+    def deaths_before(self) -> int:
+        """How often its process had died since its last checkpoint when it was begun last."""
+        return int(RunRecord(self.job.folder).data.get("deaths", 0))
 
 
 class Composer:
@@ -134,7 +140,9 @@ def _planned(config: DictConfig) -> Planned:
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)  # the folder's name depends on the choices made
     try:
-        subfolder = str(config.hydra.sweep.subdir)
+        root, subfolder = str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)
+        if root != str(config.outputs) or not subfolder.startswith(f"{config.study}/"):
+            raise ConfigError(f"hydra.sweep.dir={root}: folders are named by rlexp; say where by outputs= and study=")
         cfg = copy.deepcopy(config)
         with open_dict(cfg):
             del cfg["hydra"]
@@ -145,7 +153,7 @@ def _planned(config: DictConfig) -> Planned:
         HydraConfig.instance().cfg = before
     with read_write(config.hydra):
         config.hydra.sweep.subdir = subfolder  # whoever runs it takes this one, also with resume=never
-    chosen = {str(k): str(v) for k, v in config.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
+    chosen = group_choices(config.hydra.runtime.choices)
     folder = Path(config.hydra.sweep.dir) / subfolder
     return Planned(Job(cfg, folder, list(config.hydra.overrides.task), chosen, in_sweep=True), config)
 
@@ -179,19 +187,18 @@ def changes(jobs: Sequence[Planned]) -> list[str]:
     for planned in jobs:
         if planned.standing() == "waiting":
             stem = planned.name.rpartition("-")[0]
-            for other in sorted(planned.job.folder.parent.glob(f"{_quoted(stem)}-????????")):
+            for other in sorted(planned.job.folder.parent.glob(f"{glob.escape(stem)}-????????")):
                 lines += _differences(planned, other)
     return lines
-
-
-def _quoted(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
 def _differences(planned: Planned, other: Path) -> list[str]:
     try:
         before = flatten(json.loads((other / "run.json").read_text())["config"])
-    except (OSError, ValueError, KeyError):
+        words: Any = OmegaConf.to_container(OmegaConf.load(other / ".hydra" / "overrides.yaml"))
+        if naming(words) != naming(planned.job.overrides):
+            return []  # names are cut: it is another job
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     now = flatten(planned.job.settings)
     keys = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))

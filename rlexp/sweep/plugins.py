@@ -10,7 +10,8 @@ from hydra.core.plugins import Plugins
 from rlexp.config import CONF_DIR
 from rlexp.sweep.batched import Batched
 from rlexp.sweep.grids import Grids
-from rlexp.sweep.launchers import Basic, Joblib
+from rlexp.sweep.launchers import Basic
+from rlexp.sweep.on_joblib import Joblib
 from rlexp.sweep.on_ray import Ray
 from rlexp.sweep.on_slurm import Submitit
 from rlexp.sweep.optuna_sweeper import Optuna

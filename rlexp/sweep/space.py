@@ -123,13 +123,22 @@ def _plain(choice: Any) -> bool:
     return choice is None or isinstance(choice, int) or (isinstance(choice, float) and math.isfinite(choice))
 
 
-def as_overrides(params: Mapping[str, Any], space: Mapping[str, BaseDistribution] | None = None) -> list[str]:
-    """A trial's params as words that Hydra reads as the same values; text is taken to be in Hydra's syntax already.
+def as_trained(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A trial's params as it is trained with them.
 
-    With the space given, values of an ascending range(...) are those that Hydra lists: 0.3, where Optuna's 3 · 0.1 is
-    rounded to 0.30000000000000004, so that a run has the same identity however it came about.
+    Floats have six digits, which are enough to tell and short enough to read. Values of an ascending range(...) are
+    those that Hydra lists: 0.3, where Optuna's 3 · 0.1 is rounded to 0.30000000000000004, so that a run has the same
+    identity however it came about.
     """
-    return [f"{key}={_text(_listed(value, (space or {}).get(key)))}" for key, value in params.items()]
+    return {key: _readable(value, space.get(key)) for key, value in params.items()}
+
+
+def as_overrides(params: Mapping[str, Any], space: Mapping[str, BaseDistribution] | None = None) -> list[str]:
+    """A trial's params as words that Hydra reads, `as_trained` where the space is given.
+
+    Text is taken to be in Hydra's syntax already.
+    """
+    return [f"{key}={_text(value)}" for key, value in as_trained(params, space or {}).items()]
 
 
 def _text(value: Any) -> str:
@@ -138,9 +147,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(float(value) if isinstance(value, float) else int(value))
 
 
-def _listed(value: Any, distribution: BaseDistribution | None) -> Any:
-    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+def _readable(value: Any, distribution: BaseDistribution | None) -> Any:
+    if not isinstance(distribution, FloatDistribution):
         return value
+    if distribution.step is None:
+        return min(max(float(f"{value:.6g}"), distribution.low), distribution.high)
     place = round((value - distribution.low) / distribution.step)
     return next(itertools.islice(FloatRange(distribution.low, math.inf, distribution.step), place, None))
 

@@ -12,14 +12,14 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from rlexp.config import NOT_IDENTITY, TUNING_SEED
-from rlexp.errors import UserError
+from rlexp.errors import ConfigError, UserError
 from rlexp.run_folder import RunRecord, key_of
 from rlexp.sweep.dispatch import dispatch, write_plan
-from rlexp.sweep.objective import MEASURES, score
+from rlexp.sweep.objective import MEASURES, check_measures, score
 from rlexp.sweep.plan import Composer, Planned, plan
 from rlexp.sweep.pruners import make_pruner
 from rlexp.sweep.search import make_sampler, open_study, unfinished
-from rlexp.sweep.space import as_overrides, grid_size, space
+from rlexp.sweep.space import as_overrides, as_trained, grid_size, space
 from rlexp.wording import number
 
 if TYPE_CHECKING:
@@ -67,9 +67,13 @@ class Tuning:
         rows = int(cfg.env.num_envs) * int(cfg.algo.rollout_steps)  # a run pauses after a whole update
         updates = int(cfg.total_steps) // rows
         self.rungs = [rows * max(1, round(share * updates)) for share in settings.rungs]  # environment steps an agent
-        for measure in settings.measures:  # a name that is not known is told before anything starts
-            if measure not in MEASURES:
-                score(Path(), measure)
+        check_measures(settings.measures, settings.aggregate, judged=bool(self.rungs))
+        if "evaluation" in settings.measures and not cfg.evaluation.episodes:
+            raise ConfigError("hydra.sweeper.measure=evaluation: there is none with evaluation.episodes=0")
+        if "seconds" in settings.measures and getattr(launcher, "needs_equal_steps", False):
+            raise ConfigError(
+                "hydra.sweeper.measure=seconds: those of a batch are not of a trial; use another launcher"
+            )
         self.study = open_study(
             folder / "optuna.db",
             name,
@@ -139,6 +143,10 @@ class Tuning:
         }
         for trial, job in zip(trials, jobs, strict=True):
             trial.set_user_attr("folder", str(job.job.folder))
+        for job in left.values():
+            record = RunRecord(job.job.folder)
+            if record.status == "pruned":  # as another trial with the same params, which is judged better now
+                record.update(status="interrupted")
         write_plan(list({job.job.folder: job for job in jobs}.values()))
         dispatch(self.launcher, list(left.values()))
         return [t for t, job, rung in zip(trials, jobs, stops, strict=True) if self._judge(t, job, rung)]
@@ -200,6 +208,9 @@ class Tuning:
             told = self._shown(values)
         else:
             told = f"{'pruned' if state == TrialState.PRUNED else 'failed:'} {why}"
+        twins = [t.number for t in self.study.get_trials(deepcopy=False) if t.params == trial.params]
+        if twins[0] < trial.number:
+            told += f" (as trial {twins[0]})"
         ended = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
         params = " ".join(as_overrides(trial.params, self.space))
         print(f"{self.name} [{ended}/{self.budget}] trial {trial.number}: {told}  {params}", flush=True)
@@ -244,5 +255,5 @@ class Tuning:
             row: dict[str, Any] = {"tuning": self.name, "trial": trial.number, "state": trial.state.name.lower()}
             row |= dict(zip(self.settings.measures, trial.values or [], strict=False))
             row |= {name: trial.intermediate_values.get(rung) for rung, name in enumerate(names, 1)}
-            rows.append(row | dict(trial.params))
+            rows.append(row | as_trained(trial.params, self.space))
         return rows

@@ -1,0 +1,96 @@
+"""Jobs in processes of their own: how such a process is made ready, and how a sweep that is stopped stops them."""
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from hydra import version
+from hydra.core.utils import JobRuntime
+from omegaconf import DictConfig
+
+from rlexp.lock import holds_any
+from rlexp.signals import StopSignal
+
+LOOK = 0.2  # seconds between looks at whether the sweep has been stopped
+GRACE = 60.0  # seconds that a worker has to save its run when its sweep is gone
+
+
+def prepare(config: DictConfig) -> None:
+    """Make a fresh process one in which a job of this config can run."""
+    import rlexp.train  # noqa: F401  (registers the resolvers that configs need)
+
+    version.setbase(config.hydra.runtime.version_base)
+    JobRuntime.instance().set("name", config.hydra.job.name)
+
+
+def follow(sweep: int) -> None:
+    """Let this process end soon after that of its sweep, however it dies: what runs is saved first."""
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while holds_any() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os._exit(1)  # to write results that nobody reads would take for ever
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def heeding(stop: Path) -> Iterator[None]:
+    """While entered, a file that appears stops the job of this process like a signal, also while it still starts up."""
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(LOOK):
+            if stop.exists():
+                signals.receive(signal.SIGTERM)
+                return
+
+    with StopSignal((signal.SIGTERM, signal.SIGINT)) as signals:
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            left.set()
+
+
+class Stop(StopSignal):
+    """A request to stop a sweep whose jobs run in other processes: those that run are saved, no other begins.
+
+    They see it by a file (see `heeding`). A second signal ends all at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def receive(self, signum: int, _: FrameType | None = None) -> None:
+        """Take a signal."""
+        first = self.received is None
+        super().receive(signum)
+        if first:
+            self.path.touch()
+            print("stopping: running jobs are being saved; once more to stop at once", flush=True)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """While entered, signals stop the sweep in an orderly way, by SystemExit at the end."""
+    with tempfile.TemporaryDirectory(prefix="rlexp-") as folder:
+        with Stop(Path(folder) / "stop") as stop:
+            try:
+                yield stop
+            except Exception:
+                if stop.received is None:
+                    raise  # else a worker was hit by the signal before it could save anything
+        if stop.received is not None:
+            raise SystemExit(128 + stop.received)
