@@ -34,14 +34,16 @@ class OnNode:
     threads: int
     stop: Path | None  # a file that is there once the sweep has been stopped; on Slurm jobs outlast it
 
-    def __call__(self) -> JobReturn:
-        """Run it."""
+    def __call__(self) -> JobReturn | None:
+        """Run it; None if the sweep was stopped."""
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # torch is not imported yet
         prepare(self.config)
         try:
             with heeding(self.stop) if self.stop else contextlib.nullcontext():
                 return execute(self.context, self.task_function, self.config)
         except SystemExit as stop:
+            if self.stop is not None and self.stop.exists():
+                return None  # of a process that ends otherwise submitit takes half a minute to tell
             # It is saved. To end now would look like success to Slurm: it kills us in a moment, and whether it puts us
             # into the queue again is its own to know, preempted or cancelled.
             while stop.code == 128 + signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
