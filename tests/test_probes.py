@@ -16,7 +16,7 @@ SETTINGS = (
 )
 
 
-def learn(folder, id, *overrides, updates=40, algo="ppo"):
+def learn(folder, id, *overrides, updates=24, algo="ppo"):
     steps = updates * 4 * 32
     trainer = make_trainer(folder, f"algo={algo}", f"env.id={id}-v0", f"total_steps={steps}", *SETTINGS, *overrides)
     trainer.run(False)

@@ -11,10 +11,9 @@ import urllib.request
 import pytest
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="no browser: apt-get install chromium chromium-driver"),
-    pytest.mark.xdist_group("browser"),  # one process, one browser
-]
+pytestmark = pytest.mark.skipif(
+    None in (CHROMIUM, DRIVER), reason="no browser: apt-get install chromium chromium-driver"
+)
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1600,1200"
@@ -29,7 +28,7 @@ return text(document.body);
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     words = "-m algo=ppo,apo num_seeds=2 env=cartpole study=first total_steps=8192 evaluation.episodes=0 compile=false"
@@ -39,7 +38,7 @@ def study(tmp_path_factory):
     return folder / "outputs"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tensorboard(study):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -65,7 +64,7 @@ def tensorboard(study):
         server.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def page(tensorboard, tmp_path_factory):
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -93,11 +92,10 @@ def page(tensorboard, tmp_path_factory):
     driver.quit()
 
 
-def test_runs_are_named_by_what_was_overridden(page):
+def test_pages_show_names_what_differs_all_seeds_in_one_chart_and_the_config(page):
+    # one test, as tests may be dealt out to several processes, each of which would make the study and start a browser
     page("timeseries", r"first/algo=ppo,env=cartpole,\S+/seed_0", r"first/algo=apo,env=cartpole,\S+/seed_1", "charts")
 
-
-def test_hparams_that_differ_stand_beside_the_return_of_every_agent(page):
     text = page("hparams", "algo.anchor_coef", "charts/episodic_return", r"algo=apo,\S+/seed_1")
     head = text[text.index("Trial ID") :]
     assert head.index("algo.anchor_coef") < head.index("charts/episodic_return")
@@ -105,12 +103,8 @@ def test_hparams_that_differ_stand_beside_the_return_of_every_agent(page):
     assert {row[:2] for row in rows} == {("ppo", "0"), ("ppo", "1"), ("apo", "0"), ("apo", "1")}
     assert all(seed == shown for _, seed, shown, _ in rows)
 
-
-def test_one_chart_a_metric_holds_all_seeds_of_every_arm(page):
     metrics = ("episodic_return", "policy_loss", "anchor_return", "anchor_kl", "anchor_age")
     text = page("custom_scalars", *metrics, r"Matches \(4\)")
     assert text.index("episodic_return") < text.index("anchor_return") < text.index("policy_loss")
 
-
-def test_the_config_is_there_as_text(page):
     page("text", "config", "algo._target_: rlexp.algos.apo.APO", "total_steps: 8192")
