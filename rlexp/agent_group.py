@@ -128,13 +128,15 @@ class AgentGroup:
         ) -> tuple[Tensor, Metrics]:
             return self.algo.bind(values).loss(Policy(self.network, params | buffers), rows)
 
-        differentiated = grad_and_value(loss_of, has_aux=True)
-        if self.single:
-            batch, coefficients = tree_map(lambda x: x[0], (batch, coefficients))
-        else:
-            differentiated = vmap(differentiated)
-        grads, (loss, metrics) = differentiated(params, buffers, batch, coefficients)
-        return [grads[name] for name in params], loss, metrics
+        if not self.single:
+            grads, (loss, metrics) = vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, batch, coefficients)
+            return [grads[name] for name in params], loss, metrics
+        batch, coefficients = tree_map(lambda x: x[0], (batch, coefficients))
+        with torch.enable_grad():
+            leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
+            loss, metrics = loss_of(leaves, buffers, batch, coefficients)
+            own = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return list(own), loss.detach(), {name: value.detach() for name, value in metrics.items()}
 
     def _minibatch(self, params: dict[str, Tensor], step: Callable[[], Any], inputs: Inputs, number: Tensor) -> Tensor:
         """Gather, loss, gradient, clip by each agent's own norm, optimizer step. Metrics (metrics, a).
