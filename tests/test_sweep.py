@@ -76,7 +76,7 @@ def test_the_same_command_runs_only_what_is_missing(sweep):
     assert len(plan["launches"]) == 3
 
 
-def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_path):
+def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_path, sweep):
     words = ("seed=0,1,2", "total_steps=3200", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=320")
     process = start(tmp_path, *words)
     wait_until(lambda: list(tmp_path.glob("outputs/s/*seed=1*/checkpoint.pt")), process)
@@ -86,12 +86,11 @@ def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_pa
     assert (status(named(first, tmp_path)), status(named(second, tmp_path))) == ("done", "running")
     assert len(jobs(tmp_path)) == 2
 
-    process = start(tmp_path, *words)
-    out = process.communicate(timeout=90)[0]
-    assert process.returncode == 0, out
-    assert "3 jobs: 1 done, 1 to go on with, 1 to run" in out
-    assert [record(named(part, tmp_path))["launches"] for part in (first, second, third)] == [1, 2, 1]
-    assert int(re.search(r"resumed at (\d+) of 3200", out)[1]) >= 320
+    result = sweep(*words)
+    assert result.code == 0, result.err
+    assert "3 jobs: 1 done, 1 to go on with, 1 to run" in result.out
+    assert [record(named(part))["launches"] for part in (first, second, third)] == [1, 2, 1]
+    assert int(re.search(r"resumed at (\d+) of 3200", result.out)[1]) >= 320
 
 
 def test_two_sweeps_at_once_run_no_job_twice(tmp_path):

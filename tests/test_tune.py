@@ -27,7 +27,7 @@ def tune(cli):
     """A tiny tuning: settings of the sweeper by name, and further words."""
 
     def call(*words, params=(LR,), **settings):
-        given = {"n_trials": 3, "num_seeds": 2, "evaluation_seeds": 2, "n_startup": 2, **settings}
+        given = {"n_trials": 3, "num_seeds": 1, "evaluation_seeds": 1, "n_startup": 2, **settings}
         return cli(*BASE, *params, *(f"hydra.sweeper.{k}={v}" for k, v in given.items()), *words)
 
     return call
@@ -46,7 +46,7 @@ def states(name="tuning"):
 
 
 def test_trials_take_tuning_seeds_and_the_best_is_trained_anew_on_evaluation_seeds(tune):
-    result = tune()
+    result = tune(num_seeds=2, evaluation_seeds=2)
     assert result.code == 0, result.err
     assert [(record(job)["seeds"], status(job)) for job in trials()] == [([1000, 1001], "done")] * 3
     (best,) = [path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
@@ -161,7 +161,7 @@ def test_trials_run_at_a_time_through_launchers(tune, launcher):
     assert result.code == 0, result.err
     assert states() == ["COMPLETE"] * 4
     together = {record(job)["agents_together"] for job in trials()}
-    assert together == ({8} if launcher == "batched" else {2})
+    assert together == ({4} if launcher == "batched" else {1})
 
 
 def test_each_job_of_the_grids_is_tuned_for_itself_on_the_same_budget(tune):
