@@ -265,6 +265,7 @@ def test_many_verdicts_are_told_together(tmp_path, capsys):
     assert "apo anchor_coef=0 -30" in said[1]
 
 
+@pytest.mark.slow
 def test_twenty_arms_of_a_hundred_seeds_on_ten_environments(tmp_path):
     for env in range(10):
         write_run(tmp_path / f"ppo{env}", env=f"E{env}-v0", seeds=range(100))

@@ -77,14 +77,14 @@ def test_dummy_rows_teach_nothing(tmp_path):
     assert after["critic_head.bias"].item() == pytest.approx(1.5, abs=0.05)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "apo"])
+@pytest.mark.parametrize("algo", [pytest.param("ppo", marks=pytest.mark.slow), "apo"])
 def test_continuous_mean_moves_to_the_target(tmp_path, algo):
     learner = learn(tmp_path, "Target", "network.log_std_init=-1", algo=algo, updates=60)
     with torch.no_grad():
         assert learner.policy(torch.zeros(1, 1, 1))[0][0, 0, 0].item() == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "apo"])
+@pytest.mark.parametrize("algo", [pytest.param("ppo", marks=pytest.mark.slow), "apo"])
 def test_multidiscrete_observations_and_actions(tmp_path, algo):
     learner = learn(tmp_path, "TwoSwitches", algo=algo)
     shown = torch.tensor([[[i, j] for i in range(2) for j in range(3)]])

@@ -266,7 +266,7 @@ def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher):
     assert last_metrics(jobs(tmp_path)[0])["step"] > 0
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_workers_that_still_start_up_heed_a_signal_too(tmp_path, launcher):
     pytest.importorskip({"submitit_local": "submitit"}.get(launcher, launcher), reason="extra")
     words = ("seed=0,1", "total_steps=1e7", "env.num_envs=2", "algo.rollout_steps=32", f"hydra/launcher={launcher}")
@@ -316,7 +316,7 @@ def same_as_alone(job):
     return ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray", "batched"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow), "ray", "batched"])
 def test_launchers_leave_what_a_single_run_leaves_and_survive_what_befalls_a_job(sweep, launcher):
     pytest.importorskip({"submitit_local": "submitit", "batched": "torch"}.get(launcher, launcher), reason="extra")
     assert sweep("algo=apo", "study=alone", "env.id=CartPole-v1").code == 0

@@ -81,6 +81,7 @@ def test_an_agents_environments_do_not_depend_on_its_neighbours():
     assert np.array_equal(np.array(seen[0])[:, 8:], np.array(seen[1]))
 
 
+@pytest.mark.slow
 def test_every_world_compiles(tmp_path, monkeypatch):
     monkeypatch.setenv("RLEXP_CACHE", str(tmp_path))
     names = list(WORLDS)
