@@ -83,6 +83,7 @@ class Composer:
         self.loader, self.config = loader, config
         self.parser = OverridesParser.create(config_loader=loader)
         self.composed: dict[tuple[str, ...], DictConfig] = {}
+        self.is_group: dict[str, bool] = {}  # by key: to look through all config files takes a while
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """The config of one job."""
@@ -109,7 +110,10 @@ class Composer:
         """Whether it sets the value of a key, and chooses nothing."""
         if override.type != OverrideType.CHANGE or override.package is not None or override.is_hydra_override():
             return False
-        return not self.loader.get_group_options(override.key_or_group)
+        key = override.key_or_group
+        if key not in self.is_group:
+            self.is_group[key] = bool(self.loader.get_group_options(key))
+        return not self.is_group[key]
 
 
 def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned]:
@@ -143,9 +147,7 @@ def _planned(config: DictConfig) -> Planned:
         root, subfolder = str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)
         if root != str(config.outputs) or not subfolder.startswith(f"{config.study}/"):
             raise ConfigError(f"hydra.sweep.dir={root}: folders are named by rlexp; say where by outputs= and study=")
-        cfg = copy.deepcopy(config)
-        with open_dict(cfg):
-            del cfg["hydra"]
+        cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.update(cfg, "study", str(config.study))
         if cfg.resume == "never":  # the folder is a new one; whoever takes it up again within this sweep goes on in it
             config.resume = cfg.resume = "auto"
