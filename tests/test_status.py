@@ -114,8 +114,11 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_process(tmp_path):
         assert is_held(tmp_path)
         process.kill()
         process.wait()
+        deadline = time.time() + 10  # it may not have been given the processor yet
+        while is_held(tmp_path):
+            assert time.time() < deadline
+            time.sleep(0.05)
         os.kill(worker, 0)  # is alive
-        assert not is_held(tmp_path)
     finally:
         os.kill(worker, signal.SIGKILL)
         process.communicate()
