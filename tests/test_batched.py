@@ -138,12 +138,15 @@ def test_what_kills_a_batch_is_tried_alone(cli):
     assert "3 batches: how often the process died must be the same within one" in result.out
 
 
-def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_one_for_all(tmp_path):
+def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_one_for_all(tmp_path, cli):
     plain = ("~optimizer.eps", "~optimizer.fused")
     rates = (("optimizer.lr=1e-3",), ("optimizer.lr=1e-4",))
     jobs = make_jobs(tmp_path, *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", own=rates)
     with pytest.raises(ConfigError, match="cannot differ in it with this optimizer"):
         parts.build_trainer(jobs)
+    words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0")
+    words += ("compile=false", *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", "optimizer.lr=1e-3,1e-4")
+    assert "2 batches: optimizer.lr must be the same within one" in cli(*words, "seed=0,1").out
     for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"):
         assert parts.has_own_rates(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
 
