@@ -123,7 +123,7 @@ def common_settings(job: Planned) -> dict[str, Any]:
 
 
 def _alike(job: Planned) -> dict[str, Any]:
-    """What else must be alike: where the jobs stand."""
+    """What jobs of a batch must have alike: settings, and where they stand."""
     apart = {DIED: job.name} if job.deaths_before() else {}
     return common_settings(job) | {"checkpoint": _update_of(job)} | apart
 

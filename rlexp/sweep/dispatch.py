@@ -142,7 +142,7 @@ def write_plan(jobs: Sequence[Planned]) -> None:
         study.mkdir(parents=True, exist_ok=True)
         with _waiting_for(study):
             path = study / PLAN
-            planned(study)  # refuses a damaged one
+            planned(study)  # refuses one that is damaged, in one line
             content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"jobs": {}, "launches": []}
             content.setdefault("launches", [])
             for job in own:
