@@ -5,12 +5,11 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from process import Process
 from scipy import stats
 
 from rlexp import compare, statistics, verdict
@@ -150,7 +149,8 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
 def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
     settings = "num_seeds=3 env=cartpole tuned=none total_steps=4096 progress=none compile=false evaluation.episodes=2"
     words = [*settings.split(), f"outputs={tmp_path}", "study=first"]
-    subprocess.run([sys.executable, "-m", "rlexp.train", "-m", "algo=ppo,apo", *words], check=True, capture_output=True)
+    process = Process(tmp_path, "-m", "algo=ppo,apo", *words)
+    assert process.wait() == 0
     study = tmp_path / "first"
     compare.main([str(study)])
     made = {path.name: path.read_bytes() for path in (study / "compare").iterdir()}

@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from helpers import make_trainer, stop_after, weights_of
+from process import Process
 
 from rlexp import resume
 from rlexp.errors import CheckpointError, DivergedError
@@ -151,15 +150,13 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
 def start(folder, *overrides):
     words = [*SETTINGS, "total_steps=200000", "tuned=none", "progress=none", "checkpoint_every=512", "study=s"]
     words += ["compile=false"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "rlexp.train", *words, *overrides], cwd=folder, stdout=subprocess.PIPE, text=True
-    )
+    return Process(folder, *words, *overrides)
 
 
 def wait_for_checkpoint(folder, process):
     deadline = time.time() + 60
     while not list(folder.glob("outputs/s/*/checkpoint.pt")) and time.time() < deadline:
-        assert process.poll() is None
+        assert process.returncode is None
         time.sleep(0.05)
     time.sleep(0.5)
     return next(folder.glob("outputs/s/*/checkpoint.pt")).parent
@@ -169,18 +166,18 @@ def test_signals_save_and_kill_loses_only_what_came_after_the_checkpoint(tmp_pat
     process = start(tmp_path)
     run = wait_for_checkpoint(tmp_path, process)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.wait()
     assert json.loads((run / "run.json").read_text())["status"] == "running"
     killed_at = torch.load(run / "checkpoint.pt", weights_only=True)["trainer"]["update_number"]
 
     process = start(tmp_path)
     time.sleep(0.2)
     while "resumed at" not in (run / "train.log").read_text():
-        assert process.poll() is None
+        assert process.returncode is None
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command goes on from there" in output
     record = json.loads((run / "run.json").read_text())
@@ -191,9 +188,9 @@ def test_signals_save_and_kill_loses_only_what_came_after_the_checkpoint(tmp_pat
     process = start(tmp_path)
     time.sleep(0.2)
     while (run / "train.log").read_text().count("resumed at") < 2:
-        assert process.poll() is None
+        assert process.returncode is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.wait()
     assert process.returncode == 128 + signal.SIGINT
     assert json.loads((run / "run.json").read_text())["launches"] == 3

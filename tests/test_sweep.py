@@ -5,13 +5,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from helpers import jobs, last_metrics, record, status
+from process import Process
 
 from rlexp.lock import FolderLock
 
@@ -36,15 +35,7 @@ def sweep(cli, monkeypatch):
 
 
 def start(folder, *words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "rlexp.train", *TINY, *words],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": TESTS},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return Process(folder, *TINY, *words, PYTHONPATH=TESTS)
 
 
 def named(part, folder="."):
@@ -55,7 +46,7 @@ def named(part, folder="."):
 def wait_until(condition, process, seconds=60):
     deadline = time.time() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.returncode is None, process.communicate()
         assert time.time() < deadline
         time.sleep(0.05)
 
@@ -77,7 +68,7 @@ def test_the_same_command_runs_only_what_is_missing(sweep):
 
 
 def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_path, sweep):
-    words = ("seed=0,1,2", "total_steps=3200", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=320")
+    words = ("seed=0,1,2", "total_steps=1280", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=320")
     process = start(tmp_path, *words)
     wait_until(lambda: list(tmp_path.glob("outputs/s/*seed=1*/checkpoint.pt")), process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -90,13 +81,13 @@ def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_pa
     assert result.code == 0, result.err
     assert "3 jobs: 1 done, 1 to go on with, 1 to run" in result.out
     assert [record(named(part))["launches"] for part in (first, second, third)] == [1, 2, 1]
-    assert int(re.search(r"resumed at (\d+) of 3200", result.out)[1]) >= 320
+    assert int(re.search(r"resumed at (\d+) of 1280", result.out)[1]) >= 320
 
 
 def test_two_sweeps_at_once_run_no_job_twice(tmp_path):
     words = ("seed=0,1,2,3", "total_steps=1280", "env.num_envs=2", "algo.rollout_steps=32")
     processes = [start(tmp_path, *words) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [(status(job), record(job)["launches"]) for job in jobs(tmp_path)] == [("done", 1)] * 4
     assert sum(output.count("resumed at") for output in outputs) == 0
@@ -186,13 +177,13 @@ def test_what_failed_runs_again_on_request_only(sweep):
 def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_path, sweep):
     ids = "env.id=poison:Killed-v0,CartPole-v1"
     process = start(tmp_path, *QUICK, ids)
-    process.communicate(timeout=60)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     killed = named("Killed")
     assert status(killed) == "running"
     assert [job for job in jobs() if "CartPole" in job.name] == []
     process = start(tmp_path, *QUICK, ids)
-    process.communicate(timeout=60)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert status(named("CartPole")) == "done"
     assert record(killed)["deaths"] == 1
@@ -259,21 +250,22 @@ def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher):
     wait_until(lambda: list(tmp_path.glob("outputs/s/*/checkpoint.pt")), process)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    out = process.communicate(timeout=60)[0]
+    out = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, out
     assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} == {"interrupted"}
     assert "waiting" in out
     assert last_metrics(jobs(tmp_path)[0])["step"] > 0
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_workers_that_still_start_up_heed_a_signal_too(tmp_path, launcher):
     pytest.importorskip({"submitit_local": "submitit"}.get(launcher, launcher), reason="extra")
     words = ("seed=0,1", "total_steps=1e7", "env.num_envs=2", "algo.rollout_steps=32", f"hydra/launcher={launcher}")
     process = start(tmp_path, *words)
     wait_until(lambda: jobs(tmp_path), process)  # which a worker makes before it imports torch
     process.send_signal(signal.SIGUSR1)  # as a batch system sends to the sweep alone
-    out = process.communicate(timeout=60)[0]
+    out = process.communicate()
     assert process.returncode == 128 + signal.SIGUSR1, out
     assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} <= {"interrupted"}
 
@@ -284,7 +276,6 @@ def test_workers_whose_sweep_is_killed_save_what_they_run_and_end(tmp_path):
     wait_until(lambda: len(list(tmp_path.glob("outputs/s/*/checkpoint.pt"))) == 2, process)
     process.kill()
     process.wait()
-    process.stdout.close()
     deadline = time.time() + 30
     while {status(job) for job in jobs(tmp_path)} != {"interrupted"} or list(tmp_path.glob("outputs/s/*/.lock")):
         assert time.time() < deadline
@@ -333,6 +324,26 @@ def test_launchers_leave_what_a_single_run_leaves_and_survive_what_befalls_a_job
     if deadly:
         assert status(named("Killed")) == "failed"
         assert "its process was killed or ran out of memory" in record(named("Killed"))["error"]
+
+
+def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befalls_one(sweep):
+    pytest.importorskip("joblib", reason="extra joblib is not installed")
+    words = ("algo=apo", "env.id=CartPole-v1", "seed=0,1,2,3")
+    assert sweep(*words, "study=alone").code == 0
+    in_two = ("hydra/launcher=batched", "hydra.launcher.n_jobs=2")
+    result = sweep(*words, *in_two)
+    assert result.code == 0, result.err
+    assert result.out.count("2 jobs (2 agents) side by side: seed differ") == 2
+    assert "2 batches: no more than 2 agents in one (max_agents, n_jobs)" in result.out
+    assert re.search(r"\[4/4\] done: \S+seed=\d\S+, return ", result.out)
+    left = [job for job in jobs() if job.parent.name == "s"]
+    assert len(left) == 4
+    assert all(same_as_alone(job) for job in left)
+    assert [record(job)["agents_together"] for job in left] == [2] * 4
+
+    result = sweep("algo=apo", "env.id=poison:Killed-v0", *in_two)  # nor does it train in this process
+    assert result.code == 1
+    assert "its process was killed" in record(named("Killed"))["error"]
 
 
 def test_more_threads_than_cores_are_refused(sweep):

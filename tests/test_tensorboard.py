@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import pytest
+from process import Process
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -32,9 +33,7 @@ return text(document.body);
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     words = "-m algo=ppo,apo num_seeds=2 env=cartpole study=first total_steps=8192 evaluation.episodes=0 compile=false"
-    subprocess.run(
-        [sys.executable, "-m", "rlexp.train", *words.split()], cwd=folder, check=True, stdout=subprocess.DEVNULL
-    )
+    assert Process(folder, *words.split()).wait() == 0
     return folder / "outputs"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import record, status
+from process import Process
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 optuna = pytest.importorskip("optuna", reason="extra tune is not installed")
@@ -81,12 +82,12 @@ def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path,
     slow = ("total_steps=6400", "checkpoint_every=640")
     few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 0}
     words = [*BASE, LR, *slow, *(f"hydra.sweeper.{key}={value}" for key, value in few.items())]
-    process = subprocess.Popen([sys.executable, "-m", "rlexp.train", *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = Process(tmp_path, *words)
     deadline = time.time() + 60
     while not list(tmp_path.glob("outputs/t/trials/*/checkpoint.pt")):
         assert time.time() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert states() == ["RUNNING"]
     assert tune(*slow, **few).code == 0

@@ -1,20 +1,25 @@
 """Hyperparameters side by side: jobs that differ only in what each agent may have of its own, trained as one."""
 
 import contextlib
+import itertools
 import json
 import logging
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
 from rlexp.config import whole_numbers
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
 from rlexp.study import flatten
-from rlexp.sweep.launchers import JobLauncher, Result, execute, require_whole
+from rlexp.sweep import on_joblib
+from rlexp.sweep.launchers import JobLauncher, Result, execute, require_whole, share_out
 from rlexp.sweep.plan import Planned
 
 log = logging.getLogger(__name__)
@@ -25,54 +30,76 @@ OF_THE_PLACE = ("study", "outputs", "resume", "retry_failed")
 
 
 class Batched(JobLauncher):
-    """Trains jobs whose configs differ in seeds and scalar hyperparameters as one batch of agents, in this process.
+    """Trains jobs whose configs differ in seeds and scalar hyperparameters as one batch of agents.
 
     Each leaves the folder that it would have left alone.
 
     Args:
         max_agents: of one batch; more jobs make further batches.
+        n_jobs: processes, each of which trains a batch at a time, with its share of the cores; 1: this process does.
     """
 
     needs_equal_steps = True  # jobs that stand at different steps do not share a batch
 
-    def __init__(self, max_agents: int = 256) -> None:
+    def __init__(self, max_agents: int = 256, n_jobs: int = 1) -> None:
         self.max_agents = require_whole("max_agents", max_agents, least=1)
+        self.n_jobs = require_whole("n_jobs", n_jobs)
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs, batch by batch."""
-        batches = split(jobs, self.max_agents)
+        here = self.n_jobs == 1
+        processes = 1 if here else on_joblib.processes_of(self.n_jobs)
+        agents = sum(len(job.job.seeds) for job in jobs)
+        batches = split(jobs, min(self.max_agents, math.ceil(agents / processes)))
         print(explain(batches), flush=True)
-        results: dict[Path, Result] = {}  # of jobs that ran alone
-        for batch in batches:
-            self._run(batch, results)
+        run = partial(run_batch, self.hydra_context, self.task_function, self.max_agents)
+        results: dict[Path, Result] = {}
+        for own in map(run, batches) if here else self._in_pool(run, batches, min(processes, len(batches))):
+            results |= own or {}
         return [results.get(job.job.folder) for job in jobs]
 
-    def _run(self, batch: Sequence[Planned], results: dict[Path, Result]) -> None:
-        if len(batch) == 1:
-            self.begun(batch[0], 1, 1)
-            results[batch[0].job.folder] = execute(self.hydra_context, self.task_function, batch[0].config)
-            return
-        for part in self._train(batch):
-            self._run(part, results)
+    def _in_pool(self, run: Callable[..., Any], batches: list[list[Planned]], processes: int) -> list[Any]:
+        jobs = [job for batch in batches for job in batch]
+        place = itertools.count(1)
 
-    def _train(self, batch: Sequence[Planned]) -> list[list[Planned]]:
-        """Train a batch; returns what has to be run again, and with whom."""
-        from rlexp.train import console, should_resume, train  # which imports this module, to register it
+        def ended(index: int, _: Any) -> None:
+            for job in batches[index]:
+                self.ended(job, next(place), len(jobs))
 
-        with contextlib.ExitStack() as stack:
-            held = [job for job in batch if _locked(job, stack) and job.is_left(retry_failed=True, mine=True)]
-            stack.enter_context(console())
-            try:
-                if held:
-                    go_on = [should_resume(job.job.cfg, job.job.folder) for job in held]
-                    train([job.job for job in held], go_on=all(go_on))
-                return []
-            except DivergedError as error:
-                log.warning("%s", error)
-                return split([job for job in held if job.job.folder not in error.folders], self.max_agents)
-            except Exception as error:  # of whichever job it is: alone each tells for itself
-                log.warning("the batch stopped (%s: %s); its jobs run one by one", type(error).__name__, error)
-                return [[job] for job in held]
+        threads = share_out(on_joblib.cores(), processes, None, jobs)
+        return on_joblib.run_in_pool(run, batches, jobs[0].config, processes, threads, ended)
+
+
+def run_batch(
+    context: HydraContext, task_function: TaskFunction, max_agents: int, batch: Sequence[Planned]
+) -> dict[Path, Result]:
+    """Train a batch, and one by one those of its jobs that must be; returns what came of the latter."""
+    if len(batch) == 1:
+        return {batch[0].job.folder: execute(context, task_function, batch[0].config)}
+    results: dict[Path, Result] = {}
+    for part in _train(batch, max_agents):
+        results |= run_batch(context, task_function, max_agents, part)
+    return results
+
+
+def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
+    """Train a batch; returns what has to be run again, and with whom."""
+    from rlexp.train import console, should_resume, train  # which imports this module, to register it
+
+    with contextlib.ExitStack() as stack:
+        held = [job for job in batch if _locked(job, stack) and job.is_left(retry_failed=True, mine=True)]
+        stack.enter_context(console())
+        try:
+            if held:
+                go_on = [should_resume(job.job.cfg, job.job.folder) for job in held]
+                train([job.job for job in held], go_on=all(go_on))
+            return []
+        except DivergedError as error:
+            log.warning("%s", error)
+            return split([job for job in held if job.job.folder not in error.folders], max_agents)
+        except Exception as error:  # of whichever job it is: alone each tells for itself
+            log.warning("the batch stopped (%s: %s); its jobs run one by one", type(error).__name__, error)
+            return [[job] for job in held]
 
 
 def _locked(job: Planned, stack: contextlib.ExitStack) -> bool:
@@ -154,7 +181,8 @@ def explain(batches: Sequence[Sequence[Planned]]) -> str:
     if len(batches) > 1:
         each = [_alike(batch[0]) for batch in batches]
         apart = [key for key in _differing(each) if all(key in own for own in each) or key == DIED]
-        why = f"{', '.join(apart)} must be the same within one" if apart else "hydra.launcher.max_agents is reached"
+        full = f"no more than {max(sum(len(job.job.seeds) for job in batch) for batch in batches)} agents in one"
+        why = f"{', '.join(apart)} must be the same within one" if apart else f"{full} (max_agents, n_jobs)"
         lines.append(f"{len(batches)} batches: {why}")
     return "\n".join(lines)
 

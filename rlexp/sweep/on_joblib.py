@@ -1,13 +1,14 @@
-"""The launcher on joblib's pool of processes."""
+"""Work in joblib's pool of processes, and the launcher that runs one job at a time in each."""
 
 import contextlib
 import io
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.sweep.launchers import JobLauncher, Result, execute, require, require_whole, share_out
@@ -17,23 +18,66 @@ from rlexp.sweep.workers import follow, heeding, prepare, stoppable
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # who heeds which differs by build
 
 
-def execute_elsewhere(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig, stop: Path
-) -> JobReturn | None:
-    """Run one job in a worker's process, silently; None if the sweep was stopped before or meanwhile.
+def cores() -> int:
+    """How many this process may use.
+
+    Raises:
+        ConfigError: joblib is not installed.
+    """
+    return int(require("joblib", "joblib").cpu_count())
+
+
+def processes_of(n_jobs: int) -> int:
+    """How many `n_jobs` means: no more than there are cores; −1: as many, −2: one less, and so on."""
+    asked = n_jobs if n_jobs > 0 else max(1, cores() + 1 + n_jobs)
+    if asked > cores():
+        print(f"hydra.launcher.n_jobs={asked}: {cores()} jobs at a time, one for each core", flush=True)
+    return min(asked, cores())
+
+
+def run_in_pool(
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    config: DictConfig,
+    processes: int,
+    threads: int,
+    ended: Callable[[int, Any], None],
+) -> list[Any]:
+    """What `work` returns of each item, in processes of their own; None where a signal stopped it, or it did not begin.
 
     Args:
-        context: Hydra's.
-        task_function: the job.
-        config: of the job, with Hydra's settings.
-        stop: a file that is there once the sweep has been stopped.
+        work: called silently; it may be a method.
+        items: to be worked on, in this order.
+        config: of a job, with Hydra's settings.
+        processes: how many.
+        threads: of each.
+        ended: told the index and result of each item as it ends.
+
+    Raises:
+        SystemExit: a signal stopped the sweep.
+        Exception: whatever `work` raises, or the pool when one of its processes dies.
     """
+    loky = require("joblib.externals.loky", "joblib")  # its pool, as `Parallel` runs a single item in this process
+    results: list[Any] = [None] * len(items)
+    with stoppable() as stop:
+        environment = {name: str(threads) for name in THREADS}
+        pool = loky.get_reusable_executor(processes, env=environment, initializer=follow, initargs=(os.getpid(),))
+        calls = {pool.submit(_elsewhere, work, item, config, stop.path): index for index, item in enumerate(items)}
+        for call in loky.as_completed(calls):
+            index = calls[call]
+            results[index] = call.result()
+            if results[index] is not None:
+                ended(index, results[index])
+    return results
+
+
+def _elsewhere(work: Callable[[Any], Any], item: Any, config: DictConfig, stop: Path) -> Any:
     if stop.exists():
         return None
     prepare(config)
     with heeding(stop), contextlib.redirect_stdout(io.StringIO()):
         try:
-            return execute(context, task_function, config)
+            return work(item)
         except (SystemExit, KeyboardInterrupt):
             return None
 
@@ -52,24 +96,13 @@ class Joblib(JobLauncher):
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs."""
-        joblib = require("joblib", "joblib")
-        loky = require("joblib.externals.loky", "joblib")  # its pool, as `Parallel` runs a single job in this process
-        cores = joblib.cpu_count()
-        asked = self.n_jobs if self.n_jobs > 0 else max(1, cores + 1 + self.n_jobs)
-        if asked > cores:
-            print(f"hydra.launcher.n_jobs={asked}: {cores} jobs at a time, one for each core", flush=True)
-        processes = min(len(jobs), asked, cores)
-        threads = share_out(cores, processes, self.threads, jobs)
-        results: list[Result] = [None] * len(jobs)
-        with stoppable() as stop:
-            environment = {name: str(threads) for name in THREADS}
-            pool = loky.get_reusable_executor(processes, env=environment, initializer=follow, initargs=(os.getpid(),))
-            given = (self.hydra_context, self.task_function)
-            calls = {
-                pool.submit(execute_elsewhere, *given, job.config, stop.path): index for index, job in enumerate(jobs)
-            }
-            for place, call in enumerate(loky.as_completed(calls), 1):
-                results[calls[call]] = result = call.result()
-                if result is not None:
-                    self.ended(jobs[calls[call]], place, len(jobs))
-        return results
+        processes = min(len(jobs), processes_of(self.n_jobs))
+        place = itertools.count(1)
+        return run_in_pool(
+            partial(execute, self.hydra_context, self.task_function),
+            [job.config for job in jobs],
+            jobs[0].config,
+            processes,
+            share_out(cores(), processes, self.threads, jobs),
+            lambda index, _: self.ended(jobs[index], next(place), len(jobs)),
+        )
