@@ -62,7 +62,7 @@ def test_a_job_among_others_is_that_job_alone(tmp_path, case):
     assert [record(job.folder)["agents_together"] for job in batch] == [len(together.seeds)] * len(batch)
 
 
-@pytest.mark.parametrize("case", ["memory", "normalised", "sync"])
+@pytest.mark.parametrize("case", ["memory", "normalised", pytest.param("sync", marks=pytest.mark.slow)])
 def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_path, case):
     settings = (*SMALL, *CASES[case])
     whole = train(tmp_path / "whole", *settings, own=OWN)

@@ -16,7 +16,7 @@ from rlexp import compare, statistics, verdict
 from rlexp.arms import compare_runs
 from rlexp.errors import ConfigError
 from rlexp.run_folder import config_hash, file_digest
-from rlexp.study import StudyError, find_runs, flatten
+from rlexp.study import StudyError, find_runs, flatten, read_curves
 
 ALGOS = {
     "ppo": {"_target_": "rlexp.algos.PPO", "clip_coef": 0.2},
@@ -168,6 +168,21 @@ def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
         for measure, key in (("final", "training_return"), ("evaluation", "evaluation_return")):
             found = float(rows["CartPole-v1", algo, measure]["mean"])
             assert found == pytest.approx(np.mean(results[key]), rel=1e-4)
+
+
+def test_runs_of_one_batch_have_their_share_of_its_time(tmp_path):
+    for algo in ("ppo", "apo"):
+        run = write_run(tmp_path / algo, algo)  # 5 agents
+        if algo == "ppo":
+            record = json.loads((run / "run.json").read_text()) | {"agents_together": 20}
+            (run / "run.json").write_text(json.dumps(record))
+    runs = find_runs([tmp_path])
+    for run in runs:
+        read_curves(run)
+    shares = {run.algo: (run.share, run.seconds) for run in runs}
+    assert shares == {"ppo": (0.25, 1.0), "apo": (1.0, 4.0)}
+    compare.main([str(tmp_path), "figures=false"])
+    assert "have their share of its time" in (tmp_path / "compare/compare.md").read_text()
 
 
 def test_every_seed_and_its_curve_are_written(tmp_path):

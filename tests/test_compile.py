@@ -21,6 +21,8 @@ OWN = {"stacked": (("optimizer.lr=1e-3", "gae.gamma=0.9"), ("optimizer.lr=[3e-3,
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("RLEXP_CACHE", str(tmp_path / "cache"))
+    # what calls the kernels, left unoptimised: half the time of the compiler, and the same arithmetic
+    monkeypatch.setitem(rlexp.compile._OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -14,7 +14,8 @@ from rlexp import resume
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.signals import Interrupted
 
-SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "log_every=256")
+SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
+SETTINGS += ("algo.minibatches=2", "log_every=256")
 
 
 def records(folder):

@@ -32,7 +32,7 @@ return text(document.body);
 @pytest.fixture
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    words = "-m algo=ppo,apo num_seeds=2 env=cartpole study=first total_steps=8192 evaluation.episodes=0 compile=false"
+    words = "-m algo=ppo,apo num_seeds=2 env=cartpole study=first total_steps=4096 evaluation.episodes=0 compile=false"
     assert Process(folder, *words.split()).wait() == 0
     return folder / "outputs"
 
@@ -106,4 +106,4 @@ def test_pages_show_names_what_differs_all_seeds_in_one_chart_and_the_config(pag
     text = page("custom_scalars", *metrics, r"Matches \(4\)")
     assert text.index("episodic_return") < text.index("anchor_return") < text.index("policy_loss")
 
-    page("text", "config", "algo._target_: rlexp.algos.apo.APO", "total_steps: 8192")
+    page("text", "config", "algo._target_: rlexp.algos.apo.APO", "total_steps: 4096")

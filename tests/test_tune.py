@@ -79,7 +79,7 @@ def test_the_same_command_goes_on_where_it_stopped(tune):
 
 
 def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path, tune):
-    slow = ("total_steps=6400", "checkpoint_every=640")
+    slow = ("total_steps=3200", "checkpoint_every=640")
     few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 0}
     words = [*BASE, LR, *slow, *(f"hydra.sweeper.{key}={value}" for key, value in few.items())]
     process = Process(tmp_path, *words)
