@@ -46,7 +46,7 @@ def run_in_pool(
     """What `work` returns of each item, in processes of their own; None where a signal stopped it, or it did not begin.
 
     Args:
-        work: called silently; it may be a method.
+        work: called silently; it travels between processes, as methods of launchers cannot: Hydra renames their module.
         items: to be worked on, in this order.
         config: of a job, with Hydra's settings.
         processes: how many.
