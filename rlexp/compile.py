@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _OPTIONS = {
     "cpp.use_decompose_tanh": True,  # 2·sigmoid(2x) − 1 through exp: a third of the time of the library's tanh
-    "aot_inductor.precompile_headers": False,  # takes longer than it saves the two libraries of a run
     "compile_threads": 1,  # one library is one file: a pool of compilers would only start and wait
 }
 
