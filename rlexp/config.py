@@ -104,8 +104,13 @@ def whole_numbers(value: Any) -> Any:
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config less what cannot change results."""
-    keys = [str(key) for key in cfg if key not in (*NOT_IDENTITY, "hydra")]
-    return whole_numbers(OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True))
+    values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, "hydra")}
+    return whole_numbers(
+        {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in values.items()
+        }
+    )
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:

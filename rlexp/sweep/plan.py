@@ -2,6 +2,7 @@
 
 import copy
 import glob
+import itertools
 import json
 import logging
 from collections.abc import Sequence
@@ -124,9 +125,9 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
     """
     from rlexp import parts
 
+    check_tuned(composer.loader, itertools.chain.from_iterable(overrides))
     found: dict[Path, Planned] = {}
     for number, words in enumerate(overrides):
-        check_tuned(composer.loader, words)
         config = composer(words)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
