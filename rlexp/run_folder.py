@@ -60,6 +60,12 @@ def study_name(root: DictConfig) -> str:
     return f"{choices.algo}_{choices.env}".replace("/", "_")
 
 
+def no_folder(path: Path) -> str:
+    """What to tell of a study or run that is not there, with the place where it may be meant to lie."""
+    meant = "outputs" / path
+    return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if meant.is_dir() else "")
+
+
 def key_of(override: str) -> str:
     """What an override sets."""
     return override.lstrip("+~").partition("=")[0]
@@ -211,7 +217,7 @@ class RunRecord:
             self.data["deaths"] = self.data.get("deaths", 0) + 1
         self.data.setdefault("started", _now())
         self.data["launches"] = self.data.get("launches", 0) + 1
-        self.update(**_of(settings, seeds), status="running", agents_together=together)
+        self.update(**_of(settings, seeds), status="running", agents_together=together, launched=_now())
 
     def survived(self) -> None:
         """A checkpoint was written: whatever killed earlier launches before they came so far is overcome."""

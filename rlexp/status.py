@@ -13,6 +13,7 @@ from typing import Any
 
 from rlexp import lock
 from rlexp.errors import ConfigError
+from rlexp.run_folder import no_folder
 from rlexp.wording import number
 
 COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # of metrics.csv that are read
@@ -164,7 +165,7 @@ def read_study(study: Path) -> list[Standing]:
         ConfigError: there is none, or a sweep.json cannot be read.
     """
     if not study.is_dir():
-        raise ConfigError(f"{study}: there is no such folder")
+        raise ConfigError(no_folder(study))
     folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
     if not folders:
         raise ConfigError(f"{study}: there is no run in or below it (no run.json)")
@@ -227,22 +228,29 @@ def short_names(names: list[str]) -> tuple[str, list[str]]:
     return ", ".join(common), [f"{own}-{end}" if own else end for own, end in zip(rest, ends, strict=True)]
 
 
+def _cut(error: str) -> str:
+    return error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
+
+
 def table(standings: list[Standing], study: Path) -> str:
-    """Aligned columns, one row a job; below them a summary, and where the jobs lie that went wrong."""
+    """Aligned columns, a row a job in the natural order of names; below them a summary, and what went wrong where."""
     rows = [("job", "status", "progress", "left", "return", "error")]
+    standings = sorted(standings, key=lambda job: _natural(name_of(job.folder, study)))
     common, names = short_names([name_of(job.folder, study) for job in standings])
     for job, name in zip(standings, names, strict=True):
         left = "–" if job.seconds_left is None else duration(job.seconds_left)
         percent = f"{math.floor(100 * job.progress)}%"  # 100% when it is there, not before
-        error = job.error or ""
-        error = error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
-        rows.append((name, job.status, percent, left, number(job.score), error))
+        rows.append((name, job.status, percent, left, number(job.score), _cut(job.error or "")))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align: tuple[Callable[[str, int], str], ...] = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
     lines = [
         "  ".join(put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    wrong = [f"{job.status}: {job.folder}" for job in standings if job.status in ("failed", "killed", "damaged")]
+    wrong = []
+    for job in standings:
+        if job.status in ("failed", "killed", "damaged"):
+            whole = [f"  {job.error}"] if job.error and job.error != _cut(job.error) else []
+            wrong += [f"{job.status}: {job.folder}", *whole]
     said = [f"all: {common}", ""] if common else []
     return "\n".join([*said, *lines, "", summary(standings), *wrong])

@@ -19,7 +19,7 @@ import numpy as np
 
 from rlexp.config import nearest
 from rlexp.errors import ConfigError, UserError, command
-from rlexp.run_folder import config_hash, file_digest
+from rlexp.run_folder import config_hash, file_digest, no_folder
 
 OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
 CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # the columns of metrics.csv that are read
@@ -98,7 +98,9 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """
     folders: list[Path] = []
     for path in map(Path, paths):
-        found = sorted(file.parent for file in path.rglob("run.json")) if path.is_dir() else []
+        if not path.is_dir():
+            raise StudyError(no_folder(path))
+        found = sorted(file.parent for file in path.rglob("run.json"))
         if not found:
             raise StudyError(f"{path}: there is no run in or below it (no run.json)")
         folders += found

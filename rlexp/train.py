@@ -141,7 +141,10 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             write_config(job)
             handlers.append(log_to(job.folder))
             note_other_code(job.folder, go_on)
-            log_of(job.folder).info("%s %s in %s", "resuming" if go_on else "training", _agents(job.cfg), job.folder)
+            before = RunRecord(job.folder).data.get("launches", 0)
+            again = f", launch {before + 1}" if before else ""
+            what = "resuming" if go_on else "training"
+            log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
         trainer.run(go_on)
         for own in trainer.runs:
             tell_result(own.record, own.folder, "done")

@@ -183,10 +183,13 @@ class Trainer:
 
     def _diverged(self, bad: dict[int, tuple[str, float]], healthy: list[RunWriter]) -> DivergedError:
         agent, (name, value) = next(iter(bad.items()))
+        lost = [run for run in self.runs if run not in healthy]
+        kept = all(run.checkpoint_path.is_file() for run in lost)
         return DivergedError(
             f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
-            f"the last good checkpoint is kept. Try a smaller optimizer.lr or algo.max_grad_norm",
-            [run.folder for run in self.runs if run not in healthy],
+            f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
+            f"Try a smaller optimizer.lr or algo.max_grad_norm",
+            [run.folder for run in lost],
         )
 
     # Records -----------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_p
 def test_a_job_that_diverges_leaves_its_neighbours_saved(tmp_path):
     jobs = make_jobs(tmp_path, *SMALL, own=(("optimizer.lr=1e-3",), ("optimizer.lr=1e30", "seed=3")))
     trainer = parts.build_trainer(jobs)
-    with pytest.raises(DivergedError, match=r"of seed 3 is nan") as caught:
+    with pytest.raises(DivergedError, match=r"of seed 3 is nan; there is no checkpoint yet") as caught:
         trainer.run(False)
     assert caught.value.folders == [jobs[1].folder]
     state = torch.load(jobs[0].folder / "checkpoint.pt", weights_only=True)
@@ -123,6 +123,16 @@ def test_a_sweep_says_which_jobs_share_a_batch_and_goes_on_without_those_that_di
         told = {line for line in (job / "train.log").read_text().splitlines() if "outputs/s/" in line}
         assert told
         assert all(job.name in line for line in told)
+
+
+def test_jobs_that_have_come_to_different_steps_are_apart(cli):
+    words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0")
+    words += ("compile=false", *SMALL)
+    assert cli(*words, "seed=0,1", "stop_at=128").code == 0
+    result = cli(*words, "seed=0,1,2,3")
+    assert result.code == 0, result.err
+    assert "4 jobs: 2 to go on with, 2 to run" in result.out
+    assert "2 batches: the step that they have come to must be the same within one" in result.out
 
 
 def test_what_kills_a_batch_is_tried_alone(cli):

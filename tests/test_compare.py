@@ -131,7 +131,7 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
 
 def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
     cases = {
-        (str(tmp_path / "nowhere"),): "there is no run in or below it",
+        (str(tmp_path / "nowhere"),): "there is no such folder",
         ("basline=ppo",): "basline=ppo: no such setting",
         ("baseline=ppo",): "say which runs",
         (

@@ -292,19 +292,22 @@ def test_the_table_has_aligned_columns_and_short_errors(tmp_path):
     make(tmp_path / "longer", "failed", error="ValueError: " + "x" * 300)
     make(tmp_path / "quick", "done", result={"training_return": [1, 2]})
     with FolderLock(tmp_path / "a"):
-        lines = table(read_study(tmp_path), tmp_path).split("\n")
+        standings = read_study(tmp_path)
+    lines = table(standings, tmp_path).split("\n")
     assert lines[:2] == [
         "job     status   progress  left  return  error",
         "a       running       25%  30 s     7.5",
     ]
     assert lines[2].startswith("longer  failed         0%     –       –  ValueError: xxx")
-    assert len(lines[2]) == lines[0].index("error") + 100
+    assert len(lines[2]) == lines[0].index("error") + 100  # whole below
     assert lines[3:] == [
         "quick   done         100%     –     1.5",
         "",
         "1 done, 1 running, 1 failed; about 30 s left",
         f"failed: {tmp_path / 'longer'}",
+        "  ValueError: " + "x" * 300,
     ]
+    assert table(standings[::-1], tmp_path).split("\n") == lines
 
 
 def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
@@ -333,7 +336,8 @@ def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
     [
         (["stats", "s"], "did you mean status?"),
         (["status"], "say which study"),
-        (["status", "t"], "t: there is no such folder"),
+        (["status", "t"], "t: there is no such folder\n"),
+        (["status", "first"], "first: there is no such folder; did you mean outputs/first?"),
         (["status", "empty"], "no run.json"),
         (["status", "s", "what=failed"], "what=failed: no such setting"),
         (["status", "s", "traceback=yes"], "must be true or false"),
@@ -347,6 +351,7 @@ def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
 def test_errors_are_told_in_one_line(cli, words, told):
     make(Path("s/job"), "failed")
     Path("empty").mkdir()
+    Path("outputs/first").mkdir(parents=True)
     plan(Path("astray"), "../s")
     plan(Path("torn"))
     Path("torn/sweep.json").write_text('{"jobs": ')

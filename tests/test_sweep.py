@@ -79,7 +79,7 @@ def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_pa
 
     result = sweep(*words)
     assert result.code == 0, result.err
-    assert "3 jobs: 1 done, 1 to go on with, 1 to run" in result.out
+    assert "3 jobs: 1 done, 1 killed, to go on with last, 1 to run" in result.out
     assert [record(named(part))["launches"] for part in (first, second, third)] == [1, 2, 1]
     assert int(re.search(r"resumed at (\d+) of 1280", result.out)[1]) >= 320
 
@@ -158,7 +158,8 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
     for job in (raised, memory):
         assert "poison.py" in record(job)["traceback"]
         assert "Traceback" in (job / "train.log").read_text()
-    (row,) = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
+    at_once, row = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
+    assert re.match(r"\[\d/3\] failed: .*Raises-v0.*: RuntimeError: poisoned on two lines", at_once)
     assert re.search(r"failed +0% .*RuntimeError: poisoned on two lines", row)
 
 
@@ -183,8 +184,9 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
     assert status(killed) == "running"
     assert [job for job in jobs() if "CartPole" in job.name] == []
     process = start(tmp_path, *QUICK, ids)
-    process.communicate()
+    out = process.communicate()
     assert process.returncode == -signal.SIGKILL
+    assert "2 jobs: 1 killed, to start again last, 1 to run" in out
     assert status(named("CartPole")) == "done"
     assert record(killed)["deaths"] == 1
     (killed / "run.json").write_text(json.dumps(record(killed) | {"deaths": 2}))

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 OF_AN_AGENT = ("seed", "num_seeds", "optimizer.lr", "gae.gamma", "gae.lam")  # and the algorithm's scheduled settings
 DIED = "how often the process died"
+STEP = "the step that they have come to"
 OF_THE_PLACE = ("study", "outputs", "resume", "retry_failed")
 
 
@@ -152,7 +153,7 @@ def common_settings(job: Planned) -> dict[str, Any]:
 def _alike(job: Planned) -> dict[str, Any]:
     """What jobs of a batch must have alike: settings, and where they stand."""
     apart = {DIED: job.name} if job.deaths_before() else {}
-    return common_settings(job) | {"checkpoint": _update_of(job)} | apart
+    return common_settings(job) | {STEP: _update_of(job)} | apart
 
 
 def _update_of(job: Planned) -> int:

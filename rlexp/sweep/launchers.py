@@ -71,10 +71,11 @@ class JobLauncher(Launcher):
         print(f"[{place}/{total}] {job.name}", flush=True)
 
     def ended(self, job: Planned, place: int, total: int) -> None:
-        """Tell what came of a job that ran somewhere else."""
+        """Tell what came of a job."""
         now = read_standing(job.job.folder)
-        score = "" if now.score is None else f", return {number(now.score)}"
-        print(f"[{place}/{total}] {now.status}: {job.name}{score}", flush=True)
+        more = "" if now.score is None else f", return {number(now.score)}"
+        more = f": {now.error}" if now.status == "failed" else more
+        print(f"[{place}/{total}] {now.status}: {job.name}{more}", flush=True)
 
 
 class Basic(JobLauncher):
@@ -86,6 +87,8 @@ class Basic(JobLauncher):
         for place, job in enumerate(jobs, 1):
             self.begun(job, place, len(jobs))
             results.append(execute(self.hydra_context, self.task_function, job.config))
+            if results[-1].status == JobStatus.FAILED:  # one that is done has said so itself
+                self.ended(job, place, len(jobs))
         return results
 
 

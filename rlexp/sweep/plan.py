@@ -170,11 +170,19 @@ def outlook(jobs: Sequence[Planned], left: Sequence[Planned]) -> str:
     again = "retry_failed=true runs them again"
     words = {"failed": f"failed before ({again})", "killed": f"died {DEATHS} times ({again})"}
     words |= {"elsewhere": "run by another process"}
-    to_do = {"waiting": "to run", "interrupted": "to go on with", "killed": "to go on with", "failed": "to run again"}
     for planned in jobs:
-        what = (to_do if planned in left else words).get(planned.standing(), planned.standing())
+        what = _to_do(planned) if planned in left else words.get(planned.standing(), planned.standing())
         counts[what] = counts.get(what, 0) + 1
     return f"{len(jobs)} jobs: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+
+
+def _to_do(planned: Planned) -> str:
+    saved = (planned.job.folder / "checkpoint.pt").is_file()
+    if planned.standing() == "killed":  # see `dispatch.in_order`
+        return f"killed, {'to go on with' if saved else 'to start again'} last"
+    if planned.standing() == "failed":
+        return "to run again"
+    return "to go on with" if saved else "to run"
 
 
 def changes(jobs: Sequence[Planned]) -> list[str]:

@@ -79,7 +79,10 @@ class Stop(StopSignal):
         super().receive(signum)
         if first:
             self.path.touch()
-            print("stopping: running jobs are being saved; once more to stop at once", flush=True)
+            print(
+                "stopping: running jobs are being saved, the same command goes on; once more to stop at once",
+                flush=True,
+            )
 
 
 @contextlib.contextmanager
