@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 
 class UserError(Exception):
@@ -23,12 +24,16 @@ class DivergedError(UserError):
 
     Args:
         message: the line.
-        folders: of the runs that it befell.
+        runs: that it befell, by their folders, and the line of each.
     """
 
-    def __init__(self, message: str, folders: Sequence[Path] = ()) -> None:
+    def __init__(self, message: str, runs: Mapping[Path, str] | None = None) -> None:
         super().__init__(message)
-        self.folders = list(folders)
+        self.runs = dict(runs or {})
+
+    def of(self, folder: Path) -> Self:
+        """What befell one of the runs."""
+        return type(self)(self.runs[folder], {folder: self.runs[folder]}).with_traceback(self.__traceback__)
 
 
 def user_error_behind(error: BaseException) -> UserError | None:

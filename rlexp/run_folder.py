@@ -23,6 +23,8 @@ from rlexp.errors import ConfigError
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 
+NAME_WIDTH = 200  # characters of a folder's name before the hash; file systems take 255
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: whoever reads it, also after a crash, sees the old content or the new."""
@@ -83,7 +85,7 @@ def naming(overrides: Sequence[str]) -> list[str]:
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """What was overridden and can change results, then a hash of the whole config."""
     kept = [re.sub(r"[^\w.=+~,-]", "_", override) for override in naming(overrides)]
-    return "-".join([",".join(kept)[:120] or "default", config_hash(settings)])
+    return "-".join([",".join(kept)[:NAME_WIDTH] or "default", config_hash(settings)])
 
 
 def _latest(parent: Path, name: str) -> tuple[Path, int]:

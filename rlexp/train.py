@@ -153,7 +153,8 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
         paused = {"paused_at": stop.step} if isinstance(stop, Paused) else {}
         for own in trainer.runs:
             own.record.update(status="interrupted", error=str(stop), **paused)
-        log.info("%s: saved; the same command goes on from there", stop)
+        how = "; the same command goes on from there" if isinstance(stop, Interrupted) else ""
+        log.info("%s: saved%s", stop, how)
         if isinstance(stop, Interrupted):
             hand_on(stop.signum)
             sys.exit(128 + stop.signum)
@@ -181,11 +182,12 @@ def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseExce
     for index, job in enumerate(jobs):
         record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
         begun = record.status == "running"
-        guilty = job.folder in error.folders if isinstance(error, DivergedError) else len(jobs) == 1
+        guilty = job.folder in error.runs if isinstance(error, DivergedError) else len(jobs) == 1
         if isinstance(error, CheckpointError) or not (begun or job.in_sweep):
             continue  # nothing has been run: what is there stays as it is
         if guilty and not asked:
-            record.fail(error, job.settings, job.seeds)
+            own = error.of(job.folder) if isinstance(error, DivergedError) else error
+            record.fail(own, job.settings, job.seeds)
             with open(job.folder / "train.log", "a") as file:
                 file.write(record.data["traceback"])
         elif begun:

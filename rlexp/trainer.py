@@ -182,15 +182,19 @@ class Trainer:
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
     def _diverged(self, bad: dict[int, tuple[str, float]], healthy: list[RunWriter]) -> DivergedError:
-        agent, (name, value) = next(iter(bad.items()))
-        lost = [run for run in self.runs if run not in healthy]
-        kept = all(run.checkpoint_path.is_file() for run in lost)
-        return DivergedError(
-            f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
-            f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
-            f"Try a smaller optimizer.lr or algo.max_grad_norm",
-            [run.folder for run in lost],
-        )
+        lines = {}
+        for run in self.runs:
+            if run not in healthy:
+                agent = next(agent for agent in bad if run.agents.start <= agent < run.agents.stop)
+                name, value = bad[agent]
+                kept = run.checkpoint_path.is_file()
+                lines[run.folder] = (
+                    f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
+                    f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
+                    f"Try a smaller optimizer.lr or algo.max_grad_norm"
+                )
+        first, *others = lines.values()
+        return DivergedError(first + (f" (and so in {len(others)} more jobs)" if others else ""), lines)
 
     # Records -----------------------------------------------------------------------------------------------------
 

@@ -90,11 +90,13 @@ def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_p
 
 
 def test_a_job_that_diverges_leaves_its_neighbours_saved(tmp_path):
-    jobs = make_jobs(tmp_path, *SMALL, own=(("optimizer.lr=1e-3",), ("optimizer.lr=1e30", "seed=3")))
+    bad = "optimizer.lr=1e30"
+    jobs = make_jobs(tmp_path, *SMALL, own=(("optimizer.lr=1e-3",), (bad, "seed=3"), (bad, "seed=7")))
     trainer = parts.build_trainer(jobs)
-    with pytest.raises(DivergedError, match=r"of seed 3 is nan; there is no checkpoint yet") as caught:
+    with pytest.raises(DivergedError, match=r"of seed 3 is nan; there is no checkpoint yet.*1 more") as caught:
         trainer.run(False)
-    assert caught.value.folders == [jobs[1].folder]
+    assert list(caught.value.runs) == [job.folder for job in jobs[1:]]
+    assert "of seed 7 is nan" in str(caught.value.of(jobs[2].folder))
     state = torch.load(jobs[0].folder / "checkpoint.pt", weights_only=True)
     assert state["trainer"]["update_number"] == trainer.update_number
     assert all(tensor.isfinite().all() for tensor in state["learner"]["tensors"].values())
@@ -120,6 +122,8 @@ def test_a_sweep_says_which_jobs_share_a_batch_and_goes_on_without_those_that_di
     states = sorted((record(job)["config"]["optimizer"]["lr"] > 1, status(job)) for job in jobs)
     assert states == [(False, "done")] * 4 + [(True, "failed")] * 4
     for job in jobs:
+        if status(job) == "failed":
+            assert f"of seed {record(job)['seeds'][0]} is" in record(job)["error"]
         told = {line for line in (job / "train.log").read_text().splitlines() if "outputs/s/" in line}
         assert told
         assert all(job.name in line for line in told)

@@ -13,6 +13,7 @@ from helpers import jobs, last_metrics, record, status
 from process import Process
 
 from rlexp.lock import FolderLock
+from rlexp.run_folder import config_hash, job_name
 
 TINY = (
     "-m",
@@ -127,6 +128,14 @@ def test_two_configs_never_share_a_folder(sweep):
     result = sweep("seed=0")
     assert result.code == 1
     assert "holds a run of another config" in result.err
+
+
+def test_names_are_cut_to_what_file_systems_take():
+    few = [f"algo.key_{k}=0.123456789" for k in range(7)]
+    assert job_name(few, {}).startswith(",".join(few) + "-")
+    many = job_name([f"algo.key_{k}=0.123456789" for k in range(40)], {"a": 1})
+    assert 200 < len(many.encode()) < 240
+    assert many[-9:] == "-" + config_hash({"a": 1})
 
 
 def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):

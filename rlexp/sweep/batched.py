@@ -97,7 +97,7 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
             return []
         except DivergedError as error:
             log.warning("%s", error)
-            return split([job for job in held if job.job.folder not in error.folders], max_agents)
+            return split([job for job in held if job.job.folder not in error.runs], max_agents)
         except Exception as error:  # of whichever job it is: alone each tells for itself
             log.warning("the batch stopped (%s: %s); its jobs run one by one", type(error).__name__, error)
             return [[job] for job in held]
