@@ -4,6 +4,7 @@ import os
 import signal
 
 import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
 from probes import Endless
 
 
@@ -41,5 +42,14 @@ class Announced(Endless):
         return super().step(action)
 
 
-for env in (Raises, OutOfMemory, Killed, Announced):
+class Tells(CartPoleEnv):
+    """Leaves in a file how many threads its process may have."""
+
+    def __init__(self):
+        super().__init__()
+        with open("threads", "a") as file:
+            file.write(os.environ.get("OMP_NUM_THREADS", "") + "\n")
+
+
+for env in (Raises, OutOfMemory, Killed, Announced, Tells):
     gym.register(f"{env.__name__}-v0", entry_point=env)

@@ -337,10 +337,21 @@ def test_launchers_leave_what_a_single_run_leaves_and_survive_what_befalls_a_job
         assert "its process was killed or ran out of memory" in record(named("Killed"))["error"]
 
 
-def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befalls_one(sweep):
-    pytest.importorskip("joblib", reason="extra joblib is not installed")
-    words = ("algo=apo", "env.id=CartPole-v1")
+@pytest.mark.slow
+def test_processes_share_the_cores(sweep, monkeypatch):
+    joblib = pytest.importorskip("joblib", reason="extra joblib is not installed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    words = ("seed=0,1", "env.id=poison:Tells-v0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert sweep(*words).code == 0
+    assert {int(line) for line in Path("threads").read_text().split()} == {max(1, joblib.cpu_count() // 2)}
+
+
+def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befalls_one(sweep, monkeypatch):
+    joblib = pytest.importorskip("joblib", reason="extra joblib is not installed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    words = ("algo=apo", "env.id=poison:Tells-v0")
     assert sweep(*words, "seed=3", "study=alone").code == 0
+    Path("threads").unlink()
     in_two = ("hydra/launcher=batched", "hydra.launcher.n_jobs=2")
     result = sweep(*words, "seed=0,1,2,3", *in_two)
     assert result.code == 0, result.err
@@ -350,6 +361,7 @@ def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befa
     left = [job for job in jobs() if job.parent.name == "s"]
     assert [record(job)["agents_together"] for job in left] == [2] * 4
     assert [same_as_alone(job) for job in left if record(job)["seeds"] == [3]] == [True]
+    assert {int(line) for line in Path("threads").read_text().split()} == {max(1, joblib.cpu_count() // 2)}
 
     result = sweep("algo=apo", "env.id=poison:Killed-v0", *in_two)  # nor does it train in this process
     assert result.code == 1

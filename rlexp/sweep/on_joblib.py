@@ -61,7 +61,8 @@ def run_in_pool(
     results: list[Any] = [None] * len(items)
     with stoppable() as stop:
         environment = {name: str(threads) for name in THREADS}
-        pool = loky.get_reusable_executor(processes, env=environment, initializer=follow, initargs=(os.getpid(),))
+        here = (os.getpid(), Path.cwd())  # elsewhere the pool of an earlier call is none to use again
+        pool = loky.get_reusable_executor(processes, env=environment, initializer=_begin, initargs=here)
         calls = {pool.submit(_elsewhere, work, item, config, stop.path): index for index, item in enumerate(items)}
         for call in loky.as_completed(calls):
             index = calls[call]
@@ -69,6 +70,11 @@ def run_in_pool(
             if results[index] is not None:
                 ended(index, results[index])
     return results
+
+
+def _begin(sweep: int, folder: Path) -> None:
+    os.chdir(folder)
+    follow(sweep)
 
 
 def _elsewhere(work: Callable[[Any], Any], item: Any, config: DictConfig, stop: Path) -> Any:
