@@ -75,7 +75,9 @@ def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: fl
     tuning = 0
     for run in runs:
         remarks += [f"{run.folder}: {complaint}" for complaint in run.complaints]
-        if any(seed >= TUNING_SEED for seed in run.record.get("seeds", [])):
+        if run.record.get("superseded"):
+            remarks.append(f"{run.folder}: left out, as the tuning has found a better one since")
+        elif any(seed >= TUNING_SEED for seed in run.record.get("seeds", [])):
             tuning += 1
         elif run.status == "done":
             done.append(run)
@@ -175,18 +177,23 @@ def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[
             remarks.append(f"{algo}: {key} is {', '.join(values)}")
 
 
-def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
-    """One algorithm may vary in one setting; several may differ in what one of them alone has, and vary in that."""
-    if "all" in allow:
-        return
+def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
+    """Settings besides the tested term in which runs on one environment differ.
+
+    One algorithm may vary in one setting; several may differ in what one of them alone has, and vary in that.
+    """
     shared = set.intersection(*(set(_training_settings(run)) for run in runs))
     differing = _differing(runs)
     if len({run.algo for run in runs}) == 1:
         more = differing - set(allow)
-        more = more if len(more) > 1 else set()
-    else:  # a setting that some lack is the tested term's if it is an algorithm's
-        more = {key for key in differing if key in shared or not key.startswith("algo.")}
-        more -= {"algo._target_", *allow}
+        return more if len(more) > 1 else set()
+    # a setting that some lack is the tested term's if it is an algorithm's
+    more = {key for key in differing if key in shared or not key.startswith("algo.")}
+    return more - {"algo._target_", *allow}
+
+
+def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
+    more = set() if "all" in allow else beyond_one_term(runs, allow)
     if more:
         values = "; ".join(
             f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))

@@ -31,7 +31,7 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _valid_keys(overrides: list[str]) -> list[str]:
+def _valid_keys(overrides: list[str], of_hydra: bool) -> list[str]:
     """Keys of the config that the group choices among the overrides make; of the default one if they make none."""
     groups = [o for o in overrides if "," not in o and (CONF_DIR / o.partition("=")[0]).is_dir()]
     groups += [o for o in overrides if o.startswith("hydra.searchpath=")]
@@ -39,7 +39,8 @@ def _valid_keys(overrides: list[str]) -> list[str]:
         try:
             GlobalHydra.instance().clear()
             with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-                return _keys(compose("config", attempt))
+                config = compose("config", attempt, return_hydra_config=True)
+                return [key for key in _keys(config) if key.startswith("hydra") == of_hydra]
         except (HydraException, OmegaConfBaseException):
             continue
     return []
@@ -47,6 +48,15 @@ def _valid_keys(overrides: list[str]) -> list[str]:
 
 def _override_of(key: str, overrides: list[str]) -> str:
     return next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
+
+
+def _how_to_write(override: str) -> str:
+    value = override.partition("=")[2]
+    if re.match(r"(tag|int|float|interval|range|choice)\(", value):
+        return "write interval(1e-4,1e-2), tag(log,interval(1e-4,1e-2)), range(0,1,0.1) or choice(a,b)"
+    if "[" in value and "=" in value:
+        return """quote what holds =, as in '[["algo=ppo"],["algo=apo"]]'"""
+    return "quote what holds spaces, brackets or commas"
 
 
 def explain(error: Exception, overrides: list[str]) -> str:
@@ -57,7 +67,7 @@ def explain(error: Exception, overrides: list[str]) -> str:
     merging = re.search(r"Error merging override (\S+)", text)
     if unknown:
         key = unknown[1]
-        known = _valid_keys(overrides)
+        known = _valid_keys(overrides, key.startswith("hydra"))
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else "python -m rlexp.train --help lists the keys"
         return f"{_override_of(key, overrides)}: there is no setting {key}; {hint}"
@@ -68,7 +78,7 @@ def explain(error: Exception, overrides: list[str]) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value; quote what holds spaces, brackets or commas"
+        return f"{error.override}: cannot be read as key=value; {_how_to_write(str(error.override))}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     line = str(cause).splitlines()[0]
     line = line.removeprefix("ConfigError raised while resolving interpolation: ")

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -366,6 +367,16 @@ def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befa
     result = sweep("algo=apo", "env.id=poison:Killed-v0", *in_two)  # nor does it train in this process
     assert result.code == 1
     assert "its process was killed" in record(named("Killed"))["error"]
+
+
+@pytest.mark.parametrize("words", [("joblib",), ("batched", "hydra.launcher.n_jobs=2"), ("ray",), ("submitit_local",)])
+def test_what_is_not_installed_is_told_before_anything_starts(sweep, monkeypatch, words):
+    for module in ("joblib", "ray", "submitit"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = sweep("seed=0,1", f"hydra/launcher={words[0]}", *words[1:])
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: hydra/launcher: .* is not installed: pip install 'rlexp\[\w+\]'\n", result.err)
+    assert not Path("outputs").exists()
 
 
 def test_more_threads_than_cores_are_refused(sweep):

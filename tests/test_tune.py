@@ -1,8 +1,10 @@
 """hydra/sweeper=optuna: trials on tuning seeds through any launcher, judged at rungs, gone on with, the best anew."""
 
+import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -90,9 +92,16 @@ def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path,
     process.kill()
     process.wait()
     assert states() == ["RUNNING"]
+    process = Process(tmp_path, *words)
+    while not (process.output.exists() and "resumed" in process.output.read_text()):
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "tuning: 0 trials complete" in process.communicate()
+    assert len(Path("outputs/t/trials.csv").read_text().splitlines()) == 2
     assert tune(*slow, **few).code == 0
     assert states() == ["COMPLETE"] * 2
-    assert sorted(record(job)["launches"] for job in trials()) == [1, 2]
+    assert sorted(record(job)["launches"] for job in trials()) == [1, 3]
 
 
 def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
@@ -111,6 +120,8 @@ def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
         assert int(last[1]) <= 256
         assert list(trial.intermediate_values) == [1]
     assert f"{len(pruned)} pruned" in result.out
+    rows = list(csv.DictReader(Path("outputs/t/trials.csv").read_text().splitlines()))
+    assert [row["final"] == "" for row in rows] == [row["state"] == "pruned" for row in rows]
     whole = [trial for trial in stored().trials if trial.state.name == "COMPLETE"]
     for trial in whole:
         job = Path(trial.user_attrs["folder"])
@@ -152,14 +163,58 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert "nan" in failed.user_attrs["error"]
     assert "1 failed" in result.out
     assert sorted(status(job) for job in trials()) == ["done", "failed"]
-    assert tune("retry_failed=true", sampler="grid", params=params).code == 0
+    again = tune("retry_failed=true", sampler="grid", params=params)
+    assert again.code == 0
     assert sorted(states()) == ["COMPLETE", "FAIL", "FAIL"]
+    assert "tuning [3/3] trial 2: failed" in again.out
+    assert "2 failed (1 of them tried again)" in again.out
+    assert tune(sampler="grid", params=params).code == 0
+    assert len(states()) == 3
+    shutil.rmtree(next(job for job in trials() if status(job) == "failed"))  # as `rlexp.study clean` does
+    assert tune(sampler="grid", params=params).code == 0
+    assert states()[2:] == ["FAIL", "FAIL"]
+
+
+def test_values_that_cannot_be_together_are_a_failed_trial(tune):
+    result = tune(sampler="grid", n_trials=4, evaluation_seeds=0, params=("env.num_envs=2,1", "algo.minibatches=1,32"))
+    assert result.code == 0, result.err
+    assert sorted(states()) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    assert re.search(r"failed: algo.minibatches=32: .*env.num_envs=1 algo.minibatches=32", result.out)
+
+
+def test_what_was_the_best_before_further_trials_is_not_compared(tune):
+    from rlexp.arms import compare_runs
+    from rlexp.study import find_runs
+
+    def known(lr, value):
+        """A trial that somebody else has made."""
+        return optuna.trial.create_trial(
+            params={"optimizer.lr": lr}, distributions=stored().trials[0].distributions, value=value
+        )
+
+    def superseded():
+        folders = [path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
+        return {record(job)["config"]["optimizer"]["lr"]: record(job).get("superseded", False) for job in folders}
+
+    assert tune(n_trials=1).code == 0
+    (first,) = superseded()
+    stored().add_trial(known(5e-3, 1e6))
+    assert tune(n_trials=2).code == 0
+    assert superseded() == {first: True, 5e-3: False}
+    comparison = compare_runs(find_runs(["outputs/t"]))
+    assert comparison.arm_names == ["ppo"]
+    assert any("left out, as the tuning has found a better one since" in remark for remark in comparison.remarks)
+    stored().add_trial(known(stored().trials[0].params["optimizer.lr"], 1e7))
+    assert tune(n_trials=3).code == 0
+    assert superseded() == {first: False, 5e-3: True}
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "batched"])
 def test_trials_run_at_a_time_through_launchers(tune, launcher):
-    result = tune(f"hydra/launcher={launcher}", n_trials=4, n_jobs=4, evaluation_seeds=0)
+    judged = {"pruner": "percentile", "rungs": "[0.5]"}
+    result = tune(f"hydra/launcher={launcher}", n_trials=4, n_jobs=4, evaluation_seeds=0, **judged)
     assert result.code == 0, result.err
+    assert "paused at 256 steps: " in result.out
     assert states() == ["COMPLETE"] * 4
     together = {record(job)["agents_together"] for job in trials()}
     assert together == ({4} if launcher == "batched" else {1})
@@ -174,6 +229,7 @@ def test_each_job_of_the_grids_is_tuned_for_itself_on_the_same_budget(tune):
     assert set(stored("algo=ppo").trials[0].params) == {"optimizer.lr"}
     best = [record(path)["choices"]["algo"] for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
     assert sorted(best) == ["apo", "ppo"]
+    assert result.out.endswith("python -m rlexp.compare outputs/t allow=optimizer.lr\n")
 
 
 def test_several_measures_keep_what_none_beats_in_all(tune):
@@ -200,6 +256,15 @@ def test_several_measures_keep_what_none_beats_in_all(tune):
         (("resume=never",), "name another study"),
         (("study=t,u",), "give one name"),
         (("algo.clp_coef=interval(0,1)",), "did you mean algo.clip_coef"),
+        (("algo.clip_coef=0.1,0.2,-1",), "algo.clip_coef=-1"),
+        (("gae.gamma=interval(0.5,1.1)",), "gae.gamma=1.1: must lie in [0, 1]"),
+        (("algo=interval(0,1)",), "list the names, as in algo=a,b"),
+        (("hydra.sweeper.pruner=median", "hydra.sweeper.rungs=[0.5,0.51]"), "in 8 updates of 64 steps"),
+        (("hydra.sweeper.grids=[['algo=ppo'],['algo=ppo','algo.ent_coef=interval(0,1)']]",), "algo=ppo is there twice"),
+        (("hydra.sweeper.grids=[['algo=ppo'],['algo=apo','algo.anchor_coeff=interval(0,1)']]",), "algo.anchor_coef?"),
+        (("hydra.sweeper.n_trialss=3",), "did you mean hydra.sweeper.n_trials?"),
+        (("algo.clip_coef=interval(0.1,)",), "write interval(1e-4,1e-2)"),
+        (("hydra.sweeper.grids=[[algo=ppo],[algo=apo]]",), """'[["algo=ppo"],["algo=apo"]]'"""),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_starts(tune, words, told):

@@ -45,6 +45,7 @@ class Batched(JobLauncher):
     def __init__(self, max_agents: int = 256, n_jobs: int = 1) -> None:
         self.max_agents = require_whole("max_agents", max_agents, least=1)
         self.n_jobs = require_whole("n_jobs", n_jobs)
+        self.needs = None if self.n_jobs == 1 else on_joblib.Joblib.needs
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs, batch by batch."""

@@ -42,9 +42,17 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
 class JobLauncher(Launcher):
     """Base of the launchers here: they take composed jobs."""
 
+    needs: tuple[str, str] | None = None  # a module, and the extra that brings it
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over."""
+        """Take what Hydra hands over.
+
+        Raises:
+            ConfigError: what the launcher needs is not installed.
+        """
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        if self.needs is not None:
+            require(*self.needs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What sweepers of others call."""
@@ -75,7 +83,8 @@ class JobLauncher(Launcher):
         now = read_standing(job.job.folder)
         more = "" if now.score is None else f", return {number(now.score)}"
         more = f": {now.error}" if now.status == "failed" else more
-        print(f"[{place}/{total}] {now.status}: {job.name}{more}", flush=True)
+        status = now.error if now.status == "interrupted" and now.error else now.status  # paused at 256 steps
+        print(f"[{place}/{total}] {status}: {job.name}{more}", flush=True)
 
 
 class Basic(JobLauncher):
@@ -118,7 +127,9 @@ def require(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'") from None
+        raise ConfigError(
+            f"hydra/launcher: this one needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'"
+        ) from None
 
 
 def require_whole(name: str, value: Any, least: int | None = None) -> int:

@@ -96,6 +96,8 @@ class Joblib(JobLauncher):
         threads: of each; null: the cores, shared out.
     """
 
+    needs = ("joblib", "joblib")
+
     def __init__(self, n_jobs: int = -1, threads: int | None = None) -> None:
         self.n_jobs = require_whole("n_jobs", n_jobs)
         self.threads = None if threads is None else require_whole("threads", threads, least=1)

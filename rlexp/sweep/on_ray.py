@@ -39,6 +39,8 @@ class Ray(JobLauncher):
         max_retries: how often a job is begun again whose process died.
     """
 
+    needs = ("ray", "ray")
+
     def __init__(
         self, address: str | None = None, cpus_per_job: int = 1, gpus_per_job: float = 0, max_retries: int = 1
     ) -> None:

@@ -71,6 +71,8 @@ class Submitit(JobLauncher):
         parameters: further ones of submitit's executor, for Slurm such as partition, account, qos, gres, setup.
     """
 
+    needs = ("submitit", "slurm")
+
     def __init__(
         self,
         cluster: Literal["slurm", "local"],

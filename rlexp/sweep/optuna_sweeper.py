@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ class Optuna(Grids):
         """
         assert self.config is not None  # set by `setup`
         try:
+            from rlexp.sweep.trials import TrialJobs
             from rlexp.sweep.tuning import Tuning
         except ImportError as error:
             raise ConfigError(
@@ -96,7 +98,7 @@ class Optuna(Grids):
             ) from None
         from rlexp.lock import FolderLock
         from rlexp.sweep.dispatch import SweepError, run_all
-        from rlexp.sweep.plan import Composer, plan
+        from rlexp.sweep.plan import Composer
 
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         for word in words:
@@ -115,33 +117,57 @@ class Optuna(Grids):
         folder = Path(outputs) / study
         folder.mkdir(parents=True, exist_ok=True)
         with leaving_no_trace(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
-            tunings = [
-                Tuning([*arm, *words], named, folder, study, composer, self.launcher, self.settings)
-                for arm, named in self._arms(composer.parser)
-            ]
-            retry = bool(self.config.retry_failed)
+            tunings = []
+            for arm, name in self._arms(composer.parser):
+                jobs = TrialJobs([*arm, *words], study, composer, self.settings)
+                tunings.append(Tuning(jobs, name, folder, self.launcher, self.settings))
             for tuning in tunings:
-                tuning.run(retry)
-        write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
-        best = [job for tuning in tunings for job in tuning.best()]
-        for tuning in tunings:
-            print(tuning.verdict(), flush=True)
-        without = [tuning.name for tuning in tunings if not tuning.winners()]
+                tuning.begin()
+            retry = bool(self.config.retry_failed)
+            try:
+                for tuning in tunings:
+                    tuning.run(retry)
+            finally:
+                write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
+                print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
+            if self.settings.evaluation_seeds:
+                best = {job.job.folder: job for tuning in tunings for job in tuning.best()}
         if self.settings.evaluation_seeds and best:
-            run_all(self.launcher, plan(composer, best), retry)
-            print(f"who is better, and how sure: python -m rlexp.compare {folder}", flush=True)
+            run_all(self.launcher, list(best.values()), retry)
+            print(f"who is better, and how sure: {_comparison(folder, list(best))}", flush=True)
+        without = [tuning.name for tuning in tunings if not tuning.winners()]
         if without:
             raise SweepError(f"{'; '.join(without)}: no trial has come to its end; see {folder}/trials")
 
     def _arms(self, parser: OverridesParser) -> list[tuple[list[str], str]]:
-        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid; its name."""
+        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid; its name.
+
+        Raises:
+            ConfigError: two have one name.
+        """
         arms: list[tuple[list[str], str]] = []
         for grid in self.grids:
             parsed = parser.parse_overrides(list(grid))
             searched = [str(o.input_line) for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]
             listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
             arms += [([*job, *searched], ",".join(job) or "tuning") for job in union([listed], parser)]
+        names = Counter(name for _, name in arms)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise ConfigError(f"hydra.sweeper.grids: {twice[0]} is there twice; give each tuning a setting of its own")
         return arms
+
+
+def _comparison(folder: Path, best: list[Path]) -> str:
+    """The command that compares the best, with what they may differ in as it was searched."""
+    from rlexp.arms import beyond_one_term
+    from rlexp.study import find_runs
+
+    runs = find_runs(best)
+    searched: set[str] = set()
+    for env in {run.env for run in runs}:
+        searched |= beyond_one_term([run for run in runs if run.env == env])
+    return f"python -m rlexp.compare {folder}" + (f" allow={','.join(sorted(searched))}" if searched else "")
 
 
 @contextlib.contextmanager

@@ -15,9 +15,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from rlexp.cli import explain
 from rlexp.config import check_tuned
 from rlexp.errors import ConfigError
 from rlexp.jobs import Job, group_choices
@@ -111,10 +113,13 @@ class Composer:
         """Whether it sets the value of a key, and chooses nothing."""
         if override.type != OverrideType.CHANGE or override.package is not None or override.is_hydra_override():
             return False
-        key = override.key_or_group
+        return not self.chooses(override.key_or_group)
+
+    def chooses(self, key: str) -> bool:
+        """Whether it is a config group."""
         if key not in self.is_group:
             self.is_group[key] = bool(self.loader.get_group_options(key))
-        return not self.is_group[key]
+        return self.is_group[key]
 
 
 def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned]:
@@ -128,7 +133,10 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
     check_tuned(composer.loader, itertools.chain.from_iterable(overrides))
     found: dict[Path, Planned] = {}
     for number, words in enumerate(overrides):
-        config = composer(words)
+        try:
+            config = composer(words)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last is Hydra's word for algo=3
+            raise ConfigError(f"{explain(error, list(words))} (in the job {' '.join(words)})") from error
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
         planned = _planned(config)

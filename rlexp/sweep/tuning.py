@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from hydra.plugins.launcher import Launcher
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from rlexp.config import NOT_IDENTITY, TUNING_SEED
@@ -16,10 +15,11 @@ from rlexp.errors import ConfigError, UserError
 from rlexp.run_folder import RunRecord, key_of
 from rlexp.sweep.dispatch import dispatch, write_plan
 from rlexp.sweep.objective import MEASURES, check_measures, score
-from rlexp.sweep.plan import Composer, Planned, plan
+from rlexp.sweep.plan import Planned
 from rlexp.sweep.pruners import make_pruner
 from rlexp.sweep.search import make_sampler, open_study, unfinished
-from rlexp.sweep.space import as_overrides, as_trained, grid_size, space
+from rlexp.sweep.space import as_trained, grid_size
+from rlexp.sweep.trials import TrialJobs
 from rlexp.wording import number
 
 if TYPE_CHECKING:
@@ -32,41 +32,35 @@ class Tuning:
     """Searches one space for the overrides of one job.
 
     Args:
-        words: overrides, those that are searched among them.
+        jobs: makes those of the trials, and knows the space.
         name: of this tuning among those of the study.
         folder: of the study.
-        study: its name.
-        composer: makes configs of overrides.
         launcher: trains.
         settings: of the sweeper.
 
     Raises:
-        ConfigError: a setting that cannot be.
+        ConfigError: a setting that cannot be; nothing is written yet.
     """
 
     def __init__(
-        self,
-        words: Sequence[str],
-        name: str,
-        folder: Path,
-        study: str,
-        composer: Composer,
-        launcher: Launcher,
-        settings: "TuningSettings",
+        self, jobs: TrialJobs, name: str, folder: Path, launcher: Launcher, settings: "TuningSettings"
     ) -> None:
-        self.name, self.folder, self.study_name = name, folder, study
-        self.composer, self.launcher, self.settings = composer, launcher, settings
-        self.space, self.fixed = space(words, composer.parser)
+        self.jobs, self.space, self.name, self.folder = jobs, jobs.space, name, folder
+        self.launcher, self.settings = launcher, settings
         objectives = len(settings.measures)
         sampler = make_sampler(
             settings.sampler, settings.seed, self.space, settings.n_startup, settings.n_jobs, objectives
         )
         pruner = make_pruner(settings.pruner, settings.prune_after, settings.keep, objectives)
-        (probe,) = plan(self.composer, [self._trial_words(self._any_params())])
-        cfg = probe.job.cfg
+        cfg = jobs.check()
         rows = int(cfg.env.num_envs) * int(cfg.algo.rollout_steps)  # a run pauses after a whole update
         updates = int(cfg.total_steps) // rows
         self.rungs = [rows * max(1, round(share * updates)) for share in settings.rungs]  # environment steps an agent
+        if len({*self.rungs, rows * updates}) <= len(self.rungs):
+            raise ConfigError(
+                f"hydra.sweeper.rungs={list(settings.rungs)}: are not all apart, and before the end, in {updates} "
+                f"updates of {rows} steps; give fewer rungs, more total_steps or hydra.sweeper.pruner=none"
+            )
         check_measures(settings.measures, settings.aggregate, judged=bool(self.rungs))
         if "evaluation" in settings.measures and not cfg.evaluation.episodes:
             raise ConfigError("hydra.sweeper.measure=evaluation: there is none with evaluation.episodes=0")
@@ -74,82 +68,88 @@ class Tuning:
             raise ConfigError(
                 "hydra.sweeper.measure=seconds: those of a batch are not of a trial; use another launcher"
             )
-        self.study = open_study(
-            folder / "optuna.db",
-            name,
-            [MEASURES[measure].direction for measure in settings.measures],
-            self.space,
-            sampler,
-            pruner,
-            {"fixed": sorted(w for w in self.fixed if key_of(w) not in NOT_IDENTITY), **settings.of_a_trial()},
-        )
+        self.sampler, self.pruner = sampler, pruner
         self.budget = settings.n_trials
         if settings.sampler == "grid":
             self.budget = min(self.budget, grid_size(self.space))
 
-    # Trials as jobs ----------------------------------------------------------------------------------------------
+    def begin(self) -> None:
+        """Open the study in <folder>/optuna.db, or go on with it.
 
-    def _any_params(self) -> dict[str, Any]:
-        """One point of the space, by which the config can be checked before anything starts."""
-        space: dict[str, Any] = self.space
-        return {key: x.choices[0] if isinstance(x, CategoricalDistribution) else x.low for key, x in space.items()}
+        Raises:
+            ConfigError: it was begun with another space or other settings.
+        """
+        self.study = open_study(
+            self.folder / "optuna.db",
+            self.name,
+            [MEASURES[measure].direction for measure in self.settings.measures],
+            self.space,
+            self.sampler,
+            self.pruner,
+            {
+                "fixed": sorted(w for w in self.jobs.fixed if key_of(w) not in NOT_IDENTITY),
+                **self.settings.of_a_trial(),
+            },
+        )
 
-    def _trial_words(self, params: dict[str, Any], stop_at: int | None = None) -> list[str]:
-        words = [*self.fixed, *as_overrides(params, self.space)]
-        if "evaluation" not in self.settings.measures and not any(w.startswith("evaluation.") for w in words):
-            words.append("evaluation.episodes=0")
-        words += [f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study_name}/trials"]
-        return [*words, *([] if stop_at is None else [f"stop_at={stop_at}"])]
+    @property
+    def total(self) -> int:
+        """Trials that there are to be, with those that are tried again."""
+        return self.budget + len(self._retried())
 
     # The search --------------------------------------------------------------------------------------------------
 
     def run(self, retry_failed: bool) -> None:
         """Run trials until the budget is spent."""
-        if retry_failed:
-            self._enqueue_failed()
+        self._enqueue_failed(retry_failed)
         active = unfinished(self.study, self.space)
         while True:
             known = len(self.study.get_trials(deepcopy=False))
             waiting = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-            budget = self.budget + len(self.study.user_attrs.get("retried", []))
             free = self.settings.n_jobs - len(active)
             if active and getattr(self.launcher, "needs_equal_steps", False):
                 free = 0  # those under way go on alone: new ones would not share their batch
-            active += [self.study.ask(self.space) for _ in range(min(free, budget - known + waiting))]
-            if not active:
+            asked = [self.study.ask(self.space) for _ in range(min(free, self.total - known + waiting))]
+            if not active + asked:
                 break
-            active = self._advance(active)
+            active = self._advance(active + asked)
 
-    def _enqueue_failed(self) -> None:
-        """Trials that failed are tried again, once each, beyond the budget."""
-        retried = self.study.user_attrs.get("retried", [])
-        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        for trial in failed:
-            if trial.number not in retried:
+    def _retried(self) -> list[int]:
+        """Numbers of failed trials that were put into the queue again."""
+        return list(self.study.user_attrs.get("retried", []))
+
+    def _enqueue_failed(self, every: bool) -> None:
+        """Trials that failed are tried again, once each, beyond the budget: all, or those whose folder was cleaned."""
+        retried = self._retried()
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+            folder = trial.user_attrs.get("folder")
+            cleaned = folder is not None and not Path(folder).exists()
+            if trial.number not in retried and (every or cleaned):
                 self.study.enqueue_trial(trial.params)
-                retried = [*retried, trial.number]
+                retried.append(trial.number)
         self.study.set_user_attr("retried", retried)
 
     def _advance(self, trials: list[optuna.Trial]) -> list[optuna.Trial]:
         """Train every trial up to its next rung, or to its end; returns those that have to go on."""
-        stops = [self._next_rung(trial) for trial in trials]
-        jobs = []  # one a trial, also where two trials came to the same params
-        for trial, rung in zip(trials, stops, strict=True):
-            jobs += plan(self.composer, [self._trial_words(trial.params, None if rung is None else self.rungs[rung])])
-        left = {
-            job.job.folder: job
-            for job, rung in zip(jobs, stops, strict=True)
-            if not self._is_there(job, rung) and not job.has_failed()
-        }
-        for trial, job in zip(trials, jobs, strict=True):
+        legs: list[tuple[optuna.Trial, Planned, int | None]] = []  # with the job, and the rung that it is to come to
+        for trial in trials:
+            rung = self._next_rung(trial)
+            try:
+                job = self.jobs.trial(trial.params, None if rung is None else self.rungs[rung])
+            except ConfigError as error:  # by itself each of its values can be: see `TrialJobs.check`
+                self._tell(trial, TrialState.FAIL, str(error))
+                continue
             trial.set_user_attr("folder", str(job.job.folder))
-        for job in left.values():
-            record = RunRecord(job.job.folder)
+            legs.append((trial, job, rung))
+        jobs = {job.job.folder: job for _, job, _ in legs}  # two trials may have come to the same params
+        left = {job.job.folder: job for _, job, rung in legs if not self._is_there(job, rung) and not job.has_failed()}
+        for folder in left:
+            record = RunRecord(folder)
             if record.status == "pruned":  # as another trial with the same params, which is judged better now
                 record.update(status="interrupted")
-        write_plan(list({job.job.folder: job for job in jobs}.values()))
+        write_plan(list(jobs.values()))
         dispatch(self.launcher, list(left.values()))
-        return [t for t, job, rung in zip(trials, jobs, stops, strict=True) if self._judge(t, job, rung)]
+        return [trial for trial, job, rung in legs if self._judge(trial, job, rung)]
 
     def _next_rung(self, trial: optuna.Trial) -> int | None:
         """Number of the next one, from 0; None: the end."""
@@ -170,15 +170,15 @@ class Tuning:
         """Tell what became of a trial; returns whether it has to go on."""
         if not self._is_there(job, rung):
             error = RunRecord(job.job.folder).data.get("error", f"it is {job.standing()}")
-            self._tell(trial, job, TrialState.FAIL, error)
+            self._tell(trial, TrialState.FAIL, error)
             return False
         values = self._values(job, rung)
         if isinstance(values, str) or any(map(math.isnan, values)):
             why = values if isinstance(values, str) else "a seed finished no episode"
-            self._tell(trial, job, TrialState.FAIL, why)
+            self._tell(trial, TrialState.FAIL, why)
             return False
         if rung is None:
-            self._tell(trial, job, TrialState.COMPLETE, values=values)
+            self._tell(trial, TrialState.COMPLETE, values=values)
             return False
         trial.report(values[0], rung + 1)
         if not trial.should_prune():
@@ -187,7 +187,7 @@ class Tuning:
         record = RunRecord(job.job.folder)
         if record.status != "done":  # another trial came to the same params, and went to the end
             record.update(status="pruned", error=f"pruned at {share} with {number(values[0])}")
-        self._tell(trial, job, TrialState.PRUNED, f"at {share} with {number(values[0])}")
+        self._tell(trial, TrialState.PRUNED, f"at {share} with {number(values[0])}")
         return False
 
     def _values(self, job: Planned, rung: int | None) -> list[float] | str:
@@ -198,9 +198,7 @@ class Tuning:
         except UserError as error:
             return str(error)
 
-    def _tell(
-        self, trial: optuna.Trial, job: Planned, state: TrialState, why: str = "", values: Sequence[float] = ()
-    ) -> None:
+    def _tell(self, trial: optuna.Trial, state: TrialState, why: str = "", values: Sequence[float] = ()) -> None:
         if state == TrialState.FAIL:
             trial.set_user_attr("error", why)
         self.study.tell(trial, list(values) or None, state)
@@ -212,8 +210,8 @@ class Tuning:
         if twins[0] < trial.number:
             told += f" (as trial {twins[0]})"
         ended = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
-        params = " ".join(as_overrides(trial.params, self.space))
-        print(f"{self.name} [{ended}/{self.budget}] trial {trial.number}: {told}  {params}", flush=True)
+        params = self.jobs.shown(trial.params)
+        print(f"{self.name} [{ended}/{self.total}] trial {trial.number}: {told}  {params}", flush=True)
 
     def _shown(self, values: Sequence[float]) -> str:
         pairs = zip(self.settings.measures, values, strict=True)
@@ -227,10 +225,17 @@ class Tuning:
             return []
         return self.study.best_trials if len(self.settings.measures) > 1 else [self.study.best_trial]
 
-    def best(self) -> list[list[str]]:
-        """Overrides of the best, on evaluation seeds."""
-        seeds = ["seed=0", f"num_seeds={self.settings.evaluation_seeds}", f"study={self.study_name}"]
-        return [[*self.fixed, *as_overrides(trial.params, self.space), *seeds] for trial in self.winners()]
+    def best(self) -> list[Planned]:
+        """The best as jobs on evaluation seeds; runs of what was the best before are marked as superseded."""
+        jobs = self.jobs.best([trial.params for trial in self.winners()])
+        now = [job.job.folder.name for job in jobs]
+        ever = list(dict.fromkeys([*self.study.user_attrs.get("evaluated", []), *now]))
+        self.study.set_user_attr("evaluated", ever)
+        for name in ever:
+            record = RunRecord(self.folder / name)
+            if record.status is not None and record.data.get("superseded", False) != (name not in now):
+                record.update(superseded=name not in now)
+        return jobs
 
     def verdict(self) -> str:
         """The best trial in words, and what became of the others."""
@@ -238,14 +243,14 @@ class Tuning:
             state: len(self.study.get_trials(deepcopy=False, states=(state,)))
             for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         }
+        retried = len(self._retried())
         lines = [
             f"{self.name}: {counts[TrialState.COMPLETE]} trials complete, {counts[TrialState.PRUNED]} pruned, "
-            f"{counts[TrialState.FAIL]} failed, on seeds {TUNING_SEED} to {TUNING_SEED + self.settings.num_seeds - 1}"
+            f"{counts[TrialState.FAIL]} failed{f' ({retried} of them tried again)' if retried else ''}, "
+            f"on seeds {TUNING_SEED} to {TUNING_SEED + self.settings.num_seeds - 1}"
         ]
-        for trial in self.winners():
-            params = " ".join(as_overrides(trial.params, self.space))
-            lines.append(f"  best: trial {trial.number}, {self._shown(trial.values)}: {params}")
-        return "\n".join(lines)
+        best = [f"trial {t.number}, {self._shown(t.values)}: {self.jobs.shown(t.params)}" for t in self.winners()]
+        return "\n  best: ".join([*lines, *best])
 
     def rows(self) -> list[dict[str, Any]]:
         """Every trial as a row: its state, measures, reports at rungs, and params."""
@@ -253,7 +258,8 @@ class Tuning:
         rows = []
         for trial in self.study.get_trials(deepcopy=False):
             row: dict[str, Any] = {"tuning": self.name, "trial": trial.number, "state": trial.state.name.lower()}
-            row |= dict(zip(self.settings.measures, trial.values or [], strict=False))
+            whole = trial.state == TrialState.COMPLETE  # to Optuna the value of a pruned one is its last report
+            row |= dict(zip(self.settings.measures, (trial.values or []) if whole else [], strict=False))
             row |= {name: trial.intermediate_values.get(rung) for rung, name in enumerate(names, 1)}
             rows.append(row | as_trained(trial.params, self.space))
         return rows

@@ -1,0 +1,77 @@
+"""Points of a search space as jobs: trials on tuning seeds, and the best of them on evaluation seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from optuna.distributions import CategoricalDistribution
+
+from rlexp.config import TUNING_SEED
+from rlexp.errors import ConfigError
+from rlexp.sweep.plan import Composer, Planned, plan
+from rlexp.sweep.space import as_overrides, describe, space
+
+if TYPE_CHECKING:
+    from rlexp.sweep.optuna_sweeper import TuningSettings
+
+
+class TrialJobs:
+    """Makes the jobs of one tuning.
+
+    Args:
+        words: overrides, those that are searched among them.
+        study: name of the study.
+        composer: makes configs of overrides.
+        settings: of the sweeper.
+
+    Raises:
+        ConfigError: an override that cannot be read, or a config group that is not searched by name.
+    """
+
+    def __init__(self, words: Sequence[str], study: str, composer: Composer, settings: "TuningSettings") -> None:
+        self.study, self.composer, self.settings = study, composer, settings
+        self.space, self.fixed = space(words, composer.parser)
+        for key, x in self.space.items():
+            if composer.chooses(key) and not isinstance(x, CategoricalDistribution):
+                raise ConfigError(f"{key}={describe(x)}: is chosen by name; list the names, as in {key}=a,b")
+
+    def check(self) -> DictConfig:
+        """Compose and check configs in which each key takes both ends or every choice, all others their first value.
+
+        Returns:
+            One of them.
+
+        Raises:
+            ConfigError: the first value that cannot be.
+        """
+        space: dict[str, Any] = self.space
+        ends = {
+            key: x.choices if isinstance(x, CategoricalDistribution) else (x.low, x.high) for key, x in space.items()
+        }
+        first = {key: values[0] for key, values in ends.items()}
+        others = [first | {key: value} for key, values in ends.items() for value in values[1:]]
+        return plan(self.composer, [self._words(params) for params in (first, *others)])[0].job.cfg
+
+    def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
+        """One trial, which pauses at so many environment steps an agent.
+
+        Raises:
+            ConfigError: values that cannot be together.
+        """
+        words = self._words(params)
+        return plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])[0]
+
+    def best(self, points: Sequence[Mapping[str, Any]]) -> list[Planned]:
+        """The params of the best, on evaluation seeds."""
+        seeds = ["seed=0", f"num_seeds={self.settings.evaluation_seeds}", f"study={self.study}"]
+        return plan(self.composer, [[*self.fixed, *as_overrides(params, self.space), *seeds] for params in points])
+
+    def shown(self, params: Mapping[str, Any]) -> str:
+        """Params for people."""
+        return " ".join(as_overrides(params, self.space))
+
+    def _words(self, params: Mapping[str, Any]) -> list[str]:
+        words = [*self.fixed, *as_overrides(params, self.space)]
+        if "evaluation" not in self.settings.measures and not any(w.startswith("evaluation.") for w in words):
+            words.append("evaluation.episodes=0")
+        return [*words, f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study}/trials"]
