@@ -135,6 +135,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
 
     trainer: Trainer | None = None
     handlers = []
+    gc.freeze()  # what was there before need not be looked through at the end, which takes a quarter of a second
     try:
         trainer = parts.build_trainer(jobs)
         for job in jobs:
@@ -167,6 +168,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             handler.close()
         del trainer
         gc.collect()  # the next job of a sweep may need the memory
+        gc.unfreeze()
 
 
 def note_other_code(folder: Path, go_on: bool) -> None:
