@@ -79,7 +79,7 @@ def test_dummy_rows_teach_nothing(tmp_path):
 
 @pytest.mark.parametrize("algo", [pytest.param("ppo", marks=pytest.mark.slow), "apo"])
 def test_continuous_mean_moves_to_the_target(tmp_path, algo):
-    learner = learn(tmp_path, "Target", "network.log_std_init=-1", algo=algo, updates=60)
+    learner = learn(tmp_path, "Target", "network.log_std_init=-1", algo=algo)
     with torch.no_grad():
         assert learner.policy(torch.zeros(1, 1, 1))[0][0, 0, 0].item() == pytest.approx(0.5, abs=0.15)
 

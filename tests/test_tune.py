@@ -209,7 +209,7 @@ def test_what_was_the_best_before_further_trials_is_not_compared(tune):
     assert superseded() == {first: False, 5e-3: True}
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "batched"])
+@pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.slow), "batched"])
 def test_trials_run_at_a_time_through_launchers(tune, launcher):
     judged = {"pruner": "percentile", "rungs": "[0.5]"}
     result = tune(f"hydra/launcher={launcher}", n_trials=4, n_jobs=4, evaluation_seeds=0, **judged)
