@@ -124,6 +124,7 @@ class Graph:
                 traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(*examples)
             library = cache_folder() / f"{self._key(traced)}.so"
             if not library.exists():
+                log.info("compiling, for half a minute or so; later runs find it in %s", library.parent)
                 self._build(traced, examples, library)
         self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
 

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
 
+WARM_UP = 2  # updates in which graphs are compiled: their time tells nothing about how long the others take
+
 
 class ProgressDisplay:
     """Shows steps, time left, steps per second and the mean return.
@@ -29,6 +31,7 @@ class ProgressDisplay:
             mode = "bar" if sys.stdout.isatty() else "lines"
         self.total, self.first, self.mode, self.every = total, first, mode, every
         self.began = self.last = time.monotonic()
+        self.updates = 0
         self.bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -66,8 +69,11 @@ class ProgressDisplay:
             self.bar.update(self.task, completed=step, rate=rate, score=shown)
             return
         now = time.monotonic()
+        if self.updates < WARM_UP:
+            self.updates, self.first, self.began = self.updates + 1, step, now
         if self.mode != "lines" or (now - self.last < self.every and not final):
             return
         self.last = now
-        left = (self.total - step) * (now - self.began) / (step - self.first)
-        log.info("%s/%s steps, %s steps/s, return %s, %.0f s left", step, self.total, f"{rate:.0f}", shown, left)
+        made = step - self.first
+        left = f", {(self.total - step) * (now - self.began) / made:.0f} s left" if made else ""
+        log.info("%s/%s steps, %s steps/s, return %s%s", step, self.total, f"{rate:.0f}", shown, left)
