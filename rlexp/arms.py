@@ -75,7 +75,7 @@ def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: fl
     tuning = 0
     for run in runs:
         remarks += [f"{run.folder}: {complaint}" for complaint in run.complaints]
-        if run.record.get("superseded"):
+        if run.superseded:
             remarks.append(f"{run.folder}: left out, as the tuning has found a better one since")
         elif any(seed >= TUNING_SEED for seed in run.record.get("seeds", [])):
             tuning += 1

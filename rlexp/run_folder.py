@@ -23,7 +23,7 @@ from rlexp.errors import ConfigError
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 
-NAME_WIDTH = 200  # characters of a folder's name before the hash; file systems take 255
+NAME_WIDTH = 200  # bytes of a folder's name before the hash; file systems take 255
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -85,7 +85,8 @@ def naming(overrides: Sequence[str]) -> list[str]:
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """What was overridden and can change results, then a hash of the whole config."""
     kept = [re.sub(r"[^\w.=+~,-]", "_", override) for override in naming(overrides)]
-    return "-".join([",".join(kept)[:NAME_WIDTH] or "default", config_hash(settings)])
+    cut = ",".join(kept).encode()[:NAME_WIDTH].decode(errors="ignore")
+    return "-".join([cut or "default", config_hash(settings)])
 
 
 def _latest(parent: Path, name: str) -> tuple[Path, int]:
@@ -227,10 +228,12 @@ class RunRecord:
             self.update()
 
     def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
-        """Note what ended the run, in one line and as a traceback."""
+        """Note what ended the run, in one line and as a traceback, which goes to train.log as well."""
         line = " ".join(f"{type(error).__name__}: {error}".split())
         told = "".join(traceback.format_exception(error))
         self.update(**_of(settings, seeds), status="failed", error=line, traceback=told)
+        with open(self.path.with_name("train.log"), "a") as file:
+            file.write(told)
 
     def finish(self, result: dict[str, Any]) -> None:
         """The run's last act: its result, digests of what it measured, status done."""

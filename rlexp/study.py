@@ -22,6 +22,7 @@ from rlexp.errors import ConfigError, UserError, command
 from rlexp.run_folder import config_hash, file_digest, no_folder
 
 OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
+SUPERSEDED = "superseded.json"  # of a tuned study: names of runs of what was the best before there were more trials
 CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # the columns of metrics.csv that are read
 
 
@@ -50,6 +51,7 @@ class Run:
     evaluations: dict[int, float] = field(default_factory=dict)  # frozen evaluation, mean return by seed
     evaluated_with: dict[str, Any] = field(default_factory=dict)  # settings of that
     complaints: list[str] = field(default_factory=list)  # what makes its results doubtful
+    superseded: bool = False  # a tuning has found something better than what this run stands for
 
     @property
     def status(self) -> str:
@@ -115,7 +117,7 @@ def _open(folder: Path) -> Run:
         raise StudyError(f"{folder}/run.json: cannot be read ({error}); mend or remove that folder") from None
     if not isinstance(config, dict):
         raise StudyError(f"{folder}/run.json: holds no config; the run was made by an older rlexp: make it anew")
-    run = Run(folder, record, flatten(config))
+    run = Run(folder, record, flatten(config), superseded=_is_superseded(folder))
     if config_hash(config) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
     for name, digest in record.get("files", {}).items():
@@ -125,6 +127,14 @@ def _open(folder: Path) -> Run:
         elif file_digest(path) != digest:
             run.complaints.append(f"{name} was edited after the run")
     return run
+
+
+def _is_superseded(folder: Path) -> bool:
+    path = folder.parent / SUPERSEDED
+    try:
+        return path.is_file() and folder.name in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError) as error:
+        raise StudyError(f"{path}: cannot be read ({error}); run the tuning's command again") from None
 
 
 def read_curves(run: Run) -> None:

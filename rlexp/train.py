@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -161,6 +162,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             sys.exit(128 + stop.signum)
     except BaseException as error:
         note_failure(jobs, trainer, error)
+        clear_frames(error.__traceback__)  # whoever keeps the error would keep the trainer
         raise
     finally:
         for handler in handlers:
@@ -179,7 +181,7 @@ def note_other_code(folder: Path, go_on: bool) -> None:
 
 
 def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:
-    """Leave what ended the jobs in their folders: in run.json, and as a traceback in train.log."""
+    """Leave what ended the jobs in their folders."""
     asked = isinstance(error, KeyboardInterrupt | SystemExit)
     for index, job in enumerate(jobs):
         record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
@@ -190,8 +192,6 @@ def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseExce
         if guilty and not asked:
             own = error.of(job.folder) if isinstance(error, DivergedError) else error
             record.fail(own, job.settings, job.seeds)
-            with open(job.folder / "train.log", "a") as file:
-                file.write(record.data["traceback"])
         elif begun:
             record.update(status="interrupted", error=f"stopped with those beside it: {error}" if len(jobs) > 1 else "")
 

@@ -15,6 +15,16 @@ class Raises(Endless):
         raise RuntimeError("poisoned\non two lines")
 
 
+class FailsOnce(CartPoleEnv):
+    """Raises in the first step of the first launch."""
+
+    def step(self, action):
+        if not os.path.exists("failed-once"):
+            open("failed-once", "w").close()
+            raise RuntimeError("for once")
+        return super().step(action)
+
+
 class OutOfMemory(Endless):
     """The allocator says no."""
 
@@ -51,5 +61,5 @@ class Tells(CartPoleEnv):
             file.write(os.environ.get("OMP_NUM_THREADS", "") + "\n")
 
 
-for env in (Raises, OutOfMemory, Killed, Announced, Tells):
+for env in (Raises, FailsOnce, OutOfMemory, Killed, Announced, Tells):
     gym.register(f"{env.__name__}-v0", entry_point=env)

@@ -1,5 +1,6 @@
 """Sweeps that finish: what is done is left alone, what is broken does not break the rest, whoever runs the jobs."""
 
+import gc
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from process import Process
 
 from rlexp.lock import FolderLock
 from rlexp.run_folder import config_hash, job_name
+from rlexp.trainer import Trainer
 
 TINY = (
     "-m",
@@ -137,6 +139,7 @@ def test_names_are_cut_to_what_file_systems_take():
     many = job_name([f"algo.key_{k}=0.123456789" for k in range(40)], {"a": 1})
     assert 200 < len(many.encode()) < 240
     assert many[-9:] == "-" + config_hash({"a": 1})
+    assert len(job_name(["env.id=" + "é" * 300], {}).encode()) < 240
 
 
 def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):
@@ -157,7 +160,12 @@ def test_resume_never_trains_all_jobs_anew_beside_the_first(sweep):
 # Failures -------------------------------------------------------------------------------------------------------------
 
 
+def trainers():
+    return [thing for thing in gc.get_objects() if type(thing) is Trainer]
+
+
 def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
+    before = trainers()
     result = sweep("env.id=poison:Raises-v0,poison:OutOfMemory-v0,CartPole-v1")
     assert result.code == 1
     assert result.err == "rlexp: 2 of 3 jobs failed; retry_failed=true runs them again\n"
@@ -167,7 +175,8 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
     assert record(memory)["error"].startswith("MemoryError")
     for job in (raised, memory):
         assert "poison.py" in record(job)["traceback"]
-        assert "Traceback" in (job / "train.log").read_text()
+        assert record(job)["traceback"] in (job / "train.log").read_text()
+    assert [thing for thing in trainers() if all(thing is not old for old in before)] == []  # nor their memory
     at_once, row = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
     assert re.match(r"\[\d/3\] failed: .*Raises-v0.*: RuntimeError: poisoned on two lines", at_once)
     assert re.search(r"failed +0% .*RuntimeError: poisoned on two lines", row)
@@ -206,11 +215,13 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
 
 
 def test_a_damaged_checkpoint_is_the_trouble_of_its_own_job(sweep):
-    assert sweep("seed=0,1,2", "stop_at=128").code == 0
-    (jobs()[0] / "checkpoint.pt").write_bytes(b"junk")
+    assert sweep("seed=0,1,2,3", "stop_at=128").code == 0
+    for job in (jobs()[0], jobs()[3]):
+        (job / "checkpoint.pt").write_bytes(b"junk")
+    assert re.search(r"\[1/1\] failed: \S+seed=3\S+: .* is damaged", sweep("seed=3").out)
     result = sweep("seed=0,1,2", "hydra/launcher=batched")
     assert result.code == 1
-    assert [status(job) for job in jobs()] == ["failed", "done", "done"]
+    assert [status(job) for job in jobs()] == ["failed", "done", "done", "failed"]
     assert "is damaged" in record(jobs()[0])["error"]
 
 

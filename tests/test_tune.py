@@ -175,8 +175,20 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert states()[2:] == ["FAIL", "FAIL"]
 
 
+def test_a_trial_that_failed_by_chance_is_trained_again_on_request(tune, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    words = ("env.id=poison:FailsOnce-v0",)
+    assert tune(*words, n_trials=1).code == 1
+    assert states() == ["FAIL"]
+    result = tune(*words, "retry_failed=true", n_trials=1)
+    assert result.code == 0, result.err
+    assert states() == ["FAIL", "COMPLETE"]
+    assert [(status(job), record(job)["launches"]) for job in trials()] == [("done", 2)]
+    assert "1 trials complete, 0 pruned, 1 failed (1 of them tried again)" in result.out
+
+
 def test_values_that_cannot_be_together_are_a_failed_trial(tune):
-    result = tune(sampler="grid", n_trials=4, evaluation_seeds=0, params=("env.num_envs=2,1", "algo.minibatches=1,32"))
+    result = tune(sampler="grid", n_trials=4, evaluation_seeds=0, params=("env.num_envs=1,2", "algo.minibatches=32,1"))
     assert result.code == 0, result.err
     assert sorted(states()) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
     assert re.search(r"failed: algo.minibatches=32: .*env.num_envs=1 algo.minibatches=32", result.out)
@@ -194,11 +206,14 @@ def test_what_was_the_best_before_further_trials_is_not_compared(tune):
 
     def superseded():
         folders = [path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
-        return {record(job)["config"]["optimizer"]["lr"]: record(job).get("superseded", False) for job in folders}
+        names = json.loads(Path("outputs/t/superseded.json").read_text())
+        return {record(job)["config"]["optimizer"]["lr"]: job.name in names for job in folders}
 
     assert tune(n_trials=1).code == 0
     (first,) = superseded()
     stored().add_trial(known(5e-3, 1e6))
+    assert tune(n_trials=2, evaluation_seeds=0).code == 0
+    assert superseded() == {first: True}
     assert tune(n_trials=2).code == 0
     assert superseded() == {first: True, 5e-3: False}
     comparison = compare_runs(find_runs(["outputs/t"]))
@@ -221,10 +236,11 @@ def test_trials_run_at_a_time_through_launchers(tune, launcher):
 
 
 def test_each_job_of_the_grids_is_tuned_for_itself_on_the_same_budget(tune):
-    grids = "hydra.sweeper.grids=[['algo=ppo'],['algo=apo','algo.anchor_coef=tag(log,interval(0.1,10))']]"
-    result = tune(grids, n_trials=2)
+    grids = "['algo=ppo','env=cartpole,pendulum'],['algo=apo','algo.anchor_coef=tag(log,interval(0.1,10))']"
+    result = tune(f"hydra.sweeper.grids=[{grids}]", "env=cartpole", n_trials=2)  # the latter holds for all
     assert result.code == 0, result.err
     assert states("algo=ppo") == states("algo=apo") == ["COMPLETE"] * 2
+    assert len(optuna.get_all_study_names("sqlite:///outputs/t/optuna.db")) == 2
     assert set(stored("algo=apo").trials[0].params) == {"optimizer.lr", "algo.anchor_coef"}
     assert set(stored("algo=ppo").trials[0].params) == {"optimizer.lr"}
     best = [record(path)["choices"]["algo"] for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
@@ -262,6 +278,7 @@ def test_several_measures_keep_what_none_beats_in_all(tune):
         (("hydra.sweeper.pruner=median", "hydra.sweeper.rungs=[0.5,0.51]"), "in 8 updates of 64 steps"),
         (("hydra.sweeper.grids=[['algo=ppo'],['algo=ppo','algo.ent_coef=interval(0,1)']]",), "algo=ppo is there twice"),
         (("hydra.sweeper.grids=[['algo=ppo'],['algo=apo','algo.anchor_coeff=interval(0,1)']]",), "algo.anchor_coef?"),
+        (("hydra.sweeper.grids=[['env=cartpole,pendulum']]", "env=cartpole", "algo.clip_coef=-1,0.1"), "clip_coef=-1"),
         (("hydra.sweeper.n_trialss=3",), "did you mean hydra.sweeper.n_trials?"),
         (("algo.clip_coef=interval(0.1,)",), "write interval(1e-4,1e-2)"),
         (("hydra.sweeper.grids=[[algo=ppo],[algo=apo]]",), """'[["algo=ppo"],["algo=apo"]]'"""),

@@ -64,9 +64,9 @@ class Batched(JobLauncher):
         jobs = [job for batch in batches for job in batch]
         place = itertools.count(1)
 
-        def ended(index: int, _: Any) -> None:
+        def ended(index: int, own: dict[Path, Result]) -> None:
             for job in batches[index]:
-                self.ended(job, next(place), len(jobs))
+                self.ended(job, next(place), len(jobs), own.get(job.job.folder))
 
         threads = share_out(on_joblib.cores(), processes, None, jobs)
         return on_joblib.run_in_pool(run, batches, jobs[0].config, processes, threads, ended)

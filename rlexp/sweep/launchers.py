@@ -78,12 +78,15 @@ class JobLauncher(Launcher):
         """Tell which job begins."""
         print(f"[{place}/{total}] {job.name}", flush=True)
 
-    def ended(self, job: Planned, place: int, total: int) -> None:
-        """Tell what came of a job."""
+    def ended(self, job: Planned, place: int, total: int, result: Result) -> None:
+        """Tell what came of a job: what it left in its folder, or the error that kept it from leaving anything."""
         now = read_standing(job.job.folder)
-        more = "" if now.score is None else f", return {number(now.score)}"
-        more = f": {now.error}" if now.status == "failed" else more
-        status = now.error if now.status == "interrupted" and now.error else now.status  # paused at 256 steps
+        status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
+        error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
+        if status == "failed" or error is not None:
+            status, more = "failed", f": {now.error if status == 'failed' else error}"
+        elif status == "interrupted" and now.error:
+            status = now.error  # paused at 256 steps
         print(f"[{place}/{total}] {status}: {job.name}{more}", flush=True)
 
 
@@ -97,7 +100,7 @@ class Basic(JobLauncher):
             self.begun(job, place, len(jobs))
             results.append(execute(self.hydra_context, self.task_function, job.config))
             if results[-1].status == JobStatus.FAILED:  # one that is done has said so itself
-                self.ended(job, place, len(jobs))
+                self.ended(job, place, len(jobs), results[-1])
         return results
 
 

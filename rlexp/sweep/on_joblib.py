@@ -112,5 +112,5 @@ class Joblib(JobLauncher):
             jobs[0].config,
             processes,
             share_out(cores(), processes, self.threads, jobs),
-            lambda index, _: self.ended(jobs[index], next(place), len(jobs)),
+            lambda index, result: self.ended(jobs[index], next(place), len(jobs), result),
         )

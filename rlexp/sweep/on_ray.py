@@ -83,7 +83,7 @@ class Ray(JobLauncher):
                     index = calls[call]
                     results[index] = _result_of(ray, call)
                     if not cancelled:
-                        self.ended(jobs[index], len(jobs) - len(pending), len(jobs))
+                        self.ended(jobs[index], len(jobs) - len(pending), len(jobs), results[index])
         return results
 
 

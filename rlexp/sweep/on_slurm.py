@@ -146,7 +146,7 @@ class Submitit(JobLauncher):
                     results[index] = _result_of(job)
                     ended += 1
                     del running[index]
-                    self.ended(jobs[index], ended, len(jobs))
+                    self.ended(jobs[index], ended, len(jobs), results[index])
             time.sleep(POLL if self.cluster == "local" else 10 * POLL)
         return results
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import csv
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlexp.config import TUNING_SEED
 from rlexp.errors import ConfigError
-from rlexp.run_folder import key_of
+from rlexp.run_folder import key_of, write_atomically
+from rlexp.study import SUPERSEDED
 from rlexp.sweep.grids import Grids, union
 
 
@@ -118,7 +120,7 @@ class Optuna(Grids):
         folder.mkdir(parents=True, exist_ok=True)
         with leaving_no_trace(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
             tunings = []
-            for arm, name in self._arms(composer.parser):
+            for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
                 jobs = TrialJobs([*arm, *words], study, composer, self.settings)
                 tunings.append(Tuning(jobs, name, folder, self.launcher, self.settings))
             for tuning in tunings:
@@ -130,29 +132,34 @@ class Optuna(Grids):
             finally:
                 write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
                 print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
-            if self.settings.evaluation_seeds:
-                best = {job.job.folder: job for tuning in tunings for job in tuning.best()}
-        if self.settings.evaluation_seeds and best:
+            best = {job.job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
+            left_out = json.dumps([name for tuning in tunings for name in tuning.superseded()])
+            write_atomically(folder / SUPERSEDED, (left_out + "\n").encode())
+        if best:
             run_all(self.launcher, list(best.values()), retry)
-            print(f"who is better, and how sure: {_comparison(folder, list(best))}", flush=True)
+            if all(job.standing() == "done" for job in best.values()):  # else another process is at it
+                print(f"who is better, and how sure: {_comparison(folder, list(best))}", flush=True)
         without = [tuning.name for tuning in tunings if not tuning.winners()]
         if without:
             raise SweepError(f"{'; '.join(without)}: no trial has come to its end; see {folder}/trials")
 
-    def _arms(self, parser: OverridesParser) -> list[tuple[list[str], str]]:
-        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid; its name.
+    def _arms(self, parser: OverridesParser, given: Collection[str]) -> dict[tuple[str, ...], str]:
+        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid -> its name.
+
+        Args:
+            parser: Hydra's.
+            given: keys that are set for all, whatever the grids say.
 
         Raises:
             ConfigError: two have one name.
         """
-        arms: list[tuple[list[str], str]] = []
+        arms: dict[tuple[str, ...], str] = {}
         for grid in self.grids:
-            parsed = parser.parse_overrides(list(grid))
+            parsed = parser.parse_overrides([word for word in grid if key_of(word) not in given])
             searched = [str(o.input_line) for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]
             listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
-            arms += [([*job, *searched], ",".join(job) or "tuning") for job in union([listed], parser)]
-        names = Counter(name for _, name in arms)
-        twice = [name for name, count in names.items() if count > 1]
+            arms |= {(*job, *searched): ",".join(job) or "tuning" for job in union([listed], parser)}
+        twice = [name for name, count in Counter(arms.values()).items() if count > 1]
         if twice:
             raise ConfigError(f"hydra.sweeper.grids: {twice[0]} is there twice; give each tuning a setting of its own")
         return arms

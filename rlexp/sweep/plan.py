@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 DEATHS = 3  # of its process without a checkpoint in between, after which a job counts as failed
 
 
+class ImpossibleError(ConfigError):
+    """Settings of one job that cannot be, by themselves or together."""
+
+
 @dataclass
 class Planned:
     """One job of a sweep."""
@@ -142,9 +146,9 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         planned = _planned(config)
         try:
             parts.check(planned.job.cfg)
-            planned.job.check_same(RunRecord(planned.job.folder))
         except ConfigError as error:
-            raise ConfigError(f"{error} (in the job {' '.join(words)})") from None
+            raise ImpossibleError(f"{error} (in the job {' '.join(words)})") from None
+        planned.job.check_same(RunRecord(planned.job.folder))
         found.setdefault(planned.job.folder, planned)
     return list(found.values())
 

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution
 
 from rlexp.config import TUNING_SEED
 from rlexp.errors import ConfigError
-from rlexp.sweep.plan import Composer, Planned, plan
+from rlexp.sweep.plan import Composer, ImpossibleError, Planned, plan
 from rlexp.sweep.space import as_overrides, describe, space
 
 if TYPE_CHECKING:
@@ -36,27 +36,43 @@ class TrialJobs:
                 raise ConfigError(f"{key}={describe(x)}: is chosen by name; list the names, as in {key}=a,b")
 
     def check(self) -> DictConfig:
-        """Compose and check configs in which each key takes both ends or every choice, all others their first value.
+        """Compose and check configs in which each key takes both ends or every choice.
+
+        Each is tried with the first value of all other keys, then with their last.
 
         Returns:
-            One of them.
+            One that can be.
 
         Raises:
-            ConfigError: the first value that cannot be.
+            ConfigError: the first value that can be in neither way.
         """
         space: dict[str, Any] = self.space
         ends = {
             key: x.choices if isinstance(x, CategoricalDistribution) else (x.low, x.high) for key, x in space.items()
         }
-        first = {key: values[0] for key, values in ends.items()}
-        others = [first | {key: value} for key, values in ends.items() for value in values[1:]]
-        return plan(self.composer, [self._words(params) for params in (first, *others)])[0].job.cfg
+        for key, values in ends.items():
+            for value in values:
+                possible = self._either(
+                    {k: others[0] for k, others in ends.items()} | {key: value},
+                    {k: others[-1] for k, others in ends.items()} | {key: value},
+                )
+        return possible.job.cfg
+
+    def _either(self, params: Mapping[str, Any], others: Mapping[str, Any]) -> Planned:
+        """The trial of these params, or if it cannot be that of the others."""
+        try:
+            return self.trial(params)
+        except ImpossibleError as error:
+            try:
+                return self.trial(others)
+            except ImpossibleError:
+                raise error from None
 
     def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
         """One trial, which pauses at so many environment steps an agent.
 
         Raises:
-            ConfigError: values that cannot be together.
+            ImpossibleError: values that cannot be together.
         """
         words = self._words(params)
         return plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])[0]

@@ -1,6 +1,5 @@
 """One tuning: trials asked of Optuna, trained by a launcher, judged at rungs, told back."""
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from rlexp.errors import ConfigError, UserError
 from rlexp.run_folder import RunRecord, key_of
 from rlexp.sweep.dispatch import dispatch, write_plan
 from rlexp.sweep.objective import MEASURES, check_measures, score
-from rlexp.sweep.plan import Planned
+from rlexp.sweep.plan import ImpossibleError, Planned
 from rlexp.sweep.pruners import make_pruner
 from rlexp.sweep.search import make_sampler, open_study, unfinished
 from rlexp.sweep.space import as_trained, grid_size
@@ -24,8 +23,6 @@ from rlexp.wording import number
 
 if TYPE_CHECKING:
     from rlexp.sweep.optuna_sweeper import TuningSettings
-
-log = logging.getLogger(__name__)
 
 
 class Tuning:
@@ -69,6 +66,7 @@ class Tuning:
                 "hydra.sweeper.measure=seconds: those of a batch are not of a trial; use another launcher"
             )
         self.sampler, self.pruner = sampler, pruner
+        self.tried_again: set[Path] = set()  # folders of jobs that had failed
         self.budget = settings.n_trials
         if settings.sampler == "grid":
             self.budget = min(self.budget, grid_size(self.space))
@@ -122,10 +120,10 @@ class Tuning:
         """Trials that failed are tried again, once each, beyond the budget: all, or those whose folder was cleaned."""
         retried = self._retried()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-            folder = trial.user_attrs.get("folder")
-            cleaned = folder is not None and not Path(folder).exists()
+            folder = trial.user_attrs.get("folder")  # as seen from where it was launched
+            cleaned = folder is not None and not (self.folder / "trials" / Path(folder).name).exists()
             if trial.number not in retried and (every or cleaned):
-                self.study.enqueue_trial(trial.params)
+                self.study.enqueue_trial(trial.params, {"retry_of": trial.number})
                 retried.append(trial.number)
         self.study.set_user_attr("retried", retried)
 
@@ -136,13 +134,17 @@ class Tuning:
             rung = self._next_rung(trial)
             try:
                 job = self.jobs.trial(trial.params, None if rung is None else self.rungs[rung])
-            except ConfigError as error:  # by itself each of its values can be: see `TrialJobs.check`
+            except ImpossibleError as error:  # by itself each of its values can be: see `TrialJobs.check`
                 self._tell(trial, TrialState.FAIL, str(error))
                 continue
             trial.set_user_attr("folder", str(job.job.folder))
             legs.append((trial, job, rung))
         jobs = {job.job.folder: job for _, job, _ in legs}  # two trials may have come to the same params
-        left = {job.job.folder: job for _, job, rung in legs if not self._is_there(job, rung) and not job.has_failed()}
+        left = {
+            job.job.folder: job
+            for trial, job, rung in legs
+            if not self._is_there(job, rung) and (not job.has_failed() or self._may_try_again(trial, job))
+        }
         for folder in left:
             record = RunRecord(folder)
             if record.status == "pruned":  # as another trial with the same params, which is judged better now
@@ -150,6 +152,12 @@ class Tuning:
         write_plan(list(jobs.values()))
         dispatch(self.launcher, list(left.values()))
         return [trial for trial, job, rung in legs if self._judge(trial, job, rung)]
+
+    def _may_try_again(self, trial: optuna.Trial, job: Planned) -> bool:
+        """Whether the trial is there to have a failed job run again, which this launch has not done yet."""
+        allowed = "retry_of" in trial.user_attrs and job.job.folder not in self.tried_again
+        self.tried_again |= {job.job.folder} if allowed else set()
+        return allowed
 
     def _next_rung(self, trial: optuna.Trial) -> int | None:
         """Number of the next one, from 0; None: the end."""
@@ -164,7 +172,12 @@ class Tuning:
         record = RunRecord(job.job.folder).data
         if record.get("status") == "done":
             return True
-        return rung is not None and record.get("paused_at", 0) >= self.rungs[rung]
+        return rung is not None and record.get("paused_at", 0) >= self._step(job, rung)
+
+    def _step(self, job: Planned, rung: int) -> int:
+        """Environment steps an agent at which the job pauses for a rung: after a whole update of its own size."""
+        rows = int(job.job.cfg.env.num_envs) * int(job.job.cfg.algo.rollout_steps)
+        return rows * math.ceil(self.rungs[rung] / rows)
 
     def _judge(self, trial: optuna.Trial, job: Planned, rung: int | None) -> bool:
         """Tell what became of a trial; returns whether it has to go on."""
@@ -192,7 +205,7 @@ class Tuning:
 
     def _values(self, job: Planned, rung: int | None) -> list[float] | str:
         """The trial's measures, or why there are none."""
-        up_to = None if rung is None else self.rungs[rung]
+        up_to = None if rung is None else self._step(job, rung)
         try:
             return [score(job.job.folder, name, self.settings.aggregate, up_to) for name in self.settings.measures]
         except UserError as error:
@@ -226,16 +239,17 @@ class Tuning:
         return self.study.best_trials if len(self.settings.measures) > 1 else [self.study.best_trial]
 
     def best(self) -> list[Planned]:
-        """The best as jobs on evaluation seeds; runs of what was the best before are marked as superseded."""
-        jobs = self.jobs.best([trial.params for trial in self.winners()])
-        now = [job.job.folder.name for job in jobs]
-        ever = list(dict.fromkeys([*self.study.user_attrs.get("evaluated", []), *now]))
-        self.study.set_user_attr("evaluated", ever)
-        for name in ever:
-            record = RunRecord(self.folder / name)
-            if record.status is not None and record.data.get("superseded", False) != (name not in now):
-                record.update(superseded=name not in now)
+        """The best as jobs on evaluation seeds."""
+        winners = self.winners()
+        jobs = self.jobs.best([trial.params for trial in winners])
+        params = {job.job.folder.name: self.jobs.shown(trial.params) for job, trial in zip(jobs, winners, strict=False)}
+        self.study.set_user_attr("evaluated", self.study.user_attrs.get("evaluated", {}) | params)
         return jobs
+
+    def superseded(self) -> list[str]:
+        """Names of the runs on evaluation seeds whose params are not the best any more."""
+        best = {self.jobs.shown(trial.params) for trial in self.winners()}
+        return [name for name, params in self.study.user_attrs.get("evaluated", {}).items() if params not in best]
 
     def verdict(self) -> str:
         """The best trial in words, and what became of the others."""
