@@ -154,6 +154,14 @@ def test_rungs_are_whole_updates(tune):
     assert [record(job)["paused_at"] for job in trials()] == [192] * 2
 
 
+def test_a_rung_comes_after_a_whole_update_of_each_trials_own_size(tune):
+    judged = {"sampler": "grid", "pruner": "percentile", "rungs": "[0.5]"}
+    result = tune("total_steps=576", n_trials=2, evaluation_seeds=0, params=("env.num_envs=2,3",), **judged)
+    assert result.code == 0, result.err
+    assert states() == ["COMPLETE"] * 2
+    assert sorted(record(job)["paused_at"] for job in trials()) == [256, 288]  # of 64 and of 96 rows
+
+
 def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     params = ("optimizer.lr=1e-3,1e30",)
     result = tune(sampler="grid", params=params)

@@ -41,7 +41,7 @@ class TrialJobs:
         Each is tried with the first value of all other keys, then with their last.
 
         Returns:
-            One that can be.
+            The first.
 
         Raises:
             ConfigError: the first value that can be in neither way.
@@ -50,13 +50,10 @@ class TrialJobs:
         ends = {
             key: x.choices if isinstance(x, CategoricalDistribution) else (x.low, x.high) for key, x in space.items()
         }
-        for key, values in ends.items():
-            for value in values:
-                possible = self._either(
-                    {k: others[0] for k, others in ends.items()} | {key: value},
-                    {k: others[-1] for k, others in ends.items()} | {key: value},
-                )
-        return possible.job.cfg
+        low, high = ({key: values[place] for key, values in ends.items()} for place in (0, -1))
+        each = [(key, value) for key, values in ends.items() for value in values]
+        possible = [self._either(low | {key: value}, high | {key: value}) for key, value in each]
+        return possible[0].job.cfg
 
     def _either(self, params: Mapping[str, Any], others: Mapping[str, Any]) -> Planned:
         """The trial of these params, or if it cannot be that of the others."""
