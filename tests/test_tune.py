@@ -147,13 +147,6 @@ def test_a_trial_drawn_twice_is_trained_once_and_goes_on_where_its_twin_was_prun
     assert "(as trial 0)" in result.out
 
 
-def test_rungs_are_whole_updates(tune):
-    judged = {"pruner": "median", "rungs": "[0.3]", "prune_after": 1}
-    assert tune("total_steps=600", n_trials=2, evaluation_seeds=0, **judged).code == 0  # 9 updates of 64 rows
-    assert "FAIL" not in states()
-    assert [record(job)["paused_at"] for job in trials()] == [192] * 2
-
-
 def test_a_rung_comes_after_a_whole_update_of_each_trials_own_size(tune):
     judged = {"sampler": "grid", "pruner": "percentile", "rungs": "[0.5]"}
     result = tune("total_steps=576", n_trials=2, evaluation_seeds=0, params=("env.num_envs=2,3",), **judged)
@@ -245,9 +238,9 @@ def test_trials_run_at_a_time_through_launchers(tune, launcher):
 
 def test_each_job_of_the_grids_is_tuned_for_itself_on_the_same_budget(tune):
     grids = "['algo=ppo','env=cartpole,pendulum'],['algo=apo','algo.anchor_coef=tag(log,interval(0.1,10))']"
-    result = tune(f"hydra.sweeper.grids=[{grids}]", "env=cartpole", n_trials=2)  # the latter holds for all
+    result = tune(f"hydra.sweeper.grids=[{grids}]", "env=cartpole", n_trials=1)  # the latter holds for all
     assert result.code == 0, result.err
-    assert states("algo=ppo") == states("algo=apo") == ["COMPLETE"] * 2
+    assert states("algo=ppo") == states("algo=apo") == ["COMPLETE"]
     assert len(optuna.get_all_study_names("sqlite:///outputs/t/optuna.db")) == 2
     assert set(stored("algo=apo").trials[0].params) == {"optimizer.lr", "algo.anchor_coef"}
     assert set(stored("algo=ppo").trials[0].params) == {"optimizer.lr"}

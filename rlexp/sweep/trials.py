@@ -74,10 +74,10 @@ class TrialJobs:
         words = self._words(params)
         return plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])[0]
 
-    def best(self, points: Sequence[Mapping[str, Any]]) -> list[Planned]:
-        """The params of the best, on evaluation seeds."""
+    def best(self, params: Mapping[str, Any]) -> Planned:
+        """The same on evaluation seeds."""
         seeds = ["seed=0", f"num_seeds={self.settings.evaluation_seeds}", f"study={self.study}"]
-        return plan(self.composer, [[*self.fixed, *as_overrides(params, self.space), *seeds] for params in points])
+        return plan(self.composer, [[*self.fixed, *as_overrides(params, self.space), *seeds]])[0]
 
     def shown(self, params: Mapping[str, Any]) -> str:
         """Params for people."""

@@ -240,10 +240,10 @@ class Tuning:
 
     def best(self) -> list[Planned]:
         """The best as jobs on evaluation seeds."""
-        winners = self.winners()
-        jobs = self.jobs.best([trial.params for trial in winners])
-        params = {job.job.folder.name: self.jobs.shown(trial.params) for job, trial in zip(jobs, winners, strict=False)}
-        self.study.set_user_attr("evaluated", self.study.user_attrs.get("evaluated", {}) | params)
+        params = [trial.params for trial in self.winners()]
+        jobs = [self.jobs.best(own) for own in params]
+        names = {job.name: self.jobs.shown(own) for job, own in zip(jobs, params, strict=True)}
+        self.study.set_user_attr("evaluated", self.study.user_attrs.get("evaluated", {}) | names)
         return jobs
 
     def superseded(self) -> list[str]:
