@@ -356,6 +356,9 @@ def test_processes_share_the_cores(sweep, monkeypatch):
     words = ("seed=0,1", "env.id=poison:Tells-v0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert sweep(*words).code == 0
     assert {int(line) for line in Path("threads").read_text().split()} == {max(1, joblib.cpu_count() // 2)}
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert sweep(*words).code == 0  # not by the processes that work in the first folder
 
 
 def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befalls_one(sweep, monkeypatch):
