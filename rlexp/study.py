@@ -117,7 +117,7 @@ def _open(folder: Path) -> Run:
         raise StudyError(f"{folder}/run.json: cannot be read ({error}); mend or remove that folder") from None
     if not isinstance(config, dict):
         raise StudyError(f"{folder}/run.json: holds no config; the run was made by an older rlexp: make it anew")
-    run = Run(folder, record, flatten(config), superseded=_is_superseded(folder))
+    run = Run(folder, record, flatten(config), superseded=folder.name in superseded_in(folder.parent))
     if config_hash(config) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
     for name, digest in record.get("files", {}).items():
@@ -129,12 +129,17 @@ def _open(folder: Path) -> Run:
     return run
 
 
-def _is_superseded(folder: Path) -> bool:
-    path = folder.parent / SUPERSEDED
+def superseded_in(study: Path) -> list[str]:
+    """Names of a study's runs that stand for what was the best of a tuning and is not any more.
+
+    Raises:
+        StudyError: the file that lists them is damaged.
+    """
+    path = study / SUPERSEDED
     try:
-        return path.is_file() and folder.name in json.loads(path.read_text())
+        return [str(name) for name in json.loads(path.read_text())] if path.is_file() else []
     except (OSError, ValueError, TypeError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}); run the tuning's command again") from None
+        raise StudyError(f"{path}: cannot be read ({error}); remove it and run the tuning's command again") from None
 
 
 def read_curves(run: Run) -> None:

@@ -223,6 +223,8 @@ def test_what_was_the_best_before_further_trials_is_not_compared(tune):
     stored().add_trial(known(stored().trials[0].params["optimizer.lr"], 1e7))
     assert tune(n_trials=3).code == 0
     assert superseded() == {first: False, 5e-3: True}
+    assert tune("hydra.sweeper.grids=[['algo.clip_coef=0.3']]", n_trials=1, evaluation_seeds=0).code == 0
+    assert superseded() == {first: False, 5e-3: True}  # though that tuning knows nothing of them
 
 
 @pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.slow), "batched"])

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rlexp.config import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.run_folder import key_of, write_atomically
-from rlexp.study import SUPERSEDED
+from rlexp.study import SUPERSEDED, superseded_in
 from rlexp.sweep.grids import Grids, union
 
 
@@ -133,8 +133,12 @@ class Optuna(Grids):
                 write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
                 print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
             best = {job.job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
-            left_out = json.dumps([name for tuning in tunings for name in tuning.superseded()])
-            write_atomically(folder / SUPERSEDED, (left_out + "\n").encode())
+            own = {name for tuning in tunings for name in tuning.evaluated()}
+            others = [
+                name for name in superseded_in(folder) if name not in own
+            ]  # of tunings that are not in these grids
+            left_out = [*others, *(name for tuning in tunings for name in tuning.superseded())]
+            write_atomically(folder / SUPERSEDED, (json.dumps(left_out) + "\n").encode())
         if best:
             run_all(self.launcher, list(best.values()), retry)
             if all(job.standing() == "done" for job in best.values()):  # else another process is at it

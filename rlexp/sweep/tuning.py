@@ -243,13 +243,17 @@ class Tuning:
         params = [trial.params for trial in self.winners()]
         jobs = [self.jobs.best(own) for own in params]
         names = {job.name: self.jobs.shown(own) for job, own in zip(jobs, params, strict=True)}
-        self.study.set_user_attr("evaluated", self.study.user_attrs.get("evaluated", {}) | names)
+        self.study.set_user_attr("evaluated", self.evaluated() | names)
         return jobs
 
     def superseded(self) -> list[str]:
         """Names of the runs on evaluation seeds whose params are not the best any more."""
         best = {self.jobs.shown(trial.params) for trial in self.winners()}
-        return [name for name, params in self.study.user_attrs.get("evaluated", {}).items() if params not in best]
+        return [name for name, params in self.evaluated().items() if params not in best]
+
+    def evaluated(self) -> dict[str, str]:
+        """All runs on evaluation seeds that this tuning has ever asked for: name -> params."""
+        return dict(self.study.user_attrs.get("evaluated", {}))
 
     def verdict(self) -> str:
         """The best trial in words, and what became of the others."""
