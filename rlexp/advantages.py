@@ -33,8 +33,8 @@ def gae(
 
     Schulman et al. 2016 (arXiv 1506.02438), equation 16, with done = terminated | truncated. Under next-step
     autoreset o_{t+1} is the true final observation wherever step t ends an episode, so a time limit bootstraps from
-    the state it cut off. The dummy step that follows gets some advantage too; it is nobody's, as the recursion is cut
-    at done and the dummy row carries no weight.
+    the state it cut off. The dummy step that follows is nobody's: the recursion is cut at done, and nothing but
+    V(o_{t+1}) of a time limit is taken from its row.
 
     Args:
         rewards: r, (..., T, E).
@@ -49,7 +49,9 @@ def gae(
     done = terminated | truncated
     ended = terminated if bootstrap_truncation else done
     next_values = torch.cat([values[..., 1:, :], last_values.unsqueeze(-2)], -2)  # (..., T, E)
-    delta = rewards + gamma * next_values * ~ended - values
+    delta = rewards + gamma * torch.where(ended, 0.0, next_values) - values
+    dummy = torch.cat([torch.zeros_like(done[..., :1, :]), done[..., :-1, :]], -2)  # a first row has none before it
+    delta = torch.where(dummy, 0.0, delta)
     advantages = reverse_scan(delta, gamma * lam * ~done)
     return Advantages(advantages, advantages + values)
 

@@ -4,6 +4,7 @@ Algorithms and networks are written for one agent. Here they are lifted: the age
 through `torch.func.vmap`; a group of one agent runs its network plainly.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +17,17 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.algos.reads import Reads
 from rlexp.compile import CudaGraph, Graph, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
+from rlexp.errors import ObjectiveError
+from rlexp.networks.checks import NoRandomness
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Slot
+
+ACTING, UPDATE = "acting", "the minibatch update"  # what is compiled, as warnings call it
+SHARED = ""  # in place of a parameter's name: what the optimizer keeps of all
 
 
 class Inputs(NamedTuple):
@@ -36,12 +43,14 @@ class Inputs(NamedTuple):
 class AgentGroup:
     """Agents updated as one computation: parameters, gradients and optimizer state stacked (a, ...).
 
-    A group of one keeps its tensors unstacked, as its network's own.
+    A group of one keeps its tensors unstacked, as its network's own. The first update runs eagerly, as it makes the
+    optimizer's state; compiled graphs act and update from then on, whatever the cache of compiled graphs holds.
 
     Args:
         networks: one an agent.
         algo: the objective.
         make_optimizer: called with a list of tensors.
+        recordable: the optimizer's steps can be part of a graph; see `optimizers.Traits`.
         compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
         world: dynamics of environments that acting is to step.
     """
@@ -53,10 +62,12 @@ class AgentGroup:
         make_optimizer: Callable[..., Any],
         compiled: bool,
         world: World | None,
+        recordable: bool = True,
     ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
         self.distribution = self.network.distribution
         self.make_optimizer, self.compiled, self.world = make_optimizer, compiled, world
+        self.recordable = recordable
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -65,6 +76,8 @@ class AgentGroup:
             self.buffers = dict(self.network.named_buffers())
         else:
             self.params, self.buffers = stack_module_state(networks)
+        frozen = [name for name, param in self.params.items() if not param.requires_grad]
+        self.buffers |= {name: self.params.pop(name) for name in frozen}
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
         on_cuda = next(iter(self.params.values())).is_cuda
         # of the optimizer within a graph: step counts are tensors, and on a CPU its arithmetic is plain
@@ -73,6 +86,9 @@ class AgentGroup:
             self._set_options(self.optimizer, self.recorded)
         self.pace: Tensor | tuple[()] = ()
         self.metric_names: list[str] = []
+        self.reads = Reads()  # of the algorithm, by its loss
+        self.updated = False  # whether there has been an update: the optimizer's state is there
+        self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, by which its graph is traced
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
         self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
 
@@ -108,10 +124,15 @@ class AgentGroup:
         call[1]()
 
     def _acting(self, tensors: dict[str, Tensor], slot: Slot) -> Callable[[], Any]:
-        missing = "acting" not in self.graphs
-        if self.compiled and (missing or isinstance(self.graphs["acting"], CudaGraph)):  # which serves one slot alone
-            self.graphs["acting"] = compile_or_warn("acting", self._act, tensors, slot)
-        graph = self.graphs.get("acting")
+        if self.compiled and self.updated:
+            wanted: dict[str, tuple[Any, ...]] = {}
+            if not isinstance(self.graphs.get(ACTING, CudaGraph), Graph | None):  # CUDA's serves one slot alone
+                wanted[ACTING] = (self._act, tensors, slot)
+            if self.example:
+                wanted[UPDATE] = (self._traceable, *self.example)
+                self.example = ()
+            self.graphs |= compile_or_warn(wanted)
+        graph = self.graphs.get(ACTING)
         if graph is None:
             return partial(self._act, tensors, slot)
         return partial(graph.run, graph.leaves(tensors, slot))
@@ -126,7 +147,7 @@ class AgentGroup:
         def loss_of(
             params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
         ) -> tuple[Tensor, Metrics]:
-            return self.algo.bind(values).loss(Policy(self.network, params | buffers), rows)
+            return self.reads.watch(self.algo.bind(values)).loss(Policy(self.network, params | buffers), rows)
 
         if not self.single:
             grads, (loss, metrics) = vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, batch, coefficients)
@@ -138,10 +159,12 @@ class AgentGroup:
             own = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return list(own), loss.detach(), {name: value.detach() for name, value in metrics.items()}
 
-    def _minibatch(self, params: dict[str, Tensor], step: Callable[[], Any], inputs: Inputs, number: Tensor) -> Tensor:
+    def _minibatch(
+        self, params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, inputs: Inputs, number: Tensor
+    ) -> Tensor:
         """Gather, loss, gradient, clip by each agent's own norm, optimizer step. Metrics (metrics, a).
 
-        params: what `step` moves by their gradients. number: which minibatch, (1,).
+        params: what `step` moves by their gradients, at the rate `lr`. number: which minibatch, (1,).
         """
         buffers, coefficients, data, order, pace = inputs
         index = order.index_select(0, number)[0]  # (a*B,)
@@ -150,30 +173,42 @@ class AgentGroup:
         batch = batch._replace(replay=tree_map(lambda x: x.index_select(1, number)[:, 0], data.replay))
         grads, loss, metrics = self._gradients(params, buffers, batch, coefficients)
         lead = 0 if self.single else 1
-        squares = [g.square().sum(tuple(range(lead, g.dim()))) for g in grads]
+        squares = [g.square().sum() if self.single else g.reshape(self.size, -1).square().sum(1) for g in grads]
         norm = torch.stack(squares).sum(0).sqrt()  # (a,), or () for a group of one
-        if self.algo.max_grad_norm is not None:
-            scale = (self.algo.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        limit = self.algo.max_grad_norm
+        self.reads.note("max_grad_norm", limit)  # as fixed in a graph as what the loss reads
+        if limit is not None:
+            scale = (limit / (norm + 1e-6)).clamp(max=1.0)
             grads = [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads]
         for param, grad in zip(params.values(), grads, strict=True):
             param.grad = grad
-        if isinstance(pace, Tensor):
-            self._at_own_pace(params, step, pace)
-        else:
-            step()
+        self._move(params, step, lr, pace)
         every = {**metrics, "loss": loss, "grad_norm": norm}
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
 
     @staticmethod
     @torch.no_grad()
-    def _at_own_pace(params: dict[str, Tensor], step: Callable[[], Any], pace: Tensor) -> None:
-        """Go each agent's part of the optimizer's step: a step is proportional to the learning rate."""
+    def _move(params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, pace: Tensor | tuple[()]) -> None:
+        """The optimizer's step; where agents have learning rates of their own, each agent's part of it.
+
+        At a rate of 0 optimizers that are recorded divide by it, and 0 / 0 where a second moment is 0: what comes of
+        that stays where it was.
+        """
+        if not isinstance(pace, Tensor) and not isinstance(lr, Tensor) and lr > 0:
+            step()
+            return
         before = [param.clone() for param in params.values()]
         step()
         for param, old in zip(params.values(), before, strict=True):
-            own = pace.reshape(-1, *[1] * (param.dim() - 1))
-            param.copy_(old + own * (param - old))
+            new = param
+            if isinstance(pace, Tensor):  # a step is proportional to the learning rate
+                new = old + pace.reshape(-1, *[1] * (param.dim() - 1)) * (param - old)
+            if isinstance(lr, Tensor):
+                new = torch.where((lr == 0) & new.isnan(), old, new)
+            elif lr == 0:
+                new = torch.where(new.isnan(), old, new)
+            param.copy_(new)
 
     @staticmethod
     def _set_options(optimizer: torch.optim.Optimizer, wanted: dict[str, bool]) -> None:
@@ -190,7 +225,7 @@ class AgentGroup:
         self._set_options(optimizer, self.recorded)
         optimizer.state.update(zip(params.values(), states, strict=True))
         step = inspect.unwrap(type(optimizer).step)  # less the wrappers that serve the profiler and autograd
-        return (self._minibatch(params, lambda: step(optimizer), inputs, number),)
+        return (self._minibatch(params, lambda: step(optimizer), lr, inputs, number),)
 
     def set_rates(self, rates: np.ndarray, own: bool) -> None:
         """Set the agents' learning rates (a,); `own`: they may differ."""
@@ -221,53 +256,89 @@ class AgentGroup:
             total = metrics if total is None else total + metrics
             made += 1
             if self.algo.target_kl is not None and made % minibatches == 0:
+                if "approx_kl" not in self.metric_names:
+                    raise ObjectiveError(
+                        f"algo.target_kl={self.algo.target_kl}: needs a metric approx_kl, and the loss of "
+                        f"{type(self.algo).__name__} logs none; return it among the metrics, or set target_kl=null"
+                    )
                 latest = metrics[self.metric_names.index("approx_kl"), 0]
                 if latest > self.algo.target_kl:  # the one place where the host waits within an update
                     break
         assert total is not None
+        if not self.updated:
+            self.updated = True
+            self.acts.clear()  # from now on by a compiled graph, where there is one
+            if self.compiled and self.recordable:
+                self.example = (*self._held(inputs), numbers[0])
         mean = dict(zip(self.metric_names, total / made, strict=True))
         if self.algo.target_kl is not None:
             mean["epochs"] = torch.full_like(mean["loss"], made / minibatches)
         return mean
 
+    def _held(self, inputs: Inputs) -> tuple[Any, ...]:
+        """Arguments of `_traceable` but the last."""
+        states = [self.optimizer.state[param] for param in self.params.values()]
+        lr = torch.tensor(self.optimizer.param_groups[0]["lr"], device=inputs.order.device)
+        return self.params, states, lr, inputs
+
     def _stepper(self, inputs: Inputs, number: Tensor) -> Callable[[Tensor], Tensor]:
         """What makes a minibatch update, by its number."""
+        lr = self.optimizer.param_groups[0]["lr"]
 
         def eager(number: Tensor) -> Tensor:
-            return self._minibatch(self.params, self.optimizer.step, inputs, number)
+            untried = not self.metric_names
+            with NoRandomness("the loss") if untried else contextlib.nullcontext():
+                return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
 
-        states = [self.optimizer.state[param] for param in self.params.values()]
-        if not self.compiled or not all(states):  # the first update makes the optimizer's state
+        if not (self.compiled and self.recordable and self.updated):
             return eager
-        lr = torch.tensor(self.optimizer.param_groups[0]["lr"], device=number.device)
-        held = (self.params, states, lr, inputs)
-        if "update" not in self.graphs:
-            self.graphs["update"] = compile_or_warn("the minibatch update", self._traceable, *held, number)
-        graph = self.graphs["update"]
+        held = self._held(inputs)
+        if UPDATE not in self.graphs:
+            self.graphs |= compile_or_warn({UPDATE: (self._traceable, *held, number)})
+        graph = self.graphs[UPDATE]
         if graph is None:
             return eager
         run, leaves = graph.run, graph.leaves(*held, number)[:-1]
         return lambda number: run([*leaves, number])[0]
 
-    def optimizer_state(self) -> dict[str, dict[str, Tensor]]:
-        """What the optimizer keeps of each parameter, (a, ...); step counts, which agents share, once for each."""
-        found: dict[str, dict[str, Tensor]] = {}
-        for name, param in self.params.items():
-            state = {key: x for key, x in self.optimizer.state[param].items() if isinstance(x, Tensor)}
-            found[name] = {
-                key: x.expand(self.size).clone() if x.shape != param.shape else x[None] if self.single else x
-                for key, x in state.items()
-            }
-        return found
+    def optimizer_state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
+        """What the optimizer keeps, (a, ...): tensors and numbers of each parameter, and numbers that all share.
 
-    def load_optimizer_state(self, saved: dict[str, dict[str, Tensor]]) -> None:
-        """Take up what `optimizer_state` gave."""
-        states = {
-            index: {
-                key: x[0] if self.single or (x.dim() == 1 and param.dim() > 1) else x for key, x in saved[name].items()
+        What agents share, as step counts, is there once for each.
+        """
+        tensors: dict[str, dict[str, Tensor]] = {}
+        numbers = {SHARED: self._numbers(self.optimizer.param_groups[0])}
+        for name, param in self.params.items():
+            state = self.optimizer.state[param]
+            numbers[name] = self._numbers(state)
+            tensors[name] = {
+                key: x[None] if self.single else x if x.shape == param.shape else x.expand(self.size).clone()
+                for key, x in state.items()
+                if isinstance(x, Tensor)
             }
-            for index, (name, param) in enumerate(self.params.items())
-            if saved[name]
-        }
+        return {"tensors": tensors, "numbers": numbers}
+
+    def _numbers(self, values: dict[str, Any]) -> dict[str, Tensor]:
+        """Plain numbers among values, (a,) each."""
+        plain = {key: x for key, x in values.items() if type(x) in (int, float)}
+        kinds = {int: torch.int64, float: torch.float64}
+        return {key: torch.tensor([x] * self.size, dtype=kinds[type(x)]) for key, x in plain.items() if key != "lr"}
+
+    def load_optimizer_state(self, saved: dict[str, dict[str, dict[str, Tensor]]]) -> None:
+        """Restore what `optimizer_state` gave."""
+        tensors, numbers = saved["tensors"], saved["numbers"]
+        matrices = [name for name, param in self.params.items() if param.dim() > 1]
+        states: dict[int, dict[str, Any]] = {}
+        for index, (name, param) in enumerate(self.params.items()):
+            # of a stacked scalar parameter (a,), what its own is can only be told by other parameters' shapes
+            own = {key for other in matrices for key, x in tensors[other].items() if x.dim() > 1}
+            state: dict[str, Any] = {
+                key: x if not self.single and key in own and x.shape == param.shape else x[0]
+                for key, x in tensors[name].items()
+            }
+            state |= {key: x[0].item() for key, x in numbers[name].items()}
+            if state:
+                states[index] = state
         groups = self.optimizer.state_dict()["param_groups"]
+        groups[0] |= {key: x[0].item() for key, x in numbers[SHARED].items()}
         self.optimizer.load_state_dict({"state": states, "param_groups": groups})

@@ -9,16 +9,23 @@ graphs.
 """
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
+import pickle
 import platform
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -29,7 +36,13 @@ log = logging.getLogger(__name__)
 _OPTIONS = {
     "cpp.use_decompose_tanh": True,  # 2·sigmoid(2x) − 1 through exp: a third of the time of the library's tanh
     "compile_threads": 1,  # one library is one file: a pool of compilers would only start and wait
+    # precompiling headers takes 15 s and then saves two a library
+    "aot_inductor.precompile_headers": False,
+    "cpp_cache_precompile_headers": False,
 }
+# Inductor tries by compiling whether the compiler knows what the processor can do, which takes eight seconds. Here that
+# is taken for granted, and tried where compiling fails.
+_TRUSTING = {"cpp.vec_isa_ok": True}
 
 
 # Products of so few multiplications are written out as loops, which fuse with what stands around them: for the few
@@ -89,15 +102,113 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _layout(x: Tensor) -> tuple[Any, ...]:
+Layout = tuple[torch.dtype, torch.device, tuple[int, ...], tuple[int, ...]]
+
+
+def _layout(x: Tensor) -> Layout:
     return (x.dtype, x.device, tuple(x.shape), x.stride())
+
+
+def _examples(layouts: Sequence[Layout]) -> list[Tensor]:
+    """Tensors of their own: arguments that are views of one storage would be taken for aliases."""
+    return [torch.empty_strided(shape, stride, dtype=dtype, device=device) for dtype, device, shape, stride in layouts]
+
+
+def _build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path, options: dict[str, Any]) -> None:
+    """Compile into a folder of its own, then move into place: another process may be doing the same."""
+    from torch._inductor import aot_compile, cpu_vec_isa
+
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder, torch.no_grad(), _quiet():
+        made = Path(folder) / "graph.so"
+        own = options | {"aot_inductor.output_path": str(made)}
+        try:
+            aot_compile(traced, tuple(_examples(layouts)), options=own | _TRUSTING)
+        except Exception:  # perhaps an old compiler beside a new processor
+            cpu_vec_isa.valid_vec_isa_list.cache_clear()
+            aot_compile(traced, tuple(_examples(layouts)), options=own)
+        os.replace(made, library)
+
+
+def _pack(traced: torch.fx.GraphModule) -> tuple[list[tuple[Any, ...]], dict[str, Tensor]]:
+    """A traced graph as plain data, node by node: pickled as a module it would be traced anew, which changes it.
+
+    Names of nodes and of operations are namespaces, as the other process knows no class of this module.
+    """
+
+    def target(node: torch.fx.Node) -> Any:
+        return SimpleNamespace(name=str(node.target)) if isinstance(node.target, torch._ops.OpOverload) else node.target
+
+    def named(x: Any) -> Any:
+        return SimpleNamespace(name=x.name) if isinstance(x, torch.fx.Node) else x
+
+    def plain(argument: Any) -> Any:
+        return torch.fx.node.map_aggregate(argument, named)
+
+    nodes = [(node.op, node.name, target(node), plain(node.args), plain(node.kwargs)) for node in traced.graph.nodes]
+    constants = {str(n.target): getattr(traced, str(n.target)) for n in traced.graph.nodes if n.op == "get_attr"}
+    return nodes, constants
+
+
+def _unpack(nodes: list[tuple[Any, ...]], constants: dict[str, Tensor]) -> torch.fx.GraphModule:
+    """The graph that `_pack` packed."""
+    graph, made = torch.fx.Graph(), dict[str, torch.fx.Node]()
+    for kind, name, target, args, kwargs in nodes:
+        if isinstance(target, SimpleNamespace):
+            target = functools.reduce(getattr, target.name.split("."), torch.ops)
+        args, kwargs = (
+            torch.fx.node.map_aggregate(own, lambda x: made[x.name] if isinstance(x, SimpleNamespace) else x)
+            for own in (args, kwargs)
+        )
+        made[name] = graph.create_node(kind, target, args, kwargs, name)
+    root = torch.nn.Module()
+    for name, constant in constants.items():
+        root.register_buffer(name, constant)
+    return torch.fx.GraphModule(root, graph)
+
+
+class Builder:
+    """A process that compiles one library, and needs nothing of this one but the graph.
+
+    It is not this process's to stop by Ctrl-C, as what it makes is of use to whoever comes next.
+    """
+
+    def __init__(self, traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path) -> None:
+        job = pickle.dumps((_pack(traced), layouts, library, _OPTIONS, torch.get_num_threads()))
+        words = [sys.executable, "-P", str(Path(__file__).resolve())]  # -P: not with this folder's modules for Python's
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self.feeder = threading.Thread(target=self._feed, args=(job,), daemon=True)
+        self.feeder.start()
+
+    def _feed(self, job: bytes) -> None:
+        self.told = self.process.communicate(job)[1].decode(errors="replace")
+
+    def wait(self) -> None:
+        """Until the library is there.
+
+        Raises:
+            RuntimeError: it could not be made, and why.
+        """
+        self.feeder.join()
+        if self.process.returncode:
+            lines = [line for line in self.told.splitlines() if line and not line.startswith((" ", "Traceback"))]
+            raise RuntimeError(lines[0] if lines else f"its process ended with {self.process.returncode}")
+
+    @staticmethod
+    def main() -> None:
+        """What the process does."""
+        packed, layouts, library, options, threads = pickle.load(sys.stdin.buffer)
+        torch.set_num_threads(threads)  # which is part of what is compiled
+        _build(_unpack(*packed), layouts, library, options)
 
 
 class Graph:
     """A function of nested tensors, compiled for tensors laid out like those it is made with.
 
     The function may change its arguments in place and returns a tuple of tensors; it is traced, so what it reads
-    besides its arguments is fixed from then on.
+    besides its arguments is fixed from then on. Made, it is traced; it can be run once it is built and loaded.
 
     Args:
         function: what to compile.
@@ -113,41 +224,41 @@ class Graph:
         leaves, structure = tree_flatten(args)
         self.layouts = [_layout(x) for x in leaves]
 
-        # examples of their own: arguments that are views of one storage would be taken for aliases
-        examples = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in leaves]
-
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             return function(*tree_unflatten(list(tensors), structure))
 
-        with torch.no_grad(), _quiet():
-            with _recording():
-                traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(*examples)
-            library = cache_folder() / f"{self._key(traced)}.so"
-            if not library.exists():
-                log.info("compiling, for half a minute or so; later runs find it in %s", library.parent)
-                self._build(traced, examples, library)
-        self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
+        with torch.no_grad(), _quiet(), _recording():
+            self.traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(*_examples(self.layouts))
+        self.library = cache_folder() / f"{self._key()}.so"
 
-    def _key(self, traced: torch.fx.GraphModule) -> str:
+    @property
+    def is_built(self) -> bool:
+        """Whether the library is on disk."""
+        return self.library.exists()
+
+    def _key(self) -> str:
         """Hash of everything that decides what the library does, and on which machine it may run."""
-        digest = hashlib.sha256(traced.code.encode())
-        for node in traced.graph.nodes:
+        digest = hashlib.sha256(self.traced.code.encode())
+        for node in self.traced.graph.nodes:
             if node.op == "get_attr":
-                digest.update(repr(getattr(traced, node.target).tolist()).encode())
+                digest.update(repr(getattr(self.traced, node.target).tolist()).encode())
         machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
         digest.update(repr((self.layouts, _OPTIONS, torch.version.git_version, machine)).encode())
         return digest.hexdigest()[:32]
 
-    def _build(self, traced: torch.fx.GraphModule, examples: list[Tensor], library: Path) -> None:
-        """Compile into a folder of its own, then move into place: another process may be doing the same."""
-        from torch._inductor import aot_compile
+    def build(self) -> None:
+        """Compile the library here and now."""
+        _build(self.traced, self.layouts, self.library, _OPTIONS)
 
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / "graph.so"
-            options = _OPTIONS | {"aot_inductor.output_path": str(made)}
-            aot_compile(traced, tuple(examples), options=options)
-            os.replace(made, library)
+    def build_elsewhere(self) -> "Builder":
+        """Have another process compile the library."""
+        return Builder(self.traced, self.layouts, self.library)
+
+    def load(self) -> Self:
+        """Make `run` callable; the library must be there."""
+        self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.library), 1).run
+        del self.traced
+        return self
 
     def leaves(self, *args: Any) -> list[Tensor]:
         """The tensors of arguments nested like the example's, in the order in which `run` takes them.
@@ -225,15 +336,51 @@ def _require_layouts(given: list[Any], wanted: list[Any]) -> None:
         raise ValueError(f"compiled for {len(wanted)} tensors, given {len(given)}; differing: {wrong}")
 
 
-def compile_or_warn(what: str, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> Graph | CudaGraph | None:
-    """The graph of a function; None, and one warning, where it cannot be had."""
+def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | CudaGraph | None]:
+    """The graphs of some functions; None, and one warning, for each that cannot be had.
+
+    What is not on disk yet is compiled at the same time: the last one here, others in processes of their own.
+
+    Args:
+        wanted: by what the warning calls it, a function and its arguments.
+    """
     began = time.perf_counter()
-    try:
-        on_cuda = tree_flatten(args)[0][0].is_cuda
-        graph = CudaGraph(function, *args) if on_cuda else Graph(function, *args)
-    except Exception as error:  # whatever the tracer, the compiler or the linker says: training goes on without
-        reason = " ".join(str(error).split())[:200]
-        log.warning("%s runs uncompiled: %s: %s", what, type(error).__name__, reason)
-        return None
-    log.debug("%s compiled or loaded in %.1f s", what, time.perf_counter() - began)
-    return graph
+    graphs: dict[str, Graph | CudaGraph | None] = {}
+    builders: dict[str, Builder] = {}
+
+    def attempt(name: str, step: Callable[[], Any]) -> None:
+        try:
+            step()
+        except Exception as error:  # whatever the tracer, the compiler or the linker says: training goes on without
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s runs uncompiled: %s: %s", name, type(error).__name__, reason)
+            graphs[name] = None
+
+    def trace(name: str) -> None:
+        on_cuda = tree_flatten(wanted[name][1:])[0][0].is_cuda
+        graphs[name] = CudaGraph(*wanted[name]) if on_cuda else Graph(*wanted[name])
+
+    def build(name: str, graph: Graph, here: bool) -> None:
+        if here:
+            graph.build()
+        else:
+            builders[name] = graph.build_elsewhere()
+
+    for name in wanted:
+        attempt(name, partial(trace, name))
+    new = {name: graph for name, graph in graphs.items() if isinstance(graph, Graph) and not graph.is_built}
+    if new:
+        log.info("compiling, for twenty seconds or so; later runs find it in %s", cache_folder())
+    for number, (name, graph) in enumerate(new.items(), 1):
+        attempt(name, partial(build, name, graph, here=number == len(new)))
+    for name, builder in builders.items():
+        attempt(name, builder.wait)
+    for name, own in list(graphs.items()):
+        if isinstance(own, Graph):
+            attempt(name, own.load)
+    log.debug("compiled or loaded in %.1f s", time.perf_counter() - began)
+    return graphs
+
+
+if __name__ == "__main__":
+    Builder.main()

@@ -1,23 +1,19 @@
 """The schema of run-level settings, and the checks that end a bad run before any environment is made."""
 
 import dataclasses
-import difflib
-import inspect
-import logging
 import math
-import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp.errors import ConfigError
 from rlexp.schedules import Scheduled
+from rlexp.signatures import as_type, check_call, nearest, nearest_choice, typed
 
 # conf/ stands beside the package in a checkout and inside it in a wheel
 _BESIDE = Path(__file__).resolve().parent.parent / "conf"
@@ -38,6 +34,9 @@ NOT_IDENTITY = (
     "log_every",
     "progress",
 )
+
+GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
+WHOLE = ("total_steps", "stop_at", "checkpoint_every", "log_every")  # may be written as 5e5
 
 TUNING_SEED = 1000  # seeds from here on are for tuning; those before it for evaluation: what is compared
 
@@ -91,37 +90,29 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig, provider="rlexp")
 
 
-def whole_numbers(value: Any) -> Any:
-    """The same plain data with floats that are whole numbers as ints, so that 5e5 and 500000 are one setting."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, Mapping):
-        return {key: whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [whole_numbers(item) for item in value]
-    return value
+def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved config whose numbers have the types that their keys ask for, as 5e5 of total_steps is 500000.
+
+    What is asked for nowhere, as in `env.kwargs`, keeps its type: there 2 and 2.0 are two settings.
+    """
+    values = {key: typed(value) if key in GROUPS else value for key, value in plain.items()}
+    for key in WHOLE:
+        value = values.get(key)
+        values[key] = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(values.get("optimizer"), Mapping):
+        values["optimizer"] = {**values["optimizer"], "lr": as_type(plain["optimizer"].get("lr"), Scheduled)}
+    return values
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config less what cannot change results."""
-    values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, "hydra")}
-    return whole_numbers(
-        {
-            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for key, value in values.items()
-        }
-    )
-
-
-def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """A hint for a name that is not known: the nearest one that is, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
-    return f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-
-
-def _nearest_choice(value: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(value, choices, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    values = {str(key): cfg[key] for key in cfg if key != "hydra"}
+    plain = {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in values.items()
+        if key not in NOT_IDENTITY
+    }
+    return {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
 
 
 def check_run_settings(cfg: DictConfig) -> None:
@@ -132,6 +123,12 @@ def check_run_settings(cfg: DictConfig) -> None:
     """
     import torch  # here, as --help and a misspelt word need not wait for it
 
+    for node, known, prefix in ((cfg, RunConfig, ""), (cfg.evaluation, EvaluationConfig, "evaluation.")):
+        names = [entry.name for entry in dataclasses.fields(known)]
+        for key in map(str, node):
+            if key not in (*names, "hydra"):
+                hint = nearest(key, names, prefix)
+                raise ConfigError(f"{prefix}{key}={node[key]}: there is no setting {prefix}{key}; {hint}")
     least = {
         "seed": 0,
         "num_seeds": 1,
@@ -160,7 +157,7 @@ def check_run_settings(cfg: DictConfig) -> None:
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
         if value not in choices:
-            raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}{_nearest_choice(value, choices)}")
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}{nearest_choice(value, choices)}")
     try:
         device = torch.device(cfg.device)
     except RuntimeError:
@@ -171,87 +168,9 @@ def check_run_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"device={cfg.device}: torch sees no CUDA device here; use device=cpu")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether plain data fits an annotation; annotations beyond plain data accept anything."""
-    if hint in (Any, inspect.Parameter.empty) or hint is Scheduled:
-        return True
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
-    if origin is Literal:
-        return value in args
-    plain = origin or hint
-    if plain is type(None):
-        return value is None
-    if plain is bool:
-        return isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is str:
-        return isinstance(value, str)
-    if plain in (list, tuple, Sequence):
-        return isinstance(value, list | tuple) and all(_fits(v, a) for v in value for a in args[:1])
-    if plain in (dict, Mapping):
-        return isinstance(value, Mapping)
-    return True
-
-
-def _wanted(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin in (Union, types.UnionType):
-        return " or ".join(_wanted(arg) for arg in args)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(hint, "a list" if origin in (list, tuple, Sequence) else str(getattr(hint, "__name__", hint)))
-
-
-def check_call(path: str, node: Mapping[str, Any]) -> None:
-    """Check a `_target_` node against the signature it will be called with, and the nodes below it.
-
-    Raises:
-        ConfigError: the target cannot be imported, a key is unknown to it, or a value does not fit its annotation.
-    """
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            check_call(f"{path}.{key}", value)
-    if "_target_" not in node:
-        return
-    hydras_log = logging.getLogger("hydra.utils")
-    hydras_log.disabled = True  # it would print what is told below
-    try:
-        target: Callable[..., Any] = get_object(node["_target_"])
-    except Exception as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path}._target_={node['_target_']}: cannot be imported: {line}") from None
-    finally:
-        hydras_log.disabled = False
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # some built-ins have none
-        return
-    hints = get_type_hints(target if not inspect.isclass(target) else target.__init__, include_extras=True)
-    if dataclasses.is_dataclass(target):
-        hints = get_type_hints(target, include_extras=True)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key, value in node.items():
-        if key.startswith("_") and key.endswith("_"):
-            continue
-        if key not in parameters and not open_ended:
-            hint = nearest(key, list(parameters), f"{path}.")
-            raise ConfigError(f"{path}.{key}={value}: {node['_target_']} has no such setting; {hint}")
-        wanted = hints.get(key, Any)
-        listed_rate = path == "optimizer" and key == "lr"  # a schedule; the optimizer itself gets its current value
-        if not listed_rate and not isinstance(value, Mapping) and not _fits(value, wanted):
-            hint = _nearest_choice(str(value), get_args(wanted) if get_origin(wanted) is Literal else ())
-            raise ConfigError(f"{path}.{key}={value}: must be {_wanted(wanted)}{hint}")
-
-
 def check_groups(plain: Mapping[str, Any]) -> None:
     """`check_call` for every config group of a resolved config."""
-    for name in ("algo", "env", "network", "gae", "optimizer"):
+    for name in GROUPS:
         node = plain[name]
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise ConfigError(f"{name}: has no _target_; choose one of conf/{name}/")

@@ -19,6 +19,14 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, foreign or does not fit the run."""
 
 
+class ObjectiveError(UserError):
+    """An objective that does what training cannot follow: the message names what, and how else it can be had."""
+
+
+class EnvironmentFault(UserError):
+    """An environment that gave what nobody can learn from: names it, its number and the step."""
+
+
 class DivergedError(UserError):
     """A NaN or an infinity in the update: names the update, the seed and the metric.
 

@@ -18,7 +18,6 @@ from rlexp.config import EvaluationConfig
 from rlexp.errors import CheckpointError, ConfigError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.policy import ActorCritic
-from rlexp.rollout import storage_dtype
 from rlexp.run_folder import RunRecord
 
 
@@ -61,7 +60,7 @@ def load_run(run: str | Path, seeds: list[int] | None = None) -> SavedRun:
         network = build()
         network.load_state_dict({name: x[held.index(seed)] for name, x in state["learner"]["tensors"].items()})
         networks.append(network.eval())
-    return SavedRun(folder, config, list(seeds or held), networks, storage_dtype(observation_space))
+    return SavedRun(folder, config, list(seeds or held), networks, spaces.storage_dtype(observation_space))
 
 
 class FrozenPolicy:

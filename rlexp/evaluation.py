@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
-from rlexp.rollout import storage_dtype
 from rlexp.run_folder import write_atomically
 from rlexp.seeding import evaluation_seeds
+from rlexp.spaces import storage_dtype
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
@@ -13,8 +14,11 @@ from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.envs.worlds import World
+from rlexp.errors import ConfigError
 from rlexp.losses import explained_variance
+from rlexp.networks.checks import check_stacked
 from rlexp.normalize import ObservationNormalizer, merge_moments
+from rlexp.optimizers import Traits
 from rlexp.policy import ActorCritic
 from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import PerAgent, Schedule
@@ -23,12 +27,21 @@ from rlexp.seeding import AgentStreams
 Batching = Literal["auto", "vmap", "loop"]
 
 
-def use_loop(network: ActorCritic, algo: Algorithm, batching: Batching, device: torch.device) -> bool:
+def use_loop(
+    network: ActorCritic, algo: Algorithm, optimizer: Traits, batching: Batching, device: torch.device
+) -> bool:
     """Whether agents are trained one after the other instead of stacked.
 
-    Early stopping by target KL needs it, as each agent stops for itself; convolutions want it on a CPU.
+    Early stopping by target KL needs it, as each agent stops for itself, and an optimizer that looks at a tensor as a
+    whole; convolutions want it on a CPU.
+
+    Raises:
+        ConfigError: batching=vmap, where it cannot be.
     """
-    if algo.target_kl is not None:
+    alone = [*["algo.target_kl"] * (algo.target_kl is not None), *["this optimizer"] * (not optimizer.elementwise)]
+    if alone and batching == "vmap":
+        raise ConfigError(f"batching=vmap: {' and '.join(alone)} needs agents one by one; use batching=auto")
+    if alone:
         return True
     if batching == "auto":
         return device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules())
@@ -45,15 +58,27 @@ def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]
     return networks
 
 
+def rows_with_weight(weights: Tensor) -> Tensor:
+    """Where each row of an agent is to be read (A, T*E): dummy rows, which nobody may see, at the agent's first other.
+
+    weights: (A, T, E). Returns numbers of rows (A*T*E); a dummy row keeps its weight of 0, and so moves nothing.
+    """
+    flat = weights.flatten(1)
+    numbers = torch.arange(flat.numel(), device=flat.device).view_as(flat)
+    return torch.where(flat > 0, numbers, numbers.gather(1, flat.argmax(1, keepdim=True)))
+
+
 class Learner:
     """Trains A agents.
 
     Args:
         build: makes one agent's network.
         algo: the objective, and its hyperparameters.
-        make_optimizer: called with a list of tensors and ``lr=``; any elementwise `torch.optim` optimizer.
+        make_optimizer: called with a list of tensors and ``lr=``.
+        traits: how that optimizer behaves.
         lr: learning rate over training progress.
         streams: one an agent.
+        observation_space: raw.
         device: where everything lives.
         batching: "vmap" stacks agents, "loop" trains one after the other, "auto" picks.
         compiled: run acting and minibatch updates as compiled graphs.
@@ -65,9 +90,11 @@ class Learner:
         build: Callable[[], ActorCritic],
         algo: Algorithm,
         make_optimizer: Callable[..., Any],
+        traits: Traits,
         lr: Schedule | PerAgent,
         streams: list[AgentStreams],
         *,
+        observation_space: spaces.Space,
         device: torch.device,
         batching: Batching = "auto",
         compiled: bool = False,
@@ -75,15 +102,17 @@ class Learner:
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
         networks = [network.to(device) for network in build_networks(build, streams)]
-        size = 1 if use_loop(networks[0], algo, batching, device) else len(networks)
+        size = 1 if use_loop(networks[0], algo, traits, batching, device) else len(networks)
 
         def optimizer(params: list[Tensor]) -> torch.optim.Optimizer:
             return make_optimizer(params, lr=float(np.max(lr(0.0))))
 
         self.groups = [
-            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world)
+            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable)
             for first in range(0, len(networks), size)
         ]
+        if size > 1:
+            check_stacked(networks, self.groups[0].params | self.groups[0].buffers, observation_space, device)
         self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
         self.slots: list[Slot] = []
 
@@ -113,6 +142,7 @@ class Learner:
     def update(self, rollout: Rollout, targets: Advantages, progress: float) -> Metrics:
         """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device."""
         algo = self.algo
+        self._require_same_algorithm()  # `observe` may have changed something, too
         coefficients = algo.coefficients(progress, len(self.streams), self.device)
         rates = np.broadcast_to(self.lr(progress), len(self.streams))
         for group, part in self._slices():
@@ -127,10 +157,11 @@ class Learner:
             returns=targets.returns,
             weights=rollout.weights,
         )
-        data = data.map_rows(lambda x: x.flatten(1, 2))  # (A, T, E, ...) -> (A, T*E, ...)
+        rows = rows_with_weight(rollout.weights)  # (A, T*E)
+        data = data.map_rows(lambda x: x.flatten(0, 2)[rows])  # (A, T, E, ...) -> (A, T*E, ...)
+        data = data._replace(weights=rollout.weights.flatten(1))
         data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
-        rows = data.obs.shape[1]
-        order = torch.stack([self._order(stream, rows) for stream in self.streams])  # (A, epochs, T*E)
+        order = torch.stack([self._order(stream, rows.shape[1]) for stream in self.streams])  # (A, epochs, T*E)
         metrics: list[Metrics] = []
         for group, part in self._slices():
             mine = tree_map(lambda x, part=part: x[part], (data, coefficients))
@@ -138,11 +169,31 @@ class Learner:
         merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
         merged["explained_variance"] = vmap(explained_variance)(data.values, data.returns, data.weights)
         algo.adapt(merged)
+        self._require_same_algorithm()
         return merged
+
+    def _require_same_algorithm(self) -> None:
+        for group in self.groups:
+            group.reads.require_same(self.algo)
 
     def _order(self, stream: AgentStreams, rows: int) -> Tensor:
         epochs = range(self.algo.epochs)
         return torch.stack([torch.randperm(rows, generator=stream.order, device=self.device) for _ in epochs])
+
+    @torch.no_grad()
+    def health(self) -> Tensor:
+        """Finite where all of an agent's parameters and statistics are, (A,)."""
+        names = [
+            f"{name}.{key}"
+            for name, module in self.groups[0].network.named_modules()
+            if isinstance(module, ObservationNormalizer)
+            for key in ("mean", "var")
+        ]
+        sums = []
+        for group in self.groups:
+            watched = [*group.params.values(), *(group.buffers[name] for name in names)]
+            sums.append(torch.stack([x.reshape(group.size, -1).sum(1) for x in watched]).sum(0))
+        return torch.cat(sums)
 
     @torch.no_grad()
     def normalize(self, rollout: Rollout) -> None:
@@ -169,17 +220,15 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Parameters, buffers and optimizer states, all (A, ...): the same however the agents are grouped."""
         states = [group.optimizer_state() for group in self.groups]
-        optimizer = {
-            name: {key: torch.cat([state[name][key] for state in states]) for key in states[0][name]}
-            for name in states[0]
-        }
-        return {"tensors": self.tensors(), "optimizer": optimizer}
+        optimizer = tree_map(lambda *each: torch.cat(each), *states)
+        return {"tensors": self.tensors(), "optimizer": optimizer, "updated": self.groups[0].updated}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` gave."""
         for group, part in self._slices():
             for name, tensor in (group.params | group.buffers).items():
                 saved = state["tensors"][name][part]
                 tensor.copy_(saved[0] if group.single else saved)
             group.load_optimizer_state(tree_map(lambda x, part=part: x[part], state["optimizer"]))
+            group.updated = state["updated"]

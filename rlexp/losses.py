@@ -1,25 +1,32 @@
 """The terms of the PPO objective: pure functions, one equation each.
 
-Rows carry a weight in {0, 1}: 0 for the dummy rows of next-step autoreset, which must not be seen.
+Rows carry a weight in {0, 1}: 0 for the dummy rows of next-step autoreset, which must not be seen. What a row without
+weight holds is selected away, not multiplied by 0: NaN · 0 is NaN.
 """
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+
+def masked(x: Tensor, weights: Tensor) -> Tensor:
+    """X where the weight is not 0, else 0, whatever stood there. weights: the shape of x."""
+    return torch.where(weights > 0, x, 0.0)
 
 
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     """Σ_i w_i x_i / Σ_i w_i over all rows; 0 where no row has weight.
 
-    x, weights: the same shape. Returns a scalar.
+    x, weights: the same shape; weights in {0, 1}. Returns a scalar.
     """
-    return (x * weights).sum() / weights.sum().clamp_min(1.0)
+    return masked(x, weights).sum() / weights.sum().clamp_min(1.0)
 
 
 def normalize_advantages(advantages: Tensor, weights: Tensor, eps: float = 1e-8) -> Tensor:
     """(A − mean A) / (std A + eps) over rows with weight, std with Bessel's correction: (B,)."""
     centred = advantages - weighted_mean(advantages, weights)
-    variance = (weights * centred.square()).sum() / (weights.sum() - 1.0).clamp_min(1.0)
+    variance = masked(centred.square(), weights).sum() / (weights.sum() - 1.0).clamp_min(1.0)
     return centred / (variance.sqrt() + eps)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlexp.advantages import reverse_scan
+from rlexp.losses import masked
 
 
 def merge_moments(
@@ -20,8 +21,8 @@ def merge_moments(
     w = weights.reshape(-1, *[1] * (x.dim() - 1))
     n = weights.sum()
     safe_n = n.clamp_min(1.0)
-    batch_mean = (w * x).sum(0) / safe_n
-    batch_var = (w * (x - batch_mean).square()).sum(0) / safe_n
+    batch_mean = masked(x, w).sum(0) / safe_n
+    batch_var = masked((x - batch_mean).square(), w).sum(0) / safe_n
     total = count + n
     safe_total = total.clamp_min(1.0)
     delta = batch_mean - mean
@@ -71,6 +72,7 @@ class ReturnScaler:
 
     def __call__(self, rewards: Tensor, done: Tensor, weights: Tensor) -> Tensor:
         """Scaled rewards. rewards, done, weights: (A, T, E)."""
+        rewards = masked(rewards, weights)
         goes_on = ~done
         entered = torch.cat([(rewards[:, :1] + self.gamma * self.running[:, None]), rewards[:, 1:]], 1)
         decay = self.gamma * torch.cat([torch.zeros_like(goes_on[:, :1]), goes_on[:, :-1]], 1)

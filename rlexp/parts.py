@@ -1,8 +1,6 @@
 """Config to parts. The config stops here: what is built gets plain values."""
 
-import functools
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -14,15 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
-from rlexp.config import check_groups, check_rows, check_run_settings, whole_numbers
+from rlexp.config import check_groups, check_rows, check_run_settings, typed_config
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, UserError, user_error_behind
 from rlexp.jobs import Job
 from rlexp.learner import Learner
+from rlexp.networks.checks import check_network
+from rlexp.optimizers import Traits, traits
 from rlexp.policy import ActorCritic
 from rlexp.run_writer import RunWriter
 from rlexp.schedules import PerAgent, Schedule, side_by_side
 from rlexp.seeding import AgentStreams
+from rlexp.signatures import typed
 from rlexp.trainer import RunSettings, Trainer
 
 # A compiled call of either kind saves about a millisecond; compiling costs half a minute when it is new, and a
@@ -36,7 +37,7 @@ ALL_THREADS = torch.get_num_threads()  # as torch starts out: the cores, or OMP_
 
 def _build(node: Any, **kwargs: Any) -> Any:
     """Instantiate one node; errors meant for the user come through as themselves."""
-    plain = OmegaConf.create(whole_numbers(OmegaConf.to_container(node, resolve=True)))
+    plain = OmegaConf.create(typed(OmegaConf.to_container(node, resolve=True)))
     try:
         return instantiate(plain, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -77,15 +78,11 @@ def check(cfg: DictConfig) -> None:
         ConfigError: the first setting that cannot be, named.
     """
     check_run_settings(cfg)
-    plain = whole_numbers(OmegaConf.to_container(cfg, resolve=True))
-    check_groups(plain)
+    check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
     algo, environment = build_algorithm(cfg), build_environment(cfg)
     _build(cfg.gae)
-    lr = _learning_rate(cfg)
-    try:
-        _optimizer(cfg)([torch.zeros(1, requires_grad=True)], lr=lr(0.0))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {' '.join(str(error).split())}") from None
+    _learning_rate(cfg)
+    _traits(cfg)
     check_rows(environment.num_envs, algo.rollout_steps, algo.minibatches, int(cfg.total_steps))
 
 
@@ -94,37 +91,17 @@ def _optimizer(cfg: DictConfig) -> Callable[..., torch.optim.Optimizer]:
     return _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
 
 
+def _traits(cfg: DictConfig) -> Traits:
+    return traits(cast(dict[str, Any], OmegaConf.to_container(cfg.optimizer, resolve=True)))
+
+
 def has_own_rates(cfg: DictConfig) -> bool:
-    """Whether agents side by side may have learning rates of their own: the optimizer's steps are proportional to it.
-
-    Tried out, as optimizers do not tell: those of Adam and SGD are, those of Rprop are not, by its bounds on steps.
-    """
-    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
-    return _is_proportional(json.dumps({key: value for key, value in plain.items() if key != "lr"}, default=str))
-
-
-@functools.cache
-def _is_proportional(settings: str) -> bool:
-    """Whether the tenth part of each step at ten times the learning rate goes the same way."""
-    make = _build(OmegaConf.create(json.loads(settings)))
-
-    def last_step(lr: float, pace: float) -> torch.Tensor:
-        param = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
-        optimizer, old = make([param], lr=lr), param.detach()
-        for sign in (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0):
-            old = param.detach().clone()
-            param.grad = sign * torch.tensor([0.1, 2.0, -30.0], dtype=torch.float64)
-            optimizer.step()
-            with torch.no_grad():
-                param.copy_(old + pace * (param - old))
-        return param.detach() - old
-
-    rates = (1e-6, 0.1)  # small and large ones, as some have bounds on steps
-    return all(torch.allclose(last_step(10 * lr, 0.1), last_step(lr, 1.0), rtol=1e-6, atol=1e-15) for lr in rates)
+    """Whether agents side by side may have learning rates of their own: steps are proportional to the rate."""
+    return _traits(cfg).proportional
 
 
 def _learning_rate(cfg: DictConfig) -> Schedule:
-    plain = whole_numbers(OmegaConf.to_container(cfg.optimizer, resolve=True))
+    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
     schedule = Schedule.named("optimizer.lr", plain.get("lr"))
     if min(schedule.knots) < 0:
         raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
@@ -147,6 +124,19 @@ def _threads(rows: int, *, pixels: bool) -> int:
     return ALL_THREADS if pixels else max(1, min(ALL_THREADS, rows // 256))
 
 
+def _try_network(build: Callable[[], ActorCritic], observation_space: spaces.Space) -> ActorCritic:
+    """A network that has been seen to do what a network must."""
+    try:
+        trial = build()
+        check_network(trial, observation_space, trial.distribution.num_params)
+    except UserError:
+        raise
+    except Exception as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"network: cannot be built for these spaces: {line}") from error
+    return trial
+
+
 def build_trainer(jobs: Sequence[Job]) -> Trainer:
     """All parts of what trains the jobs' agents side by side.
 
@@ -161,13 +151,9 @@ def build_trainer(jobs: Sequence[Job]) -> Trainer:
     device = torch.device(cfg.device)
     algo = Algorithm.side_by_side(_of_agents(jobs, build_algorithm))
     environment = build_environment(cfg)
-    build = network_builder(cfg, *environment.probe())
-    try:
-        trial = build()
-    except UserError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"network: cannot be built for these spaces: {error}") from error
+    observation_space, action_space = environment.probe()
+    build = network_builder(cfg, observation_space, action_space)
+    trial = _try_network(build, observation_space)
     lr = side_by_side(_of_agents(jobs, _learning_rate))
     if isinstance(lr, PerAgent) and not has_own_rates(cfg):
         raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
@@ -178,8 +164,10 @@ def build_trainer(jobs: Sequence[Job]) -> Trainer:
         build,
         algo,
         _optimizer(cfg),
+        _traits(cfg),
         lr,
         streams,
+        observation_space=observation_space,
         device=device,
         batching=cfg.batching,
         compiled=_pays_to_compile(cfg, algo, environment),

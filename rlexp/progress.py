@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 2  # updates in which graphs are compiled: their time tells nothing about how long the others take
+WARM_UP = 2  # updates before graphs are compiled or while: their time tells nothing about how long the others take
 
 
 class ProgressDisplay:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlexp.distributions import Distribution
 from rlexp.envs.torch_vector import Place, TorchVectorEnv
 from rlexp.seeding import AgentStreams
+from rlexp.spaces import storage_dtype
 
 
 class Slot(NamedTuple):
@@ -51,6 +51,15 @@ class FinishedEpisodes:
     lengths: np.ndarray  # steps, dummies not counted
 
 
+class Flaw(NamedTuple):
+    """The first observation or reward of a rollout that is not finite, and is used."""
+
+    agent: int
+    env: int
+    row: int  # of the step that gave it
+    what: str
+
+
 @dataclass
 class Rollout:
     """T steps of A × E environments, valid until the next are collected.
@@ -72,6 +81,7 @@ class Rollout:
     dummy_first: np.ndarray  # whether row 0 is a dummy (A, E)
     open_lengths: np.ndarray  # steps that running episodes had before this rollout (A, E)
     episodes: FinishedEpisodes
+    flaw: Flaw | None = None
 
 
 def finished_episodes(
@@ -81,6 +91,7 @@ def finished_episodes(
 
     rewards, done, dummy: (T, A, E); open_returns, open_lengths: (A, E), of the episodes running at the first row.
     """
+    rewards = np.where(dummy, 0.0, rewards)
     num_steps, num_agents, num_envs = rewards.shape
     flat = (num_steps, num_agents * num_envs)
     sums = np.vstack([-open_returns.reshape(1, -1), np.cumsum(rewards.reshape(flat), 0, dtype=np.float64)])
@@ -104,13 +115,6 @@ def finished_episodes(
     open_returns = (sums[-1] - sums[last + 1, column]).reshape(shape)
     open_lengths = (counts[-1] - counts[last + 1, column]).reshape(shape)
     return episodes, open_returns, open_lengths
-
-
-def storage_dtype(space: spaces.Space) -> torch.dtype:
-    """How raw observations are kept: uint8 stays uint8, other whole numbers int64, the rest float32."""
-    if space.dtype == np.uint8:
-        return torch.uint8
-    return torch.int64 if np.issubdtype(space.dtype, np.integer) else torch.float32
 
 
 class Collector:
@@ -271,7 +275,24 @@ class Collector:
             dummy_first=dummy[:, 0].numpy(),
             open_lengths=open_lengths,
             episodes=episodes,
+            flaw=self._flaw(dummy),
         )
+
+    def _flaw(self, dummy: Tensor) -> Flaw | None:
+        """What is not finite and used: rewards of all rows but dummies, observations of all but terminal states."""
+        given = {
+            "reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
+            "observation": (self.obs[:, 1 : self.num_steps + 1], self.terminated[:, :-1].to(self.device)),
+        }
+        for what, (x, unused) in given.items():
+            if not x.is_floating_point() or x.isfinite().all():
+                continue
+            bad = ~x.isfinite().flatten(3).all(-1) if x.dim() > 3 else ~x.isfinite()  # (A, T, E)
+            rows = (bad & ~unused).nonzero()
+            if len(rows):
+                agent, row, env = rows[rows[:, 1].argmin()].tolist()
+                return Flaw(agent, env, row, what)
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Where every running episode stands; the environments' own state apart."""

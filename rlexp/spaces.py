@@ -28,3 +28,10 @@ def restore(data: dict[str, Any]) -> spaces.Space:
     if data["type"] == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"])
     return spaces.MultiDiscrete(data["nvec"], start=data["start"])
+
+
+def storage_dtype(space: spaces.Space) -> torch.dtype:
+    """How raw observations are kept: uint8 stays uint8, other whole numbers int64, the rest float32."""
+    if space.dtype == np.uint8:
+        return torch.uint8
+    return torch.int64 if np.issubdtype(space.dtype, np.integer) else torch.float32

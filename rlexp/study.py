@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.config import nearest
 from rlexp.errors import ConfigError, UserError, command
 from rlexp.run_folder import config_hash, file_digest, no_folder
+from rlexp.signatures import nearest
 
 OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
 SUPERSEDED = "superseded.json"  # of a tuned study: names of runs of what was the best before there were more trials

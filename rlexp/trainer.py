@@ -16,16 +16,17 @@ from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
-from rlexp.errors import DivergedError
+from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.evaluation import evaluate
 from rlexp.learner import Learner
 from rlexp.normalize import ReturnScaler
 from rlexp.progress import ProgressDisplay
-from rlexp.rollout import Collector, FinishedEpisodes, RunSpec
+from rlexp.rollout import Collector, FinishedEpisodes, Rollout, RunSpec
 from rlexp.run_writer import RunWriter
 from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Interrupted, Paused, StopSignal
 
+PARAMETER = "a parameter"  # beside the metrics: not finite where any of an agent's is not
 WINDOW = 100  # episodes that episodic_return and episodic_length average over
 
 
@@ -146,6 +147,7 @@ class Trainer:
         """One update: what the pseudocode of the PPO paper does in a loop."""
         began = time.perf_counter()
         rollout = self.collector.collect(self.learner.act)
+        self._require_finite(rollout)
         rewards = rollout.rewards
         if self.scaler is not None:
             rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
@@ -159,11 +161,13 @@ class Trainer:
         self.update_number += 1
         self.steps += made
         self._count(rollout.episodes)
+        losses[PARAMETER] = self.learner.health()
         values = _to_host(losses | observed)  # the update's one wait for the device
         seconds = time.perf_counter() - began
         for run in self.runs:
             run.seconds += seconds
         bad = _not_finite({name: values[name] for name in losses})
+        del values[PARAMETER]
         healthy = [run for run in self.runs if not any(run.agents.start <= agent < run.agents.stop for agent in bad)]
         self._log(values, progress, float(made.sum()) / seconds, healthy)
         if bad:
@@ -171,6 +175,20 @@ class Trainer:
             raise self._diverged(bad, healthy)
         if self._due(self.settings.checkpoint_every) and self.update_number < self.num_updates:
             self.save()
+
+    def _require_finite(self, rollout: Rollout) -> None:
+        """Refuse observations and rewards that are NaN or infinite, where anybody would use them.
+
+        Raises:
+            EnvironmentFault: names the environment, its number and the step.
+        """
+        flaw = rollout.flaw
+        if flaw is not None:
+            step = self.update_number * self.algo.rollout_steps + flaw.row + 1
+            raise EnvironmentFault(
+                f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave a "
+                f"{flaw.what} that is not finite, at its step {step}; mend it, or let such a step end the episode"
+            )
 
     def _count(self, episodes: FinishedEpisodes) -> None:
         np.add.at(self.episodes, episodes.agents, 1)

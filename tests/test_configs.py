@@ -14,8 +14,8 @@ from rlexp import parts
 from rlexp.advantages import GAE
 from rlexp.algos import Algorithm
 from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
-from rlexp.rollout import storage_dtype
 from rlexp.run_folder import config_hash
+from rlexp.spaces import storage_dtype
 from rlexp.sweep.grids import union
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer", "tuned", "experiment")

@@ -39,7 +39,8 @@ class Batch(NamedTuple):
 class Algorithm:
     """Base of all objectives. Fields annotated `Scheduled` take a number or a list (see `Schedule`).
 
-    Within `loss` they read as tensors holding the current value; everywhere else they are Schedule objects.
+    Within `loss` they read as tensors holding the current value; everywhere else they are Schedule objects. Whatever
+    else `loss` reads is fixed once training starts; what adapts is handed to it by `coefficients`.
 
     Raises:
         ConfigError: a setting out of its range, named.
@@ -57,13 +58,18 @@ class Algorithm:
             setattr(self, name, Schedule.named(f"algo.{name}", getattr(self, name)))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        self.require("max_grad_norm", (self.max_grad_norm or 1.0) > 0, "must be positive, or null for no clipping")
-        self.require("target_kl", (self.target_kl or 1.0) > 0, "must be positive, or null for no early stop")
+        self.require_positive("max_grad_norm", "must be positive, or null for no clipping")
+        self.require_positive("target_kl", "must be positive, or null for no early stop")
 
     def require(self, name: str, holds: bool, wanted: str) -> None:
         """Refuse a hyperparameter with one line that names it, its value and what is wanted."""
         if not holds:
             raise ConfigError(f"algo.{name}={getattr(self, name)}: {wanted}")
+
+    def require_positive(self, name: str, wanted: str) -> None:
+        """Refuse a hyperparameter that is not positive; None is good: it turns something off."""
+        value = getattr(self, name)
+        self.require(name, value is None or value > 0, wanted)
 
     def require_knots(self, name: str, low: float) -> None:
         """Refuse a schedule that ever goes below `low`."""

@@ -28,11 +28,11 @@ class PPOKL(PPO):
         """Check the ranges."""
         super().__post_init__()
         self.require("kl_coef", self.kl_coef >= 0, "must not be below 0")
-        self.require("kl_target", (self.kl_target or 1.0) > 0, "must be positive, or null for a fixed coefficient")
+        self.require_positive("kl_target", "must be positive, or null for a fixed coefficient")
 
     def prepare(self, spec: RunSpec) -> None:
         """Start every agent's β at `kl_coef`."""
-        self.beta = torch.full((spec.num_agents,), self.kl_coef, device=spec.device)
+        self.beta = torch.full((spec.num_agents,), float(self.kl_coef), device=spec.device)
 
     def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
         """The schedules, and β."""

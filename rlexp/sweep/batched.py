@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
-from rlexp.config import whole_numbers
+from rlexp.config import typed_config
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
 from rlexp.study import flatten
@@ -146,7 +146,7 @@ def common_settings(job: Planned) -> dict[str, Any]:
     own = {*OF_AN_AGENT, *(f"algo.{name}" for name in algo.scheduled())}
     if not parts.has_own_rates(job.job.cfg):
         own.remove("optimizer.lr")
-    settings = flatten(whole_numbers(OmegaConf.to_container(job.job.cfg, resolve=True)))
+    settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.job.cfg, resolve=True))))
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # with what it makes of its settings
     return {key: value for key, value in settings.items() if key not in (*own, *OF_THE_PLACE)}
 

@@ -1,0 +1,103 @@
+"""What a network must keep to, whoever wrote it: tried on a few rows before the first step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.spaces import storage_dtype
+
+ROWS = 3
+
+
+class NoRandomness(TorchDispatchMode):
+    """While entered, an operation that draws random numbers is refused: no seed of an agent reaches it.
+
+    Args:
+        who: draws, in words.
+    """
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self.who = who
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation."""
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise ObjectiveError(
+                f"{self.who} draws random numbers ({func.overloadpacket.__name__}), as Dropout does: no agent would "
+                f"repeat what it did, alone or beside others; take the randomness out"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def sample_rows(space: spaces.Space) -> Tensor:
+    """A few observations of a space, as the collector stores them (ROWS, ...)."""
+    space.seed(0)
+    return torch.stack([torch.as_tensor(space.sample()).to(storage_dtype(space)) for _ in range(ROWS)])
+
+
+@torch.no_grad()
+def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> None:
+    """Refuse a network that is no function of its parameters and of one row at a time.
+
+    network: `policy.ActorCritic` or what has its place; space: raw observations; num_params: P of the distribution.
+
+    Raises:
+        ConfigError: outputs of other shapes, or rows that depend on their neighbours, as under BatchNorm.
+        ObjectiveError: random numbers.
+    """
+    obs = sample_rows(space)
+    before = {name: x.clone() for name, x in network.named_buffers()}
+    with NoRandomness("the network"):
+        params, values = network(obs)
+        alone = [network(obs[i : i + 1])[0] for i in range(ROWS)]
+    if params.shape != (ROWS, num_params) or values.shape != (ROWS,):
+        shapes = f"{tuple(params.shape)} and {tuple(values.shape)}"
+        raise ConfigError(
+            f"network: {ROWS} observations give parameters and values of shapes {shapes}; wanted {(ROWS, num_params)} "
+            f"and {(ROWS,)}: a torso keeps the leading dimensions of its input"
+        )
+    if not torch.allclose(torch.cat(alone), params, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ConfigError(
+            "network: what it makes of a row depends on the rows beside it, as BatchNorm does; use LayerNorm"
+        )
+    changed = [name for name, x in network.named_buffers() if not torch.equal(x, before[name])]
+    if changed:
+        raise ConfigError(f"network: reading an observation changes its buffer {changed[0]}; only training may do that")
+
+
+@torch.no_grad()
+def check_stacked(
+    networks: Sequence[nn.Module], tensors: dict[str, Tensor], space: spaces.Space, device: torch.device
+) -> None:
+    """Refuse networks that compute otherwise once their parameters and buffers (A, ...) are stacked in the first one.
+
+    Raises:
+        ConfigError: an agent's differs, as where a network keeps a tensor that is neither; or it cannot be stacked.
+    """
+    obs = sample_rows(space).to(device)
+
+    def of_one(own: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return functional_call(networks[0], own, (obs,))
+
+    try:
+        params, values = vmap(of_one)(tensors)
+    except RuntimeError as error:
+        line = " ".join(str(error).split())[:160]
+        raise ConfigError(f"network: cannot be stacked ({line}); use batching=loop") from error
+    for agent, network in enumerate(networks):
+        own, value = network(obs)
+        if not (
+            torch.allclose(own, params[agent], rtol=1e-3, atol=1e-5)
+            and torch.allclose(value, values[agent], rtol=1e-3, atol=1e-5)
+        ):
+            raise ConfigError(
+                "network: agents differ in something that is neither parameter nor buffer, and would share it; "
+                "use register_buffer, or batching=loop"
+            )
