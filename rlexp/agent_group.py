@@ -126,7 +126,7 @@ class AgentGroup:
     def _acting(self, tensors: dict[str, Tensor], slot: Slot) -> Callable[[], Any]:
         if self.compiled and self.updated:
             wanted: dict[str, tuple[Any, ...]] = {}
-            if not isinstance(self.graphs.get(ACTING, CudaGraph), Graph | None):  # CUDA's serves one slot alone
+            if ACTING not in self.graphs or isinstance(self.graphs[ACTING], CudaGraph):  # which serves one slot alone
                 wanted[ACTING] = (self._act, tensors, slot)
             if self.example:
                 wanted[UPDATE] = (self._traceable, *self.example)

@@ -14,6 +14,7 @@ from rlexp.study import Curve, Run, StudyError, read_curves
 
 PER_SEED = ("seed", "num_seeds")  # differ from run to run and make no arm
 NOT_OF_TRAINING = ("evaluation.",)  # settings of what is measured afterwards
+ALIKE = 0.01  # numbers of steps that differ by less are not told apart
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
         _gather(arm, env, remarks)
     arms = {name: arms[name] for name in sorted(arms, key=natural) if arms[name].samples}
     _remark_missing_seeds(env, arms, remarks)
+    _remark_steps(env, arms, remarks)
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
         remarks.append(f"{env}: frozen evaluations were made with different settings; rlexp.evaluate makes them anew")
     first, known = runs[0].settings, SCORES.get(env)
@@ -230,6 +232,17 @@ def _remark_missing_seeds(env: str, arms: dict[str, Arm], remarks: list[str]) ->
         missing = sorted(every - {sample.seed for sample in arm.samples})
         if missing:
             remarks.append(f"{env}, {arm.name}: has no seeds {', '.join(map(str, missing))}, which other arms have")
+
+
+def _remark_steps(env: str, arms: dict[str, Arm], remarks: list[str]) -> None:
+    """Say of arms that had more practice than others: `total_steps` counts rows, and each reset takes one of them."""
+    made = {name: float(np.mean([sample.curve.steps[-1] for sample in arm.samples])) for name, arm in arms.items()}
+    if made and min(made.values()) < (1 - ALIKE) * max(made.values()):
+        told = ", ".join(f"{name} {steps:,.0f}" for name, steps in made.items())
+        remarks.append(
+            f"{env}: the arms made different numbers of environment steps a seed: {told}; total_steps counts rows, of "
+            f"which every reset takes one"
+        )
 
 
 def _compare_code(runs: list[Run], remarks: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Removing what is not needed any more of a study: only what is named, and after a question."""
 
+import contextlib
 import json
 import os
 import platform
@@ -94,6 +95,8 @@ def _drop(folder: Path, sweep: Path, name: str) -> str | None:
     content = json.loads(sweep.read_text())
     content["jobs"].pop(name, None)
     write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
+    with contextlib.suppress(OSError):  # one that was reserved for it is empty
+        folder.rmdir()
     return None
 
 

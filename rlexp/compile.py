@@ -9,41 +9,23 @@ graphs.
 """
 
 import contextlib
-import functools
 import hashlib
 import logging
 import os
-import pickle
 import platform
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from rlexp import libraries
+
 log = logging.getLogger(__name__)
-
-_OPTIONS = {
-    "cpp.use_decompose_tanh": True,  # 2·sigmoid(2x) − 1 through exp: a third of the time of the library's tanh
-    "compile_threads": 1,  # one library is one file: a pool of compilers would only start and wait
-    # precompiling headers takes 15 s and then saves two a library
-    "aot_inductor.precompile_headers": False,
-    "cpp_cache_precompile_headers": False,
-}
-# Inductor tries by compiling whether the compiler knows what the processor can do, which takes eight seconds. Here that
-# is taken for granted, and tried where compiling fails.
-_TRUSTING = {"cpp.vec_isa_ok": True}
-
 
 # Products of so few multiplications are written out as loops, which fuse with what stands around them: for the few
 # rows that acting has, the call of a matrix library costs more than the arithmetic.
@@ -94,116 +76,6 @@ def _recording() -> Iterator[None]:
         torch.compiler._is_compiling_flag = before
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the warnings with which one part of torch greets another's old names."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-Layout = tuple[torch.dtype, torch.device, tuple[int, ...], tuple[int, ...]]
-
-
-def _layout(x: Tensor) -> Layout:
-    return (x.dtype, x.device, tuple(x.shape), x.stride())
-
-
-def _examples(layouts: Sequence[Layout]) -> list[Tensor]:
-    """Tensors of their own: arguments that are views of one storage would be taken for aliases."""
-    return [torch.empty_strided(shape, stride, dtype=dtype, device=device) for dtype, device, shape, stride in layouts]
-
-
-def _build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path, options: dict[str, Any]) -> None:
-    """Compile into a folder of its own, then move into place: another process may be doing the same."""
-    from torch._inductor import aot_compile, cpu_vec_isa
-
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder, torch.no_grad(), _quiet():
-        made = Path(folder) / "graph.so"
-        own = options | {"aot_inductor.output_path": str(made)}
-        try:
-            aot_compile(traced, tuple(_examples(layouts)), options=own | _TRUSTING)
-        except Exception:  # perhaps an old compiler beside a new processor
-            cpu_vec_isa.valid_vec_isa_list.cache_clear()
-            aot_compile(traced, tuple(_examples(layouts)), options=own)
-        os.replace(made, library)
-
-
-def _pack(traced: torch.fx.GraphModule) -> tuple[list[tuple[Any, ...]], dict[str, Tensor]]:
-    """A traced graph as plain data, node by node: pickled as a module it would be traced anew, which changes it.
-
-    Names of nodes and of operations are namespaces, as the other process knows no class of this module.
-    """
-
-    def target(node: torch.fx.Node) -> Any:
-        return SimpleNamespace(name=str(node.target)) if isinstance(node.target, torch._ops.OpOverload) else node.target
-
-    def named(x: Any) -> Any:
-        return SimpleNamespace(name=x.name) if isinstance(x, torch.fx.Node) else x
-
-    def plain(argument: Any) -> Any:
-        return torch.fx.node.map_aggregate(argument, named)
-
-    nodes = [(node.op, node.name, target(node), plain(node.args), plain(node.kwargs)) for node in traced.graph.nodes]
-    constants = {str(n.target): getattr(traced, str(n.target)) for n in traced.graph.nodes if n.op == "get_attr"}
-    return nodes, constants
-
-
-def _unpack(nodes: list[tuple[Any, ...]], constants: dict[str, Tensor]) -> torch.fx.GraphModule:
-    """The graph that `_pack` packed."""
-    graph, made = torch.fx.Graph(), dict[str, torch.fx.Node]()
-    for kind, name, target, args, kwargs in nodes:
-        if isinstance(target, SimpleNamespace):
-            target = functools.reduce(getattr, target.name.split("."), torch.ops)
-        args, kwargs = (
-            torch.fx.node.map_aggregate(own, lambda x: made[x.name] if isinstance(x, SimpleNamespace) else x)
-            for own in (args, kwargs)
-        )
-        made[name] = graph.create_node(kind, target, args, kwargs, name)
-    root = torch.nn.Module()
-    for name, constant in constants.items():
-        root.register_buffer(name, constant)
-    return torch.fx.GraphModule(root, graph)
-
-
-class Builder:
-    """A process that compiles one library, and needs nothing of this one but the graph.
-
-    It is not this process's to stop by Ctrl-C, as what it makes is of use to whoever comes next.
-    """
-
-    def __init__(self, traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path) -> None:
-        job = pickle.dumps((_pack(traced), layouts, library, _OPTIONS, torch.get_num_threads()))
-        words = [sys.executable, "-P", str(Path(__file__).resolve())]  # -P: not with this folder's modules for Python's
-        self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        self.feeder = threading.Thread(target=self._feed, args=(job,), daemon=True)
-        self.feeder.start()
-
-    def _feed(self, job: bytes) -> None:
-        self.told = self.process.communicate(job)[1].decode(errors="replace")
-
-    def wait(self) -> None:
-        """Until the library is there.
-
-        Raises:
-            RuntimeError: it could not be made, and why.
-        """
-        self.feeder.join()
-        if self.process.returncode:
-            lines = [line for line in self.told.splitlines() if line and not line.startswith((" ", "Traceback"))]
-            raise RuntimeError(lines[0] if lines else f"its process ended with {self.process.returncode}")
-
-    @staticmethod
-    def main() -> None:
-        """What the process does."""
-        packed, layouts, library, options, threads = pickle.load(sys.stdin.buffer)
-        torch.set_num_threads(threads)  # which is part of what is compiled
-        _build(_unpack(*packed), layouts, library, options)
-
-
 class Graph:
     """A function of nested tensors, compiled for tensors laid out like those it is made with.
 
@@ -222,13 +94,15 @@ class Graph:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         leaves, structure = tree_flatten(args)
-        self.layouts = [_layout(x) for x in leaves]
+        self.layouts = [libraries.layout_of(x) for x in leaves]
 
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             return function(*tree_unflatten(list(tensors), structure))
 
-        with torch.no_grad(), _quiet(), _recording():
-            self.traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(*_examples(self.layouts))
+        with torch.no_grad(), libraries.quiet(), _recording():
+            self.traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(
+                *libraries.examples_of(self.layouts)
+            )
         self.library = cache_folder() / f"{self._key()}.so"
 
     @property
@@ -243,16 +117,16 @@ class Graph:
             if node.op == "get_attr":
                 digest.update(repr(getattr(self.traced, node.target).tolist()).encode())
         machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
-        digest.update(repr((self.layouts, _OPTIONS, torch.version.git_version, machine)).encode())
+        digest.update(repr((self.layouts, libraries.OPTIONS, torch.version.git_version, machine)).encode())
         return digest.hexdigest()[:32]
 
     def build(self) -> None:
         """Compile the library here and now."""
-        _build(self.traced, self.layouts, self.library, _OPTIONS)
+        libraries.build(self.traced, self.layouts, self.library, libraries.OPTIONS)
 
-    def build_elsewhere(self) -> "Builder":
+    def build_elsewhere(self) -> "libraries.Builder":
         """Have another process compile the library."""
-        return Builder(self.traced, self.layouts, self.library)
+        return libraries.Builder(self.traced, self.layouts, self.library)
 
     def load(self) -> Self:
         """Make `run` callable; the library must be there."""
@@ -267,7 +141,7 @@ class Graph:
             ValueError: one is laid out otherwise than the example was.
         """
         found = tree_flatten(args)[0]
-        _require_layouts([_layout(x) for x in found], self.layouts)
+        _require_layouts([libraries.layout_of(x) for x in found], self.layouts)
         return found
 
 
@@ -289,7 +163,7 @@ class CudaGraph:
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> None:
         self.held = tree_flatten(args)[0]
-        self.layouts = [_layout(x) for x in self.held]
+        self.layouts = [libraries.layout_of(x) for x in self.held]
         if CudaGraph.pool is None:
             CudaGraph.pool = torch.cuda.graph_pool_handle()
         with torch.no_grad():
@@ -313,7 +187,7 @@ class CudaGraph:
             ValueError: one is laid out otherwise than the recording's was.
         """
         found = tree_flatten(args)[0]
-        _require_layouts([_layout(x) for x in found], self.layouts)
+        _require_layouts([libraries.layout_of(x) for x in found], self.layouts)
         self._place(found)
         return list(self.held)
 
@@ -346,7 +220,7 @@ def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | 
     """
     began = time.perf_counter()
     graphs: dict[str, Graph | CudaGraph | None] = {}
-    builders: dict[str, Builder] = {}
+    builders: dict[str, libraries.Builder] = {}
 
     def attempt(name: str, step: Callable[[], Any]) -> None:
         try:
@@ -373,14 +247,11 @@ def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | 
         log.info("compiling, for twenty seconds or so; later runs find it in %s", cache_folder())
     for number, (name, graph) in enumerate(new.items(), 1):
         attempt(name, partial(build, name, graph, here=number == len(new)))
-    for name, builder in builders.items():
-        attempt(name, builder.wait)
+    for name, graph in new.items():
+        if name in builders and not builders[name].succeeded():  # as where no process may be started
+            attempt(name, partial(build, name, graph, here=True))
     for name, own in list(graphs.items()):
         if isinstance(own, Graph):
             attempt(name, own.load)
     log.debug("compiled or loaded in %.1f s", time.perf_counter() - began)
     return graphs
-
-
-if __name__ == "__main__":
-    Builder.main()

@@ -17,8 +17,10 @@ from rlexp import checkpoint, parts, spaces
 from rlexp.config import EvaluationConfig
 from rlexp.errors import CheckpointError, ConfigError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
+from rlexp.learner import build_networks
 from rlexp.policy import ActorCritic
 from rlexp.run_folder import RunRecord
+from rlexp.seeding import AgentStreams
 
 
 @dataclass
@@ -57,8 +59,12 @@ def load_run(run: str | Path, seeds: list[int] | None = None) -> SavedRun:
     for seed in seeds or held:
         if seed not in held:
             raise CheckpointError(f"seed={seed}: the run in {run} holds seeds {held[0]} to {held[-1]}")
-        network = build()
-        network.load_state_dict({name: x[held.index(seed)] for name, x in state["learner"]["tensors"].items()})
+        # from the agent's own stream: a network may keep what it drew, and is in no state
+        (network,) = build_networks(build, [AgentStreams.make(seed, torch.device("cpu"))])
+        own = dict(network.named_parameters()) | dict(network.named_buffers())
+        with torch.no_grad():
+            for name, tensor in state["learner"]["tensors"].items():
+                own[name].copy_(tensor[held.index(seed)])
         networks.append(network.eval())
     return SavedRun(folder, config, list(seeds or held), networks, spaces.storage_dtype(observation_space))
 
@@ -68,12 +74,14 @@ class FrozenPolicy:
 
     def __init__(self, network: ActorCritic, dtype: torch.dtype, deterministic: bool, seed: int) -> None:
         self.network, self.dtype, self.deterministic = network, dtype, deterministic
-        self.event_dims = len(network.encoder.space.shape) - (1 if network.encoder.scalar else 0)
         self.generator = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def __call__(self, obs: Any) -> np.ndarray:
-        """Actions for observations (..., *observation shape): (..., *action shape)."""
+        """Actions for observations (..., *observation shape): (..., *action shape).
+
+        Of a single observation the action is what `env.step` takes: a number where the space is Discrete.
+        """
         x = torch.as_tensor(np.asarray(obs)).to(self.dtype)
         params, _ = self.network(x, True)
         distribution = self.network.distribution
@@ -81,7 +89,7 @@ class FrozenPolicy:
             action = distribution.mode(params)
         else:
             action = distribution.sample(params, distribution.draw_noise(params.shape[:-1], self.generator))
-        return distribution.to_env(action.numpy())
+        return distribution.to_env(action.numpy())[()]  # an array without axes is no key of a table, a number is
 
 
 def load_policy(run: str | Path, seed: int | None = None, *, deterministic: bool = True) -> FrozenPolicy:
@@ -117,6 +125,9 @@ def run_command(words: list[str]) -> None:
     except OmegaConfBaseException as error:
         line = str(error).splitlines()[0]
         raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps") from None
+    for name, least in (("episodes", 1), ("max_steps", 1)):
+        if getattr(options, name) < least:
+            raise ConfigError(f"{name}={getattr(options, name)}: must be at least {least}")
     saved = load_run(run)
     environment = parts.build_environment(saved.config)
     settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}

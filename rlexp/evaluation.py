@@ -38,22 +38,45 @@ def evaluate(
     cut at `max_steps` has ``finished`` false.
     """
     seeds = evaluation_seeds(episodes)
-    envs, first = environment.start([seeds] * num_agents, independent=True)
-    shape = (num_agents, episodes)
-    dtype = storage_dtype(envs.single_observation_space)
     generator = torch.Generator(device).manual_seed(seeds[0])  # of drawn actions
+
+    def act(obs: Tensor) -> np.ndarray:
+        """What is sent for observations (A, E, ...): (A * E, ...)."""
+        params, _ = policy(obs)
+        if deterministic:
+            actions = distribution.mode(params)
+        else:  # the same noise for every agent, so that none depends on its neighbours
+            actions = distribution.sample(params, distribution.draw_noise((1, obs.shape[1]), generator))
+        return distribution.to_env(actions.flatten(0, 1).cpu().numpy())
+
+    together = environment.evaluated_together or episodes
+    played: list[list[dict[str, Any]]] = [[] for _ in range(num_agents)]
+    for first in range(0, episodes, together):
+        results = _play(act, environment, num_agents, seeds[first : first + together], max_steps, device)
+        played = [before + more for before, more in zip(played, results, strict=True)]
+    cut = sum(not episode["finished"] for own in played for episode in own)
+    if cut:
+        log.warning("%d evaluation episodes were cut at evaluation.max_steps=%d", cut, max_steps)
+    return played
+
+
+def _play(
+    act: Callable[[Tensor], np.ndarray],
+    environment: Environment,
+    num_agents: int,
+    seeds: list[int],
+    max_steps: int,
+    device: torch.device,
+) -> list[list[dict[str, Any]]]:
+    """Every agent plays these seeds once, all at the same time; see `evaluate`."""
+    envs, obs = environment.start([seeds] * num_agents, independent=True)
+    shape = (num_agents, len(seeds))
+    dtype = storage_dtype(envs.single_observation_space)
     totals, lengths = np.zeros(shape), np.zeros(shape, np.int64)
     playing = np.ones(shape, bool)
-    obs = first
     try:
         for _ in range(max_steps):
-            params, _ = policy(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
-            if deterministic:
-                actions = distribution.mode(params)
-            else:  # the same noise for every agent, so that none depends on its neighbours
-                noise = distribution.draw_noise((1, episodes), generator)
-                actions = distribution.sample(params, noise)
-            sent = distribution.to_env(actions.flatten(0, 1).cpu().numpy())
+            sent = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             obs, rewards, terminated, truncated, _ = envs.step(sent)
             totals += np.where(playing, rewards.reshape(shape), 0.0)
             lengths += playing
@@ -62,8 +85,6 @@ def evaluate(
                 break
     finally:
         envs.close()
-    if playing.any():
-        log.warning("%d evaluation episodes were cut at evaluation.max_steps=%d", playing.sum(), max_steps)
     return [
         [
             {"seed": seed, "return": float(total), "length": int(length), "finished": not cut}

@@ -18,23 +18,25 @@ Torso = Callable[[spaces.Box], nn.Module]
 class Encoder(nn.Module):
     """Raw observations, as the environment gives them, to floats.
 
-    Box: float32, normalised if asked to; images of uint8 divided by 255. Discrete: one-hot. MultiDiscrete: one-hots
-    side by side. `space` is the Box that comes out, which torsos read.
+    Box: float32, normalised if asked to; images, which are uint8 of three axes, divided by 255. Discrete: one-hot.
+    MultiDiscrete: one-hots side by side. `space` is the Box that comes out, which torsos read.
 
     Raises:
-        ConfigError: any other observation space.
+        ConfigError: any other observation space, or images that are to be normalised.
     """
 
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
         super().__init__()
         self.sizes: list[int] = []
         self.starts: list[int] = []
-        self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8
+        self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+        if self.pixels and normalize:
+            raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; use env.normalize_obs=false")
         self.normalizer: ObservationNormalizer | None = None
         if isinstance(space, spaces.Box):
             self.space = spaces.Box(-np.inf, np.inf, space.shape or (1,), np.float32)
             self.scalar = not space.shape
-            if normalize and not self.pixels:
+            if normalize:
                 self.normalizer = ObservationNormalizer(self.space.shape, clip)
         elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             nvec = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec)

@@ -97,12 +97,12 @@ def _latest(parent: Path, name: str) -> tuple[Path, int]:
 
 
 def subfolder(root: DictConfig) -> str:
-    """<study>/<job> below outputs: the run's own folder, or the next free one with resume=never."""
+    """<study>/<job> below outputs: the run's own folder, or one that is not there yet with resume=never."""
     if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
         raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
     name = job_name(list(_hydra(root).overrides.task), identity(root))
     path, number = _latest(Path(root.outputs) / root.study, name)
-    if root.resume == "never" and number and any(path.iterdir()):
+    if root.resume == "never" and number:  # an empty one, too: a sweep may be about to begin there
         path = path.with_name(f"{name}_{number + 1}")
     return f"{root.study}/{path.name}"
 
@@ -149,7 +149,7 @@ def code_state() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     versions = {"python": platform.python_version()}
-    for package in ("rlexp", "torch", "gymnasium", "numpy", "hydra-core", "envpool", "mujoco", "ale-py"):
+    for package in ("rlexp", "torch", "gymnasium", "numpy", "hydra-core", "envpool", "mujoco", "ale-py", "optuna"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -41,6 +41,7 @@ class StopSignal:
     def __init__(self, signums: Sequence[int] = (signal.SIGTERM, signal.SIGINT, *TAKEN)) -> None:
         self.signums = signums
         self.own: int | None = None
+        self.is_request = False  # the first came another way than as a signal to this process
         self.received_at = 0.0
         self.outer: StopSignal | None = None
 
@@ -57,16 +58,15 @@ class StopSignal:
                 self.previous[signum] = signal.signal(signum, self.receive)
         except ValueError:
             return self
-        owner = getattr(self.previous[signal.SIGTERM], "__self__", None)
-        self.outer = owner if isinstance(owner, StopSignal) else None
+        self.outer = _owner(self.previous[signal.SIGTERM])
         return self
 
-    def receive(self, signum: int, _: FrameType | None = None) -> None:
-        """Take a signal, or a request that came another way."""
+    def receive(self, signum: int, frame: FrameType | None = None) -> None:
+        """Take a signal, or without a frame a request that came another way."""
         if self.outer is not None:
-            self.outer.receive(signum)
+            self.outer.receive(signum, frame)
         elif self.own is None:
-            self.own, self.received_at = signum, time.monotonic()
+            self.own, self.is_request, self.received_at = signum, frame is None, time.monotonic()
         elif time.monotonic() - self.received_at > ONCE:
             raise KeyboardInterrupt
 
@@ -76,9 +76,15 @@ class StopSignal:
             signal.signal(signum, handler)
 
 
+def _owner(handler: Any) -> StopSignal | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, StopSignal) else None
+
+
 def hand_on(signum: int) -> None:
-    """Let whoever else waits for this announcement have it, now that the run is saved."""
-    if signum in TAKEN and callable(signal.getsignal(signum)):
+    """Let whoever else waits for this announcement have it, now that the run is saved; a request was not for them."""
+    outer = _owner(signal.getsignal(signal.SIGTERM))
+    if signum in TAKEN and callable(signal.getsignal(signum)) and not (outer is not None and outer.is_request):
         os.kill(os.getpid(), signum)
 
 

@@ -14,13 +14,14 @@ from torch import Tensor
 from rlexp import resume
 from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
+from rlexp.busy import ProcessorShare
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.evaluation import evaluate
 from rlexp.learner import Learner
 from rlexp.normalize import ReturnScaler
-from rlexp.progress import ProgressDisplay
+from rlexp.progress import WARM_UP, ProgressDisplay
 from rlexp.rollout import Collector, FinishedEpisodes, Rollout, RunSpec
 from rlexp.run_writer import RunWriter
 from rlexp.seeding import AgentStreams, env_seeds
@@ -35,7 +36,7 @@ class RunSettings:
     """Run-level settings that the loop itself reads."""
 
     total_steps: int
-    stop_at: int | None  # environment steps an agent after which the run pauses
+    stop_at: int | None  # rows an agent after which the run pauses
     checkpoint_every: int
     log_every: int
     progress: Literal["auto", "bar", "lines", "none"]
@@ -121,8 +122,10 @@ class Trainer:
             for run in self.runs:
                 stack.callback(run.close)
                 run.begin(self.steps, len(self.streams))
+            processor = ProcessorShare(torch.get_num_threads())
             display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:
+                first = self.update_number
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
@@ -131,6 +134,9 @@ class Trainer:
                         self.save()
                         raise Paused(self.update_number * self.rows)
                     self.iterate()
+                    if self.update_number <= first + WARM_UP:
+                        processor.restart()
+                    processor.look()
             self.finish()
 
     @property
@@ -149,6 +155,8 @@ class Trainer:
         rollout = self.collector.collect(self.learner.act)
         self._require_finite(rollout)
         rewards = rollout.rewards
+        if self.environment.sign_reward:
+            rewards = rewards.sign()
         if self.scaler is not None:
             rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
         targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)

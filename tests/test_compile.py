@@ -7,7 +7,7 @@ import torch
 from helpers import make_trainer, stop_after, train, weights_of
 from torch.testing import assert_close
 
-import rlexp.compile
+from rlexp import libraries
 from rlexp.compile import Graph, cache_folder, compile_or_warn
 from rlexp.signals import Interrupted
 
@@ -24,7 +24,7 @@ OWN = {"stacked": (("optimizer.lr=1e-3", "gae.gamma=0.9"), ("optimizer.lr=[3e-3,
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("RLEXP_CACHE", str(tmp_path / "cache"))
     # what calls the kernels, left unoptimised: half the time of the compiler, and the same arithmetic
-    monkeypatch.setitem(rlexp.compile._OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
+    monkeypatch.setitem(libraries.OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -79,13 +79,12 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
     assert compile_or_warn({"this": (depends, torch.ones(2))}) == {"this": None}
     assert "this runs uncompiled" in caplog.text
 
-    # one is compiled by a process of its own, whose words are those of its error
-    monkeypatch.setattr(rlexp.compile, "_build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(libraries, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # the process that would compile beside
     caplog.clear()
     trainer = train(tmp_path / "run", *SMALL, "compile=true")
     assert trainer.update_number == trainer.num_updates
     assert [r.getMessage() for r in caplog.records if "uncompiled" in r.getMessage()] == [
         "the minibatch update runs uncompiled: RuntimeError: no g++",
-        "acting runs uncompiled: RuntimeError: its process ended with 1",
+        "acting runs uncompiled: RuntimeError: no g++",
     ]

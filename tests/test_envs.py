@@ -19,8 +19,9 @@ def play(environment, seeds, steps=60, agents=1, **kwargs):
     return np.stack(seen)
 
 
-@pytest.mark.parametrize("backend", ["gymnasium", "envpool"])
-@pytest.mark.parametrize("vectorization", ["auto", "sync"])
+@pytest.mark.parametrize(
+    ("backend", "vectorization"), [("gymnasium", "auto"), ("gymnasium", "sync"), ("envpool", "auto")]
+)
 def test_an_agents_environments_do_not_depend_on_its_neighbours(backend, vectorization):
     if backend == "envpool":
         pytest.importorskip("envpool", reason="extra envpool is not installed")

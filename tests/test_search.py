@@ -11,6 +11,7 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from rlexp import statistics
@@ -222,6 +223,27 @@ def test_a_study_gone_on_with_asks_what_it_would_have_asked(sampler):
     assert len({tuple(params.values()) for params in through}) > 8
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_nothing_of_tpe_is_left_to_optunas_defaults(tmp_path, monkeypatch, sampler):
+    """Optuna 5 changed those of `multivariate` and `constant_liar`."""
+    made = []
+    init = TPESampler.__init__
+
+    def recorded(self, **settings):
+        made.append({key: settings.get(key) for key in ("multivariate", "constant_liar")})
+        init(self, **settings)
+
+    monkeypatch.setattr(TPESampler, "__init__", recorded)
+    listed = searched("x=range(4)", "y=1,2")
+    for n_jobs in (1, 2):
+        sampling = make_sampler(sampler, 0, listed, 1, n_jobs)
+        study = open_study(tmp_path / f"{n_jobs}.db", "s", ["minimize"], listed, sampling, make_pruner("none"))
+        play(study, 3, listed, lambda x, y: x + y)
+        assert all(settings == {"multivariate": True, "constant_liar": n_jobs > 1} for settings in made)
+        assert bool(made) == (sampler in ("tpe", "cmaes"))
+        made.clear()
+
+
 def test_trials_under_way_keep_apart():
     def spread(seed, n_jobs):
         study = optuna.create_study(sampler=make_sampler("tpe", seed, PLANE, 5, n_jobs))
@@ -400,11 +422,30 @@ def test_a_study_is_not_mixed_with_another(tmp_path):
     assert "y was interval(-10.0,10.0) and is —; z was — and is choice(1,null)" in said
     assert "(measure was final and is area)" in refusal(open_at, path, measure="area", rungs=(0.25, 0.5))
     assert len(play(open_at(path, name="another", space=other), 1, other, lambda x, z: x)) == 1
-    assert refusal(open_at, path, directions=("up",)).startswith(
-        "hydra.sweeper.direction=up: give maximize or minimize"
-    )
     (tmp_path / "no.db").write_text("not a database" * 100)
     assert "cannot be read as Optuna studies" in refusal(open_at, tmp_path / "no.db")
+
+
+def test_a_study_that_goes_on_under_another_optuna_says_so(tmp_path, monkeypatch, capsys):
+    path, now = tmp_path / "s.db", optuna.__version__
+    open_at(path)
+    assert open_at(path).user_attrs["optuna"] == now
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(optuna, "__version__", "99.0")
+    study = open_at(path)
+    said = f"s: was begun under Optuna {now} and goes on under 99.0, which may propose other trials"
+    assert capsys.readouterr().out == f"{said}\n"
+    assert study.user_attrs["optuna"] == now
+    assert len(play(study, 1)) == 1
+
+
+def test_a_study_of_before_optunas_version_was_recorded_says_so(tmp_path, capsys):
+    path = tmp_path / "s.db"
+    older = optuna.create_study(storage=f"sqlite:///{path}", study_name="s", sampler=make_sampler("tpe", 0, PLANE))
+    play(older, 1)
+    open_at(path)
+    open_at(path)
+    assert capsys.readouterr().out.count("was begun under Optuna of an unknown version") == 2
 
 
 # objectives

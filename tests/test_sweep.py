@@ -1,5 +1,6 @@
 """Sweeps that finish: what is done is left alone, what is broken does not break the rest, whoever runs the jobs."""
 
+import ast
 import gc
 import json
 import os
@@ -11,11 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import jobs, last_metrics, record, status
 from process import Process
 
+import rlexp.sweep.plan
+from rlexp.config import CONF_DIR
 from rlexp.lock import FolderLock
 from rlexp.run_folder import config_hash, job_name
+from rlexp.signals import StopSignal, hand_on
+from rlexp.sweep.workers import Stop, heeding
 from rlexp.trainer import Trainer
 
 TINY = (
@@ -150,11 +156,73 @@ def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):
     assert sweep("seed=0,1", "tuned=ppo_cartpol").code == 1
 
 
-def test_resume_never_trains_all_jobs_anew_beside_the_first(sweep):
+def test_resume_never_trains_all_jobs_anew_beside_those_before(sweep):
     assert sweep("seed=0,1").code == 0
-    assert sweep("seed=0,1", "resume=never").code == 0
-    assert [job.name[-2:] for job in jobs()].count("_2") == 2
-    assert [record(job)["launches"] for job in jobs()] == [1] * 4
+    for suffix in ("_2", "_3"):
+        assert sweep("seed=0,1", "resume=never").code == 0
+        assert [job.name[-2:] for job in jobs()].count(suffix) == 2
+    assert [record(job)["launches"] for job in jobs()] == [1] * 6
+
+
+@pytest.fixture
+def faster(monkeypatch):
+    """As if another sweep took the new folders between this one's plan and its start."""
+    plan = rlexp.sweep.plan.plan
+    taken = []
+
+    def planned(*args):
+        found = plan(*args)
+        for job in found:
+            job.job.folder.mkdir(parents=True)
+            taken.append(job.job.folder)
+        return found
+
+    monkeypatch.setattr(rlexp.sweep.plan, "plan", planned)
+    return taken
+
+
+THEIR_OWN = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's, not ours
+
+
+@pytest.mark.parametrize("words", [(), ("hydra/launcher=batched",), (THEIR_OWN,)])
+def test_of_two_sweeps_at_once_each_makes_new_folders_of_its_own(sweep, faster, words):
+    for first, second in (("", "_2"), ("_3", "_4")):
+        result = sweep("seed=0,1", "resume=never", *words)
+        assert result.code == 0, result.err
+        theirs, ours = faster[-2:], [job for job in jobs() if re.search(f"-[0-9a-f]{{8}}{second}$", job.name)]
+        assert [job.name[-2:] if first else "" for job in theirs] == [first] * 2
+        assert [list(job.iterdir()) for job in theirs] == [[], []]
+        assert [status(job) for job in ours] == ["done"] * 2
+        planned = json.loads(Path("outputs/s/sweep.json").read_text())["jobs"]
+        assert [job.name in planned for job in (*theirs, *ours)] == [False, False, True, True]
+        assert all(job.name in result.out for job in ours)
+
+
+def test_a_single_run_leaves_alone_what_a_sweep_is_to_begin(sweep, cli):
+    assert sweep("seed=0").code == 0
+    (first,) = jobs()
+    reserved = first.with_name(f"{first.name}_2")
+    reserved.mkdir()
+    assert cli(*TINY[1:], *QUICK, "seed=0", "resume=never").code == 0
+    assert list(reserved.iterdir()) == []
+    assert status(first.with_name(f"{first.name}_3")) == "done"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("algo.minibatches=4,7",),
+        ("torch_threads=64", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=abc"),
+    ],
+)
+def test_a_sweep_that_is_refused_leaves_no_new_folder(sweep, words):
+    for module in ("joblib", "submitit"):
+        pytest.importorskip(module)
+    result = sweep("seed=0,1", "resume=never", *words)
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: [^\n]+\n", result.err)
+    assert jobs() == []
 
 
 # Failures -------------------------------------------------------------------------------------------------------------
@@ -265,19 +333,53 @@ def test_damaged_plans_and_places_where_nobody_may_write_are_told_in_one_line(sw
 # Stopping -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher):
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("basic", signal.SIGTERM),
+        ("joblib", signal.SIGINT),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path, launcher, number):
+    pytest.importorskip({"basic": "torch"}.get(launcher, launcher), reason="extra")
     words = ("seed=0,1,2,3", "total_steps=200000", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=640")
     words += ("log_every=64",)
     process = start(tmp_path, *words, f"hydra/launcher={launcher}")
     wait_until(lambda: list(tmp_path.glob("outputs/s/*/checkpoint.pt")), process)
     time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, out
-    assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} == {"interrupted"}
+    assert process.returncode == 128 + number, out
+    begun = [record(job) for job in jobs(tmp_path) if (job / "run.json").exists()]
+    assert {(run["status"], run["error"]) for run in begun} == {("interrupted", f"interrupted by {number.name}")}
     assert "waiting" in out
     assert last_metrics(jobs(tmp_path)[0])["step"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_path, number, monkeypatch):
+    announced = []  # as submitit waits for SIGUSR2, to put the job into the queue again
+    before = signal.signal(signal.SIGUSR2, lambda *_: announced.append("heard"))
+    try:
+        stop = Stop(tmp_path / "stop")
+        with heeding(stop.path):
+            with StopSignal() as run:
+                stop.receive(number)
+                deadline = time.time() + 10
+                while run.received is None:
+                    assert time.time() < deadline
+                    time.sleep(0.01)
+            assert run.received == number
+            hand_on(run.received)
+        assert announced == []
+        with heeding(tmp_path / "none"):
+            with StopSignal() as run:
+                signal.raise_signal(signal.SIGUSR2)
+            hand_on(run.received)
+        assert announced == ["heard"]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.slow
@@ -399,3 +501,15 @@ def test_more_threads_than_cores_are_refused(sweep):
     assert result.code == 1
     assert re.search(r"torch_threads=64 with 2 jobs at a time is 128 threads on \d+ cores", result.err)
     assert jobs() == []
+
+
+def test_settings_that_are_named_to_the_user_are_there():
+    known = {
+        kind: {key for path in (CONF_DIR / "hydra" / kind).glob("*.yaml") for key in yaml.safe_load(path.read_text())}
+        for kind in ("sweeper", "launcher")
+    }
+    for path in Path(rlexp.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            for kind, key in re.findall(r"hydra\.(sweeper|launcher)\.(\w+)", text):
+                assert key in known[kind], f"{path}:{node.lineno} names hydra.{kind}.{key}"

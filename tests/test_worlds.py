@@ -111,6 +111,8 @@ def test_every_world_compiles(tmp_path, monkeypatch):
 
     compiled = [Place(*(x.clone() for x in place)) for place in places]
     graph = Graph(step, compiled, actions)
+    graph.build()
+    graph.load()
     for _ in range(20):
         graph.run(graph.leaves(compiled, actions))
         step(places, actions)

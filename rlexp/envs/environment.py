@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +12,15 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.envs.worlds import WORLDS, World
 from rlexp.errors import ConfigError
+
+CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
 
 
 @dataclass(kw_only=True)
@@ -38,6 +42,7 @@ class Environment:
     clip_obs: float = 10.0
     normalize_reward: bool = False
     clip_reward: float = 10.0
+    sign_reward: bool = False
     extra: str | None = None
     threshold: float | None = None
     bounds: list[float] | None = None
@@ -49,6 +54,9 @@ class Environment:
         for name in ("clip_obs", "clip_reward"):
             if not getattr(self, name) > 0:  # not a number is not positive either
                 raise ConfigError(f"env.{name}={getattr(self, name)}: must be positive")
+        if self.sign_reward and self.normalize_reward:
+            raise ConfigError("env.sign_reward=true: learns from signs, which env.normalize_reward=true would rescale")
+        self._check_backend()
         if self.bounds is not None and not (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1]):
             raise ConfigError(f"env.bounds={self.bounds}: must be two numbers, the lower first, or null")
         known = self._known_ids()
@@ -56,6 +64,24 @@ class Environment:
             close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]}?" if close else "see gymnasium.registry for the known ones"
             raise ConfigError(f"env.id={self.id}: {self.backend} knows no such environment; {hint}")
+
+    def _check_backend(self) -> None:
+        """Refuse what the backend would not heed, and clipping that would reach recorded returns."""
+        for name, clipped in self.kwargs.items():
+            if name in CLIPPING and clipped:
+                raise ConfigError(
+                    f"env.kwargs.{name}={clipped}: recorded returns are the game's own; env.sign_reward=true clips for "
+                    "the learner alone"
+                )
+        if self.backend in ("torch", "envpool") and self.vectorization != "auto":
+            raise ConfigError(
+                f"env.vectorization={self.vectorization}: env.backend={self.backend} has one way of its own; use auto, "
+                "or env.backend=gymnasium"
+            )
+        if self.backend == "torch" and self.kwargs:
+            raise ConfigError(
+                f"env.kwargs={self.kwargs}: environments written in torch take none; use env.backend=gymnasium"
+            )
 
     @property
     def name(self) -> str:
@@ -90,12 +116,31 @@ class Environment:
         return WORLDS[self.name]() if wanted else None
 
     def probe(self) -> tuple[spaces.Space, spaces.Space]:
-        """Observation and action space, read from one environment that is closed again."""
-        envs, _ = self.start([[0]])
-        try:
-            return envs.single_observation_space, envs.single_action_space
-        finally:
+        """Observation and action space, read from environments that are closed again.
+
+        Raises:
+            ConfigError: evaluation would play other environments than training.
+        """
+        found = []
+        for independent in (False, True):
+            envs, _ = self.start([[0]], independent=independent)
+            found.append((envs.single_observation_space, envs.single_action_space, _layers(envs)))
             envs.close()
+        training, evaluation = found
+        if training[:2] != evaluation[:2] or (training[2] != evaluation[2] and self.world is None):
+            raise ConfigError(
+                f"env.id={self.id}: evaluation would not play what training does: {_told(*training)} in training, "
+                f"{_told(*evaluation)} in evaluation; env.vectorization=sync takes the same for both"
+            )
+        return training[:2]
+
+    @property
+    def evaluated_together(self) -> int | None:
+        """Episodes that each agent plays at a time in evaluation; None: all at once.
+
+        Environments in processes, and pools of threads, are as many as in training.
+        """
+        return self.num_envs if self.vectorization == "async" or self._mode() == "vector" else None
 
     def start(
         self, seeds: list[list[int]], *, independent: bool = False, device: torch.device | None = None
@@ -104,8 +149,9 @@ class Environment:
 
         Args:
             seeds: one list an agent, one seed an environment.
-            independent: every environment draws from its own seed alone, also where the id has a vector class with
-                one random stream for the whole vector; evaluation asks for it.
+            independent: for evaluation: every environment draws from its own seed alone, also where the id has a
+                vector class with one random stream for the whole vector; and worlds in torch give way to the
+                environments that they were written after.
             device: where worlds in torch live; the host unless told otherwise.
 
         Raises:
@@ -139,7 +185,7 @@ class Environment:
         if self.world is not None and not independent:  # evaluation plays Gymnasium's own
             worlds = TorchVectorEnv(self.world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
             return worlds, worlds.reset(seed=[agent[0] for agent in seeds])[0]
-        if self._mode(independent) == "vector":
+        if self._mode() == "vector":
             groups = [[seed] for seed in flat] if independent else seeds
             parts = [self._vector(len(group)) for group in groups]
             if len(parts) == 1:
@@ -162,11 +208,33 @@ class Environment:
         agents = AgentVectorEnv(copies)
         return agents, agents.reset(seed=shares)[0]
 
-    def _mode(self, independent: bool) -> str:
-        if self.vectorization != "auto":
+    def _mode(self) -> str:
+        """Which kind of vector is made, for training and evaluation alike."""
+        if self.vectorization != "auto" or self.backend == "envpool":
             return self.vectorization
-        has_vector = gym.spec(self.name).vector_entry_point is not None
-        return "vector" if has_vector and not independent else "sync"
+        has_vector = self.world is None and gym.spec(self.name).vector_entry_point is not None
+        return "vector" if has_vector else "sync"
 
     def _vector(self, num_envs: int) -> VectorEnv:
-        return gym.make_vec(self.name, num_envs, "vector_entry_point", **self.kwargs)
+        """The id's own vector class, told not to clip rewards where it can: what it gives is what is recorded."""
+        entry = gym.spec(self.name).vector_entry_point
+        kind = load_env_creator(entry) if isinstance(entry, str) else entry
+        takes = inspect.signature(kind).parameters if callable(kind) else {}
+        kwargs: dict[str, Any] = {name: False for name in CLIPPING if name in takes} | self.kwargs
+        return gym.make_vec(self.name, num_envs, "vector_entry_point", **kwargs)
+
+
+def _layers(envs: VectorEnv) -> list[str]:
+    """Classes of one environment and of all its wrappers, as far as they can be seen, outermost first."""
+    leaf: Any = envs.parts[0] if isinstance(envs, AgentVectorEnv) else envs
+    layer = leaf.envs[0] if isinstance(leaf, SyncVectorEnv) else leaf
+    names = []
+    while layer is not None:
+        names.append(f"{type(layer).__module__}.{type(layer).__qualname__}")
+        layer = layer.env if isinstance(layer, gym.Wrapper) else None
+    return names
+
+
+def _told(observations: spaces.Space, actions: spaces.Space, layers: list[str]) -> str:
+    names = " of ".join(name.rpartition(".")[2] for name in layers)
+    return f"{names} with observations {observations.shape} {observations.dtype} and actions {actions}"

@@ -50,5 +50,6 @@ class NatureCNN(nn.Module):
         if self.channels_last:
             x = x.movedim(-1, -3)
         lead = x.shape[:-3]
-        images = x.reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        # channels last in memory, in words that vmap knows
+        images = x.reshape(-1, *x.shape[-3:]).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return self.head(self.layers(images)).reshape(*lead, self.out_features)

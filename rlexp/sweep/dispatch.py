@@ -19,6 +19,7 @@ from rlexp.run_folder import RunRecord, code_state, write_atomically
 from rlexp.status import planned, read_standing, table
 from rlexp.sweep.launchers import JobLauncher, Result
 from rlexp.sweep.plan import Planned, changes, outlook
+from rlexp.sweep.reserve import reserving
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +43,16 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
         SweepError: some have failed.
         SystemExit: a signal stopped the sweep.
     """
-    left = in_order([job for job in jobs if job.is_left(retry_failed)])
-    print(outlook(jobs, left), flush=True)
-    for line in changes(jobs):
-        print(line, flush=True)
-    write_plan(jobs)
-    try:
-        dispatch(launcher, left)
-    finally:
-        print(ending(jobs), flush=True)
+    with reserving(jobs):
+        left = in_order([job for job in jobs if job.is_left(retry_failed)])
+        print(outlook(jobs, left), flush=True)
+        for line in changes(jobs):
+            print(line, flush=True)
+        write_plan(jobs)
+        try:
+            dispatch(launcher, left)
+        finally:
+            print(ending(jobs), flush=True)
     failed = [job for job in jobs if job.has_failed()]
     if failed:
         raise SweepError(f"{len(failed)} of {len(jobs)} jobs failed; retry_failed=true runs them again")
@@ -80,7 +82,7 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
             raise
         except Exception as error:  # whatever a library raises when its workers die
             _wait_for_the_dying(batch)
-            if not any(job.job.folder.exists() for job in batch):  # it could not even begin
+            if not any(job.has_begun() for job in batch):
                 line = " ".join(f"{type(error).__name__}: {error}".split())
                 raise SweepError(f"hydra/launcher: could not start any job ({line})") from error
             unfinished = [job for job in batch if job.standing() in UNFINISHED]
@@ -107,7 +109,7 @@ def _wait_for_the_dying(jobs: Sequence[Planned]) -> None:
 def _launch(launcher: Launcher, jobs: Sequence[Planned]) -> Sequence[Result]:
     if isinstance(launcher, JobLauncher):
         return launcher.launch_jobs(jobs)
-    return launcher.launch([job.job.overrides for job in jobs], initial_job_idx=0)
+    return launcher.launch([job.words for job in jobs], initial_job_idx=0)
 
 
 def _note(job: Planned, result: Result) -> None:

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, UserError
 from rlexp.status import read_standing
-from rlexp.sweep.plan import Composer, Planned
+from rlexp.sweep.plan import Composer, Planned, plan
+from rlexp.sweep.reserve import reserving
 from rlexp.wording import number
 
 Result = JobReturn | Exception | None  # None: stopped, or not begun
@@ -56,10 +57,9 @@ class JobLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What sweepers of others call."""
-        from rlexp.sweep.plan import plan
-
-        composer = Composer(self.hydra_context.config_loader, self.config)
-        results = list(self.launch_jobs(plan(composer, job_overrides)))
+        jobs = plan(Composer(self.hydra_context.config_loader, self.config), job_overrides)
+        with reserving(jobs):
+            results = list(self.launch_jobs(jobs))
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -1,8 +1,8 @@
 """What a trial is worth, read from its run's folder: a measure of every seed, and one number of all seeds."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -10,12 +10,14 @@ from rlexp.curves import area_under_curve
 from rlexp.errors import ConfigError
 from rlexp.study import Curve, find_runs, read_curves
 
+Direction = Literal["maximize", "minimize"]
+
 
 class Measure(NamedTuple):
     """What is read of a seed's curve, and whether more of it is better."""
 
     of: Callable[[Curve], float]
-    direction: str = "maximize"
+    direction: Direction = "maximize"
 
 
 def _last(values: np.ndarray) -> float:
@@ -41,12 +43,14 @@ def _iqm(scores: np.ndarray) -> float:
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {"mean": lambda scores: float(scores.mean()), "iqm": _iqm}
 
 
-def check_measures(measures: Iterable[str], aggregate: str, judged: bool) -> None:
+def check_measures(measures: Collection[str], aggregate: str, judged: bool) -> None:
     """Refuse what `score` would refuse, before anything is trained; judged: at rungs, by the first measure.
 
     Raises:
-        ConfigError: no such measure or aggregate, or an evaluation before the end.
+        ConfigError: no measure, none or no aggregate of that name, or an evaluation before the end.
     """
+    if not measures:
+        raise ConfigError(f"hydra.sweeper.measure=[]: none is given; there are {', '.join(MEASURES)}")
     asked: list[tuple[str, str, Mapping[str, Any]]] = [("measure", measure, MEASURES) for measure in measures]
     asked.append(("aggregate", aggregate, AGGREGATES))
     for key, value, known in asked:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -11,18 +12,19 @@ from omegaconf import DictConfig
 from rlexp.errors import ConfigError
 from rlexp.sweep.launchers import JobLauncher, Result, execute, require, require_whole
 from rlexp.sweep.plan import Planned
-from rlexp.sweep.workers import prepare, stoppable
+from rlexp.sweep.workers import StopOfSweep, prepare, stoppable
 
 
 def on_worker(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig, folder: str, threads: int
+    context: HydraContext, task_function: TaskFunction, config: DictConfig, folder: str, threads: int, stop: Path
 ) -> JobReturn | None:
     """Run one job in a worker of Ray, which may be on another machine; None if it was stopped."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not imported yet, unless by a job of this very sweep
     os.chdir(folder)
     prepare(config)
     try:
-        return execute(context, task_function, config)
+        with StopOfSweep(stop):  # Ray has SIGINT only to interrupt a job
+            return execute(context, task_function, config)
     except (SystemExit, KeyboardInterrupt):
         return None
 
@@ -67,9 +69,11 @@ class Ray(JobLauncher):
         remote = ray.remote(on_worker).options(**self.resources)
         context = ray.put(self.hydra_context)
         results: list[Result] = [None] * len(jobs)
-        with stoppable() as stop:
+        shared = jobs[0].job.folder.parent.absolute()
+        shared.mkdir(parents=True, exist_ok=True)
+        with stoppable(shared) as stop:
             calls = {
-                remote.remote(context, self.task_function, job.config, os.getcwd(), self.cpus_per_job): index
+                remote.remote(context, self.task_function, job.config, os.getcwd(), self.cpus_per_job, stop.path): index
                 for index, job in enumerate(jobs)
             }
             pending, cancelled = list(calls), False

@@ -31,7 +31,7 @@ class TuningSettings:
     n_jobs: int = 1
     n_startup: int = 10
     seed: int = 0
-    measure: str | Sequence[str] = "final"
+    measure: str | Sequence[str] | None = "final"
     aggregate: str = "mean"
     num_seeds: int = 3
     pruner: str = "none"
@@ -43,7 +43,7 @@ class TuningSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        self.measures = [self.measure] if isinstance(self.measure, str) else list(self.measure)
+        self.measures = [self.measure] if isinstance(self.measure, str) else list(self.measure or [])
         for name, least in (
             ("n_trials", 1),
             ("n_jobs", 1),
@@ -111,8 +111,6 @@ class Optuna(Grids):
                 )
             if key_of(word) == "study" and "," in word:
                 raise ConfigError(f"{word}: a tuning has one study; give one name")
-        if self.config.resume == "never":
-            raise ConfigError("resume=never: a tuning goes on from rung to rung; name another study=... to begin anew")
         study, outputs = str(self.config.study), str(self.config.outputs)
         words = [word for word in words if key_of(word) != "study"]
         composer = Composer(self.hydra_context.config_loader, self.config)

@@ -42,11 +42,28 @@ class Planned:
 
     job: Job
     config: DictConfig  # composed, with Hydra's settings, the folder among them
+    anew: bool = False  # resume=never: in a new folder; see `reserve.py`
 
     @property
     def name(self) -> str:
         """Of its folder."""
         return self.job.folder.name
+
+    @property
+    def words(self) -> list[str]:
+        """Overrides that make this job in this folder, whoever composes them."""
+        subdir = self.config.hydra.sweep.subdir
+        return [*self.job.overrides, *([f'hydra.sweep.subdir="{subdir}"', "resume=auto"] if self.anew else [])]
+
+    def settle(self, folder: Path) -> None:
+        """Have it run in another folder of its study."""
+        self.job.folder = folder
+        with read_write(self.config.hydra):
+            self.config.hydra.sweep.subdir = f"{self.job.cfg.study}/{folder.name}"
+
+    def has_begun(self) -> bool:
+        """Whether anything of it is in its folder."""
+        return any(self.job.folder.glob("*"))
 
     def standing(self, mine: bool = False) -> str:
         """How it stands: "waiting", "elsewhere" (another process runs it), "killed", or the status in its run.json.
@@ -162,7 +179,8 @@ def _planned(config: DictConfig) -> Planned:
             raise ConfigError(f"hydra.sweep.dir={root}: folders are named by rlexp; say where by outputs= and study=")
         cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.update(cfg, "study", str(config.study))
-        if cfg.resume == "never":  # the folder is a new one; whoever takes it up again within this sweep goes on in it
+        anew = cfg.resume == "never"
+        if anew:  # whoever takes it up again within this sweep goes on in it
             config.resume = cfg.resume = "auto"
     finally:
         HydraConfig.instance().cfg = before
@@ -170,7 +188,7 @@ def _planned(config: DictConfig) -> Planned:
         config.hydra.sweep.subdir = subfolder  # whoever runs it takes this one, also with resume=never
     chosen = group_choices(config.hydra.runtime.choices)
     folder = Path(config.hydra.sweep.dir) / subfolder
-    return Planned(Job(cfg, folder, list(config.hydra.overrides.task), chosen, in_sweep=True), config)
+    return Planned(Job(cfg, folder, list(config.hydra.overrides.task), chosen, in_sweep=True), config, anew)
 
 
 # What is told before the start ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlexp.errors import ConfigError
+from rlexp.sweep.objective import Direction
 from rlexp.sweep.space import Space, describe, grid
 
 SAMPLERS = ("tpe", "cmaes", "random", "grid", "nsga2")
@@ -133,7 +134,7 @@ def make_sampler(
 def open_study(
     path: Path,
     name: str,
-    directions: Sequence[str],
+    directions: Sequence[Direction],
     space: Space,
     sampler: BaseSampler,
     pruner: BasePruner,
@@ -141,10 +142,12 @@ def open_study(
 ) -> optuna.Study:
     """The study of that name in an SQLite file, begun or gone on with; every report is on disk when it returns.
 
+    One that goes on under another version of Optuna than it was begun under says so.
+
     Args:
         path: of the file.
         name: of the study.
-        directions: maximize or minimize, one an objective.
+        directions: one an objective.
         space: what is searched, which may not change.
         sampler: may change between launches.
         pruner: may change between launches.
@@ -153,10 +156,6 @@ def open_study(
     Raises:
         ConfigError: a study of other directions, space or settings, or a file that cannot be read.
     """
-    if not directions or set(directions) - {"maximize", "minimize"}:
-        raise ConfigError(
-            f"hydra.sweeper.direction={','.join(directions)}: give maximize or minimize for each objective"
-        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -178,6 +177,7 @@ def open_study(
         )
     _hold(study, "spaces", {key: describe(x) for key, x in space.items()}, path)
     _hold(study, "settings", dict(settings or {}), path)
+    _note_version(study)
     return study
 
 
@@ -198,6 +198,20 @@ def _hold(study: optuna.Study, what: str, now: dict[str, Any], path: Path) -> No
         raise ConfigError(
             f"{path}: study {study.study_name!r} was begun with other {what} ({differing}); "
             f"take that, or begin another one with study=<another name>"
+        )
+
+
+def _note_version(study: optuna.Study) -> None:
+    """Record Optuna's version on the first launch, and tell later ones that have another."""
+    begun = study.user_attrs.get("optuna")
+    if begun is None:  # studies of before it was recorded have trials already
+        begun = "of an unknown version" if study.get_trials(deepcopy=False) else optuna.__version__
+        study.set_user_attr("optuna", begun)
+    if begun != optuna.__version__:
+        print(
+            f"{study.study_name}: was begun under Optuna {begun} and goes on under {optuna.__version__}, "
+            f"which may propose other trials",
+            flush=True,
         )
 
 

@@ -70,9 +70,13 @@ class TrialJobs:
 
         Raises:
             ImpossibleError: values that cannot be together.
+            ConfigError: resume=never, by which each rung would begin anew.
         """
         words = self._words(params)
-        return plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])[0]
+        (planned,) = plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])
+        if planned.anew:
+            raise ConfigError("resume=never: a tuning goes on from rung to rung; name another study=... to begin anew")
+        return planned
 
     def best(self, params: Mapping[str, Any]) -> Planned:
         """The same on evaluation seeds."""

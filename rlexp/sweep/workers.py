@@ -15,6 +15,7 @@ from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
 from rlexp.lock import holds_any
+from rlexp.run_folder import write_atomically
 from rlexp.signals import StopSignal
 
 LOOK = 0.2  # seconds between looks at whether the sweep has been stopped
@@ -44,6 +45,30 @@ def follow(sweep: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class StopOfSweep(StopSignal):
+    """In a worker: whatever stops it, once its sweep has been stopped it is the signal that stopped the sweep.
+
+    Args:
+        path: of the file that holds that signal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__((signal.SIGTERM, signal.SIGINT))
+        self.path = path
+
+    def of_sweep(self) -> int | None:
+        """The signal that stopped the sweep; None: it goes on."""
+        try:
+            return int(self.path.read_text())
+        except OSError:
+            return None
+
+    def receive(self, signum: int, frame: FrameType | None = None) -> None:
+        """Take a signal, or the sweep's."""
+        stopped = self.of_sweep()
+        super().receive(*((signum, frame) if stopped is None else (stopped, None)))
+
+
 @contextlib.contextmanager
 def heeding(stop: Path) -> Iterator[None]:
     """While entered, a file that appears stops the job of this process like a signal, also while it still starts up."""
@@ -51,11 +76,12 @@ def heeding(stop: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not left.wait(LOOK):
-            if stop.exists():
-                signals.receive(signal.SIGTERM)
+            stopped = signals.of_sweep()
+            if stopped is not None:
+                signals.receive(stopped)
                 return
 
-    with StopSignal((signal.SIGTERM, signal.SIGINT)) as signals:
+    with StopOfSweep(stop) as signals:
         threading.Thread(target=watch, daemon=True).start()
         try:
             yield
@@ -66,19 +92,19 @@ def heeding(stop: Path) -> Iterator[None]:
 class Stop(StopSignal):
     """A request to stop a sweep whose jobs run in other processes: those that run are saved, no other begins.
 
-    They see it by a file (see `heeding`). A second signal ends all at once.
+    They see it by a file that holds the signal (see `heeding`). A second signal ends all at once.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
 
-    def receive(self, signum: int, _: FrameType | None = None) -> None:
+    def receive(self, signum: int, frame: FrameType | None = None) -> None:
         """Take a signal."""
         first = self.received is None
-        super().receive(signum)
+        super().receive(signum, frame)
         if first:
-            self.path.touch()
+            write_atomically(self.path, str(int(signum)).encode())
             print(
                 "stopping: running jobs are being saved, the same command goes on; once more to stop at once",
                 flush=True,
@@ -86,9 +112,13 @@ class Stop(StopSignal):
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
-    """While entered, signals stop the sweep in an orderly way, by SystemExit at the end."""
-    with tempfile.TemporaryDirectory(prefix="rlexp-") as folder:
+def stoppable(where: Path | None = None) -> Iterator[Stop]:
+    """While entered, signals stop the sweep in an orderly way, by SystemExit at the end.
+
+    Args:
+        where: a folder that the workers see, too; None: they are on this machine.
+    """
+    with tempfile.TemporaryDirectory(prefix=".rlexp-", dir=where) as folder:
         with Stop(Path(folder) / "stop") as stop:
             try:
                 yield stop

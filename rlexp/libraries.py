@@ -1,0 +1,145 @@
+"""Graphs of tensor operations as shared libraries, compiled by Inductor, here or in a process beside this one.
+
+That process runs this very file, and knows nothing else of the package.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+OPTIONS = {
+    "cpp.use_decompose_tanh": True,  # 2·sigmoid(2x) − 1 through exp: a third of the time of the library's tanh
+    "compile_threads": 1,  # one library is one file: a pool of compilers would only start and wait
+    # precompiling headers takes 15 s and then saves two a library
+    "aot_inductor.precompile_headers": False,
+    "cpp_cache_precompile_headers": False,
+}
+# Inductor tries by compiling whether the compiler knows what the processor can do, which takes eight seconds. Here that
+# is taken for granted, and tried where compiling fails.
+_TRUSTING = {"cpp.vec_isa_ok": True}
+
+Layout = tuple[torch.dtype, torch.device, tuple[int, ...], tuple[int, ...]]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides the warnings with which one part of torch greets another's old names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def layout_of(x: Tensor) -> Layout:
+    """What a library takes for granted of an argument."""
+    return (x.dtype, x.device, tuple(x.shape), x.stride())
+
+
+def examples_of(layouts: Sequence[Layout]) -> list[Tensor]:
+    """Tensors of their own: arguments that are views of one storage would be taken for aliases."""
+    return [torch.empty_strided(shape, stride, dtype=dtype, device=device) for dtype, device, shape, stride in layouts]
+
+
+def build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path, options: dict[str, Any]) -> None:
+    """Compile into a folder of its own, then move into place: another process may be doing the same."""
+    from torch._inductor import aot_compile, cpu_vec_isa
+
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder, torch.no_grad(), quiet():
+        made = Path(folder) / "graph.so"
+        own = options | {"aot_inductor.output_path": str(made)}
+        try:
+            aot_compile(traced, tuple(examples_of(layouts)), options=own | _TRUSTING)
+        except Exception:  # perhaps an old compiler beside a new processor
+            cpu_vec_isa.valid_vec_isa_list.cache_clear()
+            aot_compile(traced, tuple(examples_of(layouts)), options=own)
+        os.replace(made, library)
+
+
+def _pack(traced: torch.fx.GraphModule) -> tuple[list[tuple[Any, ...]], dict[str, Tensor]]:
+    """A traced graph as plain data, node by node: pickled as a module it would be traced anew, which changes it.
+
+    Names of nodes and of operations are namespaces, as the other process knows no class of this module.
+    """
+
+    def target(node: torch.fx.Node) -> Any:
+        return SimpleNamespace(name=str(node.target)) if isinstance(node.target, torch._ops.OpOverload) else node.target
+
+    def named(x: Any) -> Any:
+        return SimpleNamespace(name=x.name) if isinstance(x, torch.fx.Node) else x
+
+    def plain(argument: Any) -> Any:
+        return torch.fx.node.map_aggregate(argument, named)
+
+    nodes = [(node.op, node.name, target(node), plain(node.args), plain(node.kwargs)) for node in traced.graph.nodes]
+    constants = {str(n.target): getattr(traced, str(n.target)) for n in traced.graph.nodes if n.op == "get_attr"}
+    return nodes, constants
+
+
+def _unpack(nodes: list[tuple[Any, ...]], constants: dict[str, Tensor]) -> torch.fx.GraphModule:
+    """The graph that `_pack` packed."""
+    graph, made = torch.fx.Graph(), dict[str, torch.fx.Node]()
+    for kind, name, target, args, kwargs in nodes:
+        if isinstance(target, SimpleNamespace):
+            target = functools.reduce(getattr, target.name.split("."), torch.ops)
+        args, kwargs = (
+            torch.fx.node.map_aggregate(own, lambda x: made[x.name] if isinstance(x, SimpleNamespace) else x)
+            for own in (args, kwargs)
+        )
+        made[name] = graph.create_node(kind, target, args, kwargs, name)
+    root = torch.nn.Module()
+    for name, constant in constants.items():
+        root.register_buffer(name, constant)
+    return torch.fx.GraphModule(root, graph)
+
+
+class Builder:
+    """A process that compiles one library, and needs nothing of this one but the graph.
+
+    It is not this process's to stop by Ctrl-C, as what it makes is of use to whoever comes next.
+    """
+
+    def __init__(self, traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path) -> None:
+        job = pickle.dumps((_pack(traced), layouts, library, OPTIONS, torch.get_num_threads()))
+        words = [sys.executable, "-P", str(Path(__file__).resolve())]  # -P: not with this folder's modules for Python's
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self.feeder = threading.Thread(target=self._feed, args=(job,), daemon=True)
+        self.feeder.start()
+
+    def _feed(self, job: bytes) -> None:
+        self.told = self.process.communicate(job)[1].decode(errors="replace")
+
+    def succeeded(self) -> bool:
+        """Wait for the process; whether the library is there."""
+        self.feeder.join()
+        if self.process.returncode:
+            log.debug("a library could not be compiled beside: %s", self.told)
+        return self.process.returncode == 0
+
+    @staticmethod
+    def main() -> None:
+        """What the process does."""
+        packed, layouts, library, options, threads = pickle.load(sys.stdin.buffer)
+        torch.set_num_threads(threads)  # which is part of what is compiled
+        build(_unpack(*packed), layouts, library, options)
+
+
+if __name__ == "__main__":
+    Builder.main()
