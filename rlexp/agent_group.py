@@ -6,6 +6,7 @@ through `torch.func.vmap`; a group of one agent runs its network plainly.
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from rlexp.errors import ObjectiveError
 from rlexp.networks.checks import NoRandomness
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Slot
+
+log = logging.getLogger(__name__)
 
 ACTING, UPDATE = "acting", "the minibatch update"  # what is compiled, as warnings call it
 SHARED = ""  # in place of a parameter's name: what the optimizer keeps of all
@@ -290,8 +293,14 @@ class AgentGroup:
             with NoRandomness("the loss") if untried else contextlib.nullcontext():
                 return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
 
-        if not (self.compiled and self.recordable and self.updated):
+        if not (self.compiled and self.updated):
             return eager
+        if not self.recordable and UPDATE not in self.graphs:
+            self.graphs[UPDATE] = None
+            name = type(self.optimizer).__name__
+            log.warning(
+                "%s runs uncompiled: %s keeps what it counts in plain numbers, which a graph fixes", UPDATE, name
+            )
         held = self._held(inputs)
         if UPDATE not in self.graphs:
             self.graphs |= compile_or_warn({UPDATE: (self._traceable, *held, number)})

@@ -106,6 +106,23 @@ class TwoSwitches(Probe):
         return self.shown, float((action == self.shown).sum()), True, False, {}
 
 
+class Pixels(Probe):
+    """Images; reward for the first action, one episode in three steps."""
+
+    observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+
+    def _image(self):
+        return self.np_random.integers(0, 256, (1, 36, 36), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._image(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._image(), float(action == 0), self.t == 3, False, {}
+
+
 class PickledByArguments(gym.utils.EzPickle, Endless):
     """Pickles, but only its constructor's arguments: a copy does not go on where the original stood."""
 
@@ -126,6 +143,7 @@ for probe in (
     FinalAlarm,
     Target,
     TwoSwitches,
+    Pixels,
     PickledByArguments,
 ):
     gym.register(f"{probe.__name__}-v0", entry_point=probe)

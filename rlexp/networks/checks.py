@@ -29,11 +29,20 @@ class NoRandomness(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation."""
         if torch.Tag.nondeterministic_seeded in func.tags:
-            raise ObjectiveError(
-                f"{self.who} draws random numbers ({func.overloadpacket.__name__}), as Dropout does: no agent would "
-                f"repeat what it did, alone or beside others; take the randomness out"
-            )
+            raise self._refusal(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Tell vmap's own refusal in the same words."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, RuntimeError) and "called random operation" in str(error):
+            raise self._refusal("under vmap") from error
+
+    def _refusal(self, what: str) -> ObjectiveError:
+        return ObjectiveError(
+            f"{self.who} draws random numbers ({what}), as Dropout does: no agent would repeat what it did, alone or "
+            f"beside others; take the randomness out"
+        )
 
 
 def sample_rows(space: spaces.Space) -> Tensor:
@@ -56,7 +65,7 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> N
     before = {name: x.clone() for name, x in network.named_buffers()}
     with NoRandomness("the network"):
         params, values = network(obs)
-        alone = [network(obs[i : i + 1])[0] for i in range(ROWS)]
+        alone = [network(row.expand(obs.shape))[0][:1] for row in obs.split(1)]
     if params.shape != (ROWS, num_params) or values.shape != (ROWS,):
         shapes = f"{tuple(params.shape)} and {tuple(values.shape)}"
         raise ConfigError(
@@ -86,17 +95,15 @@ def check_stacked(
     def of_one(own: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return functional_call(networks[0], own, (obs,))
 
+    alone = [network(obs) for network in networks]
     try:
         params, values = vmap(of_one)(tensors)
     except RuntimeError as error:
         line = " ".join(str(error).split())[:160]
         raise ConfigError(f"network: cannot be stacked ({line}); use batching=loop") from error
-    for agent, network in enumerate(networks):
-        own, value = network(obs)
-        if not (
-            torch.allclose(own, params[agent], rtol=1e-3, atol=1e-5)
-            and torch.allclose(value, values[agent], rtol=1e-3, atol=1e-5)
-        ):
+    for agent, (own, value) in enumerate(alone):
+        same = torch.allclose(own, params[agent], rtol=1e-3, atol=1e-5)
+        if not (same and torch.allclose(value, values[agent], rtol=1e-3, atol=1e-5)):
             raise ConfigError(
                 "network: agents differ in something that is neither parameter nor buffer, and would share it; "
                 "use register_buffer, or batching=loop"

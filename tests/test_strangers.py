@@ -1,0 +1,289 @@
+"""What other people bring works as they mean it, or is refused in one line; nothing goes wrong in silence."""
+
+import math
+
+import probes  # noqa: F401
+import pytest
+import torch
+from helpers import make_config, make_trainer, stop_after, train, weights_of
+from torch.testing import assert_close
+
+import rlexp
+from rlexp import parts
+from rlexp.compile import Graph
+from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.optimizers import traits
+from rlexp.signals import Interrupted
+
+SMALL = ("env=cartpole", "total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
+SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
+BARE = ("~optimizer.eps", "~optimizer.fused")
+
+
+def algo(name):
+    return f"algo._target_=strangers.{name}"
+
+
+def torso(name):
+    return (f"network.torso._target_=strangers.{name}", "~network.torso.hidden", "~network.torso.activation")
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Graphs as they are traced, run node by node: what compiling is about but the compiler."""
+    monkeypatch.setattr(Graph, "is_built", True)
+    monkeypatch.setattr(Graph, "load", lambda self: setattr(self, "run", torch.no_grad()(lambda x: self.traced(*x))))
+
+
+def resumed(folder, *settings, after=3):
+    first = make_trainer(folder, *settings)
+    stop_after(first, after)
+    with pytest.raises(Interrupted):
+        first.run(False)
+    return train(folder, *settings, resume=True)
+
+
+def same(a, b):
+    return all(torch.equal(x, weights_of(b)[name]) for name, x in weights_of(a).items())
+
+
+# Algorithms ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", ["false", "true"])
+@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize(("name", "path"), [("Halved", "c"), ("HalvedInside", r"numbers\['c'\]")])
+def test_a_number_that_a_loss_reads_may_not_change(tmp_path, traced, name, path, num_seeds, compiled):
+    settings = (*SMALL, algo(name), f"num_seeds={num_seeds}", f"compile={compiled}")
+    with pytest.raises(ObjectiveError, match=rf"algo\.{path}: has changed from 1\.0 to 0\.5.* Scheduled.*coefficients"):
+        train(tmp_path, *settings)
+
+
+def test_a_setting_that_the_mechanism_reads_may_not_change(tmp_path):
+    with pytest.raises(ObjectiveError, match=r"algo\.max_grad_norm: has changed from 0\.5 to 1\.0"):
+        train(tmp_path, *SMALL, algo("LoosensClipping"))
+
+
+@pytest.mark.parametrize("name", ["Adaptive", "HalvedTensor"])
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_tensors_adapt_alike_compiled_and_not(tmp_path, traced, name, num_seeds):
+    settings = (*SMALL, algo(name), f"num_seeds={num_seeds}")
+    eager = train(tmp_path / "eager", *settings)
+    compiled = train(tmp_path / "compiled", *settings, "compile=true")
+    assert eager.algo.c.max() == 2.0**-8
+    for key, x in weights_of(eager).items():
+        assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
+    fixed = train(tmp_path / "fixed", *SMALL, "algo=ppo", f"num_seeds={num_seeds}")
+    assert not same(eager, fixed)
+
+
+def test_what_a_loss_does_not_read_may_change_and_what_stays_may_be_read(tmp_path):
+    assert train(tmp_path, *SMALL, algo("Counting"), "num_seeds=2").algo.updates == 8
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_random_numbers_in_a_loss_are_refused(tmp_path, num_seeds):
+    with pytest.raises(ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\)"):
+        train(tmp_path, *SMALL, algo("Noisy"), f"num_seeds={num_seeds}")
+
+
+def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
+    with pytest.raises(ObjectiveError, match=r"algo\.target_kl=0\.1: needs a metric approx_kl.*Silent"):
+        train(tmp_path, *SMALL, algo("Silent"), "algo.target_kl=0.1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("algo.max_grad_norm=0", r"algo\.max_grad_norm=0\.0: must be positive"),
+        ("algo.target_kl=0", r"algo\.target_kl=0\.0: must be positive"),
+        ("algo.target_kl=-1", r"algo\.target_kl=-1\.0: must be positive"),
+    ],
+)
+def test_zero_is_not_positive(setting, line):
+    with pytest.raises(ConfigError, match=line):
+        parts.check(make_config("algo=ppo", setting))
+
+
+def test_a_target_of_zero_is_no_target_of_ppo_kl():
+    with pytest.raises(ConfigError, match=r"algo\.kl_target=0\.0: must be positive"):
+        parts.check(make_config("algo=ppo_kl", "algo.kl_target=0"))
+
+
+# Networks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Scaled", "Transient", "Frozen", "Projected"])
+def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
+    settings = (*SMALL[:-1], *torso(name), "num_seeds=2", "evaluation.episodes=2", "batching=auto")
+    if name == "Projected":
+        settings = (*settings, "batching=loop")
+    batch = train(tmp_path / "batch", *settings)
+    alone = train(tmp_path / "alone", *settings, "seed=1", "num_seeds=1")
+    for key, x in weights_of(alone).items():
+        assert_close(weights_of(batch)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
+    assert same(resumed(tmp_path / "resumed", *settings), batch)
+    for key in ("actor_torso.layer.weight", "actor_torso.layer.bias"):
+        start = make_trainer(tmp_path / "start", *settings)
+        assert torch.equal(weights_of(start)[key], weights_of(batch)[key]) == (name == "Frozen")
+
+    folder = tmp_path / "batch"
+    _write_config(folder, settings)
+    policy = rlexp.load_policy(folder, seed=1)
+    obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    params, _ = batch.learner.policy(obs.expand(2, 5, 4))
+    assert policy(obs.numpy()).tolist() == params[1].argmax(-1).tolist()
+
+
+def _write_config(folder, settings):
+    from omegaconf import OmegaConf
+
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(make_config(*settings), resolve=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "line"),
+    [
+        ("Dropped", ObjectiveError, r"the network draws random numbers \((bernoulli_|native_dropout)\)"),
+        ("BatchNormed", ConfigError, r"network: what it makes of a row depends on the rows beside it"),
+        ("Counted", ConfigError, r"network: reading an observation changes its buffer actor_torso\.calls"),
+        ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
+    ],
+)
+def test_networks_that_would_go_wrong_are_refused_before_the_first_step(tmp_path, name, error, line):
+    with pytest.raises(error, match=line):
+        make_trainer(tmp_path, *SMALL[:-1], *torso(name), "num_seeds=2")
+
+
+def test_stacked_convolutions_are_those_of_a_loop(tmp_path):
+    settings = ("env.id=Pixels-v0", "network=nature_cnn", "network.torso.features=16", "num_seeds=2", "total_steps=64")
+    settings += ("env.num_envs=2", "algo.rollout_steps=8", "algo.minibatches=2", "algo.epochs=1")
+    stacked = train(tmp_path / "vmap", *settings, "batching=vmap")
+    looped = train(tmp_path / "loop", *settings, "batching=loop")
+    assert (len(stacked.learner.groups), len(looped.learner.groups)) == (1, 2)
+    for key, x in weights_of(looped).items():
+        assert_close(weights_of(stacked)[key], x, atol=2e-4, rtol=2e-3, msg=key)
+
+
+# Optimizers ----------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "LBFGS": "closure",
+    "Muon": "2D parameters",
+    "SparseAdam": "dense gradients",
+}
+ACCEPTED = sorted(
+    name
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name not in (*REFUSED, "Optimizer")
+)
+OTHERS = ("Normed", "CountsInGroup", "CountsInState")
+
+
+def target(name):
+    return f"strangers.{name}" if name in (*OTHERS, "CountsAside") else f"torch.optim.{name}"
+
+
+def choose(name):
+    return (*BARE, f"optimizer._target_={target(name)}")
+
+
+def test_there_are_optimizers():
+    assert {"Adam", "SGD", "Adafactor", "Rprop", "RMSprop"} <= set(ACCEPTED)
+
+
+@pytest.mark.parametrize(("name", "why"), [*REFUSED.items(), ("CountsAside", "attribute count")])
+def test_optimizers_that_cannot_work_are_refused_by_name(name, why):
+    with pytest.raises(ConfigError, match=rf"optimizer\._target_={target(name)}: cannot be used here: .*{why}"):
+        parts.check(make_config(*choose(name)))
+
+
+@pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
+def test_an_optimizer_moves_stacked_agents_as_it_would_alone(tmp_path, name):
+    settings = (*SMALL, "total_steps=512", *choose(name), "optimizer.lr=[3e-3,0,1e-3]")
+    batch = train(tmp_path / "batch", *settings, "num_seeds=2")
+    alone = train(tmp_path / "alone", *settings, "seed=1")
+    for key, x in weights_of(alone).items():
+        assert_close(weights_of(batch)[key][1], x[0], atol=5e-4, rtol=5e-3, msg=key)
+    assert len(batch.learner.groups) == (2 if name in ("Adafactor", "Normed") else 1)
+
+
+def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
+    with pytest.raises(ConfigError, match=r"batching=vmap: this optimizer needs agents one by one"):
+        make_trainer(tmp_path, *SMALL, *choose("Adafactor"), "num_seeds=2", "batching=vmap")
+
+
+@pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, traced, caplog, name, num_seeds):
+    settings = (*SMALL, "total_steps=768", *choose(name), f"num_seeds={num_seeds}", "optimizer.lr=[0,3e-3,0]")
+    eager = train(tmp_path / "eager", *settings)
+    compiled = train(tmp_path / "compiled", *settings, "compile=true")
+    for key, x in weights_of(eager).items():
+        assert x.isfinite().all()
+        assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-3, msg=key)
+    graphs = [group.graphs for group in compiled.learner.groups]
+    runs_uncompiled = "the minibatch update runs uncompiled" in caplog.text
+    assert all((own.get("the minibatch update") is None) == runs_uncompiled for own in graphs)
+
+
+def test_what_the_issue_names_is_compiled(tmp_path, traced):
+    """SGD without momentum keeps no state, and was never compiled."""
+    trainer = train(tmp_path, *SMALL, *choose("SGD"), "compile=true")
+    assert all(trainer.learner.groups[0].graphs.values())
+    assert len(trainer.learner.groups[0].graphs) == 2
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adafactor", "Rprop", *OTHERS])
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_other_optimizers_resume_exactly(tmp_path, traced, name, num_seeds):
+    settings = (*SMALL, *choose(name), f"num_seeds={num_seeds}", "compile=true")
+    assert same(resumed(tmp_path / "parts", *settings), train(tmp_path / "whole", *settings))
+
+
+def test_traits():
+    def of(name):
+        return traits({"_target_": target(name), "_partial_": True})
+
+    assert (of("Adam").elementwise, of("Adam").proportional, of("Adam").recordable) == (True, True, True)
+    assert not of("Rprop").proportional
+    assert not of("Adafactor").elementwise
+    assert not of("Normed").elementwise
+    assert not of("CountsInGroup").recordable
+    assert not of("CountsInState").recordable
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_keep_the_type_that_nobody_asked_to_change(tmp_path):
+    cfg = make_config(algo("Untyped"), "+algo.anything=2.0", "+algo.extra=1", "algo.rollout_steps=32.0")
+    made = parts.build_algorithm(cfg)
+    assert (type(made.anything), type(made.rollout_steps), made.extra(0.0)) == (float, int, 1.0)
+    assert type(parts.build_environment(make_config("+env.kwargs.start=2.0")).kwargs["start"]) is float
+    kl = make_trainer(tmp_path, "algo=ppo_kl", "algo.kl_coef=1")
+    assert kl.algo.beta.dtype == torch.float32
+    assert isinstance(kl.algo.kl_coef, float)
+
+
+# Divergence ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_a_parameter_that_diverges_in_the_last_minibatch_is_seen(tmp_path, num_seeds):
+    from rlexp.errors import DivergedError
+
+    trainer = make_trainer(tmp_path, *SMALL, f"num_seeds={num_seeds}", "log_every=1")
+    update = trainer.learner.update
+
+    def diverge(*args):
+        metrics = update(*args)
+        if trainer.update_number == 2:
+            trainer.learner.groups[0].params["critic_head.bias"].data.view(-1)[-1] = math.inf
+        return metrics
+
+    trainer.learner.update = diverge
+    with pytest.raises(DivergedError, match=rf"update 3: a parameter of seed {num_seeds - 1} is inf"):
+        trainer.run(False)
+    assert "a parameter" not in (tmp_path / "metrics.csv").read_text()
