@@ -281,8 +281,8 @@ class Collector:
     def _flaw(self, dummy: Tensor) -> Flaw | None:
         """What is not finite and used: rewards of all rows but dummies, observations of all but terminal states."""
         given = {
-            "reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
-            "observation": (self.obs[:, 1 : self.num_steps + 1], self.terminated[:, :-1].to(self.device)),
+            "a reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
+            "an observation": (self.obs[:, 1 : self.num_steps + 1], self.terminated[:, :-1].to(self.device)),
         }
         for what, (x, unused) in given.items():
             if not x.is_floating_point() or x.isfinite().all():

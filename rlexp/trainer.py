@@ -194,7 +194,7 @@ class Trainer:
         if flaw is not None:
             step = self.update_number * self.algo.rollout_steps + flaw.row + 1
             raise EnvironmentFault(
-                f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave a "
+                f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave "
                 f"{flaw.what} that is not finite, at its step {step}; mend it, or let such a step end the episode"
             )
 

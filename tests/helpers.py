@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
 from rlexp import parts
@@ -40,6 +41,12 @@ def make_jobs(folder: Path, *overrides, own=((),)):
 
 def make_trainer(folder: Path, *overrides, own=((),)):
     return parts.build_trainer(make_jobs(folder, *overrides, own=own))
+
+
+def write_config(folder: Path, *overrides):
+    """What `rlexp.train` leaves for those who load the run."""
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(make_config(*overrides), resolve=True))
 
 
 def train(folder: Path, *overrides, resume=False, own=((),)):

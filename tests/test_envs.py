@@ -1,9 +1,14 @@
+from functools import partial
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import probes
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers import make_config, make_trainer
 
+from rlexp import parts
 from rlexp.envs import Environment
 from rlexp.envs.state import copyable, restore, snapshot
 from rlexp.errors import ConfigError
@@ -116,3 +121,105 @@ def test_bad_settings_are_named():
         Environment(id="no_such_module:Toy-v0", extra="toys")
     with pytest.raises(ConfigError, match=r"env.id=CartPole-v1: cannot be made.*colour"):
         Environment(id="CartPole-v1", kwargs={"colour": 1}).start([[1]])
+
+
+class Preprocessed(SyncVectorEnv):
+    """The id's own vector class sees other observations than one environment alone."""
+
+    def __init__(self, num_envs=1, shift=10.0, reward_clipping=True):
+        def make():
+            env = gym.wrappers.TransformObservation(gym.make("Endless-v0"), lambda obs: obs + shift, probes.UNIT)
+            return gym.wrappers.TransformReward(env, np.sign) if reward_clipping else env
+
+        super().__init__([make] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+gym.register("Preprocessed-v0", entry_point=probes.Endless, vector_entry_point=Preprocessed)
+
+
+def test_evaluation_plays_what_training_does():
+    environment = Environment(id="Preprocessed-v0")
+    for independent in (False, True):
+        envs, obs = environment.start([[1, 2]], independent=independent)
+        assert obs.flatten().tolist() == [10.0, 10.0]
+        envs.close()
+
+
+def test_where_evaluation_would_play_something_else_nothing_starts(monkeypatch):
+    start = Environment.start
+
+    def other(self, seeds, *, independent=False, **kwargs):
+        return start(Environment(id="Endless-v0" if independent else "Preprocessed-v0"), seeds, independent=independent)
+
+    monkeypatch.setattr(Environment, "start", other)
+    line = r"evaluation would not play what training does: .*TransformObs.* in training, .*Endless.* in evaluation"
+    with pytest.raises(ConfigError, match=line):
+        Environment(id="Preprocessed-v0").probe()
+
+
+def test_a_vector_class_that_can_clip_rewards_is_told_not_to():
+    envs, _ = Environment(id="Preprocessed-v0", kwargs={"shift": 0.0}).start([[1]])
+    assert not any(isinstance(env, gym.wrappers.TransformReward) for env in envs.envs)
+    for name in ("reward_clipping", "reward_clip"):
+        with pytest.raises(ConfigError, match=rf"env\.kwargs\.{name}=True: recorded returns are the game's own"):
+            Environment(id="Preprocessed-v0", kwargs={name: True})
+    with pytest.raises(ConfigError, match=r"env\.sign_reward=true"):
+        Environment(id="CartPole-v1", sign_reward=True, normalize_reward=True)
+
+
+def test_the_learner_sees_signs_and_the_record_returns(tmp_path):
+    trainer = make_trainer(tmp_path, "env=pendulum", "env.sign_reward=true", "algo.rollout_steps=256")
+    seen = []
+    gae = trainer.gae
+    trainer.gae = lambda rewards, *rest: seen.append(rewards) or gae(rewards, *rest)
+    trainer.iterate = partial(_iterate_undisplayed, trainer)
+    trainer.iterate()
+    assert set(seen[0].flatten().tolist()) <= {-1.0, 0.0}
+    assert all(score < -200 for recent in trainer.recent for score, _ in recent)
+
+
+def _iterate_undisplayed(trainer):
+    trainer.display = SimpleNamespace(update=lambda *_: None)
+    trainer.runs = []
+    type(trainer).iterate(trainer)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_returns_of_atari_are_the_games_own_and_no_action_sticks(independent):
+    pytest.importorskip("ale_py", reason="extra atari is not installed")
+    environment = parts.build_environment(make_config("env=breakout", "env.id=ale_py:ALE/SpaceInvaders-v5"))
+    assert environment.sign_reward
+    envs, obs = environment.start([[3]], independent=independent)
+    assert obs.shape == (1, 4, 84, 84)
+    assert envs.spec.kwargs["repeat_action_probability"] == 0.0
+    rng = np.random.default_rng(0)
+    paid = {float(envs.step(rng.integers(0, 6, 1))[1][0]) for _ in range(300)}
+    envs.close()
+    assert {5.0, 10.0} <= paid  # what the first two rows of invaders are worth
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"backend": "torch", "kwargs": {"max_episode_steps": 5}}, r"env\.kwargs=.*written in torch take none"),
+        ({"backend": "torch", "vectorization": "sync"}, r"env\.vectorization=sync: env\.backend=torch has one way"),
+    ],
+)
+def test_what_a_backend_would_not_heed_is_refused(settings, line):
+    with pytest.raises(ConfigError, match=line):
+        Environment(id="CartPole-v1", **settings)
+
+
+def test_settings_of_an_environment_reach_training_and_evaluation():
+    environment = Environment(id="CartPole-v1", kwargs={"max_episode_steps": 5})
+    assert environment.world is None
+    for independent in (False, True):
+        envs, _ = environment.start([[1]], independent=independent)
+        ends = [envs.step(np.ones(1, np.int64))[3][0] for _ in range(5)]
+        envs.close()
+        assert ends == [False] * 4 + [True]
+
+
+def test_evaluation_takes_no_more_processes_than_training():
+    assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluated_together == 3
+    assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluated_together is None

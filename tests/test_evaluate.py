@@ -5,12 +5,11 @@ import numpy as np
 import probes  # noqa: F401
 import pytest
 import torch
-from helpers import make_config, make_trainer, weights_of
+from helpers import make_trainer, weights_of, write_config
 
 import rlexp
 from rlexp import evaluate
 from rlexp.errors import CheckpointError
-from rlexp.run_folder import write_atomically
 from rlexp.seeding import evaluation_seeds
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "evaluation.episodes=5")
@@ -19,15 +18,11 @@ SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "eval
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of three seeds, and its trainer."""
-    from omegaconf import OmegaConf
-
     folder = tmp_path_factory.mktemp("run")
     settings = (*SETTINGS, "num_seeds=3", "env.normalize_obs=true")
     trainer = make_trainer(folder, *settings)
     trainer.run(False)
-    (folder / ".hydra").mkdir()
-    cfg = make_config(*settings)
-    write_atomically(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+    write_config(folder, *settings)
     return folder, trainer
 
 
@@ -103,3 +98,34 @@ def test_what_is_not_there_is_named(run, tmp_path, capsys):
             evaluate.main(words)
         assert stop.value.code == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("id", ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1"])
+def test_a_loaded_policy_acts_where_actions_are_looked_up(tmp_path, id):
+    settings = (f"env.id={id}", "total_steps=128", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2")
+    make_trainer(tmp_path, *settings).run(False)
+    write_config(tmp_path, *settings)
+    policy = rlexp.load_policy(tmp_path)
+    env = gym.make(id)
+    obs, _ = env.reset(seed=0)
+    action = policy(obs)
+    assert action in env.action_space
+    env.step(action)
+    assert isinstance(policy(np.array([obs, obs])), np.ndarray)
+
+
+@pytest.mark.parametrize("word", ["episodes=0", "max_steps=0"])
+def test_an_evaluation_of_nothing_is_refused(run, capsys, word):
+    with pytest.raises(SystemExit):
+        evaluate.main([f"run={run[0]}", word])
+    assert capsys.readouterr().err == f"rlexp.evaluate: {word}: must be at least 1\n"
+
+
+def test_an_evaluation_in_parts_is_the_one_at_once(run, monkeypatch):
+    folder, trainer = run
+    results = []
+    for together in (None, 2):
+        monkeypatch.setattr(type(trainer.environment), "evaluated_together", together)
+        evaluate.main([f"run={folder}", "episodes=5"])
+        results.append(json.loads((folder / "evaluation.json").read_text()))
+    assert results[0] == results[1]

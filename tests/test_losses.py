@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -57,3 +58,10 @@ def test_explained_variance():
     assert_close(losses.explained_variance(torch.tensor([1.0, 1.0, 0.0]), returns, MASK), torch.tensor(0.0))
     # errors 0, 1 → variance ¼
     assert_close(losses.explained_variance(torch.tensor([0.0, 1.0, 0.0]), returns, MASK), torch.tensor(0.75))
+
+
+def test_what_has_no_weight_is_not_seen_whatever_it_is():
+    weights = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    x = torch.tensor([1.0, float("nan"), 3.0, float("inf")])
+    assert losses.weighted_mean(x, weights) == 2.0
+    assert losses.normalize_advantages(x, weights)[[0, 2]].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])

@@ -87,3 +87,11 @@ def test_spaces_survive_as_plain_data():
         gym_spaces.MultiDiscrete([2, 5], start=[1, 0]),
     ):
         assert spaces.restore(spaces.describe(space)) == space
+
+
+def test_uint8_is_an_image_only_with_three_axes():
+    vector = gym_spaces.Box(0, 255, (3,), np.uint8)
+    assert encode(vector, np.full((1, 3), 51, np.uint8)).tolist() == [[51.0] * 3]
+    assert Encoder(vector, normalize=True, clip=10.0).normalizer is not None
+    with pytest.raises(ConfigError, match=r"env\.normalize_obs=true: images are divided by 255 instead"):
+        Encoder(IMAGE, normalize=True, clip=10.0)

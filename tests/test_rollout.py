@@ -89,3 +89,11 @@ def test_an_agent_in_a_batch_collects_what_it_collects_alone():
     _, alone = collect(1, seed=7)
     assert torch.equal(batch.obs[2], alone.obs[0])
     assert torch.equal(batch.actions[2], alone.actions[0])
+
+
+def test_what_is_paid_in_a_dummy_step_is_nobodys():
+    make = HandMade()
+    # 1 + 2 | the dummy's 100 | 4 ; the dummy after the last row is the next rollout's first, and pays NaN
+    episodes = make(one(1.0, 2.0, 100.0, 4.0), one(0, 1, 0, 1)).episodes
+    assert episodes.returns.tolist() == [3.0, 4.0]
+    assert make(one(float("nan"), 5.0), one(0, 1)).episodes.returns.tolist() == [5.0]

@@ -5,7 +5,7 @@ import math
 import probes  # noqa: F401
 import pytest
 import torch
-from helpers import make_config, make_trainer, stop_after, train, weights_of
+from helpers import make_config, make_trainer, stop_after, train, weights_of, write_config
 from torch.testing import assert_close
 
 import rlexp
@@ -128,18 +128,11 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
         assert torch.equal(weights_of(start)[key], weights_of(batch)[key]) == (name == "Frozen")
 
     folder = tmp_path / "batch"
-    _write_config(folder, settings)
+    write_config(folder, *settings)
     policy = rlexp.load_policy(folder, seed=1)
     obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     params, _ = batch.learner.policy(obs.expand(2, 5, 4))
     assert policy(obs.numpy()).tolist() == params[1].argmax(-1).tolist()
-
-
-def _write_config(folder, settings):
-    from omegaconf import OmegaConf
-
-    (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(make_config(*settings), resolve=True))
 
 
 @pytest.mark.parametrize(

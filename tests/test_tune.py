@@ -161,7 +161,7 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert result.code == 0, result.err
     assert sorted(states()) == ["COMPLETE", "FAIL"]
     (failed,) = [trial for trial in stored().trials if trial.state.name == "FAIL"]
-    assert "nan" in failed.user_attrs["error"]
+    assert "DivergedError" in failed.user_attrs["error"]
     assert "1 failed" in result.out
     assert sorted(status(job) for job in trials()) == ["done", "failed"]
     again = tune("retry_failed=true", sampler="grid", params=params)

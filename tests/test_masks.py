@@ -1,0 +1,238 @@
+"""Dummy rows carry no weight: whatever they hold, nothing changes, bit for bit; what is used must be finite."""
+
+import gymnasium as gym
+import numpy as np
+import probes  # noqa: F401
+import pytest
+import torch
+from gymnasium import spaces
+from helpers import HandMade, make_trainer, weights_of
+
+from rlexp.errors import EnvironmentFault
+from rlexp.memory import EpisodeMemory
+from rlexp.normalize import ReturnScaler
+from rlexp.rollout import RunSpec
+from rlexp.seeding import AgentStreams
+
+NAN = float("nan")
+SMALL = ("total_steps=256", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=2")
+ALGOS = ("ppo", "apo", "apo_ce", "ppo_kl")
+BOTH = ("env.normalize_obs=true", "env.normalize_reward=true")
+
+
+class Ends(gym.Env):
+    """Episodes of 3 to 5 steps, each of which ends in a terminal state or by its time limit, at random."""
+
+    def __init__(self, final=None, limit=None):
+        self.final, self.limit = final, limit
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.last = 0, int(self.np_random.integers(3, 6))
+        self.cut = bool(self.np_random.integers(2))
+        return self.see(), {}
+
+    def step(self, action):
+        self.t += 1
+        over = self.t == self.last
+        obs = self.see()
+        broken = self.limit if self.cut else self.final
+        if over and broken is not None:
+            obs = np.full_like(obs, broken)
+        return obs, self.pay(action), over and not self.cut, over and self.cut, {}
+
+    def pay(self, action):
+        return float(self.np_random.normal())
+
+
+class BoxEnds(Ends):
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def see(self):
+        return self.np_random.normal(size=3).astype(np.float32)
+
+
+class DiscreteEnds(Ends):
+    observation_space = spaces.Discrete(5, start=2)
+    action_space = spaces.Discrete(3)
+
+    def see(self):
+        return int(self.np_random.integers(2, 7))
+
+
+class PixelEnds(Ends):
+    observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    action_space = spaces.Discrete(3)
+
+    def see(self):
+        return self.np_random.integers(0, 256, (1, 36, 36), np.uint8)
+
+
+for env in (BoxEnds, DiscreteEnds, PixelEnds):
+    gym.register(f"{env.__name__}-v0", entry_point=env)
+
+KINDS = {
+    "box": ("env.id=BoxEnds-v0", "network.torso.hidden=[8]"),
+    "normalised box": ("env.id=BoxEnds-v0", "network.torso.hidden=[8]", *BOTH),
+    "discrete": ("env.id=DiscreteEnds-v0", "network.torso.hidden=[8]", "env.normalize_reward=true"),
+    "pixels": ("env.id=PixelEnds-v0", "network=nature_cnn", "network.torso.features=8", "total_steps=128"),
+}
+
+
+def poison(rollout):
+    """Spoil every field of every dummy row but what bootstraps: observation and value of a time limit."""
+    dummy = rollout.weights == 0
+    cut = torch.zeros_like(dummy)
+    cut[:, 1:] = rollout.truncated[:, :-1]  # a first row's was asked for in the rollout before
+    spoilt = 0
+    for name in ("obs", "actions", "dist_params", "log_probs", "values", "rewards"):
+        x = getattr(rollout, name)
+        rows = dummy & ~cut if name in ("obs", "values") else dummy
+        spoilt += int(rows.sum())
+        worst = NAN if x.is_floating_point() else 255 if x.dtype == torch.uint8 else 0
+        x[rows.nonzero(as_tuple=True)] = worst
+    return spoilt
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("algo", ALGOS)
+def test_whatever_stands_in_dummy_rows_changes_nothing(tmp_path, algo, kind, num_seeds):
+    settings = (*SMALL, f"algo={algo}", *KINDS[kind], f"num_seeds={num_seeds}", "log_every=1")
+    clean, spoilt = (make_trainer(tmp_path / name, *settings) for name in ("clean", "spoilt"))
+    found = []
+    collect = spoilt.collector.collect
+
+    def collect_and_poison(act):
+        rollout = collect(act)
+        found.append(poison(rollout))
+        return rollout
+
+    spoilt.collector.collect = collect_and_poison
+    for trainer in (clean, spoilt):
+        trainer.run(False)
+    assert sum(found) > 50
+    for name, x in weights_of(clean).items():
+        assert torch.equal(weights_of(spoilt)[name], x), name
+    logs = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("clean", "spoilt")]
+    told = logs[0][0].split(",")
+    kept = [i for i, name in enumerate(told) if name not in ("wall_time", "steps_per_second")]
+    ours, theirs = ([[row.split(",")[i] for i in kept] for row in rows] for rows in logs)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", ["box", "normalised box"])
+@pytest.mark.parametrize("final", ["nan", "inf"])
+def test_a_terminal_observation_is_nobodys(tmp_path, kind, final):
+    settings = (*SMALL, *KINDS[kind], "algo=apo")
+    clean, broken = (make_trainer(tmp_path / str(x), *settings, f"+env.kwargs.final={x}") for x in (0.5, final))
+    for trainer in (clean, broken):
+        trainer.run(False)
+    assert all(torch.equal(weights_of(broken)[name], x) for name, x in weights_of(clean).items())
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_an_observation_that_bootstraps_must_be_finite(tmp_path, num_seeds):
+    trainer = make_trainer(tmp_path, *SMALL, *KINDS["box"], "+env.kwargs.limit=nan", f"num_seeds={num_seeds}")
+    line = r"env\.id=BoxEnds-v0: environment [0-3] of seed [01] gave an observation that is not finite, at its step \d+"
+    with pytest.raises(EnvironmentFault, match=line):
+        trainer.run(False)
+
+
+def test_the_environment_its_number_and_step_are_named(tmp_path):
+    trainer = make_trainer(tmp_path, *SMALL, *KINDS["box"])
+    third = trainer.collector.envs.envs[2].unwrapped
+    step, made = third.step, []
+
+    def fails(action):
+        made.append(1)
+        obs, reward, *rest = step(action)
+        return obs, NAN if len(made) == 14 else reward, *rest
+
+    third.step = fails
+    with pytest.raises(EnvironmentFault, match=r"environment 2 of seed 0 gave a reward that is not finite") as error:
+        trainer.run(False)
+    resets = int(str(error.value).partition("its step ")[2].partition(";")[0]) - 14
+    assert 2 <= resets <= 4  # of episodes of 3 to 5 steps, a row each
+
+
+# Boundaries: cut where one likes, a stream of steps is the same stream ---------------------------------------------
+
+
+def stream(steps=60, seed=0):
+    """Rewards and ends (T, A=2, E=3) under next-step autoreset."""
+    rng = np.random.default_rng(seed)
+    done = np.zeros((steps, 2, 3), bool)
+    for t in range(steps):
+        done[t] = rng.random((2, 3)) < 0.3
+        if t:
+            done[t] &= ~done[t - 1]
+    rewards = rng.integers(1, 5, (steps, 2, 3)).astype(float)
+    rewards[1:][done[:-1]] = 0.0
+    return rewards, done
+
+
+CUTS = [(60,), (1,) * 60, (7, 13, 20, 20), (30, 30)]
+
+
+def pieces(sizes):
+    rewards, done = stream()
+    make = HandMade(2, 3)
+    ends = np.cumsum(sizes)
+    return [make(rewards[end - size : end], done[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+
+
+@pytest.mark.parametrize("sizes", CUTS[1:])
+def test_episodes_are_the_same_wherever_rollouts_are_cut(sizes):
+    def all_of(sizes):
+        told, start = [], 0
+        for size, rollout in zip(sizes, pieces(sizes), strict=True):
+            e = rollout.episodes
+            told += list(zip((e.ends + start).tolist(), e.agents, e.envs, e.returns, e.lengths, strict=True))
+            start += size
+        return told
+
+    assert all_of(sizes) == all_of(CUTS[0])
+    assert sum(r.steps for r in pieces(sizes)).tolist() == pieces(CUTS[0])[0].steps.tolist()
+
+
+@pytest.mark.parametrize("sizes", CUTS[1:])
+def test_the_return_scaler_sees_the_same_returns_wherever_rollouts_are_cut(sizes):
+    def after(sizes):
+        scaler = ReturnScaler(2, 3, 0.9, 10.0, torch.device("cpu"))
+        running = []
+        for rollout in pieces(sizes):
+            scaler(rollout.rewards, rollout.terminated | rollout.truncated, rollout.weights)
+            running.append(scaler.running.clone())
+        return scaler, running
+
+    whole, _ = after(CUTS[0])
+    cut, running = after(sizes)
+    torch.testing.assert_close(cut.running, whole.running)
+    torch.testing.assert_close(cut.mean, whole.mean)
+    torch.testing.assert_close(cut.var, whole.var)
+    # an episode that ends with a rollout leaves nothing to the next
+    for rollout, left in zip(pieces(sizes), running, strict=True):
+        ended = (rollout.terminated | rollout.truncated)[:, -1]
+        assert (left[ended] == 0).all()
+    assert sum(int((r.terminated | r.truncated)[:, -1].sum()) for r in pieces(sizes)) > 0
+
+
+@pytest.mark.parametrize("sizes", CUTS[1:])
+@pytest.mark.parametrize("max_steps", [64, 4])
+def test_the_memory_keeps_the_same_episode_wherever_rollouts_are_cut(sizes, max_steps):
+    def after(sizes):
+        streams = [AgentStreams.make(k, torch.device("cpu")) for k in range(2)]
+        memory = EpisodeMemory(RunSpec(2, 3, streams, torch.device("cpu")), max_steps=max_steps)
+        for rollout in pieces(sizes):
+            memory.add(rollout)
+        return memory
+
+    whole, cut = after(CUTS[0]), after(sizes)
+    for name in ("returns", "lengths", "counts", "seen"):
+        assert np.array_equal(getattr(whole, name), getattr(cut, name)), name
+    if max_steps == 64:  # of longer episodes a sample is kept, drawn in another order
+        for agent in range(2):
+            rows = slice(0, int(whole.counts[agent, 0]))
+            assert torch.equal(whole.kept["obs"][agent, rows], cut.kept["obs"][agent, rows])
