@@ -51,6 +51,9 @@ def is_one_line(stderr):
         ("device=cudda", ["cuda"]),
         ("resume=mst", ["did you mean must?"]),
         ("total_steps=10", ["256 rows", "at least 256"]),
+        ("+foo=1", ["there is no setting foo"]),
+        ("+num_seed=3", ["did you mean num_seeds?"]),
+        ("+evaluation.episods=3", ["did you mean evaluation.episodes?"]),
     ],
 )
 def test_a_bad_setting_is_told_in_one_line_and_leaves_nothing(cli, word, told):

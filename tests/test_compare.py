@@ -364,3 +364,13 @@ def test_the_default_baseline_is_ppo_or_asked_for(tmp_path):
 
 def test_flatten():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": 1, "a.c": "{}", "d": (1, 2)}
+
+
+def test_arms_that_made_different_numbers_of_steps_are_told(tmp_path):
+    for algo in ("ppo", "apo"):
+        write_run(tmp_path / algo, algo)
+    assert not any("numbers of environment steps" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+    metrics = tmp_path / "apo" / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace(",4000,", ",3900,"))
+    told = "the arms made different numbers of environment steps a seed: apo 3,900, ppo 4,000"
+    assert any(told in remark for remark in compare_runs(find_runs([tmp_path])).remarks)

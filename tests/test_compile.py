@@ -28,12 +28,16 @@ def own_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_compiled_is_eager_and_resumes_exactly(tmp_path, case):
+def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
+    build_elsewhere = Graph.build_elsewhere
     settings, own = (*SMALL, *CASES[case]), OWN.get(case, ((),))
     eager = train(tmp_path / "eager", *settings, own=own)
+    beside = []
+    monkeypatch.setattr(Graph, "build_elsewhere", lambda self: beside.append(self) or build_elsewhere(self))
     whole = train(tmp_path / "whole", *settings, "compile=true", own=own)
     assert all(all(group.graphs.values()) for group in whole.learner.groups)
     assert len(list(cache_folder().glob("*.so"))) == 2
+    assert len(beside) == 1  # the other one in this process, at the same time
     for name, tensor in weights_of(eager).items():
         assert_close(weights_of(whole)[name], tensor, atol=2e-4, rtol=2e-3, msg=name)
 

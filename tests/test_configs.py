@@ -184,10 +184,17 @@ def test_every_key_of_a_group_is_explained(file):
         ("total_steps=500_000", "total_steps=500000"),
         ("env.clip_obs=10", "env.clip_obs=10.0"),
         ("optimizer.lr=[1,0.0]", "optimizer.lr=[1.0,0]"),
+        ("env.num_envs=4.0", "env.num_envs=4"),
+        ("algo.clip_coef=1", "algo.clip_coef=1.0"),
+        ("network.torso.hidden=[8.0,8]", "network.torso.hidden=[8,8]"),
     ],
 )
 def test_a_number_written_in_two_ways_is_one_setting(one, other):
     assert hash_of("tuned=none", one) == hash_of("tuned=none", other)
+
+
+def test_a_number_that_no_annotation_asks_for_is_another_setting_when_it_is_another_type():
+    assert hash_of("+env.kwargs.start=2") != hash_of("+env.kwargs.start=2.0")
 
 
 def test_5e5_steps_are_a_budget_of_500000():

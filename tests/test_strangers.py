@@ -9,7 +9,7 @@ from helpers import make_config, make_trainer, stop_after, train, weights_of, wr
 from torch.testing import assert_close
 
 import rlexp
-from rlexp import parts
+from rlexp import libraries, parts
 from rlexp.compile import Graph
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.optimizers import traits
@@ -221,8 +221,18 @@ def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, tra
     assert all((own.get("the minibatch update") is None) == runs_uncompiled for own in graphs)
 
 
-def test_what_the_issue_names_is_compiled(tmp_path, traced):
-    """SGD without momentum keeps no state, and was never compiled."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_compiled_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(libraries.OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
+    settings = (*SMALL, "total_steps=768", *choose(name), "optimizer.lr=[0,3e-3,0]")
+    eager = train(tmp_path / "eager", *settings)
+    compiled = train(tmp_path / "compiled", *settings, "compile=true")
+    for key, x in weights_of(eager).items():
+        assert_close(weights_of(compiled)[key], x, atol=2e-4, rtol=2e-3, msg=key)
+
+
+def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):
     trainer = train(tmp_path, *SMALL, *choose("SGD"), "compile=true")
     assert all(trainer.learner.groups[0].graphs.values())
     assert len(trainer.learner.groups[0].graphs) == 2
