@@ -24,13 +24,13 @@ from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
 from rlexp.errors import ObjectiveError
 from rlexp.networks.checks import NoRandomness
+from rlexp.optimizers import kept_by_agent, restore
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Slot
 
 log = logging.getLogger(__name__)
 
 ACTING, UPDATE = "acting", "the minibatch update"  # what is compiled, as warnings call it
-SHARED = ""  # in place of a parameter's name: what the optimizer keeps of all
 
 
 class Inputs(NamedTuple):
@@ -310,44 +310,10 @@ class AgentGroup:
         run, leaves = graph.run, graph.leaves(*held, number)[:-1]
         return lambda number: run([*leaves, number])[0]
 
-    def optimizer_state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
-        """What the optimizer keeps, (a, ...): tensors and numbers of each parameter, and numbers that all share.
+    def optimizer_state(self) -> dict[str, Any]:
+        """What the optimizer keeps, (a, ...); see `optimizers.kept_by_agent`."""
+        return kept_by_agent(self.optimizer, self.params, self.size)
 
-        What agents share, as step counts, is there once for each.
-        """
-        tensors: dict[str, dict[str, Tensor]] = {}
-        numbers = {SHARED: self._numbers(self.optimizer.param_groups[0])}
-        for name, param in self.params.items():
-            state = self.optimizer.state[param]
-            numbers[name] = self._numbers(state)
-            tensors[name] = {
-                key: x[None] if self.single else x if x.shape == param.shape else x.expand(self.size).clone()
-                for key, x in state.items()
-                if isinstance(x, Tensor)
-            }
-        return {"tensors": tensors, "numbers": numbers}
-
-    def _numbers(self, values: dict[str, Any]) -> dict[str, Tensor]:
-        """Plain numbers among values, (a,) each."""
-        plain = {key: x for key, x in values.items() if type(x) in (int, float)}
-        kinds = {int: torch.int64, float: torch.float64}
-        return {key: torch.tensor([x] * self.size, dtype=kinds[type(x)]) for key, x in plain.items() if key != "lr"}
-
-    def load_optimizer_state(self, saved: dict[str, dict[str, dict[str, Tensor]]]) -> None:
+    def load_optimizer_state(self, saved: dict[str, Any]) -> None:
         """Restore what `optimizer_state` gave."""
-        tensors, numbers = saved["tensors"], saved["numbers"]
-        matrices = [name for name, param in self.params.items() if param.dim() > 1]
-        states: dict[int, dict[str, Any]] = {}
-        for index, (name, param) in enumerate(self.params.items()):
-            # of a stacked scalar parameter (a,), what its own is can only be told by other parameters' shapes
-            own = {key for other in matrices for key, x in tensors[other].items() if x.dim() > 1}
-            state: dict[str, Any] = {
-                key: x if not self.single and key in own and x.shape == param.shape else x[0]
-                for key, x in tensors[name].items()
-            }
-            state |= {key: x[0].item() for key, x in numbers[name].items()}
-            if state:
-                states[index] = state
-        groups = self.optimizer.state_dict()["param_groups"]
-        groups[0] |= {key: x[0].item() for key, x in numbers[SHARED].items()}
-        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        restore(self.optimizer, self.params, self.size, saved)

@@ -1,4 +1,7 @@
-"""What an optimizer does to agents that are trained as one computation: tried out, as optimizers do not tell."""
+"""Optimizers of agents trained as one computation: how they behave, which is tried out, and what they keep.
+
+Agents side by side are stacked in one tensor a parameter (a, ...); one agent alone is not (a = 1).
+"""
 
 import functools
 import json
@@ -131,3 +134,59 @@ def _is_proportional(make: Make) -> bool:
         return param.detach() - old
 
     return all(torch.allclose(last_step(10 * lr, 0.1), last_step(lr, 1.0), rtol=1e-6, atol=1e-15) for lr in RATES)
+
+
+# State, agent by agent ------------------------------------------------------------------------------------------------
+
+SHARED = ""  # in place of a parameter's name: numbers that the optimizer keeps of all
+
+
+def kept_by_agent(
+    optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int
+) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """What an optimizer keeps, (a, ...): tensors and numbers of each parameter, and numbers that all share.
+
+    What agents share, as step counts, is there once for each.
+    """
+    tensors: dict[str, dict[str, Tensor]] = {}
+    numbers = {SHARED: _numbers(optimizer.param_groups[0], agents)}
+    for name, param in params.items():
+        state = optimizer.state[param]
+        numbers[name] = _numbers(state, agents)
+        tensors[name] = {
+            key: x[None] if agents == 1 else x if x.shape == param.shape else x.expand(agents).clone()
+            for key, x in state.items()
+            if isinstance(x, Tensor)
+        }
+    return {"tensors": tensors, "numbers": numbers}
+
+
+def _numbers(values: Mapping[str, Any], agents: int) -> dict[str, Tensor]:
+    """Plain numbers among values, (a,) each."""
+    kinds = {int: torch.int64, float: torch.float64}
+    plain = {key: x for key, x in values.items() if type(x) in kinds and key != "lr"}
+    return {key: torch.tensor([x] * agents, dtype=kinds[type(x)]) for key, x in plain.items()}
+
+
+def restore(
+    optimizer: torch.optim.Optimizer,
+    params: Mapping[str, Tensor],
+    agents: int,
+    saved: dict[str, dict[str, dict[str, Tensor]]],
+) -> None:
+    """Put an optimizer where `kept_by_agent` found another of the same make."""
+    tensors, numbers = saved["tensors"], saved["numbers"]
+    # of a stacked parameter without axes, (a,), only other parameters' shapes tell what is its own and what is shared
+    matrices = [name for name, param in params.items() if param.dim() > 1]
+    own = {key for name in matrices for key, x in tensors[name].items() if x.dim() > 1}
+    states: dict[int, dict[str, Any]] = {}
+    for index, (name, param) in enumerate(params.items()):
+        state: dict[str, Any] = {
+            key: x if agents > 1 and key in own and x.shape == param.shape else x[0] for key, x in tensors[name].items()
+        }
+        state |= {key: x[0].item() for key, x in numbers[name].items()}
+        if state:
+            states[index] = state
+    groups = optimizer.state_dict()["param_groups"]
+    groups[0] |= {key: x[0].item() for key, x in numbers[SHARED].items()}
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
