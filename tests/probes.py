@@ -124,7 +124,7 @@ class Pixels(Probe):
 
 
 class PickledByArguments(gym.utils.EzPickle, Endless):
-    """Pickles, but only its constructor's arguments: a copy does not go on where the original stood."""
+    """Pickles, but only its constructor's arguments: a pickled copy would not go on where the original stood."""
 
     def __init__(self):
         gym.utils.EzPickle.__init__(self)
@@ -132,6 +132,17 @@ class PickledByArguments(gym.utils.EzPickle, Endless):
     def step(self, action):
         self.t += 1
         return obs(self.t / 10), 1.0, False, self.t == 5, {}
+
+
+class CountsOfClass(Endless):
+    """Keeps part of its state in its class, which no copy of an environment takes along."""
+
+    count = 0
+
+    def step(self, action):
+        CountsOfClass.count += 1
+        observation, *rest = super().step(action)
+        return observation + CountsOfClass.count, *rest
 
 
 for probe in (
@@ -145,5 +156,6 @@ for probe in (
     TwoSwitches,
     Pixels,
     PickledByArguments,
+    CountsOfClass,
 ):
     gym.register(f"{probe.__name__}-v0", entry_point=probe)

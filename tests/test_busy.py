@@ -1,5 +1,6 @@
 """A run that gets less of the processor than its threads ask for says so, once; one that gets it is silent."""
 
+import itertools
 import logging
 import os
 import threading
@@ -7,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import train
 
 from rlexp import busy
 from rlexp.busy import ProcessorShare, thread_times
@@ -48,6 +50,15 @@ def test_looks_are_some_seconds_apart(shares, monkeypatch):
     watch = ProcessorShare(2)
     monkeypatch.setattr(busy, "thread_times", lambda: pytest.fail("too soon"))
     watch.look()
+
+
+def test_a_run_looks_and_says_so_once(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="rlexp")
+    monkeypatch.setattr(busy, "EVERY", 0.0)
+    clock = itertools.count(1)
+    monkeypatch.setattr(busy, "thread_times", lambda: {"1": (60 * next(clock), 40 * next(clock))})
+    train(tmp_path, "total_steps=1024", "env.num_envs=2", "algo.rollout_steps=32", "torch_threads=2")
+    assert sum("the machine is busy" in record.getMessage() for record in caplog.records) == 1
 
 
 @pytest.mark.skipif(not thread_times(), reason="threads' times cannot be read on this system")

@@ -10,7 +10,7 @@ from helpers import make_config, make_trainer
 
 from rlexp import parts
 from rlexp.envs import Environment
-from rlexp.envs.state import copyable, restore, snapshot
+from rlexp.envs.state import copyable
 from rlexp.errors import ConfigError
 from rlexp.seeding import env_seeds, evaluation_seeds
 
@@ -72,6 +72,16 @@ def test_evaluation_episodes_depend_on_their_own_seed_alone():
     assert np.array_equal(together[0, 2], alone[0, 0])
 
 
+@pytest.mark.parametrize("vectorization", ["vector", "sync"])
+def test_evaluation_episodes_depend_on_their_own_seed_alone_whatever_the_vector(vectorization):
+    environment = Environment(id="CartPole-v1", backend="gymnasium", vectorization=vectorization)
+    seeds = evaluation_seeds(4)
+    together = play(environment, [seeds, seeds], steps=0, independent=True)[0]
+    alone = play(environment, [seeds[2:3]], steps=0, independent=True)[0]
+    assert np.array_equal(together[2], alone[0])
+    assert np.array_equal(together[4:], together[:4])
+
+
 def test_evaluation_seeds_are_apart_from_training_seeds():
     training = {s for seed in range(2000) for s in env_seeds(seed, 16)}
     assert not training & set(evaluation_seeds(200))
@@ -83,23 +93,14 @@ def test_classic_control_and_toys_are_copied_exactly(id):
     assert copyable(Environment(id=id))
 
 
+def test_an_environment_that_pickles_by_its_arguments_is_copied_by_its_attributes():
+    assert copyable(Environment(id="PickledByArguments-v0"))
+
+
 def test_a_copy_that_does_not_go_on_exactly_is_not_trusted():
-    assert not copyable(Environment(id="PickledByArguments-v0"))
+    assert not copyable(Environment(id="CountsOfClass-v0"))
     if gym.spec("HalfCheetah-v5") and pytest.importorskip("mujoco", reason="extra mujoco is not installed"):
         assert not copyable(Environment(id="HalfCheetah-v5"))
-
-
-def test_snapshots_load_nothing_but_an_environments_own_classes():
-    class Evil:
-        def __reduce__(self):
-            return (print, ("gotcha",))
-
-    envs, _ = Environment(id="Endless-v0").start([[1]])
-    envs.envs[0].unwrapped.extra = Evil()
-    data = snapshot(envs)
-    other, _ = Environment(id="Endless-v0").start([[1]])
-    with pytest.raises(Exception, match="print has no place"):
-        restore(other, data)
 
 
 def test_other_autoreset_modes_are_refused():

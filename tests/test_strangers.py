@@ -5,7 +5,7 @@ import math
 import probes  # noqa: F401
 import pytest
 import torch
-from helpers import make_config, make_trainer, stop_after, train, weights_of, write_config
+from helpers import last_metrics, make_config, make_trainer, stop_after, train, weights_of, write_config
 from torch.testing import assert_close
 
 import rlexp
@@ -122,6 +122,8 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
     alone = train(tmp_path / "alone", *settings, "seed=1", "num_seeds=1")
     for key, x in weights_of(alone).items():
         assert_close(weights_of(batch)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
+    norms = [last_metrics(tmp_path / name, seed=1)["grad_norm"] for name in ("batch", "alone")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert same(resumed(tmp_path / "resumed", *settings), batch)
     for key in ("actor_torso.layer.weight", "actor_torso.layer.bias"):
         start = make_trainer(tmp_path / "start", *settings)
@@ -219,6 +221,17 @@ def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, tra
     graphs = [group.graphs for group in compiled.learner.groups]
     runs_uncompiled = "the minibatch update runs uncompiled" in caplog.text
     assert all((own.get("the minibatch update") is None) == runs_uncompiled for own in graphs)
+
+
+@pytest.mark.parametrize("lr", ["[1e-3,0,0]", "[0,0,1e-3]"])
+def test_a_rate_of_zero_leaves_parameters_whose_gradient_was_always_zero(tmp_path, traced, lr):
+    # states that are never visited: their second moments are 0, and so is the rate that optimizers divide by
+    settings = (*SMALL, "total_steps=768", "env.id=FrozenLake-v1", f"optimizer.lr={lr}")
+    eager = train(tmp_path / "eager", *settings)
+    compiled = train(tmp_path / "compiled", *settings, "compile=true")
+    assert any((state["exp_avg_sq"] == 0).any() for state in compiled.learner.groups[0].optimizer.state.values())
+    for key, x in weights_of(eager).items():
+        assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-3, msg=key)
 
 
 @pytest.mark.slow

@@ -382,6 +382,14 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
         signal.signal(signal.SIGUSR2, before)
 
 
+def test_a_worker_that_its_launcher_ends_tells_the_signal_that_stopped_the_sweep(tmp_path):
+    stop = Stop(tmp_path / "stop")
+    with heeding(stop.path), StopSignal() as run:
+        stop.receive(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # before it has looked at the file
+        assert run.received == signal.SIGINT
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_workers_that_still_start_up_heed_a_signal_too(tmp_path, launcher):
