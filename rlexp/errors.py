@@ -19,6 +19,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, foreign or does not fit the run."""
 
 
+class TrustError(UserError):
+    """Something read that would have code run which nobody trusts: the message names it."""
+
+
 class ObjectiveError(UserError):
     """An objective that does what training cannot follow: the message names what, and how else it can be had."""
 

@@ -1,8 +1,11 @@
 """Frozen policies: evaluation on a fixed list of seeds, and loading one to act with.
 
-python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000]
+python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000] [trust=package,...]
+
+trust: packages besides rlexp and torch whose networks and environments the run may have made, which runs their code.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +15,21 @@ import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
+from yaml import YAMLError
 
 from rlexp import checkpoint, parts, spaces
 from rlexp.config import EvaluationConfig
+from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, ConfigError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.learner import build_networks
 from rlexp.policy import ActorCritic
 from rlexp.run_folder import RunRecord
 from rlexp.seeding import AgentStreams
+from rlexp.trust import require_trusted
+
+
+WANTED: Mapping[str, type] = {"network": ActorCritic}  # of a config, to act
 
 
 @dataclass
@@ -28,7 +37,7 @@ class SavedRun:
     """A run read back: its config, and its networks as they stood at the checkpoint."""
 
     folder: Path
-    config: DictConfig
+    config: DictConfig  # plain values
     seeds: list[int]
     networks: list[ActorCritic]
     observation_dtype: torch.dtype
@@ -39,34 +48,62 @@ class SavedRun:
         return torch.stack([params for params, _ in outputs]), torch.stack([values for _, values in outputs])
 
 
-def load_run(run: str | Path, seeds: list[int] | None = None) -> SavedRun:
+def load_run(
+    run: str | Path,
+    seeds: list[int] | None = None,
+    *,
+    wanted: Mapping[str, type] = WANTED,
+    trust: Sequence[str] = (),
+) -> SavedRun:
     """Read a run's config and its agents' networks, all or those of some seeds. No environment is made.
 
+    Args:
+        run: the run's folder.
+        seeds: of the agents; by default all.
+        wanted: config groups that the caller makes something of, and of what class that is.
+        trust: see `trust.require_trusted`.
+
     Raises:
-        CheckpointError: no run there, a damaged checkpoint, or a seed that it does not hold.
+        CheckpointError: no run there, a damaged config or checkpoint, or a seed that it does not hold.
+        TrustError: it would have code run that is nobody's whom one trusts.
     """
     folder = Path(run)
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         raise CheckpointError(f"run={run}: there is no run in that folder (no .hydra/config.yaml)")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        config = OmegaConf.create({key: plain[key] for key in ("env", "network")})
+    except (OSError, ValueError, TypeError, KeyError, YAMLError, OmegaConfBaseException) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise CheckpointError(f"{path}: cannot be read ({line}); is it a run's config?") from None
+    require_trusted(plain, wanted, trust)
     state = checkpoint.load(folder / "checkpoint.pt")
-    observation_space, action_space = (spaces.restore(state["spaces"][name]) for name in ("observation", "action"))
-    build = parts.network_builder(config, observation_space, action_space)
     held: list[int] = state["seeds"]
-    networks = []
-    for seed in seeds or held:
+    for seed in seeds or ():
         if seed not in held:
             raise CheckpointError(f"seed={seed}: the run in {run} holds seeds {held[0]} to {held[-1]}")
+    try:
+        return _restore(folder, config, state, list(seeds or held))
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise CheckpointError(f"{folder}: its checkpoint does not fit its config ({line})") from error
+
+
+def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: list[int]) -> SavedRun:
+    """Networks of some seeds, with the tensors that they had."""
+    observation_space, action_space = (spaces.restore(state["spaces"][name]) for name in ("observation", "action"))
+    build = parts.network_builder(config, observation_space, action_space)
+    networks = []
+    for seed in seeds:
         # from the agent's own stream: a network may keep what it drew, and is in no state
         (network,) = build_networks(build, [AgentStreams.make(seed, torch.device("cpu"))])
         own = dict(network.named_parameters()) | dict(network.named_buffers())
         with torch.no_grad():
             for name, tensor in state["learner"]["tensors"].items():
-                own[name].copy_(tensor[held.index(seed)])
+                own[name].copy_(tensor[state["seeds"].index(seed)])
         networks.append(network.eval())
-    return SavedRun(folder, config, list(seeds or held), networks, spaces.storage_dtype(observation_space))
+    return SavedRun(folder, config, seeds, networks, spaces.storage_dtype(observation_space))
 
 
 class FrozenPolicy:
@@ -92,24 +129,29 @@ class FrozenPolicy:
         return distribution.to_env(action.numpy())[()]  # an array without axes is no key of a table, a number is
 
 
-def load_policy(run: str | Path, seed: int | None = None, *, deterministic: bool = True) -> FrozenPolicy:
+def load_policy(
+    run: str | Path, seed: int | None = None, *, deterministic: bool = True, trust: Sequence[str] = ()
+) -> FrozenPolicy:
     """The policy of one agent of a run, normaliser included.
 
     Args:
         run: the run's folder.
         seed: the agent's seed; by default the run's first.
         deterministic: the most likely action instead of a drawn one.
+        trust: packages besides rlexp and torch.nn whose networks may be made, which runs their code.
 
     Raises:
         CheckpointError: no such run or seed, or a damaged checkpoint.
+        TrustError: its network is of another package.
     """
-    saved = load_run(run, None if seed is None else [seed])
+    saved = load_run(run, None if seed is None else [seed], trust=trust)
     return FrozenPolicy(saved.networks[0], saved.observation_dtype, deterministic, saved.seeds[0])
 
 
 @dataclass
 class _Arguments(EvaluationConfig):
     run: str = MISSING
+    trust: str = ""
 
 
 def run_command(words: list[str]) -> None:
@@ -124,11 +166,12 @@ def run_command(words: list[str]) -> None:
         run = options.run
     except OmegaConfBaseException as error:
         line = str(error).splitlines()[0]
-        raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps") from None
+        raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps, trust") from None
     for name, least in (("episodes", 1), ("max_steps", 1)):
         if getattr(options, name) < least:
             raise ConfigError(f"{name}={getattr(options, name)}: must be at least {least}")
-    saved = load_run(run)
+    trust = [name.strip() for name in options.trust.split(",") if name.strip()]
+    saved = load_run(run, wanted=WANTED | {"env": Environment}, trust=trust)
     environment = parts.build_environment(saved.config)
     settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
     results = evaluate(

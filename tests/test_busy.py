@@ -57,7 +57,7 @@ def test_a_run_looks_and_says_so_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(busy, "EVERY", 0.0)
     clock = itertools.count(1)
     monkeypatch.setattr(busy, "thread_times", lambda: {"1": (60 * next(clock), 40 * next(clock))})
-    train(tmp_path, "total_steps=1024", "env.num_envs=2", "algo.rollout_steps=32", "torch_threads=2")
+    train(tmp_path, "total_steps=320", "env.num_envs=2", "algo.rollout_steps=32", "torch_threads=2")
     assert sum("the machine is busy" in record.getMessage() for record in caplog.records) == 1
 
 

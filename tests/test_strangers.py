@@ -131,7 +131,7 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
 
     folder = tmp_path / "batch"
     write_config(folder, *settings)
-    policy = rlexp.load_policy(folder, seed=1)
+    policy = rlexp.load_policy(folder, seed=1, trust=["strangers"])
     obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     params, _ = batch.learner.policy(obs.expand(2, 5, 4))
     assert policy(obs.numpy()).tolist() == params[1].argmax(-1).tolist()
