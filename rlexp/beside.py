@@ -21,7 +21,7 @@ def read_published(path: str) -> Published:
         ConfigError: the file cannot be read, or lacks a column.
     """
     try:
-        with open(Path(path), newline="") as file:
+        with open(Path(path), newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return {
             row["env"]: (

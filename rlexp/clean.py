@@ -92,7 +92,7 @@ def remove(item: Removal) -> str | None:
 def _drop(folder: Path, sweep: Path, name: str) -> str | None:
     if lock.is_held(folder) or (folder / "run.json").exists():
         return "it has begun meanwhile"
-    content = json.loads(sweep.read_text())
+    content = json.loads(sweep.read_text(encoding="utf-8"))
     content["jobs"].pop(name, None)
     write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
     with contextlib.suppress(OSError):  # one that was reserved for it is empty

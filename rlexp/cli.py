@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config import CONF_DIR
 from rlexp.errors import UserError, user_error_behind
+from rlexp.terminal import harmless_output
 
 FULL = "HYDRA_FULL_ERROR"
 WANTS_TRACEBACK = os.environ.get(FULL) == "1"  # what the user asked for, read before it is set below
@@ -94,9 +95,14 @@ def end_with(error: UserError) -> NoReturn:
 def report_errors(job: Callable[[], Any]) -> None:
     """Run a Hydra job; what a user can mend is told in one line, exit code 1. HYDRA_FULL_ERROR=1 shows tracebacks."""
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
-    if WANTS_TRACEBACK:
-        job()
-        return
+    with harmless_output():
+        if WANTS_TRACEBACK:
+            job()
+        else:
+            _report(job, overrides)
+
+
+def _report(job: Callable[[], Any], overrides: list[str]) -> None:
     os.environ[FULL] = "1"  # makes Hydra raise its errors instead of printing them
     try:
         job()

@@ -76,8 +76,12 @@ def run(words: list[str]) -> None:
     command = shlex.join(["python", "-m", "rlexp.compare", *words])
     text = f"`{command}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
     pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
-    (folder / "compare.md").write_text(f"# Comparison\n\n{text}\n\n{pictures}\n".replace("\n\n\n", "\n\n"))
-    (folder / "compare.html").write_text(page(text, [(folder / f"{name}.svg").read_text() for name in drawn]))
+    (folder / "compare.md").write_text(
+        f"# Comparison\n\n{text}\n\n{pictures}\n".replace("\n\n\n", "\n\n"), encoding="utf-8"
+    )
+    (folder / "compare.html").write_text(
+        page(text, [(folder / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]), encoding="utf-8"
+    )
     print(f"\nwritten: {folder}/compare.html (all in one), compare.md, tables" + (" and figures" if drawn else ""))
 
 

@@ -19,7 +19,7 @@ from rlexp.signatures import as_type, check_call, nearest, nearest_choice, typed
 _BESIDE = Path(__file__).resolve().parent.parent / "conf"
 CONF_DIR = _BESIDE if (_BESIDE / "config.yaml").is_file() else Path(__file__).resolve().parent / "conf"
 
-# Run-level keys that cannot change results: they name no folder and enter no hash.
+# Keys that cannot change results: they name no folder and enter no hash.
 NOT_IDENTITY = (
     "study",
     "outputs",
@@ -33,6 +33,7 @@ NOT_IDENTITY = (
     "checkpoint_every",
     "log_every",
     "progress",
+    "env.timeout",
 )
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
@@ -112,7 +113,12 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         for key, value in values.items()
         if key not in NOT_IDENTITY
     }
-    return {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
+    for key in NOT_IDENTITY:
+        group, _, name = key.partition(".")
+        if name and isinstance(kept.get(group), dict):
+            kept[group] = {key: value for key, value in kept[group].items() if key != name}
+    return kept
 
 
 def check_run_settings(cfg: DictConfig) -> None:

@@ -1,10 +1,11 @@
 """Errors whose message is meant for the person at the keyboard: one line, with a way out."""
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
+
+from rlexp.terminal import harmless_output
 
 
 class UserError(Exception):
@@ -69,11 +70,9 @@ def command(name: str, help_text: str | None, run: Callable[[list[str]], None], 
     if not words or {"-h", "--help"} & set(words):
         print(help_text)
         return
-    try:
-        run(words)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has seen enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(1)
+    with harmless_output():
+        try:
+            run(words)
+        except UserError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(1)

@@ -28,7 +28,6 @@ from rlexp.run_folder import RunRecord
 from rlexp.seeding import AgentStreams
 from rlexp.trust import require_trusted
 
-
 WANTED: Mapping[str, type] = {"network": ActorCritic}  # of a config, to act
 
 
@@ -171,7 +170,7 @@ def run_command(words: list[str]) -> None:
         if getattr(options, name) < least:
             raise ConfigError(f"{name}={getattr(options, name)}: must be at least {least}")
     trust = [name.strip() for name in options.trust.split(",") if name.strip()]
-    saved = load_run(run, wanted=WANTED | {"env": Environment}, trust=trust)
+    saved = load_run(run, wanted={**WANTED, "env": Environment}, trust=trust)
     environment = parts.build_environment(saved.config)
     settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
     results = evaluate(

@@ -15,6 +15,7 @@ from rlexp.envs import Environment
 from rlexp.run_folder import write_atomically
 from rlexp.seeding import evaluation_seeds
 from rlexp.spaces import storage_dtype
+from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,18 @@ def evaluate(
     deterministic: bool,
     max_steps: int,
     device: torch.device,
+    watch: Watch | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Every agent plays the same `episodes` seeds once. Nothing of the policy moves.
+
+    `watch` may end it.
 
     `policy` gives distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...).
     Returns one list an agent of ``{"seed", "return", "length", "finished"}``, returns undiscounted and raw; an episode
     cut at `max_steps` has ``finished`` false.
     """
     seeds = evaluation_seeds(episodes)
+    watch = watch or Watch()
     generator = torch.Generator(device).manual_seed(seeds[0])  # of drawn actions
 
     def act(obs: Tensor) -> np.ndarray:
@@ -52,7 +57,7 @@ def evaluate(
     together = environment.evaluated_together or episodes
     played: list[list[dict[str, Any]]] = [[] for _ in range(num_agents)]
     for first in range(0, episodes, together):
-        results = _play(act, environment, num_agents, seeds[first : first + together], max_steps, device)
+        results = _play(act, environment, num_agents, seeds[first : first + together], max_steps, device, watch)
         played = [before + more for before, more in zip(played, results, strict=True)]
     cut = sum(not episode["finished"] for own in played for episode in own)
     if cut:
@@ -67,17 +72,19 @@ def _play(
     seeds: list[int],
     max_steps: int,
     device: torch.device,
+    watch: Watch,
 ) -> list[list[dict[str, Any]]]:
     """Every agent plays these seeds once, all at the same time; see `evaluate`."""
-    envs, obs = environment.start([seeds] * num_agents, independent=True)
+    envs, obs = watch.call(environment.start, [seeds] * num_agents, independent=True)
     shape = (num_agents, len(seeds))
     dtype = storage_dtype(envs.single_observation_space)
     totals, lengths = np.zeros(shape), np.zeros(shape, np.int64)
     playing = np.ones(shape, bool)
     try:
         for _ in range(max_steps):
+            watch.heed()
             sent = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
-            obs, rewards, terminated, truncated, _ = envs.step(sent)
+            obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)
             totals += np.where(playing, rewards.reshape(shape), 0.0)
             lengths += playing
             playing &= ~(terminated | truncated).reshape(shape)

@@ -89,7 +89,7 @@ class FolderLock:
 def holder(path: Path) -> str:
     """Who took a lock last, by its file: "process 123 on host"."""
     try:
-        host, pid = path.read_text().split()
+        host, pid = path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return "another process"
     return f"process {pid} on {host}"

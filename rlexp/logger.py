@@ -78,7 +78,7 @@ class MetricsLog:
         if not self.path.is_file():
             return
         try:
-            with open(self.path, newline="") as file:
+            with open(self.path, newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames or [])
                 # a row that a crash cut short has None in its missing columns
@@ -88,7 +88,7 @@ class MetricsLog:
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error!r}); start anew with resume=never") from None
         temporary = self.path.with_suffix(".csv.tmp")
-        with open(temporary, "w", newline="") as file:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -105,12 +105,12 @@ class MetricsLog:
         """
         if not self.columns:
             self.columns = [*KEYS, *metrics]
-            with open(self.path, "w", newline="") as file:
+            with open(self.path, "w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerow(self.columns)
         unknown = set(metrics) - set(self.columns)
         if unknown:
             raise ValueError(f"metrics {sorted(unknown)} were not in the first row of {self.path}")
-        with open(self.path, "a", newline="") as file:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
             for k, seed in enumerate(self.seeds):
                 values = {name: float(column[k]) for name, column in metrics.items() if not math.isnan(column[k])}

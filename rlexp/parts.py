@@ -25,6 +25,7 @@ from rlexp.schedules import PerAgent, Schedule, side_by_side
 from rlexp.seeding import AgentStreams
 from rlexp.signatures import typed
 from rlexp.trainer import RunSettings, Trainer
+from rlexp.watch import Watch
 
 # A compiled call of either kind saves about a millisecond; compiling costs half a minute when it is new, and a
 # second or two when not.
@@ -137,21 +138,23 @@ def _try_network(build: Callable[[], ActorCritic], observation_space: spaces.Spa
     return trial
 
 
-def build_trainer(jobs: Sequence[Job]) -> Trainer:
+def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
     """All parts of what trains the jobs' agents side by side.
 
     Args:
         jobs: one, or several whose configs differ in seeds and in what an agent may have of its own: learning rate,
             γ, λ and scheduled hyperparameters. `check` has passed each.
+        watch: of the environments' calls; by default they may take as long as they like.
 
     Raises:
         ConfigError: spaces that are not supported, or a network that cannot read them.
     """
     cfg = jobs[0].cfg
+    watch = watch or Watch()
     device = torch.device(cfg.device)
     algo = Algorithm.side_by_side(_of_agents(jobs, build_algorithm))
     environment = build_environment(cfg)
-    observation_space, action_space = environment.probe()
+    observation_space, action_space = watch.call(environment.probe)
     build = network_builder(cfg, observation_space, action_space)
     trial = _try_network(build, observation_space)
     lr = side_by_side(_of_agents(jobs, _learning_rate))
@@ -181,6 +184,7 @@ def build_trainer(jobs: Sequence[Job]) -> Trainer:
         learner=learner,
         distribution=trial.distribution,
         streams=streams,
+        watch=watch,
         runs=[
             RunWriter(job.folder, job.settings, job.seeds, first, job.choices)
             for job, first in zip(jobs, firsts, strict=False)

@@ -139,7 +139,7 @@ def _load(trainer: "Trainer", states: list[dict[str, Any]]) -> None:
 def _restart_environments(trainer: "Trainer") -> None:
     trainer.collector.envs.close()
     seeds = trainer.env_seeds(restart=trainer.update_number)
-    trainer.collector.begin(*trainer.environment.start(seeds, device=trainer.learner.device))
+    trainer.collector.begin(*trainer.watch.call(trainer.environment.start, seeds, device=trainer.learner.device))
     if trainer.scaler is not None:
         trainer.scaler.running.zero_()
     log.info(

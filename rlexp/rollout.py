@@ -13,6 +13,7 @@ from rlexp.distributions import Distribution
 from rlexp.envs.torch_vector import Place, TorchVectorEnv
 from rlexp.seeding import AgentStreams
 from rlexp.spaces import storage_dtype
+from rlexp.watch import Watch
 
 
 class Slot(NamedTuple):
@@ -58,6 +59,7 @@ class Flaw(NamedTuple):
     env: int
     row: int  # of the step that gave it
     what: str
+    value: float
 
 
 @dataclass
@@ -128,6 +130,7 @@ class Collector:
         num_envs: E.
         num_steps: T.
         device: where rollouts are kept.
+        watch: of the environments' calls.
     """
 
     def __init__(
@@ -140,7 +143,9 @@ class Collector:
         num_envs: int,
         num_steps: int,
         device: torch.device,
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch or Watch()
         self.envs, self.distribution, self.streams, self.device = envs, distribution, streams, device
         agents = len(streams)
         self.shape = (agents, num_envs)
@@ -233,14 +238,14 @@ class Collector:
 
     def _step_through(self, act: Act, envs: VectorEnv) -> None:
         """Act and step in turns; environments take and give NumPy arrays."""
-        to_env, step, shape = self.distribution.to_env, envs.step, self.shape
+        to_env, step, call, shape = self.distribution.to_env, envs.step, self.watch.call, self.shape
         rewards, terminateds, truncateds = (
             x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)
         )  # (T, A, E)
         for t in range(self.num_steps):
             act(self.slots[t])
             actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
-            obs, reward, terminated, truncated, _ = step(to_env(actions.reshape(-1, *actions.shape[2:])))
+            obs, reward, terminated, truncated, _ = call(step, to_env(actions.reshape(-1, *actions.shape[2:])))
             rewards[t], terminateds[t], truncateds[t] = (
                 reward.reshape(shape),
                 terminated.reshape(shape),
@@ -291,7 +296,8 @@ class Collector:
             rows = (bad & ~unused).nonzero()
             if len(rows):
                 agent, row, env = rows[rows[:, 1].argmin()].tolist()
-                return Flaw(agent, env, row, what)
+                given_there = x[agent, row, env].flatten()
+                return Flaw(agent, env, row, what, float(given_there[~given_there.isfinite()][0]))
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
 from rlexp.errors import ConfigError
+from rlexp.terminal import harmless
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 
@@ -191,17 +192,70 @@ def _of(settings: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
     }
 
 
+class RecordError(ConfigError):
+    """A run.json that cannot be read: nobody knows what its run is, and how it stands."""
+
+
+SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json, where it is there
+    "status": str,
+    "config": dict,
+    "config_hash": str,
+    "seeds": list,
+    "files": dict,
+    "result": dict,
+    "choices": dict,
+    "versions": dict,
+    "error": str,
+    "traceback": str,
+    "host": (str, type(None)),
+    "launches": int,
+    "deaths": int,
+    "agents_together": int,
+}
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """run.json of a folder, which may be a stranger's, with harmless texts; None if there is none.
+
+    Raises:
+        RecordError: it cannot be read, or is no run.json.
+    """
+    path = folder / "run.json"
+    way_out = "mend or remove it, or use resume=never"
+    try:
+        record = _harmless(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        line = harmless(" ".join(str(error).split()))
+        raise RecordError(f"{path}: cannot be read ({line}); {way_out}") from None
+    if not isinstance(record, dict):
+        raise RecordError(f"{path}: cannot be read (it is no object but {str(record)[:20]}); {way_out}")
+    for name, shape in SHAPES.items():
+        if name in record and not isinstance(record[name], shape):
+            raise RecordError(f"{path}: cannot be read ({name} is {str(record[name])[:20]}); {way_out}")
+    if not isinstance(record.get("status"), str):
+        raise RecordError(f"{path}: cannot be read (it holds no status); {way_out}")
+    if not all(isinstance(seed, int) for seed in record.get("seeds", ())):
+        raise RecordError(f"{path}: cannot be read (seeds are {str(record['seeds'])[:20]}); {way_out}")
+    return record
+
+
+def _harmless(value: Any) -> Any:
+    """The same nested data with nothing in its texts that a terminal would obey."""
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, dict):
+        return {harmless(key): _harmless(own) for key, own in value.items()}
+    return [_harmless(own) for own in value] if isinstance(value, list) else value
+
+
 class RunRecord:
     """run.json of one folder, rewritten atomically at every change."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.json"
-        self.data: dict[str, Any] = {}
-        if self.path.is_file():
-            try:
-                self.data = json.loads(self.path.read_text())
-            except (OSError, json.JSONDecodeError):
-                raise ConfigError(f"{self.path}: cannot be read; mend or remove it, or use resume=never") from None
+        self.data: dict[str, Any] = read_record(folder) or {}
 
     @property
     def status(self) -> Status | None:
@@ -216,11 +270,12 @@ class RunRecord:
             seeds: one an agent.
             together: agents trained side by side, those of other runs included.
         """
-        if self.status == "running":  # nobody else writes here: the process that did has died
+        # nobody else writes here: the process that did has died; before it trained, that was not this run's doing
+        if self.status == "running" and self.data.get("training", True):
             self.data["deaths"] = self.data.get("deaths", 0) + 1
         self.data.setdefault("started", _now())
         self.data["launches"] = self.data.get("launches", 0) + 1
-        self.update(**_of(settings, seeds), status="running", agents_together=together, launched=_now())
+        self.update(**_of(settings, seeds), status="running", training=False, agents_together=together, launched=_now())
 
     def survived(self) -> None:
         """A checkpoint was written: whatever killed earlier launches before they came so far is overcome."""
@@ -232,7 +287,7 @@ class RunRecord:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         told = "".join(traceback.format_exception(error))
         self.update(**_of(settings, seeds), status="failed", error=line, traceback=told)
-        with open(self.path.with_name("train.log"), "a") as file:
+        with open(self.path.with_name("train.log"), "a", encoding="utf-8") as file:
             file.write(told)
 
     def finish(self, result: dict[str, Any]) -> None:

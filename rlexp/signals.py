@@ -1,4 +1,4 @@
-"""Stopping a run cleanly: SIGTERM, Ctrl-C, and the signals by which a cluster announces that it takes the machine."""
+"""Stopping a run cleanly: SIGTERM, Ctrl-C, a terminal that closes, and signals by which a cluster announces an end."""
 
 import os
 import signal
@@ -8,15 +8,17 @@ from types import FrameType
 from typing import Any, Self
 
 TAKEN = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 ONCE = 1.0  # seconds within which signals count as one: a terminal's Ctrl-C reaches a sweep and its jobs alike
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; it has been saved."""
+    """A signal asked the run to stop; it has been saved, unless it hung."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.signum = signum
+    def __init__(self, signum: int, saved: bool = True) -> None:
+        hung = "" if saved else " while an environment did not answer, and not saved since its last checkpoint"
+        super().__init__(f"interrupted by {signal.Signals(signum).name}{hung}")
+        self.signum, self.saved = signum, saved
 
 
 class Paused(Exception):
@@ -30,7 +32,7 @@ class Paused(Exception):
 class StopSignal:
     """While entered, signals ask the loop to stop after the current update; a later second one stops at once.
 
-    SIGTERM and SIGINT, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as submitit does
+    SIGTERM, SIGINT and SIGHUP, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as submitit does
     to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`. One entered within
     another knows what that one has received.
 
@@ -38,7 +40,7 @@ class StopSignal:
         signums: those that are taken.
     """
 
-    def __init__(self, signums: Sequence[int] = (signal.SIGTERM, signal.SIGINT, *TAKEN)) -> None:
+    def __init__(self, signums: Sequence[int] = (*STOPPING, *TAKEN)) -> None:
         self.signums = signums
         self.own: int | None = None
         self.is_request = False  # the first came another way than as a signal to this process
@@ -49,6 +51,15 @@ class StopSignal:
     def received(self) -> int | None:
         """The first signal; None before there was one."""
         return self.own if self.outer is None else self.outer.received
+
+    def heed(self) -> None:
+        """Stop here, if it has been asked for.
+
+        Raises:
+            Interrupted: by which signal.
+        """
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def __enter__(self) -> Self:
         """Take over the handlers, in the main thread; elsewhere signals cannot be had."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlexp import lock
 from rlexp.errors import ConfigError
-from rlexp.run_folder import no_folder
+from rlexp.run_folder import RecordError, no_folder, read_record
 from rlexp.wording import number
 
 COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # of metrics.csv that are read
@@ -75,53 +75,37 @@ def last_rows(path: Path, seeds: set[int]) -> dict[int, tuple[int, float, float]
     return found
 
 
-def _load(folder: Path) -> dict[str, Any] | None:
-    """run.json; None if there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        record = json.loads((folder / "run.json").read_text())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-        raise ValueError("it holds no status")
-    return record
-
-
 def read_standing(folder: Path, held: bool | None = None) -> Standing:
     """One job. held: whether somebody is at work in the folder; None: its lock tells."""
     try:
-        record = _load(folder)
+        record = read_record(folder)
         if record is not None and record["status"] == "running" and held is None:
             held = lock.probe(folder) is not False
             if not held:
-                record = _load(folder)  # it may have ended between the two looks
+                record = read_record(folder)  # it may have ended between the two looks
         return Standing(folder, "waiting") if record is None else _standing(folder, record, bool(held))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        return Standing(folder, "damaged", f"run.json: {_line(str(error))}")
+    except RecordError as error:
+        return Standing(folder, "damaged", str(error).removeprefix(f"{folder}/"))
 
 
 def _standing(folder: Path, record: dict[str, Any], held: bool) -> Standing:
     status = "killed" if record["status"] == "running" and not held else record["status"]
-    seeds = {int(seed) for seed in record.get("seeds") or []}
+    seeds = set(record.get("seeds", ()))
     rows = last_rows(folder / "metrics.csv", seeds)
     rows = {seed: row for seed, row in rows.items() if seed in seeds}
     steps = min(row[0] for row in rows.values()) if seeds and seeds <= rows.keys() else 0
-    total = (record.get("config") or {}).get("total_steps") or math.inf
+    total = record.get("config", {}).get("total_steps")
+    total = total if isinstance(total, int | float) and total > 0 else math.inf
     scores = [row[2] for row in rows.values()]
     if status == "done":
-        returns = (record.get("result") or {}).get("training_return") or []
-        scores = [math.nan if score is None else float(score) for score in returns]
+        returns = record.get("result", {}).get("training_return")
+        scores = [score for score in returns if isinstance(score, int | float)] if isinstance(returns, list) else []
     scores = [score for score in scores if not math.isnan(score)]
     return Standing(
         folder,
         status,
-        error=_line(str(record.get("error") or "")) or None,
-        traceback=str(record.get("traceback") or "") or None,
+        error=_line(record.get("error", "")) or None,
+        traceback=record.get("traceback") or None,
         progress=1.0 if status == "done" else min(1.0, steps / total),
         steps=steps,
         seconds=max((row[1] for row in rows.values()), default=0.0),
@@ -148,7 +132,7 @@ def planned(study: Path) -> dict[Path, tuple[Path, str]]:
     found = {}
     for path in find(study, "sweep.json"):
         try:
-            names = list(json.loads(path.read_text())["jobs"])
+            names = list(json.loads(path.read_text(encoding="utf-8"))["jobs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path}: cannot be read ({_line(repr(error))}); mend or remove it") from None
         for name in names:

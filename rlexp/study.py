@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rlexp.errors import ConfigError, UserError, command
-from rlexp.run_folder import config_hash, file_digest, no_folder
+from rlexp.run_folder import MEASURED, RecordError, config_hash, file_digest, no_folder, read_record
 from rlexp.signatures import nearest
 
 OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
@@ -111,16 +111,19 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
 
 def _open(folder: Path) -> Run:
     try:
-        record = json.loads((folder / "run.json").read_text())
-        config = record.get("config")
-    except (OSError, ValueError, AttributeError) as error:
-        raise StudyError(f"{folder}/run.json: cannot be read ({error}); mend or remove that folder") from None
-    if not isinstance(config, dict):
-        raise StudyError(f"{folder}/run.json: holds no config; the run was made by an older rlexp: make it anew")
+        record = read_record(folder) or {}
+    except RecordError as error:
+        raise StudyError(str(error)) from None
+    config = record.get("config", {})
     run = Run(folder, record, flatten(config), superseded=folder.name in superseded_in(folder.parent))
+    for key in ("env.id", "algo._target_"):
+        if not isinstance(run.settings.get(key), str):
+            raise StudyError(f"{folder}/run.json: holds no config with {key}; remove that folder, or make the run anew")
     if config_hash(config) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
     for name, digest in record.get("files", {}).items():
+        if name not in MEASURED:
+            continue
         path = folder / name
         if not path.is_file():
             run.complaints.append(f"{name} is missing")
@@ -137,7 +140,7 @@ def superseded_in(study: Path) -> list[str]:
     """
     path = study / SUPERSEDED
     try:
-        return [str(name) for name in json.loads(path.read_text())] if path.is_file() else []
+        return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
     except (OSError, ValueError, TypeError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); remove it and run the tuning's command again") from None
 
@@ -150,7 +153,7 @@ def read_curves(run: Run) -> None:
     """
     path = run.folder / "metrics.csv"
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             header = file.readline().rstrip("\n").split(",")
             places = [header.index(name) for name in CURVE]
             last = max(places) + 1
@@ -166,7 +169,7 @@ def read_curves(run: Run) -> None:
     evaluation = run.folder / "evaluation.json"
     if evaluation.is_file():
         try:
-            record = json.loads(evaluation.read_text())
+            record = json.loads(evaluation.read_text(encoding="utf-8"))
             run.evaluations = {int(agent["seed"]): float(agent["mean_return"]) for agent in record["agents"]}
             run.evaluated_with = dict(record.get("settings", {}))
         except (ValueError, KeyError, TypeError) as error:

@@ -82,7 +82,7 @@ def curves_table(comparison: Comparison) -> list[Row]:
 
 def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:
     """Numbers with so many significant digits; nothing for NaN and None."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(rows[0])
         writer.writerows([_cell(value, digits) for value in row.values()] for row in rows)

@@ -17,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, check_tuned, register_schema
-from rlexp.errors import CheckpointError, DivergedError, UserError
+from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import FolderLock
 from rlexp.run_folder import RunRecord, code_digest, register_resolvers, write_atomically
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sweep.plugins import register_plugins
+from rlexp.watch import Watch
 
 if TYPE_CHECKING:
     from rlexp.trainer import Trainer
@@ -41,7 +42,7 @@ def log_to(folder: Path | None) -> logging.Handler:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
-        handler = logging.FileHandler(folder / "train.log")
+        handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
         handler.addFilter(lambda line: getattr(line, "folder", folder) == folder)  # not what is of a run beside it
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("rlexp").addHandler(handler)
@@ -135,10 +136,12 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
     from rlexp import parts
 
     trainer: Trainer | None = None
+    watch = Watch(OmegaConf.select(jobs[0].cfg, "env.timeout"), str(OmegaConf.select(jobs[0].cfg, "env.id")))
     handlers = []
     gc.freeze()  # what was there before need not be looked through at the end, which takes a quarter of a second
     try:
-        trainer = parts.build_trainer(jobs)
+        with no_exit(), watch.on():
+            trainer = parts.build_trainer(jobs, watch)
         for job in jobs:
             write_config(job)
             handlers.append(log_to(job.folder))
@@ -147,7 +150,8 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             again = f", launch {before + 1}" if before else ""
             what = "resuming" if go_on else "training"
             log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
-        trainer.run(go_on)
+        with no_exit(), watch.on():
+            trainer.run(go_on)
         for own in trainer.runs:
             tell_result(own.record, own.folder, "done")
     except (Interrupted, Paused) as stop:
@@ -155,8 +159,9 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
         paused = {"paused_at": stop.step} if isinstance(stop, Paused) else {}
         for own in trainer.runs:
             own.record.update(status="interrupted", error=str(stop), **paused)
+        saved = "" if isinstance(stop, Interrupted) and not stop.saved else ": saved"
         how = "; the same command goes on from there" if isinstance(stop, Interrupted) else ""
-        log.info("%s: saved%s", stop, how)
+        log.info("%s%s%s", stop, saved, how)
         if isinstance(stop, Interrupted):
             hand_on(stop.signum)
             sys.exit(128 + stop.signum)
@@ -173,6 +178,19 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
         gc.unfreeze()
 
 
+class ExitError(Exception):
+    """An environment, or whatever else was called, that would have ended the process."""
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """While entered, `sys.exit` is an error like others: a job may end, but not the process with the jobs to come."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ExitError(f"sys.exit({error.code!r}) was called while the run was at work") from error
+
+
 def note_other_code(folder: Path, go_on: bool) -> None:
     """Say if a run goes on with other code than it was made by."""
     made_by, now = RunRecord(folder).data.get("code"), code_digest()
@@ -187,7 +205,8 @@ def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseExce
         record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
         begun = record.status == "running"
         guilty = job.folder in error.runs if isinstance(error, DivergedError) else len(jobs) == 1
-        if isinstance(error, CheckpointError) or not (begun or job.in_sweep):
+        theirs = not isinstance(error, UserError) or isinstance(error, EnvironmentFault)  # of code that was run
+        if isinstance(error, CheckpointError) or not (begun or job.in_sweep or theirs):
             continue  # nothing has been run: what is there stays as it is
         if guilty and not asked:
             own = error.of(job.folder) if isinstance(error, DivergedError) else error

@@ -1,6 +1,7 @@
 """The training loop: collect -> advantages -> observe -> update -> record."""
 
 import contextlib
+import logging
 import math
 import time
 from collections import deque
@@ -25,7 +26,10 @@ from rlexp.progress import WARM_UP, ProgressDisplay
 from rlexp.rollout import Collector, FinishedEpisodes, Rollout, RunSpec
 from rlexp.run_writer import RunWriter
 from rlexp.seeding import AgentStreams, env_seeds
-from rlexp.signals import Interrupted, Paused, StopSignal
+from rlexp.signals import Paused, StopSignal
+from rlexp.watch import Watch
+
+log = logging.getLogger(__name__)
 
 PARAMETER = "a parameter"  # beside the metrics: not finite where any of an agent's is not
 WINDOW = 100  # episodes that episodic_return and episodic_length average over
@@ -53,6 +57,7 @@ class Trainer:
         learner: the agents.
         distribution: over the action space.
         streams: the agents' random streams.
+        watch: of the environments' calls.
         runs: where what the agents do is written, run by run; the agents are in the same order.
         settings: run-level settings.
     """
@@ -66,15 +71,16 @@ class Trainer:
         learner: Learner,
         distribution: Distribution,
         streams: list[AgentStreams],
+        watch: Watch,
         runs: list[RunWriter],
         settings: RunSettings,
     ) -> None:
         self.environment, self.algo, self.gae, self.learner = environment, algo, gae, learner
-        self.streams, self.runs, self.settings = streams, runs, settings
+        self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
-        envs, first_obs = environment.start(self.env_seeds(), device=device)
+        envs, first_obs = watch.call(environment.start, self.env_seeds(), device=device)
         self.collector = Collector(
             envs,
             first_obs,
@@ -83,6 +89,7 @@ class Trainer:
             num_envs=num_envs,
             num_steps=algo.rollout_steps,
             device=device,
+            watch=watch,
         )
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
@@ -116,12 +123,15 @@ class Trainer:
             CheckpointError: there is a checkpoint that cannot be used.
         """
         with StopSignal() as stop, contextlib.ExitStack() as stack:
-            stack.callback(lambda: self.collector.envs.close())  # a resumed run may change them
+            self.watch.stop = stop
+            stack.callback(self._close)
             if go_on:
                 resume.take_up(self)
             for run in self.runs:
                 stack.callback(run.close)
                 run.begin(self.steps, len(self.streams))
+            for run in self.runs:
+                run.record.update(training=True)  # whatever kills the process from now on may be this run's doing
             processor = ProcessorShare(torch.get_num_threads())
             display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:
@@ -129,7 +139,7 @@ class Trainer:
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
-                        raise Interrupted(stop.received)
+                    stop.heed()
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
@@ -138,6 +148,13 @@ class Trainer:
                         processor.restart()
                     processor.look()
             self.finish()
+
+    def _close(self) -> None:
+        """Close the environments, which a resumed run may have changed; whatever ended the run is not hidden by it."""
+        try:
+            self.collector.envs.close()
+        except Exception as error:  # whatever somebody else's environment raises
+            log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
 
     @property
     def total_rows(self) -> int:
@@ -195,7 +212,8 @@ class Trainer:
             step = self.update_number * self.algo.rollout_steps + flaw.row + 1
             raise EnvironmentFault(
                 f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave "
-                f"{flaw.what} that is not finite, at its step {step}; mend it, or let such a step end the episode"
+                f"{flaw.what} that is not finite ({flaw.value}), at its step {step}; mend it, or let such a step end "
+                f"the episode"
             )
 
     def _count(self, episodes: FinishedEpisodes) -> None:
@@ -261,6 +279,7 @@ class Trainer:
                 self.environment,
                 len(self.seeds),
                 device=self.learner.device,
+                watch=self.watch,
                 **settings,
             )
         for run in self.runs:

@@ -68,7 +68,7 @@ def _module_kind() -> type:
 
 
 def _require_class(path: str, target: Any, kind: type) -> None:
-    """Refuse a name that is not a class of that kind, defined in one of HOMES: what is only reached through them is not.
+    """Refuse a name that is no class of that kind, defined in one of HOMES; what is only reached through them is not.
 
     Raises:
         TrustError: naming it.

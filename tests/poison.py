@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 
 import gymnasium as gym
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -61,5 +63,65 @@ class Tells(CartPoleEnv):
             file.write(os.environ.get("OMP_NUM_THREADS", "") + "\n")
 
 
-for env in (Raises, FailsOnce, OutOfMemory, Killed, Announced, Tells):
+class RaisesAtReset(Endless):
+    """Raises in its first reset."""
+
+    def reset(self, **kwargs):
+        raise ValueError("no maze could be made")
+
+
+class Exits(Endless):
+    """Ends the process in its first step, as scripts do."""
+
+    def step(self, action):
+        sys.exit(3)
+
+
+class OddError(Exception):
+    """An error that cannot be made from its text."""
+
+    def __init__(self, text, more):
+        super().__init__(f"{text}: {more}")
+
+
+class RaisesOddly(Endless):
+    """Raises an error of its own."""
+
+    def step(self, action):
+        raise OddError("poisoned", 7)
+
+
+class Hangs(Endless):
+    """Waits for ever in its first step once a file is there; without `when`, at once."""
+
+    def __init__(self, when=None):
+        self.when = when
+
+    def step(self, action):
+        while self.when is None or os.path.exists(self.when):
+            time.sleep(0.05)
+        return super().step(action)
+
+
+class Slow(Endless):
+    """A tenth of a second a step."""
+
+    def step(self, action):
+        time.sleep(0.1)
+        return super().step(action)
+
+
+class PlaysLong(Endless):
+    """Episodes of a thousand steps; once a file is there, the later ones take a tenth of a second each."""
+
+    def step(self, action):
+        if self.t > 300 and os.path.exists("evaluating"):
+            time.sleep(0.1)
+        observation, reward, _, _, info = super().step(action)
+        return observation, reward, False, self.t >= 1000, info
+
+
+GRIEF = (Raises, FailsOnce, OutOfMemory, Killed, Announced, Tells)
+GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, Slow, PlaysLong)
+for env in GRIEF:
     gym.register(f"{env.__name__}-v0", entry_point=env)

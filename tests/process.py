@@ -16,6 +16,7 @@ _context.set_forkserver_preload(["rlexp.train", "rlexp.parts", "torch._dynamo", 
 def _main(folder, words, environment, output):
     import rlexp.train
 
+    multiprocessing.set_start_method(None, force=True)  # as in a fresh interpreter
     os.setsid()
     os.chdir(folder)
     os.environ.update(environment)

@@ -248,7 +248,7 @@ def test_hostile_tables_make_nothing_run(tmp_path, monkeypatch, node):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
     table = f'{{"root": [0], "nodes": [{THING}, {node}]}}'.encode()
-    with pytest.raises(Exception) as caught:  # whatever it is, the checkpoint is refused by it
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever it is, the checkpoint is refused by it)
         load(len(table).to_bytes(HEAD, "little") + table, Thing())
     assert not isinstance(caught.value, pytest.fail.Exception)
     assert not list(tmp_path.iterdir())

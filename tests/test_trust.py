@@ -127,7 +127,9 @@ def test_an_installed_plugin_is_trusted(tmp_path, monkeypatch):
     rlexp.load_policy(tmp_path / "run")
 
 
-@pytest.mark.parametrize("text", ["", "null", "[1, 2]", "a: {", "env: 3", "env: {}", "\x00", "!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "text", ["", "null", "[1, 2]", "a: {", "env: 3", "env: {}", "\x00", "!!python/object:os.system {}"]
+)
 def test_a_damaged_config_is_told_in_one_line(folder, tmp_path, text):
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text(text)

@@ -1,5 +1,6 @@
 """The environment factory: any registered id, on one of three backends, seeded agent by agent."""
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -13,12 +14,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlexp.envs.agents import AgentVectorEnv
+from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.envs.worlds import WORLDS, World
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, EnvironmentFault
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
 
@@ -43,6 +45,7 @@ class Environment:
     normalize_reward: bool = False
     clip_reward: float = 10.0
     sign_reward: bool = False
+    timeout: float | None = None
     extra: str | None = None
     threshold: float | None = None
     bounds: list[float] | None = None
@@ -54,6 +57,8 @@ class Environment:
         for name in ("clip_obs", "clip_reward"):
             if not getattr(self, name) > 0:  # not a number is not positive either
                 raise ConfigError(f"env.{name}={getattr(self, name)}: must be positive")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError(f"env.timeout={self.timeout}: must be positive, in seconds, or null")
         if self.sign_reward and self.normalize_reward:
             raise ConfigError("env.sign_reward=true: learns from signs, which env.normalize_reward=true would rescale")
         self._check_backend()
@@ -156,9 +161,10 @@ class Environment:
 
         Raises:
             ConfigError: the environment cannot be made, or does not reset at the next step.
+            EnvironmentFault: it raises in its first reset.
         """
         try:
-            envs, obs = self._start(seeds, independent, device or torch.device("cpu"))
+            envs, first = self._make(seeds, independent, device or torch.device("cpu"))
         except ConfigError:
             raise
         except (gym.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
@@ -170,43 +176,42 @@ class Environment:
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
             envs.close()
             raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is understood")
-        return envs, obs
+        try:
+            return envs, envs.reset(seed=first)[0]
+        except Exception as error:  # whatever somebody else's environment raises
+            with contextlib.suppress(Exception):
+                envs.close()
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EnvironmentFault(f"env.id={self.id}: raised in its first reset: {line}") from error
 
-    def _start(self, seeds: list[list[int]], independent: bool, device: torch.device) -> tuple[VectorEnv, np.ndarray]:
+    def _make(self, seeds: list[list[int]], independent: bool, device: torch.device) -> tuple[VectorEnv, Any]:
+        """Environments, and what their first reset is given as seed."""
         flat = [seed for agent in seeds for seed in agent]
         if self.backend == "envpool":
             envpool = self._import("envpool")
             with warnings.catch_warnings():  # that bounds lose precision, for every Box of every pool
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting")
-                pool = AgentVectorEnv(
-                    [envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)]
-                )
-            return pool, pool.reset()[0]
+                pool = envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)
+                return AgentVectorEnv([pool]), None
         if self.world is not None and not independent:  # evaluation plays Gymnasium's own
             worlds = TorchVectorEnv(self.world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
-            return worlds, worlds.reset(seed=[agent[0] for agent in seeds])[0]
+            return worlds, [agent[0] for agent in seeds]
         if self._mode() == "vector":
             groups = [[seed] for seed in flat] if independent else seeds
             parts = [self._vector(len(group)) for group in groups]
-            if len(parts) == 1:
-                return parts[0], parts[0].reset(seed=groups[0][0])[0]
-            agents = AgentVectorEnv(parts)
-            return agents, agents.reset(seed=[group[0] for group in groups])[0]
+            firsts = [group[0] for group in groups]
+            return (parts[0], firsts[0]) if len(parts) == 1 else (AgentVectorEnv(parts), firsts)
         make = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
-        makers = [make] * len(flat)
-        if self.vectorization == "async":
-            processes = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
-            return processes, processes.reset(seed=list(flat))[0]
+        if self.vectorization == "async":  # by the whole id, as a process may not have imported its module
+            elsewhere = partial(gym.make, self.id, disable_env_checker=True, **self.kwargs)
+            return ProcessVectorEnv([elsewhere] * len(flat)), list(flat)
         # One an agent, whose state is then a thing of its own. copy=False: the collector copies what it keeps before it
         # steps again.
         shares = [flat] if independent else seeds
         copies: list[VectorEnv] = [
             SyncVectorEnv([make] * len(share), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP) for share in shares
         ]
-        if len(copies) == 1:
-            return copies[0], copies[0].reset(seed=shares[0])[0]  # type: ignore[arg-type]
-        agents = AgentVectorEnv(copies)
-        return agents, agents.reset(seed=shares)[0]
+        return (copies[0], shares[0]) if len(copies) == 1 else (AgentVectorEnv(copies), shares)
 
     def _mode(self) -> str:
         """Which kind of vector is made, for training and evaluation alike."""

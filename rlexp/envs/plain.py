@@ -61,9 +61,7 @@ def _base(kind: type) -> Any:
 
 def _slots(kind: type) -> dict[str, Any]:
     own = [base for base in kind.__mro__ if "__slots__" in vars(base)]  # members of C's classes are none
-    return {
-        name: slot for base in own for name, slot in vars(base).items() if isinstance(slot, MemberDescriptorType)
-    }
+    return {name: slot for base in own for name, slot in vars(base).items() if isinstance(slot, MemberDescriptorType)}
 
 
 @functools.cache
@@ -79,7 +77,9 @@ def _is_of_python(kind: type) -> bool:
     if not all(own.__flags__ & HEAP_TYPE and not by_extension(own) for own in (*mine, *makers)):
         return False
     own_size = 8 * (len(_slots(kind)) + 2)  # slots, attributes and weak references
-    return kind.__basicsize__ <= (_base(kind) or object).__basicsize__ + own_size and all(
+    own_base: Any = _base(kind) or object
+    size: int = kind.__basicsize__
+    return size <= own_base.__basicsize__ + own_size and all(
         issubclass(maker, type) and maker.__basicsize__ <= type.__basicsize__ + 16 for maker in makers
     )
 
@@ -328,9 +328,9 @@ class _Reader:
         if what in simple:
             return simple[what](*rest)
         if what == "container":
-            return self._container(index, *rest, live)
+            return self._container(index, live, *rest)
         if what == "object":
-            return self._object(index, *rest, live)
+            return self._object(index, live, *rest)
         return self._random(what, *rest)
 
     def _enum(self, path: str, name: str) -> Any:
@@ -361,7 +361,7 @@ class _Reader:
             array[place] = self.value(item)
         return array.reshape(shape)
 
-    def _container(self, index: int, path: str, items: list[Any], more: dict[str, Any], live: Any) -> Any:
+    def _container(self, index: int, live: Any, path: str, items: list[Any], more: dict[str, Any]) -> Any:
         kind = self.kind(path)
         base = _base(kind)
         if base is None:
@@ -398,7 +398,7 @@ class _Reader:
     def _beside(self, told: Any, olds: list[Any], place: int) -> Any:
         return self.value(told, olds[place] if place < len(olds) else MISSING)
 
-    def _object(self, index: int, path: str, attributes: dict[str, Any], live: Any) -> Any:
+    def _object(self, index: int, live: Any, path: str, attributes: dict[str, Any]) -> Any:
         kind = self.kind(path)
         made = live
         if type(live) is not kind or id(live) in self.claimed:
@@ -429,9 +429,7 @@ class _Reader:
             return made
         if what == "seed sequence":
             entropy, spawn_key, pool_size, spawned = map(self.value, told[0])
-            return np.random.SeedSequence(
-                entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned
-            )
+            return np.random.SeedSequence(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
         if what == "random state":
             stream = np.random.RandomState()
             stream.set_state(self.value(told[0]))

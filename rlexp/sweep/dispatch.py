@@ -145,7 +145,9 @@ def write_plan(jobs: Sequence[Planned]) -> None:
         with _waiting_for(study):
             path = study / PLAN
             planned(study)  # refuses one that is damaged, in one line
-            content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"jobs": {}, "launches": []}
+            content: dict[str, Any] = (
+                json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"jobs": {}, "launches": []}
+            )
             content.setdefault("launches", [])
             for job in own:
                 content["jobs"][str(job.job.folder.relative_to(study))] = {"overrides": job.job.overrides}

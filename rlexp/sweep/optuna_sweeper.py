@@ -193,7 +193,7 @@ def leaving_no_trace(folder: Path) -> Iterator[None]:
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """A csv with a column for each key of any row."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -3,7 +3,6 @@
 import copy
 import glob
 import itertools
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from rlexp.config import check_tuned
 from rlexp.errors import ConfigError
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import is_held
-from rlexp.run_folder import RunRecord, code_digest, naming
+from rlexp.run_folder import RecordError, RunRecord, code_digest, naming, read_record
 from rlexp.study import flatten
 
 log = logging.getLogger(__name__)
@@ -61,18 +60,26 @@ class Planned:
         with read_write(self.config.hydra):
             self.config.hydra.sweep.subdir = f"{self.job.cfg.study}/{folder.name}"
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What its run.json says; of one that cannot be read, why."""
+        try:
+            return RunRecord(self.job.folder).data
+        except RecordError as error:
+            return {"status": "damaged", "error": str(error)}
+
     def has_begun(self) -> bool:
         """Whether anything of it is in its folder."""
         return any(self.job.folder.glob("*"))
 
     def standing(self, mine: bool = False) -> str:
-        """How it stands: "waiting", "elsewhere" (another process runs it), "killed", or the status in its run.json.
+        """How it stands: as run.json says, or "waiting", "elsewhere" (another process runs it), "killed", "damaged".
 
         mine: its folder's lock is held by the one who asks.
         """
         if not mine and is_held(self.job.folder):
             return "elsewhere"
-        status = RunRecord(self.job.folder).status
+        status = self.record.get("status")
         return "killed" if status == "running" else status or "waiting"
 
     def is_left(self, retry_failed: bool, mine: bool = False) -> bool:
@@ -83,16 +90,16 @@ class Planned:
         return standing in ("waiting", "interrupted", "killed")
 
     def has_failed(self) -> bool:
-        """Whether it failed, or its process has died again and again without getting anywhere."""
-        return self.standing() == "failed" or (self.standing() == "killed" and self.has_died_often())
+        """Whether it failed, nobody can tell, or its process has died again and again without getting anywhere."""
+        return self.standing() in ("failed", "damaged") or (self.standing() == "killed" and self.has_died_often())
 
     def has_died_often(self) -> bool:
         """Whether its process, killed now, has died as often as is tried."""
-        return self.deaths_before() + 1 >= DEATHS
+        return self.deaths_before() + bool(self.record.get("training", True)) >= DEATHS
 
     def deaths_before(self) -> int:
         """How often its process had died since its last checkpoint when it was begun last."""
-        return int(RunRecord(self.job.folder).data.get("deaths", 0))
+        return int(self.record.get("deaths", 0))
 
 
 class Composer:
@@ -165,7 +172,8 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
             parts.check(planned.job.cfg)
         except ConfigError as error:
             raise ImpossibleError(f"{error} (in the job {' '.join(words)})") from None
-        planned.job.check_same(RunRecord(planned.job.folder))
+        if planned.standing() != "damaged":  # which is that job's own affair
+            planned.job.check_same(RunRecord(planned.job.folder))
         found.setdefault(planned.job.folder, planned)
     return list(found.values())
 
@@ -199,7 +207,7 @@ def outlook(jobs: Sequence[Planned], left: Sequence[Planned]) -> str:
     counts: dict[str, int] = {}
     again = "retry_failed=true runs them again"
     words = {"failed": f"failed before ({again})", "killed": f"died {DEATHS} times ({again})"}
-    words |= {"elsewhere": "run by another process"}
+    words |= {"elsewhere": "run by another process", "damaged": "damaged (run.json cannot be read)"}
     for planned in jobs:
         what = _to_do(planned) if planned in left else words.get(planned.standing(), planned.standing())
         counts[what] = counts.get(what, 0) + 1
@@ -218,9 +226,10 @@ def _to_do(planned: Planned) -> str:
 def changes(jobs: Sequence[Planned]) -> list[str]:
     """What has changed since earlier launches: the code behind runs, the config behind the same overrides."""
     lines = []
-    older = [p for p in jobs if RunRecord(p.job.folder).data.get("code") not in (None, code_digest())]
+    records = [read_record(planned.job.folder) or {} for planned in jobs if planned.standing() != "damaged"]
+    older = [record for record in records if record.get("code") not in (None, code_digest())]
     if older:
-        commits = {str(RunRecord(p.job.folder).data.get("commit"))[:10] for p in older}
+        commits = {str(record.get("commit"))[:10] for record in older}
         lines.append(
             f"the code has changed since {len(older)} of these jobs were run (commit {', '.join(sorted(commits))}): "
             f"they are kept, and those unfinished go on with the new code; resume=never runs all anew"
@@ -235,7 +244,7 @@ def changes(jobs: Sequence[Planned]) -> list[str]:
 
 def _differences(planned: Planned, other: Path) -> list[str]:
     try:
-        before = flatten(json.loads((other / "run.json").read_text())["config"])
+        before = flatten((read_record(other) or {})["config"])
         words: Any = OmegaConf.to_container(OmegaConf.load(other / ".hydra" / "overrides.yaml"))
         if naming(words) != naming(planned.job.overrides):
             return []  # names are cut: it is another job

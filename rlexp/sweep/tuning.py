@@ -169,7 +169,7 @@ class Tuning:
 
     def _is_there(self, job: Planned, rung: int | None) -> bool:
         """Whether a job has come to a rung, or to its end, already."""
-        record = RunRecord(job.job.folder).data
+        record = job.record
         if record.get("status") == "done":
             return True
         return rung is not None and record.get("paused_at", 0) >= self._step(job, rung)
@@ -182,7 +182,7 @@ class Tuning:
     def _judge(self, trial: optuna.Trial, job: Planned, rung: int | None) -> bool:
         """Tell what became of a trial; returns whether it has to go on."""
         if not self._is_there(job, rung):
-            error = RunRecord(job.job.folder).data.get("error", f"it is {job.standing()}")
+            error = job.record.get("error", f"it is {job.standing()}")
             self._tell(trial, TrialState.FAIL, error)
             return False
         values = self._values(job, rung)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from rlexp.lock import holds_any
 from rlexp.run_folder import write_atomically
-from rlexp.signals import StopSignal
+from rlexp.signals import STOPPING, StopSignal
 
 LOOK = 0.2  # seconds between looks at whether the sweep has been stopped
 GRACE = 60.0  # seconds that a worker has to save its run when its sweep is gone
@@ -53,13 +53,13 @@ class StopOfSweep(StopSignal):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__((signal.SIGTERM, signal.SIGINT))
+        super().__init__(STOPPING)
         self.path = path
 
     def of_sweep(self) -> int | None:
         """The signal that stopped the sweep; None: it goes on."""
         try:
-            return int(self.path.read_text())
+            return int(self.path.read_text(encoding="utf-8"))
         except OSError:
             return None
 

@@ -1,0 +1,119 @@
+"""Environments in processes of their own, which die with nobody but the run, and tell what befell them."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
+
+from rlexp.signals import STOPPING
+
+PATIENCE = 5.0  # seconds that processes have to close their environments
+DYING = 2.0  # seconds within which a process that has died is known to have
+
+
+class CarriedError(Exception):
+    """An environment's error on its way from its process, whose class may be known there alone: its name, its text."""
+
+
+class _Carrying(gym.Wrapper):
+    """Has the environment's errors, `sys.exit` among them, travel as text."""
+
+    def step(self, action: Any) -> Any:
+        return self._carry(self.env.step, action)
+
+    def reset(self, **kwargs: Any) -> Any:
+        return self._carry(self.env.reset, **kwargs)
+
+    def _carry(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            raise CarriedError(type(error).__name__, str(error)) from error
+
+
+def _work(index: int, make: Callable[[], gym.Env[Any, Any]], *rest: Any) -> None:
+    """What a process does: not stopped by the signals that stop the run, which ends it, and gone when the run is."""
+    for signum in STOPPING:  # a terminal and schedulers send them to all processes of a run
+        signal.signal(signum, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if run is not None:
+            run.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    _async_worker(index, lambda: _Carrying(make()), *rest)
+
+
+class ProcessVectorEnv(AsyncVectorEnv):
+    """Gymnasium's environments in processes, whose end and whose errors are in order.
+
+    Args:
+        makers: of the environments.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+        try:
+            super().__init__(makers, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)
+        except (EOFError, ConnectionError) as error:
+            self._tell_death(error)
+
+    def reset(self, **kwargs: Any) -> Any:
+        """Begin new episodes."""
+        try:
+            return super().reset(**kwargs)
+        except (EOFError, ConnectionError) as error:
+            self._tell_death(error)
+
+    def step(self, actions: Any) -> Any:
+        """One step of all environments."""
+        try:
+            return super().step(actions)
+        except (EOFError, ConnectionError) as error:
+            self._tell_death(error)
+
+    def _tell_death(self, error: Exception) -> NoReturn:
+        """Raise what is known of a process that is not there any more."""
+        deadline = time.monotonic() + DYING
+        while not (dead := [p for p in self.processes if p.exitcode is not None]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        codes = ", ".join(f"{process.name} ended with {process.exitcode}" for process in dead)
+        raise RuntimeError(f"a process of the environments died ({codes or 'nobody knows why'})") from error
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        """Raise the first error of an environment as one of the same name, with what its process says of it."""
+        if all(successes):
+            return
+        _, kind, error, trace = self.error_queue.get(timeout=PATIENCE)
+        self._state = AsyncState.DEFAULT
+        name, text = error.args if isinstance(error, CarriedError) else (kind.__name__, str(error))
+        raised = type(name, (Exception,), {})(text)
+        raised.add_note(f"In the environment's own process:\n{trace}")
+        raise raised
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Close the environments if their processes wait for orders and heed them soon; end all processes."""
+        deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
+        pipes = [pipe for pipe in self.parent_pipes if pipe is not None and not pipe.closed]
+        if self._state == AsyncState.DEFAULT and not terminate:
+            with contextlib.suppress(EOFError, OSError):
+                for pipe in pipes:
+                    pipe.send(("close", None))
+                for process in self.processes:
+                    process.join(max(0.0, deadline - time.monotonic()))
+        for process in self.processes:
+            if process.is_alive():
+                process.kill()
+        for pipe in pipes:
+            pipe.close()
+        for process in self.processes:
+            process.join()

@@ -1,0 +1,74 @@
+"""Standard output and error that no text can break: not a stranger's, nor one for a reader that has gone."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+# All control characters but tabs and ends of lines: those of a terminal's commands, and of bidirectional text
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Text that a terminal shows and does not obey: control characters are left out."""
+    return CONTROL.sub("", text)
+
+
+class HarmlessStream:
+    """A standard stream as it is, but that it writes harmless text, in characters that it knows, to whoever is left.
+
+    What is written after its reader has gone, as `head` does, is nobody's; training goes on.
+
+    Args:
+        stream: the one that writes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream  # also for progress bars, which command the terminal
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a stream has."""
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write; returns the length of the text, as if all had been written."""
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        shown = harmless(text).encode(encoding, "replace").decode(encoding)
+        with self._patience():
+            self.stream.write(shown)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write them one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush."""
+        with self._patience():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+@contextlib.contextmanager
+def harmless_output() -> Iterator[None]:
+    """While entered, standard output and error are harmless streams."""
+    before = sys.stdout, sys.stderr
+    if not isinstance(sys.stdout, HarmlessStream):
+        sys.stdout, sys.stderr = HarmlessStream(sys.stdout), HarmlessStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        sys.stdout, sys.stderr = before

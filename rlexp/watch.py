@@ -1,0 +1,103 @@
+"""Environments that do not come back from a call: after a time limit, or once the run has been asked to stop.
+
+Python can be interrupted wherever it runs, as in an environment that waits for ever; a library that does not return to
+Python cannot, unless it runs in a process of its own (`env.vectorization=async`).
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import ParamSpec, TypeVar
+
+from rlexp.errors import EnvironmentFault
+from rlexp.signals import Interrupted, StopSignal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TICK = 0.5  # seconds between looks
+PATIENCE = 5.0  # seconds that a call may go on once the run has been asked to stop
+
+
+class Watch:
+    """Watches calls of environments, which are made through it; in the main thread only, where signals arrive.
+
+    Args:
+        timeout: seconds that a call may take; None: any time.
+        name: of the environment, for who reads the error.
+    """
+
+    def __init__(self, timeout: float | None = None, name: str = "") -> None:
+        self.timeout, self.name = timeout, name
+        self.calls = 0  # begun
+        self.inside = False
+        self.stop: StopSignal | None = None
+        self.ending: tuple[int, Exception] | None = None  # the call that is to end, and by what
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call, watched.
+
+        Raises:
+            EnvironmentFault: it took longer than the time limit.
+            Interrupted: it did not come back though the run was asked to stop.
+        """
+        self.calls += 1
+        self.inside = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.inside = False
+
+    def heed(self) -> None:
+        """Stop here, if the run has been asked to.
+
+        Raises:
+            Interrupted: by which signal.
+        """
+        if self.stop is not None:
+            self.stop.heed()
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """While entered, calls are watched."""
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+            yield
+            return
+        over = threading.Event()
+        before = signal.signal(signal.SIGALRM, self._end)
+        thread = threading.Thread(target=self._look, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            signal.signal(signal.SIGALRM, before)
+
+    def _look(self, over: threading.Event) -> None:
+        seen, since = 0, time.monotonic()
+        asked: float | None = None  # when the run was first seen to have been asked to stop
+        while not over.wait(TICK):
+            now = time.monotonic()
+            if self.calls != seen:
+                seen, since = self.calls, now
+            signum = None if self.stop is None else self.stop.received
+            asked = None if signum is None else asked or now
+            ending: Exception | None = None
+            if self.timeout is not None and now - since > self.timeout:
+                ending = EnvironmentFault(
+                    f"env.timeout={self.timeout:g}: a call of {self.name} has not come back after so many seconds"
+                )
+            elif signum is not None and asked is not None and now - max(since, asked) > PATIENCE:
+                ending = Interrupted(signum, saved=False)
+            if ending is not None and self.inside:
+                self.ending = (seen, ending)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    def _end(self, signum: int, frame: FrameType | None) -> None:
+        if self.ending is not None and self.inside and self.ending[0] == self.calls:
+            (_, ending), self.ending = self.ending, None
+            raise ending

@@ -1,0 +1,199 @@
+"""Faults of environments and signals at awkward moments: what runs is saved, what failed says so in its own folder."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from helpers import jobs, last_metrics, record, status
+from process import Process
+
+TINY = ("tuned=none", "progress=none", "compile=false", "network.torso.hidden=[8]", "study=s")
+TINY += ("env.num_envs=2", "algo.rollout_steps=32")
+TESTS = str(Path(__file__).parent)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture
+def train(cli, monkeypatch):
+    """A tiny run, in this process."""
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    return lambda *words: cli(*in_order(words))
+
+
+def in_order(words):
+    return (*(word for word in words if word == "-m"), *TINY, *(word for word in words if word != "-m"))
+
+
+def start(folder, *words):
+    return Process(folder, *in_order(words), PYTHONPATH=TESTS)
+
+
+def wait_until(condition, process, seconds=60):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.returncode is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
+def the_job(folder="."):
+    (job,) = jobs(folder)
+    return job
+
+
+def is_training(folder):
+    return any((job / "metrics.csv").exists() for job in jobs(folder))
+
+
+# Signals --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
+    process = start(tmp_path, "total_steps=1e7")
+    wait_until(lambda: is_training(tmp_path), process)
+    process.send_signal(number)
+    assert process.wait() == 128 + number
+    assert record(the_job(tmp_path))["error"] == f"interrupted by {number.name}"
+    assert (the_job(tmp_path) / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1,2")])
+def test_a_signal_in_the_final_evaluation_is_heard_and_the_same_command_finishes_it(tmp_path, train, words):
+    command = (*words, "total_steps=64", "env.id=poison:PlaysLong-v0", "evaluation.episodes=1", "log_every=1")
+    process = start(tmp_path, *command)
+    wait_until(lambda: is_training(tmp_path), process)
+    (tmp_path / "evaluating").touch()
+    wait_until(lambda: any((job / "checkpoint.pt").exists() for job in jobs(tmp_path)), process)
+    time.sleep(0.3)
+    assert process.returncode is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    assert [status(job) for job in jobs(tmp_path) if (job / "run.json").exists()] == ["interrupted"]
+    assert not list(tmp_path.glob("outputs/*/*/evaluation.json"))
+
+    (tmp_path / "evaluating").unlink()
+    assert train(*command).code == 0
+    assert {status(job) for job in jobs()} == {"done"}
+    assert all((job / "evaluation.json").exists() for job in jobs())
+    assert record(jobs()[0])["launches"] == 2
+
+
+def test_a_second_signal_in_the_final_evaluation_ends_it_too(tmp_path):
+    words = ("env.id=poison:Hangs-v0", "+env.kwargs.when=evaluating", "evaluation.episodes=1")
+    process = start(tmp_path, "total_steps=64", *words)
+    wait_until(lambda: is_training(tmp_path), process)
+    (tmp_path / "evaluating").touch()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(10) in (143, 130)
+    assert status(the_job(tmp_path)) == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_whole_group_saves_a_run_whose_environments_have_processes(tmp_path, number):
+    process = start(tmp_path, "total_steps=1e7", "env.vectorization=async", "env.id=probes:Endless-v0")
+    wait_until(lambda: is_training(tmp_path), process)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 128 + number
+    assert record(the_job(tmp_path))["error"] == f"interrupted by {number.name}"
+    assert (the_job(tmp_path) / "checkpoint.pt").exists()
+
+
+def test_processes_of_environments_end_when_their_run_is_killed(tmp_path):
+    process = start(tmp_path, "total_steps=1e7", "env.vectorization=async", "env.id=probes:Endless-v0")
+    wait_until(lambda: is_training(tmp_path), process)
+    workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(workers) >= 2
+    process.kill()
+    deadline = time.time() + 10
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)
+
+
+# Environments that come to grief --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("env", "error"),
+    [
+        ("Raises", "RuntimeError: poisoned on two lines"),
+        ("RaisesOddly", "OddError: poisoned: 7"),
+        ("Exits", "sys.exit(3) was called while the run was at work"),
+    ],
+)
+def test_an_environment_that_raises_is_recorded_by_its_own_error(train, env, error, vectorization):
+    if vectorization == "async":
+        error = error.replace("sys.exit(3) was called while the run was at work", "SystemExit: 3")
+    with contextlib.suppress(Exception):  # which ends a process with a traceback; SystemExit is none
+        train("total_steps=64", f"env.id=poison:{env}-v0", f"env.vectorization={vectorization}")
+    assert status(the_job()) == "failed"
+    assert record(the_job())["error"].endswith(error)
+    assert "poison.py" in record(the_job())["traceback"]
+
+
+def test_an_environment_that_exits_ends_neither_the_sweep_nor_says_it_is_done(train):
+    result = train("-m", "total_steps=64", "env.id=poison:Exits-v0,probes:Endless-v0", "evaluation.episodes=0")
+    assert result.code == 1
+    assert sorted(status(job) for job in jobs()) == ["done", "failed"]
+    assert "sys.exit(3) was called" in result.out
+
+
+def test_an_environment_whose_process_dies_is_told(train):
+    with pytest.raises(RuntimeError, match=r"a process of the environments died \(.* ended with -9"):
+        train("total_steps=64", "env.id=poison:Killed-v0", "env.vectorization=async")
+    assert status(the_job()) == "failed"
+
+
+def test_an_environment_that_raises_in_its_first_reset_is_told_in_one_line_and_recorded(train):
+    result = train("total_steps=64", "env.id=poison:RaisesAtReset-v0")
+    assert result.code == 1
+    assert result.err == (
+        "rlexp: env.id=poison:RaisesAtReset-v0: raised in its first reset: ValueError: no maze could be made\n"
+    )
+    assert status(the_job()) == "failed"
+    assert "no maze" in record(the_job())["traceback"]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorization):
+    began = time.monotonic()
+    result = train("total_steps=64", "env.id=poison:Hangs-v0", f"env.vectorization={vectorization}", "env.timeout=1.5")
+    assert time.monotonic() - began < 20
+    assert result.code == 1
+    assert "env.timeout=1.5: a call of poison:Hangs-v0 has not come back" in result.err
+    assert status(the_job()) == "failed"
+
+
+def test_slow_steps_within_the_time_limit_are_left_alone(train):
+    words = ("total_steps=8", "env.num_envs=2", "algo.rollout_steps=4", "algo.minibatches=2", "evaluation.episodes=0")
+    assert train(*words, "env.id=poison:Slow-v0", "env.timeout=1").code == 0
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_signal_is_heard_though_an_environment_hangs(tmp_path, vectorization):
+    words = ("total_steps=1e7", "checkpoint_every=64", "env.id=poison:Hangs-v0", "+env.kwargs.when=hang")
+    process = start(tmp_path, *words, f"env.vectorization={vectorization}")
+    wait_until(lambda: any((job / "checkpoint.pt").exists() for job in jobs(tmp_path)), process)
+    (tmp_path / "hang").touch()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 143
+    assert record(the_job(tmp_path))["error"].startswith("interrupted by SIGTERM while an environment did not answer")
+    (tmp_path / "hang").unlink()
+    process = start(tmp_path, *words, f"env.vectorization={vectorization}", "stop_at=2000")
+    assert "resumed at" in process.communicate()
+    assert last_metrics(the_job(tmp_path))["step"] > 0
+
+
+def test_a_time_limit_changes_no_result_and_so_no_folder(train):
+    words = ("total_steps=64", "env.id=probes:Endless-v0", "evaluation.episodes=0")
+    assert train(*words).code == 0
+    assert "already done" in train(*words, "env.timeout=60").out
