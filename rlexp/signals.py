@@ -32,9 +32,9 @@ class Paused(Exception):
 class StopSignal:
     """While entered, signals ask the loop to stop after the current update; a later second one stops at once.
 
-    SIGTERM, SIGINT and SIGHUP, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as submitit does
-    to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`. One entered within
-    another knows what that one has received.
+    SIGTERM, SIGINT and SIGHUP, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as
+    submitit does to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`. One
+    entered within another knows what that one has received.
 
     Args:
         signums: those that are taken.

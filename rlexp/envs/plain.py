@@ -65,7 +65,7 @@ def _slots(kind: type) -> dict[str, Any]:
 
 
 @functools.cache
-def _is_of_python(kind: type) -> bool:
+def _is_of_python(kind: Any) -> bool:
     """Whether all that a class derives from is written in Python, and so keeps its state in attributes alone."""
 
     def by_extension(own: type) -> bool:
