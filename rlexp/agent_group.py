@@ -4,8 +4,6 @@ Algorithms and networks are written for one agent. Here they are lifted: the age
 through `torch.func.vmap`; a group of one agent runs its network plainly.
 """
 
-import contextlib
-import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -15,16 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.algos.reads import Reads
-from rlexp.compile import CudaGraph, Graph, compile_or_warn
+from rlexp.compile import CudaGraph, Graph, LayoutError, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
 from rlexp.errors import ObjectiveError
-from rlexp.networks.checks import NoRandomness
-from rlexp.optimizers import kept_by_agent, restore
+from rlexp.faithful import Twin, require_faithful
+from rlexp.networks.checks import no_global_randomness
+from rlexp.optimizer_state import kept_by_agent, restore
+from rlexp.optimizers import recorded_step
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Slot
 
@@ -90,6 +90,8 @@ class AgentGroup:
         self.pace: Tensor | tuple[()] = ()
         self.metric_names: list[str] = []
         self.reads = Reads()  # of the algorithm, by its loss
+        self.graph_updates = 0  # made by a compiled graph
+        self.told_layout = False
         self.updated = False  # whether there has been an update: the optimizer's state is there
         self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, by which its graph is traced
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
@@ -162,6 +164,41 @@ class AgentGroup:
             own = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return list(own), loss.detach(), {name: value.detach() for name, value in metrics.items()}
 
+    def _rows(self, inputs: Inputs, number: Tensor) -> Batch:
+        """The rows of a minibatch (a, B, ...)."""
+        index = inputs.order.index_select(0, number)[0]  # (a*B,)
+        shape = (self.size, len(index) // self.size)
+        batch = inputs.data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
+        return batch._replace(replay=tree_map(lambda x: x.index_select(1, number)[:, 0], inputs.data.replay))
+
+    def _try_loss(self, inputs: Inputs, number: Tensor) -> None:
+        """Refuse a loss that is another one when it is called once more with the same rows.
+
+        Raises:
+            ObjectiveError: it draws random numbers, counts, or cannot be stacked.
+        """
+        batch = self._rows(inputs, number)
+        found = []
+        try:
+            for _ in range(2):
+                with no_global_randomness("the loss"):
+                    found.append(
+                        tree_flatten(self._gradients(self.params, inputs.buffers, batch, inputs.coefficients))[0]
+                    )
+        except RuntimeError as error:
+            if self.single or "vmap" not in str(error):
+                raise
+            line = " ".join(str(error).split())[:200]
+            raise ObjectiveError(
+                f"the loss of {type(self.algo).__name__} cannot be stacked for agents side by side ({line}); "
+                f"batching=loop trains them one after the other"
+            ) from error
+        if not all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(*found, strict=True)):
+            raise ObjectiveError(
+                f"the loss of {type(self.algo).__name__} is another one when it is called once more with the same rows: "
+                f"it draws random numbers or counts its calls, which no compiled or resumed run would repeat"
+            )
+
     def _minibatch(
         self, params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, inputs: Inputs, number: Tensor
     ) -> Tensor:
@@ -169,12 +206,8 @@ class AgentGroup:
 
         params: what `step` moves by their gradients, at the rate `lr`. number: which minibatch, (1,).
         """
-        buffers, coefficients, data, order, pace = inputs
-        index = order.index_select(0, number)[0]  # (a*B,)
-        shape = (self.size, len(index) // self.size)
-        batch = data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))  # (a, B, ...)
-        batch = batch._replace(replay=tree_map(lambda x: x.index_select(1, number)[:, 0], data.replay))
-        grads, loss, metrics = self._gradients(params, buffers, batch, coefficients)
+        batch, pace = self._rows(inputs, number), inputs.pace
+        grads, loss, metrics = self._gradients(params, inputs.buffers, batch, inputs.coefficients)
         lead = 0 if self.single else 1
         squares = [g.square().sum() if self.single else g.reshape(self.size, -1).square().sum(1) for g in grads]
         norm = torch.stack(squares).sum(0).sqrt()  # (a,), or () for a group of one
@@ -222,13 +255,8 @@ class AgentGroup:
         self, params: dict[str, Tensor], states: list[dict[str, Tensor]], lr: Tensor, inputs: Inputs, number: Tensor
     ) -> tuple[Tensor, ...]:
         """`_minibatch` as a function of tensors alone: the optimizer is one of the moment, over those given."""
-        optimizer = self.make_optimizer(list(params.values()))
-        for options in optimizer.param_groups:
-            options["lr"] = lr
-        self._set_options(optimizer, self.recorded)
-        optimizer.state.update(zip(params.values(), states, strict=True))
-        step = inspect.unwrap(type(optimizer).step)  # less the wrappers that serve the profiler and autograd
-        return (self._minibatch(params, lambda: step(optimizer), lr, inputs, number),)
+        step = recorded_step(self.make_optimizer, list(params.values()), states, lr, self.recorded)
+        return (self._minibatch(params, step, lr, inputs, number),)
 
     def set_rates(self, rates: np.ndarray, own: bool) -> None:
         """Set the agents' learning rates (a,); `own`: they may differ."""
@@ -289,9 +317,9 @@ class AgentGroup:
         lr = self.optimizer.param_groups[0]["lr"]
 
         def eager(number: Tensor) -> Tensor:
-            untried = not self.metric_names
-            with NoRandomness("the loss") if untried else contextlib.nullcontext():
-                return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
+            if not self.metric_names:
+                self._try_loss(inputs, number)
+            return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
 
         if not (self.compiled and self.updated):
             return eager
@@ -299,7 +327,9 @@ class AgentGroup:
             self.graphs[UPDATE] = None
             name = type(self.optimizer).__name__
             log.warning(
-                "%s runs uncompiled: %s keeps what it counts in plain numbers, which a graph fixes", UPDATE, name
+                "%s runs uncompiled: %s does or keeps more than parameters, gradients and tensors of its state",
+                UPDATE,
+                name,
             )
         held = self._held(inputs)
         if UPDATE not in self.graphs:
@@ -307,8 +337,42 @@ class AgentGroup:
         graph = self.graphs[UPDATE]
         if graph is None:
             return eager
-        run, leaves = graph.run, graph.leaves(*held, number)[:-1]
-        return lambda number: run([*leaves, number])[0]
+        try:
+            leaves = graph.leaves(*held, number)[:-1]
+        except LayoutError as error:
+            if not self.told_layout:
+                log.warning("%s runs uncompiled where algo.replay gives other shapes: %s", UPDATE, str(error)[:120])
+            self.told_layout = True
+            return eager
+
+        def compiled(number: Tensor) -> Tensor:
+            return graph.run([*leaves, number])[0]
+
+        self.graph_updates += 1
+        if self.graph_updates & (self.graph_updates - 1):
+            return compiled
+        return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ...
+
+    def _held_against(
+        self,
+        eager: Callable[[Tensor], Tensor],
+        compiled: Callable[[Tensor], Tensor],
+        graph: Graph | CudaGraph,
+        held: tuple[Any, ...],
+    ) -> Callable[[Tensor], Tensor]:
+        """The compiled minibatch update, the first of which is made eagerly, too, and must go the same way."""
+        twins = [Twin(self.params, held[1])]
+
+        def step(number: Tensor) -> Tensor:
+            if not twins:
+                return compiled(number)
+            twin = twins.pop()
+            twin.remember(eager(number))
+            metrics = compiled(number)
+            require_faithful(graph, twin.distance(metrics), type(self.algo).__name__, self._traceable, *held, number)
+            return metrics
+
+        return step
 
     def optimizer_state(self) -> dict[str, Any]:
         """What the optimizer keeps, (a, ...); see `optimizers.kept_by_agent`."""

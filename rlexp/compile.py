@@ -66,7 +66,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _recording() -> Iterator[None]:
+def recording() -> Iterator[None]:
     """Lets optimizers know that their arithmetic is recorded, so that step counts stay tensors."""
     before = torch.compiler._is_compiling_flag
     torch.compiler._is_compiling_flag = True
@@ -90,6 +90,8 @@ class Graph:
         Exception: whatever tracing or compiling raises.
     """
 
+    code: str  # what was traced, as text
+
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -99,11 +101,13 @@ class Graph:
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             return function(*tree_unflatten(list(tensors), structure))
 
-        with torch.no_grad(), libraries.quiet(), _recording():
+        with torch.no_grad(), libraries.quiet(), recording():
             self.traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(
                 *libraries.examples_of(self.layouts)
             )
-        self.library = cache_folder() / f"{self._key()}.so"
+        self.code = self.traced.code
+        self.key = self._key()
+        self.library = cache_folder() / f"{self.key}.so"
 
     @property
     def is_built(self) -> bool:
@@ -138,7 +142,7 @@ class Graph:
         """The tensors of arguments nested like the example's, in the order in which `run` takes them.
 
         Raises:
-            ValueError: one is laid out otherwise than the example was.
+            LayoutError: one is laid out otherwise than the example was.
         """
         found = tree_flatten(args)[0]
         _require_layouts([libraries.layout_of(x) for x in found], self.layouts)
@@ -184,7 +188,7 @@ class CudaGraph:
         """Put arguments nested like the recording's in their places, and return those places, for `run`.
 
         Raises:
-            ValueError: one is laid out otherwise than the recording's was.
+            LayoutError: one is laid out otherwise than the recording's was.
         """
         found = tree_flatten(args)[0]
         _require_layouts([libraries.layout_of(x) for x in found], self.layouts)
@@ -204,10 +208,14 @@ class CudaGraph:
         return [x.clone() for x in self.outputs]
 
 
+class LayoutError(ValueError):
+    """Tensors laid out otherwise than those that a graph was compiled for."""
+
+
 def _require_layouts(given: list[Any], wanted: list[Any]) -> None:
     if given != wanted:
         wrong = [(a, b) for a, b in zip(given, wanted, strict=False) if a != b][:1]
-        raise ValueError(f"compiled for {len(wanted)} tensors, given {len(given)}; differing: {wrong}")
+        raise LayoutError(f"compiled for {len(wanted)} tensors, given {len(given)}; differing: {wrong}")
 
 
 def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | CudaGraph | None]:

@@ -1,5 +1,7 @@
 """The learner: all agents' parameters, and the epochs of minibatch updates that move them, group by group."""
 
+import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,21 +10,24 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.algos.reads import digest
 from rlexp.envs.worlds import World
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.losses import explained_variance
-from rlexp.networks.checks import check_stacked
+from rlexp.networks.checks import check_stacked, no_global_randomness
 from rlexp.normalize import ObservationNormalizer, merge_moments
-from rlexp.optimizers import Traits
+from rlexp.optimizers import Traits, moves_alike
 from rlexp.policy import ActorCritic
 from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import PerAgent, Schedule
 from rlexp.seeding import AgentStreams
+
+log = logging.getLogger(__name__)
 
 Batching = Literal["auto", "vmap", "loop"]
 
@@ -104,9 +109,17 @@ class Learner:
         networks = [network.to(device) for network in build_networks(build, streams)]
         size = 1 if use_loop(networks[0], algo, traits, batching, device) else len(networks)
 
-        def optimizer(params: list[Tensor]) -> torch.optim.Optimizer:
-            return make_optimizer(params, lr=float(np.max(lr(0.0))))
+        fastest = lr.highest or 1.0  # some refuse to be made with 0
 
+        def optimizer(params: list[Tensor], lr: float = fastest) -> torch.optim.Optimizer:
+            return make_optimizer(params, lr=lr)
+
+        shapes = [tuple(param.shape) for param in networks[0].parameters() if param.requires_grad]
+        if size > 1 and not moves_alike(make_optimizer, shapes, size):
+            if batching == "vmap":
+                raise ConfigError("batching=vmap: this optimizer mixes agents of these sizes; use batching=auto")
+            log.info("this optimizer mixes stacked agents of these sizes: they are trained one after the other")
+            size = 1
         self.groups = [
             AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable)
             for first in range(0, len(networks), size)
@@ -142,8 +155,10 @@ class Learner:
     def update(self, rollout: Rollout, targets: Advantages, progress: float) -> Metrics:
         """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device."""
         algo = self.algo
-        self._require_same_algorithm()  # `observe` may have changed something, too
+        untried = not self.groups[0].metric_names
+        before = self._told() if untried else {}
         coefficients = algo.coefficients(progress, len(self.streams), self.device)
+        self._require_by_agent(coefficients)
         rates = np.broadcast_to(self.lr(progress), len(self.streams))
         for group, part in self._slices():
             group.set_rates(rates[part], own=isinstance(self.lr, PerAgent))
@@ -160,7 +175,9 @@ class Learner:
         rows = rows_with_weight(rollout.weights)  # (A, T*E)
         data = data.map_rows(lambda x: x.flatten(0, 2)[rows])  # (A, T, E, ...) -> (A, T*E, ...)
         data = data._replace(weights=rollout.weights.flatten(1))
-        data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
+        with no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
+            data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
+        self._require_same_algorithm()  # `observe` and the like may have changed something, too
         order = torch.stack([self._order(stream, rows.shape[1]) for stream in self.streams])  # (A, epochs, T*E)
         metrics: list[Metrics] = []
         for group, part in self._slices():
@@ -168,9 +185,34 @@ class Learner:
             metrics.append(group.update(mine[0], order[part], mine[1], algo.minibatches))
         merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
         merged["explained_variance"] = vmap(explained_variance)(data.values, data.returns, data.weights)
-        algo.adapt(merged)
+        with no_global_randomness("algo.adapt") if untried else contextlib.nullcontext():
+            algo.adapt(merged)
         self._require_same_algorithm()
+        if untried:
+            self._tell_unsaved(before)
         return merged
+
+    def _require_by_agent(self, coefficients: dict[str, Tensor]) -> None:
+        for name, value in coefficients.items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if shape != (len(self.streams),):
+                raise ObjectiveError(
+                    f"algo.coefficients: {name} is {shape}; wanted a tensor of one value an agent, ({len(self.streams)},)"
+                )
+
+    def _told(self) -> dict[str, str]:
+        """Attributes of the algorithm that are plain or tensors, as text: what a resumed run cannot make again."""
+        kinds = (bool, int, float, str, list, tuple, dict, Tensor, np.ndarray)
+        return {name: digest(value) for name, value in vars(self.algo).items() if isinstance(value, kinds)}
+
+    def _tell_unsaved(self, before: dict[str, str]) -> None:
+        """Say of what the first update changed and no checkpoint would hold."""
+        saved = {digest(x) for x in tree_flatten(self.algo.state_dict())[0]}
+        for name, now in self._told().items():
+            if now != before.get(name) and now not in saved:
+                log.warning(
+                    "algo.%s changes, and state_dict() does not hold it: a run that is resumed starts it anew", name
+                )
 
     def _require_same_algorithm(self) -> None:
         for group in self.groups:

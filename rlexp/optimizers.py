@@ -1,11 +1,12 @@
-"""Optimizers of agents trained as one computation: how they behave, which is tried out, and what they keep.
+"""How an optimizer, which may be anybody's, behaves towards agents side by side, graphs and checkpoints: tried out.
 
 Agents side by side are stacked in one tensor a parameter (a, ...); one agent alone is not (a = 1).
 """
 
 import functools
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,19 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from rlexp.compile import recording
 from rlexp.errors import ConfigError
+from rlexp.networks.checks import NoRandomness
+from rlexp.optimizer_state import kept_by_agent, restore
 
 Make = Callable[..., torch.optim.Optimizer]
+Shapes = Sequence[tuple[int, ...]]
 
-SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (4,), ())  # of one agent's parameters: a matrix, a bias, a scalar
-SIGNS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0)  # of the gradients, step by step
+SHAPES: Shapes = ((3, 4), (4,), ())  # of one agent's parameters: a matrix, a bias, a scalar
+AGENTS = 5
+SIGNS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0)  # of the gradients, step by step
 RATES = (1e-6, 0.1)  # small and large, as some optimizers have bounds on their steps
+GRAPH = {"capturable": True, "foreach": False, "fused": False}  # options of an optimizer within a CPU's graph
 
 
 @dataclass(frozen=True)
@@ -28,15 +35,16 @@ class Traits:
     """How an optimizer behaves."""
 
     elementwise: bool  # agents stacked in one tensor go where each would go alone
-    proportional: bool  # steps are proportional to the learning rate
-    recordable: bool  # all its memory is tensors, so that a compiled graph can hold its step
+    proportional: bool  # steps are proportional to the learning rate, also where that changes
+    heeding: bool  # goes by the current learning rate, so that schedules have an effect
+    recordable: bool  # all that its step reads and writes is parameters and state, so that a compiled graph can hold it
 
 
 def traits(settings: Mapping[str, Any]) -> Traits:
     """Traits of the optimizer of a config group `optimizer`, whose `lr` is left out.
 
     Raises:
-        ConfigError: it cannot be made, cannot step by gradients alone, or keeps state that no checkpoint holds.
+        ConfigError: it cannot be made, cannot step by gradients alone, or keeps what no checkpoint holds.
     """
     return _traits(json.dumps({key: value for key, value in settings.items() if key != "lr"}, default=str))
 
@@ -44,149 +52,183 @@ def traits(settings: Mapping[str, Any]) -> Traits:
 @functools.cache
 def _traits(settings: str) -> Traits:
     plain = json.loads(settings)
+    name = f"optimizer._target_={plain.get('_target_')}"
     try:
         make: Make = instantiate(OmegaConf.create(plain), _convert_="all")
-        alone = [_parameters_after(make, [agent], lr) for agent in (0, 1) for lr in RATES]
-        recordable = _is_recordable(make)
+        with NoRandomness(f"{name}: the optimizer"):
+            alone = _follow(make, [0], RATES[1])
+        heeding = _heeds(make)
+        again = _follow(make, [0], RATES[1], reloaded=True)
+    except ConfigError:
+        raise
     except Exception as error:  # whatever somebody else's optimizer raises
         line = " ".join(str(error).split())
-        raise ConfigError(f"optimizer._target_={plain.get('_target_')}: cannot be used here: {line}") from error
-    try:
-        together = [_parameters_after(make, [0, 1], lr) for lr in RATES]
-    except Exception:  # it takes no stacked parameters, but one agent's it does
-        return Traits(False, _is_proportional(make), recordable)
-    of_each = [[x[agent : agent + 1] for x in params] for agent in (0, 1) for params in together]
-    same = all(
-        torch.allclose(one, other, rtol=1e-6, atol=1e-12)
-        for own, stacked in zip(alone, of_each, strict=True)
-        for one, other in zip(own, stacked, strict=True)
+        raise ConfigError(f"{name}: cannot be used here: {line}") from error
+    if not all(torch.equal(one, other) for one, other in zip(alone, again, strict=True)):
+        raise ConfigError(
+            f"{name}: cannot be used here: it keeps what no checkpoint holds; keep it in self.state[param]"
+        )
+    return Traits(
+        elementwise=moves_alike(make, SHAPES, AGENTS),
+        proportional=_is_proportional(make),
+        recordable=_is_recordable(make, alone),
+        heeding=heeding,
     )
-    return Traits(same, _is_proportional(make), recordable)
 
 
-def _parameters_after(make: Make, agents: list[int], lr: float) -> list[Tensor]:
-    """Parameters (agents, ...) after some steps: of one agent as it trains alone, of several stacked."""
+def moves_alike(make: Make, shapes: Shapes, agents: int) -> bool:
+    """Whether agents with parameters of these shapes, stacked, go where each would go alone."""
+    for rate in RATES:
+        try:
+            together = _follow(make, list(range(agents)), rate, shapes=shapes)
+        except Exception:  # it takes no stacked parameters, but one agent's it does
+            return False
+        for agent in {0, 1, agents - 1}:
+            alone = _follow(make, [agent], rate, shapes=shapes)
+            if not _close(alone, [x[agent : agent + 1] for x in together]):
+                return False
+    return True
+
+
+def _close(ours: list[Tensor], theirs: list[Tensor], rtol: float = 1e-6) -> bool:
+    return all(torch.allclose(x, y, rtol=rtol, atol=1e-12) for x, y in zip(ours, theirs, strict=True))
+
+
+def _is_recordable(make: Make, wanted: list[Tensor]) -> bool:
+    try:  # within a graph step counts are single numbers of float32
+        return _close(_follow(make, [0], RATES[1], as_graph=True), wanted, rtol=1e-3)
+    except Exception:  # as it would when it is recorded
+        return False
+
+
+def recorded_step(make: Make, params: list[Tensor], states: list[dict[str, Any]], lr: Tensor, options: Any) -> Any:
+    """A step of an optimizer as a function of tensors alone: one of the moment, over parameters and states given.
+
+    Its step is taken without the wrappers that serve the profiler and autograd. Returns what makes it.
+    """
+    optimizer = make(params, lr=1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        group.update({name: value for name, value in options.items() if name in group})
+    optimizer.state.update(zip(params, states, strict=True))
+    step = inspect.unwrap(type(optimizer).step)
+    return functools.partial(step, optimizer)
+
+
+def _follow(
+    make: Make,
+    agents: list[int],
+    rates: float | Sequence[float],
+    *,
+    shapes: Shapes = SHAPES,
+    reloaded: bool = False,
+    as_graph: bool = False,
+    paces: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Where some steps lead parameters (agents, ...): of one agent as it trains alone, of several stacked.
+
+    Args:
+        make: the optimizer.
+        agents: whose numbers are drawn; their scales are far apart, so that whatever mixes agents shows.
+        rates: learning rate, or one a step.
+        shapes: of one agent's parameters.
+        reloaded: halfway another optimizer takes over what this one keeps.
+        as_graph: after the first step by `recorded_step`, as a compiled graph would go on.
+        paces: of each step (agents,): the share of it that each agent takes, as where agents have their own rates.
+    """
 
     def draw(seed: int, scale: float) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        return [scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
+        numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+        return [torch.where(x.abs() < 0.2, 0.0, scale * x) for x in numbers]  # some gradients are 0
 
     def join(own: list[list[Tensor]]) -> list[Tensor]:
         return own[0] if len(own) == 1 else [torch.stack(each) for each in zip(*own, strict=True)]
 
-    # the second agent's numbers are far larger, so that whatever mixes agents shows
-    params = [x.requires_grad_() for x in join([draw(agent, 10.0**agent) for agent in agents])]
-    optimizer = make(params, lr=lr)
-    for step, sign in enumerate(SIGNS):
-        grads = join([draw(10 + 10 * step + agent, sign * 1000.0**agent) for agent in agents])
+    scales = [(1.0, 1000.0, 0.001)[agent % 3] for agent in agents]
+    params = [x.requires_grad_() for x in join([draw(agent, 10.0 ** (agent % 2)) for agent in agents])]
+    each = [rates] * len(SIGNS) if isinstance(rates, float) else list(rates)
+    optimizer, held = make(params, lr=max(each)), [param.detach() for param in params]
+    states: list[dict[str, Any]] = []
+    for number, (sign, rate) in enumerate(zip(SIGNS, each, strict=True)):
+        grads = join([draw(10 + 10 * number + agent, sign * s) for agent, s in zip(agents, scales, strict=True)])
+        before = [x.clone() for x in held]
         for param, grad in zip(params, grads, strict=True):
-            param.grad = torch.where(grad.abs() < 0.2, 0.0, grad)
-        optimizer.step()
-    for state in optimizer.state.values():
-        for key, value in state.items():
-            if not isinstance(value, Tensor | int | float | None):
+            param.grad = grad
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if as_graph and number:
+            with torch.no_grad(), recording():
+                recorded_step(
+                    make, params, [dict(own) for own in states], torch.tensor(rate, dtype=torch.float64), GRAPH
+                )()
+        else:
+            optimizer.step()
+            if not as_graph:
+                held = [param.detach() for param in params]
+        if as_graph and not number:
+            held, states = [param.detach() for param in params], [optimizer.state[param] for param in params]
+            if not all(isinstance(x, Tensor) for state in states for x in state.values()):
+                raise TypeError("it counts in plain numbers, which a graph fixes")
+            states = [dict(state) for state in states]
+        if paces is not None:
+            with torch.no_grad():
+                for param, old in zip(params, before, strict=True):
+                    param.copy_(old + paces[number].reshape(-1, *[1] * (param.dim() - 1)) * (param - old))
+        if reloaded and number == len(SIGNS) // 2:
+            names = {str(index): param for index, param in enumerate(params)}
+            kept, optimizer = kept_by_agent(optimizer, names, len(agents)), make(params, lr=max(each))
+            restore(optimizer, names, len(agents), kept)
+    _require_by_agent(optimizer, params, len(agents))
+    return [x.clone() if len(agents) > 1 else x[None].clone() for x in held]
+
+
+def _require_by_agent(optimizer: torch.optim.Optimizer, params: list[Tensor], agents: int) -> None:
+    for param in params:
+        for key, value in optimizer.state[param].items():
+            if not isinstance(value, Tensor | bool | int | float | None):
                 raise TypeError(f"its state {key!r} is a {type(value).__name__}, which no checkpoint holds")
-            if len(agents) > 1 and isinstance(value, Tensor) and value.dim() and value.shape[0] != len(agents):
+            if agents > 1 and isinstance(value, Tensor) and value.dim() and value.shape[0] != agents:
                 raise TypeError(f"its state {key!r} is not kept agent by agent")
-    return [param.detach() if len(agents) > 1 else param.detach()[None] for param in params]
 
 
-def _is_recordable(make: Make) -> bool:
-    """Whether nothing but tensors of its state changes when it steps.
+def _heeds(make: Make) -> bool:
+    """Whether it goes by the learning rate that it is given before each step, as Rprop does by the first alone.
 
     Raises:
-        TypeError: it counts in an attribute of its own, which no checkpoint holds.
+        TypeError: it has several.
     """
-
-    def numbers(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-        own = {key: x for key, x in vars(optimizer).items() if type(x) in (int, float) and not key.startswith("_")}
-        return own, {key: repr(x) for key, x in optimizer.param_groups[0].items() if key != "params"}
-
     param = torch.ones(2, requires_grad=True)
-    optimizer = make([param], lr=0.1)
-    own, shared = numbers(optimizer)
-    for _ in range(2):
-        param.grad = torch.ones(2)
-        optimizer.step()
-    changed = [key for key, x in numbers(optimizer)[0].items() if own.get(key) != x]
-    if changed:
-        raise TypeError(f"it counts in its attribute {changed[0]}, which no checkpoint holds")
-    return numbers(optimizer)[1] == shared and all(
-        isinstance(x, Tensor | None) for state in optimizer.state.values() for x in state.values()
-    )
+    own = {group["lr"] for group in make([param], lr=0.1).param_groups}
+    if own != {0.1}:
+        raise TypeError("its groups have learning rates of their own, and optimizer.lr is set for all")
+    falling = [0.1 if number < 2 else 0.01 for number in range(len(SIGNS))]
+    return not _close(_follow(make, [0], falling), _follow(make, [0], 0.1))
 
 
 def _is_proportional(make: Make) -> bool:
-    """Whether the tenth part of each step at ten times the learning rate goes the same way.
+    """Whether agents that take shares of the steps of the fastest go where each would go at its own learning rate.
 
-    Steps of Adam and SGD are proportional to it; those of Rprop are not, by its bounds on them.
+    Steps of Adam are proportional to the rate; those of Rprop are not, by its bounds on them, nor those of whoever has
+    the rate in its momentum, where the rate changes.
     """
-
-    def last_step(lr: float, pace: float) -> Tensor:
-        param = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
-        optimizer, old = make([param], lr=lr), param.detach()
-        for sign in SIGNS:
-            old = param.detach().clone()
-            param.grad = sign * torch.tensor([0.1, 2.0, -30.0], dtype=torch.float64)
-            optimizer.step()
-            with torch.no_grad():
-                param.copy_(old + pace * (param - old))
-        return param.detach() - old
-
-    return all(torch.allclose(last_step(10 * lr, 0.1), last_step(lr, 1.0), rtol=1e-6, atol=1e-15) for lr in RATES)
-
-
-# State, agent by agent ------------------------------------------------------------------------------------------------
-
-SHARED = ""  # in place of a parameter's name: numbers that the optimizer keeps of all
-
-
-def kept_by_agent(
-    optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int
-) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """What an optimizer keeps, (a, ...): tensors and numbers of each parameter, and numbers that all share.
-
-    What agents share, as step counts, is there once for each.
-    """
-    tensors: dict[str, dict[str, Tensor]] = {}
-    numbers = {SHARED: _numbers(optimizer.param_groups[0], agents)}
-    for name, param in params.items():
-        state = optimizer.state[param]
-        numbers[name] = _numbers(state, agents)
-        tensors[name] = {
-            key: x[None] if agents == 1 else x if x.shape == param.shape else x.expand(agents).clone()
-            for key, x in state.items()
-            if isinstance(x, Tensor)
-        }
-    return {"tensors": tensors, "numbers": numbers}
-
-
-def _numbers(values: Mapping[str, Any], agents: int) -> dict[str, Tensor]:
-    """Plain numbers among values, (a,) each."""
-    kinds = {int: torch.int64, float: torch.float64}
-    plain = {key: x for key, x in values.items() if type(x) in kinds and key != "lr"}
-    return {key: torch.tensor([x] * agents, dtype=kinds[type(x)]) for key, x in plain.items()}
-
-
-def restore(
-    optimizer: torch.optim.Optimizer,
-    params: Mapping[str, Tensor],
-    agents: int,
-    saved: dict[str, dict[str, dict[str, Tensor]]],
-) -> None:
-    """Put an optimizer where `kept_by_agent` found another of the same make."""
-    tensors, numbers = saved["tensors"], saved["numbers"]
-    # of a stacked parameter without axes, (a,), only other parameters' shapes tell what is its own and what is shared
-    matrices = [name for name, param in params.items() if param.dim() > 1]
-    own = {key for name in matrices for key, x in tensors[name].items() if x.dim() > 1}
-    states: dict[int, dict[str, Any]] = {}
-    for index, (name, param) in enumerate(params.items()):
-        state: dict[str, Any] = {
-            key: x if agents > 1 and key in own and x.shape == param.shape else x[0] for key, x in tensors[name].items()
-        }
-        state |= {key: x[0].item() for key, x in numbers[name].items()}
-        if state:
-            states[index] = state
-    groups = optimizer.state_dict()["param_groups"]
-    groups[0] |= {key: x[0].item() for key, x in numbers[SHARED].items()}
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    steps = len(SIGNS)
+    for rate in RATES:
+        own = torch.tensor(
+            [
+                [rate] * steps,
+                [rate * (1 - t / steps) ** 3 for t in range(steps)],
+                [rate * (t + 1) / steps for t in range(steps)],
+            ]
+        ).double()
+        fastest = own.max(0).values
+        try:
+            paces = list((own / fastest).T)
+            together = _follow(make, [0, 1, 2], fastest.tolist(), shapes=[(4,)], paces=paces)
+        except Exception:
+            return False
+        for agent in range(3):
+            alone = _follow(make, [agent], own[agent].tolist(), shapes=[(4,)])
+            if not _close(alone, [x[agent : agent + 1] for x in together]):
+                return False
+    return True

@@ -122,13 +122,13 @@ class Policy:
     """One agent's π_θ and V as a loss sees them: a network, and the tensors to run it with."""
 
     def __init__(self, network: ActorCritic, tensors: dict[str, Tensor] | None = None) -> None:
-        self.network, self.tensors = network, tensors
+        self._network, self._tensors = network, tensors
         self.distribution = network.distribution
 
     def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
-        if self.tensors is None:  # the network's own
-            return self.network(obs, actor_only)
-        return torch.func.functional_call(self.network, self.tensors, (obs, actor_only))
+        if self._tensors is None:  # the network's own
+            return self._network(obs, actor_only)
+        return torch.func.functional_call(self._network, self._tensors, (obs, actor_only))
 
     def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Packed distribution parameters (..., P) and values (...)."""
@@ -139,3 +139,9 @@ class Policy:
     def dist_params(self, obs: Tensor) -> Tensor:
         """Packed distribution parameters alone (..., P): the critic is not run."""
         return self._run(obs, True)[0]
+
+    def parameters(self) -> list[Tensor]:
+        """This agent's trainable parameters, as for a penalty on them: gradients reach them, not the network's own."""
+        if self._tensors is None:
+            return list(self._network.parameters())
+        return [self._tensors[name] for name, own in self._network.named_parameters() if own.requires_grad]

@@ -37,6 +37,11 @@ class Schedule:
         except ConfigError as error:
             raise ConfigError(f"{key}={value}: {error}") from None
 
+    @property
+    def highest(self) -> float:
+        """Largest value that it ever has."""
+        return max(self.knots)
+
     def __call__(self, progress: float) -> float:
         """Value at ``progress`` in [0, 1], the fraction of the run's updates already made."""
         if len(self.knots) == 1:
@@ -53,6 +58,11 @@ class PerAgent:
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
         self.schedules = list(schedules)
+
+    @property
+    def highest(self) -> float:
+        """Largest value that any agent's ever has."""
+        return max(schedule.highest for schedule in self.schedules)
 
     def __call__(self, progress: float) -> np.ndarray:
         """Values at ``progress``."""

@@ -3,12 +3,13 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlexp.algos.reads import digest
 from rlexp.errors import ConfigError
 from rlexp.policy import Policy
 from rlexp.rollout import Rollout, RunSpec
@@ -109,11 +110,20 @@ class Algorithm:
     @classmethod
     def scheduled(cls) -> list[str]:
         """Names of the scheduled fields: those in which agents trained side by side may differ."""
-        return [field.name for field in dataclasses.fields(cls) if field.type in (Scheduled, "Scheduled")]
+        try:  # under any name, and where annotations are texts
+            hints = get_type_hints(cls, include_extras=True)
+        except Exception:  # a name that stands for something only while types are checked
+            hints = {}
+        return [f.name for f in dataclasses.fields(cls) if hints.get(f.name, f.type) in (Scheduled, "Scheduled")]
 
     def shared(self) -> dict[str, str]:
         """What agents trained side by side must have alike: every attribute but the scheduled ones, as text."""
-        return {name: repr(value) for name, value in vars(self).items() if name not in self.scheduled()}
+        return {name: digest(value) for name, value in self._attributes().items() if name not in self.scheduled()}
+
+    def _attributes(self) -> dict[str, Any]:
+        """Attributes of its own, those of dataclasses with slots too."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if hasattr(self, f.name)}
+        return fields | vars(self)
 
     @classmethod
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
@@ -142,8 +152,8 @@ class Algorithm:
     def bind(self, coefficients: dict[str, Tensor]) -> Self:
         """A shallow copy whose scheduled fields are those tensors. Traceable, hence not copy.copy."""
         bound = object.__new__(type(self))
-        for name, value in self.__dict__.items():
-            setattr(bound, name, value)
+        for name, value in self._attributes().items():
+            object.__setattr__(bound, name, value)
         for name, value in coefficients.items():
-            setattr(bound, name, value)
+            object.__setattr__(bound, name, value)
         return bound

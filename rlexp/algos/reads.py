@@ -1,10 +1,15 @@
 """What a loss reads of its algorithm besides tensors: fixed once training has started.
 
 A compiled loss is traced once, so that whatever it read then, and is no tensor, stays in the graph for good. Eagerly it
-would be read anew, and the same objective would be another one. Neither is left to chance: what changes is refused.
+would be read anew, and the same objective would be another one. Neither is left to chance: an attribute that changes is
+refused by name. What a loss reads in other ways, as within an object of its own, shows where compiled updates are held
+against eager ones (see `agent_group.py`).
 """
 
 import functools
+import hashlib
+import inspect
+from collections import deque
 from collections.abc import Mapping
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -16,8 +21,8 @@ from torch import Tensor
 from rlexp.errors import ObjectiveError
 
 Object = TypeVar("Object", bound=object)
-DEPTH = 4  # of objects within objects that are looked into
-MANY = 1000  # entries of a container from which on it is looked at as a whole
+DEPTH = 20  # of containers within containers that are looked into
+MANY = 10_000  # entries of a container from which on it is looked at as a whole
 
 
 class Reads:
@@ -28,8 +33,10 @@ class Reads:
 
     def watch(self, owner: Object) -> Object:
         """The same object, whose attributes are noted when they are read."""
-        kind: Any = type(owner)
-        owner.__class__ = _watched(kind)
+        try:
+            owner.__class__ = _watched(type(owner))
+        except TypeError:  # a class with slots, or one that minds being derived from
+            return owner
         object.__setattr__(owner, "_reads", self)
         return owner
 
@@ -62,7 +69,11 @@ class Reads:
 def _watched(kind: Any) -> Any:
     def read(self: Any, name: str) -> Any:
         value = kind.__getattribute__(self, name)
-        if not name.startswith("__") and name != "_reads":
+        if (
+            not name.startswith("__")
+            and name != "_reads"
+            and not isinstance(inspect.getattr_static(kind, name, None), property | functools.cached_property)
+        ):  # what a property reads is noted by itself
             object.__getattribute__(self, "_reads").note(name, value)
         return value
 
@@ -85,7 +96,7 @@ def _leaves(path: str, value: Any, depth: int = 0) -> dict[str, Any]:
     elif isinstance(value, set | frozenset):
         return {path: frozenset(value)}
     else:
-        items = {f"{path}.{name}": item for name, item in getattr(value, "__dict__", {}).items()}
+        return {}  # an object: of what it holds not everything need be read
     if depth >= DEPTH or len(items) > MANY:
         return {path: (id(value), len(items))}
     found: dict[str, Any] = {} if items else {path: f"an empty {type(value).__name__}"}
@@ -97,3 +108,41 @@ def _leaves(path: str, value: Any, depth: int = 0) -> dict[str, Any]:
 def _told(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def digest(value: Any) -> str:
+    """Text that is the same for two values only if they hold the same, however deep; readable where they are plain."""
+    if value is None or isinstance(value, bool | int | float | str | Enum):
+        return repr(value)
+    text = _whole(value, {})
+    return text if len(text) <= 80 else f"{type(value).__name__} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _whole(value: Any, seen: dict[int, int]) -> str:
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum):
+        return repr(value)
+    if id(value) in seen:
+        return f"<{seen[id(value)]}>"
+    seen[id(value)] = len(seen)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        held = (
+            hashlib.sha256(array.tobytes()).hexdigest() if array.size > 8 and array.dtype != object else array.tolist()
+        )
+        return f"{array.dtype}{array.shape}{held}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_whole(k, seen)}: {_whole(v, seen)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple | deque):
+        return f"{type(value).__name__}({', '.join(_whole(item, seen) for item in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(_whole(item, seen) for item in value))}}}"
+    if isinstance(value, FunctionType | BuiltinFunctionType | type | ModuleType):
+        closed = [_whole(cell.cell_contents, seen) for cell in getattr(value, "__closure__", None) or ()]
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}{closed or ''}"
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    if not hasattr(value, "__dict__") and not slots:
+        return f"{type(value).__qualname__} at {id(value)}"  # nobody knows what it holds
+    own = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+    return f"{type(value).__module__}.{type(value).__qualname__}{_whole(own, seen)}"

@@ -1,8 +1,11 @@
 """What a network must keep to, whoever wrote it: tried on a few rows before the first step."""
 
-from collections.abc import Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -15,8 +18,17 @@ from rlexp.spaces import storage_dtype
 ROWS = 3
 
 
+def _never_drops(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation that may drop something, as attention does, is told to drop nothing."""
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.name in ("dropout_p", "dropout", "p"):
+            given = args[number] if number < len(args) else (kwargs or {}).get(argument.name, argument.default_value)
+            return not given
+    return False
+
+
 class NoRandomness(TorchDispatchMode):
-    """While entered, an operation that draws random numbers is refused: no seed of an agent reaches it.
+    """While entered, an operation that draws from the global stream is refused: no seed of an agent reaches it.
 
     Args:
         who: draws, in words.
@@ -28,7 +40,8 @@ class NoRandomness(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation."""
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        own_stream = (kwargs or {}).get("generator") is not None
+        if torch.Tag.nondeterministic_seeded in func.tags and not own_stream and not _never_drops(func, args, kwargs):
             raise self._refusal(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
@@ -42,6 +55,27 @@ class NoRandomness(TorchDispatchMode):
         return ObjectiveError(
             f"{self.who} draws random numbers ({what}), as Dropout does: no agent would repeat what it did, alone or "
             f"beside others; take the randomness out"
+        )
+
+
+@contextlib.contextmanager
+def no_global_randomness(who: str) -> Iterator[None]:
+    """While entered, nothing is drawn from any global stream: torch's, NumPy's or Python's; see `NoRandomness`.
+
+    Raises:
+        ObjectiveError: something was.
+    """
+
+    def streams() -> list[Any]:
+        return [random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]]
+
+    before = streams()
+    with NoRandomness(who):
+        yield
+    if streams() != before:
+        raise ObjectiveError(
+            f"{who} draws random numbers (of NumPy or Python): no agent would repeat what it did, alone or beside "
+            f"others; take the randomness out, or draw from streams of the agents' own"
         )
 
 
