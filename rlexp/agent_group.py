@@ -195,8 +195,8 @@ class AgentGroup:
             ) from error
         if not all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(*found, strict=True)):
             raise ObjectiveError(
-                f"the loss of {type(self.algo).__name__} is another one when it is called once more with the same rows: "
-                f"it draws random numbers or counts its calls, which no compiled or resumed run would repeat"
+                f"the loss of {type(self.algo).__name__} is another one when it is called once more with the same "
+                f"rows: it draws random numbers or counts its calls, which no compiled or resumed run would repeat"
             )
 
     def _minibatch(

@@ -39,6 +39,7 @@ class SavedRun:
     config: DictConfig  # plain values
     seeds: list[int]
     networks: list[ActorCritic]
+    observation_shape: tuple[int, ...]
     observation_dtype: torch.dtype
 
     def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,15 +102,18 @@ def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: lis
         with torch.no_grad():
             for name, tensor in state["learner"]["tensors"].items():
                 own[name].copy_(tensor[state["seeds"].index(seed)])
-        networks.append(network.eval())
-    return SavedRun(folder, config, seeds, networks, spaces.storage_dtype(observation_space))
+        networks.append(network)
+    shape, dtype = tuple(observation_space.shape or ()), spaces.storage_dtype(observation_space)
+    return SavedRun(folder, config, seeds, networks, shape, dtype)
 
 
 class FrozenPolicy:
     """Acts on raw observations as the environment gives them, single or batched; returns actions it takes."""
 
-    def __init__(self, network: ActorCritic, dtype: torch.dtype, deterministic: bool, seed: int) -> None:
-        self.network, self.dtype, self.deterministic = network, dtype, deterministic
+    def __init__(
+        self, network: ActorCritic, shape: tuple[int, ...], dtype: torch.dtype, deterministic: bool, seed: int
+    ) -> None:
+        self.network, self.shape, self.dtype, self.deterministic = network, shape, dtype, deterministic
         self.generator = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
@@ -119,7 +123,9 @@ class FrozenPolicy:
         Of a single observation the action is what `env.step` takes: a number where the space is Discrete.
         """
         x = torch.as_tensor(np.asarray(obs)).to(self.dtype)
-        params, _ = self.network(x, True)
+        lead = x.shape[: x.dim() - len(self.shape)]
+        params, _ = self.network(x.reshape(-1, *self.shape), True)  # one batch axis, as in training
+        params = params.reshape(*lead, params.shape[-1])
         distribution = self.network.distribution
         if self.deterministic:
             action = distribution.mode(params)
@@ -144,7 +150,8 @@ def load_policy(
         TrustError: its network is of another package.
     """
     saved = load_run(run, None if seed is None else [seed], trust=trust)
-    return FrozenPolicy(saved.networks[0], saved.observation_dtype, deterministic, saved.seeds[0])
+    shape, dtype = saved.observation_shape, saved.observation_dtype
+    return FrozenPolicy(saved.networks[0], shape, dtype, deterministic, saved.seeds[0])
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
+from rlexp.errors import EnvironmentFault
 from rlexp.run_folder import write_atomically
 from rlexp.seeding import evaluation_seeds
 from rlexp.spaces import storage_dtype
@@ -85,9 +86,16 @@ def _play(
             watch.heed()
             sent = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)
-            totals += np.where(playing, rewards.reshape(shape), 0.0)
+            if not (np.isfinite(rewards) | ~playing.reshape(-1)).all():
+                raise EnvironmentFault(f"env.id={environment.id}: gave a reward that is not finite in evaluation")
+            totals += np.where(playing, np.reshape(rewards, shape), 0.0)
             lengths += playing
-            playing &= ~(terminated | truncated).reshape(shape)
+            playing &= ~(np.asarray(terminated, bool) | np.asarray(truncated, bool)).reshape(shape)
+            if (
+                obs.dtype.kind == "f"
+                and not (np.isfinite(obs).reshape(len(obs), -1).all(1) | ~playing.reshape(-1)).all()
+            ):
+                raise EnvironmentFault(f"env.id={environment.id}: gave an observation that is not finite in evaluation")
             if not playing.any():
                 break
     finally:

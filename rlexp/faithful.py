@@ -1,4 +1,4 @@
-"""Whether an update that is compiled is still the one that its code makes: now and then both are made, and held together.
+"""Whether a compiled update is still the one that its code makes: now and then both are made, and compared.
 
 A graph is traced once. Whatever else a loss or an optimizer reads that changes later, as a global number, the length of
 a list, a stream of NumPy's, stays in it as it was; what they write is written once and never again.
@@ -90,17 +90,17 @@ def require_faithful(graph: Graph | CudaGraph, distance: float, who: str, functi
         return
     raise ObjectiveError(
         f"{who}: the compiled update has gone another way than its code does{told}. Whatever a loss reads that is no "
-        f"tensor handed to it is fixed when it is compiled, and so is what it writes: declare what changes Scheduled, or "
-        f"return it from coefficients(), as algos/ppo_kl.py does with its beta; compile=false runs the code as it stands"
+        f"tensor handed to it is fixed when it is compiled, and so is what it writes: declare what changes Scheduled, "
+        f"or return it from coefficients(), as algos/ppo_kl.py does with its beta; compile=false runs the code as it is"
     )
 
 
 def _difference(before: str, now: str) -> str:
     """The first number in which two traces differ, in words; nothing where they differ otherwise."""
     old, new = before.splitlines(), now.splitlines()
-    for tag, i, j, k, l in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "replace" and j - i == l - k:
-            for one, other in zip(old[i:j], new[k:l], strict=True):
+    for tag, i, j, m, n in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "replace" and j - i == n - m:
+            for one, other in zip(old[i:j], new[m:n], strict=True):
                 numbers = [re.findall(r"(?<![\w.])-?\d+\.?\d*(?:e-?\d+)?", line) for line in (one, other)]
                 for x, y in zip(*numbers, strict=False):
                     if x != y:

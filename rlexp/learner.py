@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import random
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
-from rlexp.algos.reads import digest
+from rlexp.digest import digest
 from rlexp.envs.worlds import World
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.losses import explained_variance
@@ -55,11 +56,25 @@ def use_loop(
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
     """One network an agent, each initialised from its agent's own stream, wherever its layers draw from."""
-    networks = []
-    for stream in streams:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream.init)
-            networks.append(build())
+    networks: list[ActorCritic] = []
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002  (that layers of others may draw from)
+    try:
+        for stream in streams:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(stream.init)
+                random.seed(stream.init)
+                np.random.seed(stream.init % 2**32)  # noqa: NPY002
+                networks.append(build())
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+    owners: dict[int, int] = {}
+    for agent, network in enumerate(networks):
+        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+            if tensor.numel() and owners.setdefault(tensor.untyped_storage().data_ptr(), agent) != agent:
+                raise ConfigError(
+                    f"network: {name} is one tensor of several agents, each of which would move it; copy it"
+                )
     return networks
 
 
@@ -174,6 +189,11 @@ class Learner:
         )
         rows = rows_with_weight(rollout.weights)  # (A, T*E)
         data = data.map_rows(lambda x: x.flatten(0, 2)[rows])  # (A, T, E, ...) -> (A, T*E, ...)
+        if (rollout.steps == 0).any():  # an agent with dummy rows alone, of which none may be looked at
+            any_row = (rollout.weights.flatten(1).sum(1) > 0)[:, None]
+            data = data.map_rows(
+                lambda x: torch.where(any_row.reshape(-1, *[1] * (x.dim() - 1)), x, torch.zeros_like(x))
+            )
         data = data._replace(weights=rollout.weights.flatten(1))
         with no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
             data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
@@ -197,7 +217,7 @@ class Learner:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             if shape != (len(self.streams),):
                 raise ObjectiveError(
-                    f"algo.coefficients: {name} is {shape}; wanted a tensor of one value an agent, ({len(self.streams)},)"
+                    f"algo.coefficients: {name} is {shape}; wanted a tensor of {len(self.streams)} values, one an agent"
                 )
 
     def _told(self) -> dict[str, str]:

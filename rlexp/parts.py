@@ -108,7 +108,7 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
         raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
     if len(set(schedule.knots)) > 1 and not _traits(cfg).heeding:
         raise ConfigError(
-            f"optimizer.lr={schedule}: {plain.get('_target_')} does not heed a learning rate that changes; give one number"
+            f"optimizer.lr={schedule}: {plain.get('_target_')} heeds no rate that changes; give one number"
         )
     return schedule
 

@@ -141,7 +141,7 @@ class Policy:
         return self._run(obs, True)[0]
 
     def parameters(self) -> list[Tensor]:
-        """This agent's trainable parameters, as for a penalty on them: gradients reach them, not the network's own."""
+        """Trainable parameters of the agent, as for a penalty on them: gradients reach these, not the network's own."""
         if self._tensors is None:
             return list(self._network.parameters())
         return [self._tensors[name] for name, own in self._network.named_parameters() if own.requires_grad]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
@@ -60,6 +61,8 @@ class Flaw(NamedTuple):
     row: int  # of the step that gave it
     what: str
     value: float
+    told: str = ""
+    way_out: str = "mend it"
 
 
 @dataclass
@@ -131,6 +134,7 @@ class Collector:
         num_steps: T.
         device: where rollouts are kept.
         watch: of the environments' calls.
+        bootstraps: somebody values the last observation before a time limit.
     """
 
     def __init__(
@@ -144,8 +148,9 @@ class Collector:
         num_steps: int,
         device: torch.device,
         watch: Watch | None = None,
+        bootstraps: bool = True,
     ) -> None:
-        self.watch = watch or Watch()
+        self.watch, self.bootstraps = watch or Watch(), bootstraps
         self.envs, self.distribution, self.streams, self.device = envs, distribution, streams, device
         agents = len(streams)
         self.shape = (agents, num_envs)
@@ -285,9 +290,13 @@ class Collector:
 
     def _flaw(self, dummy: Tensor) -> Flaw | None:
         """What is not finite and used: rewards of all rows but dummies, observations of all but terminal states."""
+        told = self._broken_promise(dummy)
+        if told is not None:
+            return told
+        unread = self.terminated[:, :-1] if self.bootstraps else (self.terminated | self.truncated)[:, :-1]
         given = {
             "a reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
-            "an observation": (self.obs[:, 1 : self.num_steps + 1], self.terminated[:, :-1].to(self.device)),
+            "an observation": (self.obs[:, 1 : self.num_steps + 1], unread.to(self.device)),
         }
         for what, (x, unused) in given.items():
             if not x.is_floating_point() or x.isfinite().all():
@@ -297,8 +306,32 @@ class Collector:
             if len(rows):
                 agent, row, env = rows[rows[:, 1].argmin()].tolist()
                 given_there = x[agent, row, env].flatten()
-                return Flaw(agent, env, row, what, float(given_there[~given_there.isfinite()][0]))
+                value = float(given_there[~given_there.isfinite()][0])
+                way_out = "mend it, or let such a step terminate the episode"
+                return Flaw(agent, env, row, what, value, f" that is not finite ({value})", way_out)
         return None
+
+    def _broken_promise(self, dummy: Tensor) -> Flaw | None:
+        """What an environment may not give: an end in the step of a reset, a number outside of a discrete space."""
+        ended = ((self.terminated | self.truncated)[:, :-1].cpu() & dummy).nonzero()
+        if len(ended):
+            agent, row, env = ended[ended[:, 1].argmin()].tolist()
+            return Flaw(agent, env, row, "an end in the step in which an episode begins", 1.0)
+        space = self.envs.single_observation_space
+        if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+            return None
+        low = torch.as_tensor(space.start, device=self.obs.device)
+        high = low + torch.as_tensor(space.n if isinstance(space, spaces.Discrete) else space.nvec, device=low.device)
+        seen = self.obs[:, 1 : self.num_steps + 1]
+        outside = (
+            ((seen < low) | (seen >= high)).flatten(3).any(-1) if seen.dim() > 3 else (seen < low) | (seen >= high)
+        )
+        rows = outside.nonzero()
+        if not len(rows):
+            return None
+        agent, row, env = rows[rows[:, 1].argmin()].tolist()
+        value = float(seen[agent, row, env].flatten()[0])
+        return Flaw(agent, env, row, f"an observation outside of {space}", value)
 
     def state_dict(self) -> dict[str, Any]:
         """Where every running episode stands; the environments' own state apart."""

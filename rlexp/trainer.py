@@ -90,6 +90,7 @@ class Trainer:
             num_steps=algo.rollout_steps,
             device=device,
             watch=watch,
+            bootstraps=getattr(gae, "bootstrap_truncation", True),
         )
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
@@ -212,8 +213,7 @@ class Trainer:
             step = self.update_number * self.algo.rollout_steps + flaw.row + 1
             raise EnvironmentFault(
                 f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave "
-                f"{flaw.what} that is not finite ({flaw.value}), at its step {step}; mend it, or let such a step end "
-                f"the episode"
+                f"{flaw.what}{flaw.told}, at its step {step}; {flaw.way_out}"
             )
 
     def _count(self, episodes: FinishedEpisodes) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp.algos.reads import digest
+from rlexp.digest import digest
 from rlexp.errors import ConfigError
 from rlexp.policy import Policy
 from rlexp.rollout import Rollout, RunSpec

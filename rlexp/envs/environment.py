@@ -83,6 +83,11 @@ class Environment:
                 f"env.vectorization={self.vectorization}: env.backend={self.backend} has one way of its own; use auto, "
                 "or env.backend=gymnasium"
             )
+        if self.backend == "torch" and self.id in WORLDS and not is_gymnasiums(self.id):
+            raise ConfigError(
+                f"env.id={self.id}: somebody registered another environment under it than the one that is written in "
+                f"torch; use env.backend=gymnasium"
+            )
         if self.backend == "torch" and self.kwargs:
             raise ConfigError(
                 f"env.kwargs={self.kwargs}: environments written in torch take none; use env.backend=gymnasium"
@@ -106,9 +111,9 @@ class Environment:
     def _known_ids(self) -> list[str]:
         if self.backend == "envpool":
             return list(self._import("envpool").list_all_envs())
-        if self.backend == "torch":
-            return list(WORLDS)
         module = self.id.rpartition(":")[0]
+        if self.backend == "torch":
+            return [] if module else list(WORLDS)  # a module's own environment is not the one that is written in torch
         if module:
             gym.register_envs(self._import(module))
         return list(gym.registry)
@@ -117,7 +122,8 @@ class Environment:
     def world(self) -> World | None:
         """Dynamics in torch, where the backend has them: steps compile together with the policy."""
         plain = not self.kwargs and self.vectorization == "auto"  # a world knows nothing of either
-        wanted = self.backend == "torch" or (self.backend == "auto" and self.id in WORLDS and plain)
+        own = self.id in WORLDS and is_gymnasiums(self.id)
+        wanted = self.backend == "torch" or (self.backend == "auto" and own and plain)
         return WORLDS[self.name]() if wanted else None
 
     def probe(self) -> tuple[spaces.Space, spaces.Space]:
@@ -177,12 +183,31 @@ class Environment:
             envs.close()
             raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is understood")
         try:
-            return envs, envs.reset(seed=first)[0]
+            obs = envs.reset(seed=first)[0]
+            self._check_first(envs, obs)
+            return envs, obs
+        except EnvironmentFault:
+            envs.close()
+            raise
         except Exception as error:  # whatever somebody else's environment raises
             with contextlib.suppress(Exception):
                 envs.close()
             line = " ".join(f"{type(error).__name__}: {error}".split())
             raise EnvironmentFault(f"env.id={self.id}: raised in its first reset: {line}") from error
+
+    def _check_first(self, envs: VectorEnv, obs: Any) -> None:
+        """Refuse first observations that are not what the space says.
+
+        Raises:
+            EnvironmentFault: naming their shape, or that they are not finite.
+        """
+        wanted = (envs.num_envs, *(envs.single_observation_space.shape or ()))
+        if np.shape(obs) != wanted:
+            raise EnvironmentFault(
+                f"env.id={self.id}: its first observations have shape {np.shape(obs)}; its spaces promise {wanted}"
+            )
+        if np.asarray(obs).dtype.kind == "f" and not np.isfinite(obs).all():
+            raise EnvironmentFault(f"env.id={self.id}: its first observations are not finite; mend its reset")
 
     def _make(self, seeds: list[list[int]], independent: bool, device: torch.device) -> tuple[VectorEnv, Any]:
         """Environments, and what their first reset is given as seed."""
@@ -217,16 +242,49 @@ class Environment:
         """Which kind of vector is made, for training and evaluation alike."""
         if self.vectorization != "auto" or self.backend == "envpool":
             return self.vectorization
-        has_vector = self.world is None and gym.spec(self.name).vector_entry_point is not None
+        spec = gym.spec(self.name)  # whose additional wrappers are for single environments
+        has_vector = self.world is None and spec.vector_entry_point is not None and not spec.additional_wrappers
         return "vector" if has_vector else "sync"
 
     def _vector(self, num_envs: int) -> VectorEnv:
         """The id's own vector class, told not to clip rewards where it can: what it gives is what is recorded."""
         entry = gym.spec(self.name).vector_entry_point
         kind = load_env_creator(entry) if isinstance(entry, str) else entry
-        takes = inspect.signature(kind).parameters if callable(kind) else {}
+        takes = _parameters(kind)
         kwargs: dict[str, Any] = {name: False for name in CLIPPING if name in takes} | self.kwargs
         return gym.make_vec(self.name, num_envs, "vector_entry_point", **kwargs)
+
+
+def is_gymnasiums(name: str) -> bool:
+    """Whether a registered id stands for Gymnasium's own environment, with its own time limit."""
+    spec = gym.registry.get(name)
+    entry = getattr(spec, "entry_point", None)
+    limit = WORLDS[name].max_steps if name in WORLDS else None
+    return (
+        isinstance(entry, str)
+        and entry.startswith("gymnasium.envs.")
+        and spec is not None
+        and (limit is None or spec.max_episode_steps == limit)
+    )
+
+
+def _parameters(kind: Any) -> set[str]:
+    """Names of what a class or function takes; of a class that hands on what it does not know, those of its bases."""
+    if not callable(kind):
+        return set()
+    makers = (
+        [vars(own)["__init__"] for own in kind.__mro__ if "__init__" in vars(own)] if inspect.isclass(kind) else [kind]
+    )
+    found: set[str] = set()
+    for make in makers:
+        try:
+            parameters = inspect.signature(make).parameters
+        except ValueError:  # C's
+            break
+        found |= set(parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return found
 
 
 def _layers(envs: VectorEnv) -> list[str]:

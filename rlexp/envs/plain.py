@@ -78,9 +78,9 @@ def _is_of_python(kind: Any) -> bool:
         return False
     own_size = 8 * (len(_slots(kind)) + 2)  # slots, attributes and weak references
     own_base: Any = _base(kind) or object
-    size: int = kind.__basicsize__
-    return size <= own_base.__basicsize__ + own_size and all(
-        issubclass(maker, type) and maker.__basicsize__ <= type.__basicsize__ + 16 for maker in makers
+    maker_base: Any = type
+    return kind.__basicsize__ <= own_base.__basicsize__ + own_size and all(
+        issubclass(maker, type) and maker.__basicsize__ <= maker_base.__basicsize__ + 16 for maker in makers
     )
 
 

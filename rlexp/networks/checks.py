@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rlexp.digest import digest
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.spaces import storage_dtype
 
@@ -67,7 +68,8 @@ def no_global_randomness(who: str) -> Iterator[None]:
     """
 
     def streams() -> list[Any]:
-        return [random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]]
+        numpys: Any = np.random.get_state()  # noqa: NPY002  (whoever draws from it is who is looked for)
+        return [random.getstate(), numpys[1].tolist(), numpys[2]]
 
     before = streams()
     with NoRandomness(who):
@@ -85,6 +87,16 @@ def sample_rows(space: spaces.Space) -> Tensor:
     return torch.stack([torch.as_tensor(space.sample()).to(storage_dtype(space)) for _ in range(ROWS)])
 
 
+def _kept_aside(network: nn.Module) -> dict[str, str]:
+    """What modules keep besides parameters, buffers and modules, by name, as text."""
+    return {
+        f"{name}.{key}".lstrip("."): digest(value)
+        for name, module in network.named_modules()
+        for key, value in vars(module).items()
+        if not key.startswith("_") and key != "training" and not isinstance(value, nn.Module)
+    }
+
+
 @torch.no_grad()
 def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> None:
     """Refuse a network that is no function of its parameters and of one row at a time.
@@ -97,9 +109,15 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> N
     """
     obs = sample_rows(space)
     before = {name: x.clone() for name, x in network.named_buffers()}
-    with NoRandomness("the network"):
+    kept = _kept_aside(network)
+    for name, param in network.named_parameters():
+        if param.dtype != torch.float32:
+            raise ConfigError(f"network: its parameter {name} is of {param.dtype}; only torch.float32 can be trained")
+    with no_global_randomness("the network"):
         params, values = network(obs)
         alone = [network(row.expand(obs.shape))[0][:1] for row in obs.split(1)]
+        frozen = network.eval()(obs)[0]
+        network.train()
     if params.shape != (ROWS, num_params) or values.shape != (ROWS,):
         shapes = f"{tuple(params.shape)} and {tuple(values.shape)}"
         raise ConfigError(
@@ -110,6 +128,15 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> N
         raise ConfigError(
             "network: what it makes of a row depends on the rows beside it, as BatchNorm does; use LayerNorm"
         )
+    if not torch.allclose(frozen, params, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ConfigError("network: is another one in eval() than in train(); here it acts and learns as the same")
+    aside = [name for name, now in _kept_aside(network).items() if now != kept.get(name)]
+    if aside:
+        raise ConfigError(f"network: reading an observation changes its {aside[0]}, which no agent has of its own")
+    with torch.enable_grad():  # whether it can be learnt, too, as where it changes its input in place
+        out, value = network(obs)
+        (out.sum() + value.sum()).backward()
+    network.zero_grad(set_to_none=True)
     changed = [name for name, x in network.named_buffers() if not torch.equal(x, before[name])]
     if changed:
         raise ConfigError(f"network: reading an observation changes its buffer {changed[0]}; only training may do that")
