@@ -86,7 +86,13 @@ def _snapshot(trainer: "Trainer", agents: slice) -> Tensor | None:
         trainer.copyable = copyable(trainer.environment)
     if not trainer.copyable:
         return None
-    return torch.frombuffer(bytearray(snapshot(trainer.collector.envs, agents)), dtype=torch.uint8)
+    try:
+        data = snapshot(trainer.collector.envs, agents)
+    except Exception as error:  # of an environment that has come to keep what it did not when it was tried
+        log.warning("the state of %s can no longer be copied: %s", trainer.environment.id, error)
+        trainer.copyable = False
+        return None
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def take_up(trainer: "Trainer") -> None:

@@ -252,9 +252,9 @@ class Collector:
             actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
             obs, reward, terminated, truncated, _ = call(step, to_env(actions.reshape(-1, *actions.shape[2:])))
             rewards[t], terminateds[t], truncateds[t] = (
-                reward.reshape(shape),
-                terminated.reshape(shape),
-                truncated.reshape(shape),
+                np.reshape(reward, shape),
+                np.reshape(terminated, shape),
+                np.reshape(truncated, shape),
             )
             self._write(obs, t + 1)
         act(self.slots[-1])

@@ -1,7 +1,12 @@
 """Algorithms, networks and optimizers as other people write them, each with one habit that could go wrong silently."""
 
+import collections
+import functools
+import itertools
+import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -111,6 +116,191 @@ class Untyped(PPO):
     anything: object = None
 
 
+SCALE = 1.0  # of the module, which a loss may read as well
+
+
+class Slotted:
+    """A helper without attributes of its own."""
+
+    __slots__ = ("c",)
+
+    def __init__(self):
+        self.c = 1.0
+
+
+class Elsewhere(PPO):
+    """A coefficient that halves after each update and is no attribute of the algorithm: base of those below."""
+
+    def factor(self):
+        raise NotImplementedError
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + self.factor() * weighted_mean(policy(batch.obs)[1].square(), batch.weights), metrics
+
+
+@dataclass(kw_only=True)
+class InModule(Elsewhere):
+    """It is a global number."""
+
+    def prepare(self, spec):
+        global SCALE
+        SCALE = 1.0
+
+    def factor(self):
+        return SCALE
+
+    def adapt(self, metrics):
+        global SCALE
+        SCALE /= 2
+
+
+@dataclass(kw_only=True)
+class InSlots(Elsewhere):
+    """It is within a helper."""
+
+    def prepare(self, spec):
+        self.helper = Slotted()
+
+    def factor(self):
+        return self.helper.c
+
+    def adapt(self, metrics):
+        self.helper.c /= 2
+
+
+@dataclass(kw_only=True)
+class InWindow(Elsewhere):
+    """It is the length of a window of what was seen."""
+
+    def prepare(self, spec):
+        self.window = collections.deque(maxlen=50)
+
+    def factor(self):
+        return 1.0 + len(self.window)
+
+    def adapt(self, metrics):
+        self.window.append(0.0)
+
+
+@dataclass(kw_only=True)
+class InClosure(Elsewhere):
+    """It is a variable of a function."""
+
+    def prepare(self, spec):
+        self.c = [1.0]
+        c = self.c
+        self.get = lambda: c[0]
+
+    def factor(self):
+        return self.get()
+
+    def adapt(self, metrics):
+        self.c[0] /= 2
+
+
+@dataclass(kw_only=True)
+class OfNumPy(Elsewhere):
+    """It is drawn, from a stream of its own."""
+
+    def prepare(self, spec):
+        self.rng = np.random.default_rng(0)
+
+    def factor(self):
+        return float(self.rng.random())
+
+
+@dataclass(kw_only=True)
+class CountsCalls(Elsewhere):
+    """It is the number of calls."""
+
+    def prepare(self, spec):
+        self.calls = itertools.count()
+
+    def factor(self):
+        return float(next(self.calls))
+
+
+@dataclass(kw_only=True)
+class DrawsInReplay(PPO):
+    """Draws in another hook than the loss."""
+
+    def replay(self, minibatches):
+        return np.random.rand(1) and ()  # noqa: NPY002
+
+
+@dataclass(kw_only=True)
+class Unsaved(PPO):
+    """Hands out a coefficient that adapts, and saves it nowhere."""
+
+    def prepare(self, spec):
+        self.c = torch.ones(spec.num_agents)
+
+    def coefficients(self, progress, num_agents, device):
+        return super().coefficients(progress, num_agents, device) | {"c": self.c}
+
+    def adapt(self, metrics):
+        self.c = self.c / 2
+
+
+@dataclass(kw_only=True)
+class Branches(PPO):
+    """Works for an agent alone."""
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return (loss * 2 if metrics["entropy"] > 0 else loss), metrics
+
+
+@dataclass(kw_only=True)
+class Late(PPO):
+    """Its replay has other shapes from the third update on."""
+
+    updates: int = 0
+
+    def replay(self, minibatches):
+        self.number = getattr(self, "number", 0) + 1
+        return torch.ones(2, minibatches, 3 if self.number < 3 else 4)
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * batch.replay.mean(), metrics
+
+
+@dataclass(kw_only=True)
+class Penalised(PPO):
+    """A penalty on the parameters."""
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + 0.1 * sum(p.square().sum() for p in policy.parameters()), metrics
+
+
+@dataclass(kw_only=True)
+class Table(PPO):
+    """What it makes of a setting at its start is too long to be told whole."""
+
+    k: Scheduled = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.table = np.full(5000, 1.0)
+        self.table[100:-100] = self.k.knots[0]
+
+
+@dataclass(kw_only=True)
+class Derived(PPO):
+    """Properties over what is scheduled, of any kind."""
+
+    @property
+    def both(self):
+        return {"vf": self.vf_coef * 2, "one": 1.0}
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + self.both["vf"] * metrics["value_loss"] * self.both["one"], metrics
+
+
 # Networks ------------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +393,88 @@ class Projected(Torso):
         return super().forward(x) @ self.projection
 
 
+class ByMode(Torso):
+    """Another function in evaluation than in training."""
+
+    def forward(self, x):
+        return super().forward(x) * (1.0 if self.training else -1.0)
+
+
+class OfNumbers(Torso):
+    """A projection drawn from NumPy's and Python's streams."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        projection = torch.from_numpy(np.random.randn(8, 8).astype(np.float32))  # noqa: NPY002
+        self.register_buffer("projection", projection * random.random())
+
+    def forward(self, x):
+        return super().forward(x) @ self.projection
+
+
+PRETRAINED = nn.Linear(4, 8)
+
+
+class Shares(Torso):
+    """A layer that was made once, for all."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.layer = PRETRAINED
+
+
+class CountsAside(Torso):
+    """Another function from the twentieth call on."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (1 if self.calls < 20 else -1)
+
+
+class Double(Torso):
+    """Parameters of float64."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.layer = self.layer.double()
+
+    def forward(self, x):
+        return super().forward(x.double()).float()
+
+
+class OverSet(nn.Module):
+    """Reads a set of rows, which it takes to be behind the batch."""
+
+    out_features = 4
+
+    def __init__(self, space):
+        super().__init__()
+        self.layer = nn.Linear(space.shape[-1], 4)
+
+    def forward(self, x):
+        return self.layer(x).tanh().amax(-2)
+
+
+class Attends(nn.Module):
+    """Attention that drops nothing."""
+
+    out_features = 8
+
+    def __init__(self, space):
+        super().__init__()
+        self.layer = nn.Linear(space.shape[0], 8)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.layer(x).unflatten(-1, (2, 4))
+        flat = tokens.flatten(0, -3)
+        return self.attention(flat, flat, flat, need_weights=False)[0].reshape(*x.shape[:-1], 8)
+
+
 # Optimizers ----------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +520,20 @@ class CountsInState(torch.optim.Optimizer):
                 p.add_(p.grad, alpha=-group["lr"] / state["step"])
 
 
-class CountsAside(torch.optim.SGD):
+class Stepping(torch.optim.Optimizer):
+    """Base of those below: one parameter at a time."""
+
+    def __init__(self, params, lr=1e-3, **settings):
+        super().__init__(params, {"lr": lr, **settings})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.one(p, p.grad, self.state[p], group)
+
+
+class CountsByItself(Stepping):
     """Its step count is an attribute, which no checkpoint holds."""
 
     count = 0
@@ -256,3 +541,117 @@ class CountsAside(torch.optim.SGD):
     def step(self, closure=None):
         self.count += 1
         super().step()
+
+    def one(self, p, grad, state, group):
+        p.add_(grad, alpha=-group["lr"] / self.count)
+
+
+class MomentumAside(Stepping):
+    """Its momentum is a list, which no checkpoint holds."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+        self.kept = {id(p): torch.zeros_like(p) for p in self.param_groups[0]["params"]}
+
+    def one(self, p, grad, state, group):
+        p.add_(self.kept[id(p)].mul_(0.9).add_(grad), alpha=-group["lr"])
+
+
+class Rebinds(Stepping):
+    """Keeps the last gradient, as a new tensor each time."""
+
+    def one(self, p, grad, state, group):
+        p.sub_((grad + 0.5 * state.get("last", torch.zeros_like(p))) * group["lr"])
+        state["last"] = grad.clone()
+
+
+def by_signs(step):
+    @functools.wraps(step)
+    def inner(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad.sign()
+        return step(self, closure)
+
+    return inner
+
+
+class Decorated(Stepping):
+    """Has a decorator of its own around its step."""
+
+    @by_signs
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.sub_(p.grad * self.param_groups[0]["lr"])
+
+
+class Projects(torch.optim.Adam):
+    """Keeps weights within bounds, by a hook."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+        self.register_step_post_hook(lambda own, *_: [p.data.clamp_(-0.2, 0.2) for p in own.param_groups[0]["params"]])
+
+
+class HalfMomentum(Stepping):
+    """Momentum of bfloat16, a mask and a flag, in two groups."""
+
+    def __init__(self, params, lr=1e-3):
+        params = list(params)
+        first, second = [p for p in params if p.dim() < 2], [p for p in params if p.dim() >= 2]
+        super().__init__([g for g in ({"params": first, "k": 0.5}, {"params": second}) if g["params"]], lr, k=1.0)
+
+    def one(self, p, grad, state, group):
+        if not state:
+            state |= {"m": torch.zeros_like(p, dtype=torch.bfloat16), "seen": torch.zeros_like(p, dtype=torch.bool)}
+            state |= {"begun": True, "nothing": None}
+        state["m"].mul_(0.9).add_(grad.to(torch.bfloat16))
+        state["seen"].logical_or_(grad != 0)
+        p.sub_(torch.where(state["seen"], state["m"].float(), 0.0) * group["lr"] * group["k"] * state["begun"])
+
+
+class OwnRate(Stepping):
+    """Goes by the learning rate that it was made with."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+        self.lr = lr
+
+    def one(self, p, grad, state, group):
+        p.add_(grad.sign(), alpha=-self.lr)
+
+
+class RateInMomentum(Stepping):
+    """The learning rate is within the momentum: shares of its steps are not its steps at shares of the rate."""
+
+    def one(self, p, grad, state, group):
+        if not state:
+            state["m"] = torch.zeros_like(p)
+        p.sub_(state["m"].mul_(0.9).add_(grad * group["lr"]))
+
+
+class LargeAsOne(Stepping):
+    """Looks at large tensors as a whole, at small ones element by element."""
+
+    def one(self, p, grad, state, group):
+        if p.dim() > 1 and p.shape[-2] >= 16:
+            grad = grad / (grad.norm() + 1e-6)
+        p.add_(grad, alpha=-group["lr"])
+
+
+class WantsRate(Stepping):
+    """Cannot be made with a learning rate of 0."""
+
+    def __init__(self, params, lr=1e-3):
+        assert lr > 0, "the learning rate must be positive"
+        super().__init__(params, lr)
+
+    def one(self, p, grad, state, group):
+        p.add_(grad.sign(), alpha=-group["lr"])
+
+
+class Langevin(Stepping):
+    """Adds noise."""
+
+    def one(self, p, grad, state, group):
+        p.sub_(grad * group["lr"]).add_(torch.randn_like(p), alpha=group["lr"])

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 from types import SimpleNamespace
 
@@ -5,13 +6,15 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
+from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from helpers import make_config, make_trainer
+from helpers import last_metrics, make_config, make_trainer, train
 
 from rlexp import parts
 from rlexp.envs import Environment
 from rlexp.envs.state import copyable
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.seeding import env_seeds, evaluation_seeds
 
 
@@ -101,6 +104,148 @@ def test_a_copy_that_does_not_go_on_exactly_is_not_trusted():
     assert not copyable(Environment(id="CountsOfClass-v0"))
     if gym.spec("HalfCheetah-v5") and pytest.importorskip("mujoco", reason="extra mujoco is not installed"):
         assert not copyable(Environment(id="HalfCheetah-v5"))
+
+
+# What other people's environments give ---------------------------------------------------------------------------------
+
+FEW = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
+
+
+class Strange(probes.Endless):
+    """One thing at a time is not as it should be."""
+
+    def __init__(self, what=""):
+        self.what = what
+        if what == "discrete":
+            self.observation_space = spaces.Discrete(4)
+
+    def see(self, x):
+        return self.t if self.what == "discrete" else x
+
+    def reset(self, *, seed=None, options=None):
+        first, info = super().reset(seed=seed)
+        self.evaluated = seed in evaluation_seeds(4)
+        return self.see(first + np.nan if self.what == "first" else first), info
+
+    def step(self, action):
+        seen, reward, *rest = super().step(action)
+        if self.what == "evaluation" and self.evaluated:
+            reward = float("nan")
+        if self.what == "seen in evaluation" and self.evaluated:
+            seen = seen + np.nan
+        return self.see(seen), reward, *rest
+
+
+class EndsTwice(SyncVectorEnv):
+    """Says in the step of a reset once more that the episode has ended."""
+
+    def __init__(self, num_envs=1):
+        super().__init__([partial(gym.make, "Endless-v0")] * num_envs)
+        self.last = np.zeros(num_envs, bool)
+
+    def step(self, actions):
+        seen, reward, terminated, truncated, info = super().step(actions)
+        again, self.last = self.last, truncated.copy()
+        return seen, reward, terminated, truncated | again, info
+
+
+class Numbers(SyncVectorEnv):
+    """Flags are whole numbers."""
+
+    def __init__(self, num_envs=1):
+        super().__init__([partial(gym.make, "Endless-v0")] * num_envs)
+
+    def step(self, actions):
+        seen, reward, terminated, truncated, info = super().step(actions)
+        return seen, reward.tolist(), terminated.astype(np.int32), truncated.astype(np.uint8), info
+
+
+class Turned(Numbers):
+    """Observations lie the other way."""
+
+    def reset(self, **kwargs):
+        seen, info = super().reset(**kwargs)
+        return seen.T, info
+
+
+class Clips(SyncVectorEnv):
+    """Clips rewards unless told otherwise."""
+
+    def __init__(self, num_envs=1, reward_clipping=True):
+        super().__init__([partial(gym.make, "Endless-v0")] * num_envs)
+        self.clips = reward_clipping
+
+    def step(self, actions):
+        seen, reward, *rest = super().step(actions)
+        return seen, np.sign(7 * reward) if self.clips else 7 * reward, *rest
+
+
+class ClipsBehind(Clips):
+    """Hands on what it is told."""
+
+    def __init__(self, num_envs=1, **kwargs):
+        super().__init__(num_envs, **kwargs)
+
+
+gym.register("Strange-v0", entry_point=Strange)
+for vector in (EndsTwice, Numbers, Turned, ClipsBehind):
+    gym.register(f"{vector.__name__}-v0", entry_point=probes.Endless, vector_entry_point=vector)
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("discrete", r"gave an observation outside of Discrete\(4\), at its step 4"),
+        ("first", r"its first observations are not finite"),
+        ("evaluation", r"gave a reward that is not finite in evaluation"),
+        ("seen in evaluation", r"gave an observation that is not finite in evaluation"),
+    ],
+)
+def test_what_an_environment_may_not_give_is_told(tmp_path, what, line):
+    with pytest.raises(EnvironmentFault, match=rf"env\.id=Strange-v0: .*{line}"):
+        train(tmp_path, *FEW, "env.id=Strange-v0", f"+env.kwargs.what={what}", "evaluation.episodes=4")
+
+
+def test_an_end_in_the_step_of_a_reset_is_told(tmp_path):
+    with pytest.raises(EnvironmentFault, match=r"gave an end in the step in which an episode begins, at its step 6"):
+        train(tmp_path, *FEW, "env.id=EndsTwice-v0")
+
+
+def test_flags_may_be_numbers_and_rewards_a_list(tmp_path):
+    train(tmp_path, *FEW, "env.id=Numbers-v0", "evaluation.episodes=2")
+    assert last_metrics(tmp_path)["episodic_return"] == 5.0
+
+
+def test_observations_of_another_shape_than_promised_are_told(tmp_path):
+    line = r"first observations have shape \(1, 2\); its spaces promise \(2, 1\)"
+    with pytest.raises(EnvironmentFault, match=line):
+        train(tmp_path, *FEW, "env.id=Turned-v0")
+
+
+def test_a_vector_class_that_hands_on_what_it_is_told_clips_no_rewards(tmp_path):
+    train(tmp_path, *FEW, "env.id=ClipsBehind-v0")
+    assert last_metrics(tmp_path)["episodic_return"] == 35.0
+
+
+def test_an_id_that_was_registered_anew_is_not_the_one_written_in_torch(monkeypatch):
+    assert Environment(id="CartPole-v1").world is not None
+    spec = gym.spec("CartPole-v1")
+    for changes in ({"entry_point": "probes:Endless"}, {"max_episode_steps": 30}):
+        monkeypatch.setitem(gym.registry, "CartPole-v1", dataclasses.replace(spec, **changes))
+        assert Environment(id="CartPole-v1").world is None
+        with pytest.raises(ConfigError, match="registered another environment under it"):
+            Environment(id="CartPole-v1", backend="torch")
+    with pytest.raises(ConfigError, match="torch knows no such environment"):
+        Environment(id="probes:CartPole-v1", backend="torch")
+
+
+def test_a_vector_class_beside_additional_wrappers_gives_way():
+    wrapper = WrapperSpec("FlattenObservation", "gymnasium.wrappers:FlattenObservation", {})
+    own = {"entry_point": probes.Endless, "vector_entry_point": Numbers, "additional_wrappers": (wrapper,)}
+    gym.register("Wrapped-v0", **own)
+    envs, _ = Environment(id="Wrapped-v0", num_envs=2).start([[0, 1]])
+    assert isinstance(envs, SyncVectorEnv)
+    assert not isinstance(envs, Numbers)
 
 
 def test_other_autoreset_modes_are_refused():

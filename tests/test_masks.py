@@ -160,6 +160,82 @@ def test_the_environment_its_number_and_step_are_named(tmp_path):
     assert 2 <= resets <= 4  # of episodes of 3 to 5 steps, a row each
 
 
+class OneStep(Ends):
+    """Every step ends an episode, in a state that is not finite."""
+
+    observation_space, action_space = BoxEnds.observation_space, BoxEnds.action_space
+
+    def see(self):
+        return self.np_random.normal(size=3).astype(np.float32)
+
+    def step(self, action):
+        return np.full(3, NAN, np.float32), 1.0, True, False, {}
+
+
+gym.register("OneStep-v0", entry_point=OneStep)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_an_agent_with_dummy_rows_alone_learns_nothing_from_them(tmp_path, algo):
+    settings = ("env.id=OneStep-v0", "env.num_envs=2", "algo.rollout_steps=1", "algo.minibatches=1", "total_steps=16")
+    trainer = make_trainer(tmp_path, *settings, f"algo={algo}", "num_seeds=2")
+    trainer.run(False)
+    assert all(x.isfinite().all() for x in weights_of(trainer).values())
+
+
+def test_a_time_limit_that_nobody_bootstraps_may_leave_anything_behind(tmp_path):
+    settings = (*SMALL, *KINDS["box"], "+env.kwargs.limit=nan", "gae.bootstrap_truncation=false")
+    make_trainer(tmp_path, *settings).run(False)
+
+
+def test_a_reward_that_a_reset_pays_may_be_anything(tmp_path):
+    trainer = make_trainer(tmp_path, *SMALL, *KINDS["box"])
+    envs = trainer.collector.envs
+    step = envs.step
+
+    def watched(actions):
+        before = envs._autoreset_envs.copy()
+        seen, rewards, *rest = step(actions)
+        return seen, np.where(before, NAN, rewards), *rest
+
+    envs.step = watched
+    trainer.run(False)
+
+
+def test_a_truncation_cuts_the_return_that_rewards_are_scaled_by(tmp_path):
+    trainer = make_trainer(tmp_path, "env.id=Endless-v0", "env.normalize_reward=true", "total_steps=512", *SMALL[1:])
+    trainer.run(False)
+    # returns restart every five steps: at most 1 + γ + ... + γ⁴ = 4.9 of reward 1; without the cut they go on to 100
+    assert trainer.scaler.mean.item() < 4.9
+
+
+def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
+    # one minibatch, one epoch: the entropy before any step is that of the policies that acted, dummies left out
+    settings = ("total_steps=64", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=1", "algo.epochs=1")
+    trainer = make_trainer(tmp_path, *settings, *KINDS["discrete"], "num_seeds=2", "algo.ent_coef=0.1")
+    rollouts, targets = [], []
+    collect, gae = trainer.collector.collect, trainer.gae
+    trainer.collector.collect = lambda act: rollouts.append(collect(act)) or rollouts[-1]
+    trainer.gae = lambda *args: targets.append(gae(*args)) or targets[-1]
+    with torch.no_grad():  # one state is surer than the others, so that means differ
+        for group in trainer.learner.groups:
+            group.params["actor_torso.layers.0.weight"].mul_(5)
+            group.params["actor_head.weight"].mul_(500)
+    metrics = []
+    update = trainer.learner.update
+    trainer.learner.update = lambda *args: metrics.append(update(*args)) or metrics[-1]
+    trainer.run(False)
+    (rollout,), (target,), (told,) = rollouts, targets, metrics
+    entropy = trainer.collector.distribution.entropy(rollout.dist_params)
+    for agent in range(2):
+        rows = rollout.weights[agent] > 0
+        assert 0 < rows.sum() < rows.numel()
+        assert told["entropy"][agent].item() == pytest.approx(entropy[agent][rows].mean().item(), rel=1e-4)
+        errors = (target.returns - rollout.values)[agent][rows]
+        explained = 1 - errors.var(correction=0) / target.returns[agent][rows].var(correction=0)
+        assert told["explained_variance"][agent].item() == pytest.approx(explained.item(), rel=1e-3)
+
+
 # Boundaries: cut where one likes, a stream of steps is the same stream ---------------------------------------------
 
 

@@ -44,6 +44,20 @@ def test_ties():
     assert kept(oldest) == [0]
 
 
+def test_of_equal_episodes_the_oldest_is_replaced():
+    m, make = memory(top_k=2), HandMade()
+    m.add(make(one(1.0, 0.0, 1.0, 0.0, 1.0), one(1, 0, 1, 0, 1)))  # rows 0, 2, 4: the first gives way to the third
+    assert sorted(row for slot in range(2) for row in m.kept["obs"][slot, :1, 0].tolist()) == [2, 4]
+
+
+def test_a_running_episode_begins_behind_the_dummy_row_of_the_one_before():
+    m, make = memory(), HandMade()
+    m.add(make(one(1.0, 1.0), one(0, 1)))
+    m.add(make(one(0.0, 1.0, 1.0), one(0, 0, 0)))  # row 2 is the dummy; 3 and 4 run on
+    m.add(make(one(1.0), one(1)))  # row 5 ends it
+    assert kept(m) == [3, 4, 5]
+
+
 def test_top_k_replaces_the_worst_and_samples_over_all_states():
     m, make = memory(top_k=2), HandMade()
     m.add(make(one(1.0, 0.0, 2.0, 2.0, 0.0, 3.0), one(1, 0, 0, 1, 0, 1)))  # returns 1, 4, 3
@@ -57,10 +71,12 @@ def test_top_k_replaces_the_worst_and_samples_over_all_states():
 
 def test_long_episodes_leave_a_uniform_sample_of_their_rows():
     hits, streams = np.zeros(40), [AgentStreams.make(0, CPU)]
-    for _ in range(1600):
+    for number in range(1600):
         m, make = EpisodeMemory(RunSpec(1, 1, streams, CPU), max_steps=8), HandMade()
-        m.add(make(np.ones((15, 1, 1)), np.zeros((15, 1, 1))))
-        m.add(make(np.ones((25, 1, 1)), one(*[0] * 24, 1)))
+        first = (15, 3, 40)[number % 3]  # rows of the first rollout: more than are kept, fewer, all
+        m.add(make(np.ones((first, 1, 1)), one(*[0] * (first - 1), int(first == 40))))
+        if first < 40:
+            m.add(make(np.ones((40 - first, 1, 1)), one(*[0] * (39 - first), 1)))
         rows = kept(m)
         assert len(set(rows)) == 8
         hits[np.array(rows, int)] += 1

@@ -2,17 +2,22 @@
 
 import math
 
-import probes  # noqa: F401
+import gymnasium as gym
+import numpy as np
+import probes
 import pytest
 import torch
+from gymnasium import spaces
 from helpers import last_metrics, make_config, make_trainer, stop_after, train, weights_of, write_config
 from torch.testing import assert_close
 
 import rlexp
-from rlexp import libraries, parts
+from rlexp import faithful, libraries, parts
+from rlexp.algos.base import Algorithm
 from rlexp.compile import Graph
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.optimizers import traits
+from rlexp.policy import Policy
 from rlexp.signals import Interrupted
 
 SMALL = ("env=cartpole", "total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
@@ -87,6 +92,83 @@ def test_random_numbers_in_a_loss_are_refused(tmp_path, num_seeds):
         train(tmp_path, *SMALL, algo("Noisy"), f"num_seeds={num_seeds}")
 
 
+@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("name", ["InModule", "InSlots", "InWindow", "InClosure"])
+def test_a_number_that_is_read_elsewhere_may_not_change_once_it_is_compiled(tmp_path, traced, name, num_seeds):
+    settings = (*SMALL, algo(name), f"num_seeds={num_seeds}")
+    train(tmp_path / "eager", *settings)
+    line = rf"{name}: the compiled update has gone another way than its code does: a number that was \S+ is \S+\. "
+    with pytest.raises(ObjectiveError, match=line + r".*Scheduled.*coefficients"):
+        train(tmp_path / "compiled", *settings, "compile=true")
+
+
+@pytest.mark.parametrize("name", ["ppo", "apo", "ppo_kl"])
+def test_compiled_updates_that_do_what_their_code_does_are_left_alone(tmp_path, traced, monkeypatch, name):
+    found = []
+    distance = faithful.Twin.distance
+    monkeypatch.setattr(faithful.Twin, "distance", lambda *a: found.append(distance(*a)) or found[-1])
+    train(tmp_path, *SMALL, f"algo={name}", "compile=true", "num_seeds=2", "total_steps=2560")
+    assert len(found) == 5  # updates 1, 2, 4, 8, 16 of the compiled ones
+    assert max(found) < 0.5
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("name", ["OfNumPy", "CountsCalls"])
+def test_a_loss_that_differs_from_call_to_call_is_refused(tmp_path, name, num_seeds):
+    with pytest.raises(ObjectiveError, match=rf"loss of {name} is another one when it is called once more"):
+        train(tmp_path, *SMALL, algo(name), f"num_seeds={num_seeds}")
+
+
+def test_random_numbers_in_other_hooks_are_refused(tmp_path):
+    with pytest.raises(ObjectiveError, match=r"algo\.replay draws random numbers \(of NumPy or Python\)"):
+        train(tmp_path, *SMALL, algo("DrawsInReplay"))
+
+
+def test_what_adapts_and_is_not_saved_is_told(tmp_path, caplog):
+    train(tmp_path / "a", *SMALL, algo("Unsaved"))
+    assert "algo.c changes, and state_dict() does not hold it" in caplog.text
+    caplog.clear()
+    train(tmp_path / "b", *SMALL, "algo=ppo_kl")
+    assert "state_dict()" not in caplog.text
+
+
+def test_a_loss_that_cannot_be_stacked_says_what_can_be_done(tmp_path):
+    with pytest.raises(ObjectiveError, match=r"loss of Branches cannot be stacked .* batching=loop"):
+        train(tmp_path / "a", *SMALL, algo("Branches"), "num_seeds=2")
+    train(tmp_path / "b", *SMALL, algo("Branches"), "num_seeds=2", "batching=loop")
+
+
+def test_a_replay_of_other_shapes_runs_uncompiled(tmp_path, traced, caplog):
+    settings = (*SMALL, algo("Late"), "num_seeds=2")
+    eager = train(tmp_path / "eager", *settings)
+    compiled = train(tmp_path / "compiled", *settings, "compile=true")
+    assert caplog.text.count("runs uncompiled where algo.replay gives other shapes") == 1
+    for key, x in weights_of(eager).items():
+        assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_a_penalty_on_parameters_moves_them(tmp_path, num_seeds):
+    plain = train(tmp_path / "plain", *SMALL, f"num_seeds={num_seeds}")
+    penalised = train(tmp_path / "penalised", *SMALL, algo("Penalised"), f"num_seeds={num_seeds}")
+    assert sum(x.norm() for x in weights_of(penalised).values()) < 0.99 * sum(
+        x.norm() for x in weights_of(plain).values()
+    )
+    with pytest.raises(AttributeError):
+        _ = Policy(None).network
+
+
+def test_a_property_over_what_is_scheduled_may_be_read(tmp_path):
+    train(tmp_path, *SMALL, algo("Derived"), "algo.vf_coef=[0.5,0.1]")
+
+
+def test_jobs_differ_in_what_is_too_long_to_be_told(tmp_path):
+    one, same, other = (parts.build_algorithm(make_config(algo("Table"), f"+algo.k={k}")) for k in (1.0, 1.0, 50.0))
+    Algorithm.side_by_side([one, same])
+    with pytest.raises(ConfigError, match=r"algo\.table: is"):
+        Algorithm.side_by_side([one, other])
+
+
 def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
     with pytest.raises(ObjectiveError, match=r"algo\.target_kl=0\.1: needs a metric approx_kl.*Silent"):
         train(tmp_path, *SMALL, algo("Silent"), "algo.target_kl=0.1")
@@ -113,10 +195,10 @@ def test_a_target_of_zero_is_no_target_of_ppo_kl():
 # Networks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Scaled", "Transient", "Frozen", "Projected"])
+@pytest.mark.parametrize("name", ["Scaled", "Transient", "Frozen", "Projected", "OfNumbers", "Attends"])
 def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
     settings = (*SMALL[:-1], *torso(name), "num_seeds=2", "evaluation.episodes=2", "batching=auto")
-    if name == "Projected":
+    if name in ("Projected", "Attends"):
         settings = (*settings, "batching=loop")
     batch = train(tmp_path / "batch", *settings)
     alone = train(tmp_path / "alone", *settings, "seed=1", "num_seeds=1")
@@ -126,6 +208,8 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert same(resumed(tmp_path / "resumed", *settings), batch)
     for key in ("actor_torso.layer.weight", "actor_torso.layer.bias"):
+        if name == "Attends":
+            break
         start = make_trainer(tmp_path / "start", *settings)
         assert torch.equal(weights_of(start)[key], weights_of(batch)[key]) == (name == "Frozen")
 
@@ -143,12 +227,33 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
         ("Dropped", ObjectiveError, r"the network draws random numbers \((bernoulli_|native_dropout)\)"),
         ("BatchNormed", ConfigError, r"network: what it makes of a row depends on the rows beside it"),
         ("Counted", ConfigError, r"network: reading an observation changes its buffer actor_torso\.calls"),
+        ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
+        ("CountsAside", ConfigError, r"network: reading an observation changes its actor_torso\.calls"),
+        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
+        ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor of several agents"),
         ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
     ],
 )
 def test_networks_that_would_go_wrong_are_refused_before_the_first_step(tmp_path, name, error, line):
     with pytest.raises(error, match=line):
         make_trainer(tmp_path, *SMALL[:-1], *torso(name), "num_seeds=2")
+
+
+def test_a_network_that_draws_from_global_streams_draws_from_its_agents_seed(tmp_path):
+    first, again, other = (make_trainer(tmp_path, *SMALL[:-1], *torso("OfNumbers"), f"seed={k}") for k in (0, 0, 1))
+    weights = [weights_of(trainer)["actor_torso.projection"] for trainer in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_loaded_policy_acts_on_one_observation_as_on_several(tmp_path):
+    gym.register("Sets-v0", entry_point=Sets)
+    settings = (*SMALL[1:-1], "env.id=Sets-v0", *torso("OverSet"))
+    train(tmp_path, *settings)
+    write_config(tmp_path, *settings)
+    policy = rlexp.load_policy(tmp_path, trust=["strangers"])
+    obs = np.random.default_rng(0).normal(size=(5, 4, 4)).astype(np.float32)
+    assert policy(obs).tolist() == [policy(one).tolist() for one in obs]
 
 
 def test_stacked_convolutions_are_those_of_a_loop(tmp_path):
@@ -163,6 +268,22 @@ def test_stacked_convolutions_are_those_of_a_loop(tmp_path):
 
 # Optimizers ----------------------------------------------------------------------------------------------------------
 
+
+class Sets(probes.Endless):
+    """Observations are four rows of four."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (4, 4), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, **kwargs):
+        super().reset(**kwargs)
+        return self.np_random.normal(size=(4, 4)).astype(np.float32), {}
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        return self.np_random.normal(size=(4, 4)).astype(np.float32), *rest
+
+
 REFUSED = {
     "LBFGS": "closure",
     "Muon": "2D parameters",
@@ -173,11 +294,15 @@ ACCEPTED = sorted(
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name not in (*REFUSED, "Optimizer")
 )
-OTHERS = ("Normed", "CountsInGroup", "CountsInState")
+OTHERS = ("Normed", "CountsInGroup", "CountsInState", "Rebinds", "Decorated", "Projects", "HalfMomentum")
+OTHERS += ("RateInMomentum", "LargeAsOne", "WantsRate")
+ASIDE = ("CountsByItself", "MomentumAside", "Langevin", "OwnRate")
+WHOLE = ("Adafactor", "Normed", "LargeAsOne", "HalfMomentum")  # the last sorts parameters by their axes
+FIXED = ("Rprop",)  # heed the first learning rate alone
 
 
 def target(name):
-    return f"strangers.{name}" if name in (*OTHERS, "CountsAside") else f"torch.optim.{name}"
+    return f"strangers.{name}" if name in (*OTHERS, *ASIDE) else f"torch.optim.{name}"
 
 
 def choose(name):
@@ -188,7 +313,15 @@ def test_there_are_optimizers():
     assert {"Adam", "SGD", "Adafactor", "Rprop", "RMSprop"} <= set(ACCEPTED)
 
 
-@pytest.mark.parametrize(("name", "why"), [*REFUSED.items(), ("CountsAside", "attribute count")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *REFUSED.items(),
+        ("CountsByItself", "keeps what no checkpoint holds"),
+        ("MomentumAside", "keeps what no checkpoint holds"),
+        ("Langevin", "the optimizer draws random numbers"),
+    ],
+)
 def test_optimizers_that_cannot_work_are_refused_by_name(name, why):
     with pytest.raises(ConfigError, match=rf"optimizer\._target_={target(name)}: cannot be used here: .*{why}"):
         parts.check(make_config(*choose(name)))
@@ -196,12 +329,13 @@ def test_optimizers_that_cannot_work_are_refused_by_name(name, why):
 
 @pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
 def test_an_optimizer_moves_stacked_agents_as_it_would_alone(tmp_path, name):
-    settings = (*SMALL, "total_steps=512", *choose(name), "optimizer.lr=[3e-3,0,1e-3]")
+    rate = "3e-3" if name in FIXED else "[3e-3,0,1e-3]"
+    settings = (*SMALL, "total_steps=512", *choose(name), f"optimizer.lr={rate}", "network.torso.hidden=[16,16]")
     batch = train(tmp_path / "batch", *settings, "num_seeds=2")
     alone = train(tmp_path / "alone", *settings, "seed=1")
     for key, x in weights_of(alone).items():
         assert_close(weights_of(batch)[key][1], x[0], atol=5e-4, rtol=5e-3, msg=key)
-    assert len(batch.learner.groups) == (2 if name in ("Adafactor", "Normed") else 1)
+    assert len(batch.learner.groups) == (2 if name in WHOLE else 1)
 
 
 def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
@@ -209,7 +343,7 @@ def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
         make_trainer(tmp_path, *SMALL, *choose("Adafactor"), "num_seeds=2", "batching=vmap")
 
 
-@pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
+@pytest.mark.parametrize("name", [*(own for own in ACCEPTED if own not in FIXED), *OTHERS])
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, traced, caplog, name, num_seeds):
     settings = (*SMALL, "total_steps=768", *choose(name), f"num_seeds={num_seeds}", "optimizer.lr=[0,3e-3,0]")
@@ -235,7 +369,7 @@ def test_a_rate_of_zero_leaves_parameters_whose_gradient_was_always_zero(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("name", [own for own in ACCEPTED if own not in FIXED])
 def test_compiled_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, monkeypatch, name):
     monkeypatch.setitem(libraries.OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
     settings = (*SMALL, "total_steps=768", *choose(name), "optimizer.lr=[0,3e-3,0]")
@@ -249,6 +383,13 @@ def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):
     trainer = train(tmp_path, *SMALL, *choose("SGD"), "compile=true")
     assert all(trainer.learner.groups[0].graphs.values())
     assert len(trainer.learner.groups[0].graphs) == 2
+
+
+@pytest.mark.parametrize("name", ["Rprop", "OwnRate"])
+def test_a_schedule_that_would_be_without_effect_is_refused(name):
+    parts.check(make_config(*choose(name), "optimizer.lr=1e-3"))
+    with pytest.raises(ConfigError, match=rf"optimizer\.lr=\[.*\]: .*{name} heeds no rate that changes"):
+        parts.check(make_config(*choose(name), "optimizer.lr=[1e-3,0]"))
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adafactor", "Rprop", *OTHERS])
@@ -266,7 +407,8 @@ def test_traits():
     assert not of("Rprop").proportional
     assert not of("Adafactor").elementwise
     assert not of("Normed").elementwise
-    assert not of("CountsInGroup").recordable
+    assert not any(of(name).recordable for name in ("CountsInGroup", "Rebinds", "Decorated", "Projects"))
+    assert not of("RateInMomentum").proportional
     assert not of("CountsInState").recordable
 
 
