@@ -9,7 +9,7 @@ import torch
 from rlexp.errors import CheckpointError
 from rlexp.run_folder import write_atomically
 
-FORMAT = "rlexp-checkpoint-3"
+FORMAT = "rlexp-checkpoint-4"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

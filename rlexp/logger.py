@@ -1,7 +1,9 @@
 """Records of a run: metrics.csv, the source of truth, and TensorBoard events, made from the same rows."""
 
 import csv
+import io
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rlexp.errors import CheckpointError
+from rlexp.run_folder import write_atomically
 
 KEYS = ("seed", "step", "wall_time")
 # Where TensorBoard shows a metric; what the algorithm or the learner returned goes under losses/.
@@ -66,36 +69,68 @@ class MetricsLog:
         self.columns: list[str] = []
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the whole run's
 
-    def resume(self, steps: Mapping[int, int]) -> None:
-        """Cut metrics.csv back to the checkpoint, (seed -> step), and make the event files anew from it.
+    def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
+        """Cut metrics.csv back to the checkpoint, and make the event files anew from it.
+
+        Args:
+            steps: where each seed stands.
+            seconds: of training by then.
+            counts: rows that each seed had written by then.
 
         Raises:
-            CheckpointError: metrics.csv cannot be read.
+            CheckpointError: metrics.csv cannot be read, or does not hold that many rows; nothing is changed.
         """
+        rows = self._rows_until(steps, seconds, counts) if any(counts.values()) else []
         for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        if not self.path.is_file():
+        if not rows:
+            self.path.unlink(missing_ok=True)
             return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())
+        for row in rows:
+            self._to_tensorboard(int(row["seed"]), int(row["step"]), float(row["wall_time"]), self._values(row))
+
+    def _rows_until(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> list[dict[str, str]]:
+        """Rows of metrics.csv up to the checkpoint; see `resume`."""
+        way_out = "put it back as it was, or start anew with resume=never"
+        rows, found, now = [], dict.fromkeys(counts, 0), float(_clock(seconds))
         try:
             with open(self.path, newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames or [])
-                # a row that a crash cut short has None in its missing columns
-                rows = [
-                    row for row in reader if None not in row.values() and int(row["step"]) <= steps[int(row["seed"])]
-                ]
+                for row in reader:
+                    if None in row or None in row.values():
+                        continue  # a crash cut it short, or ran it into the next
+                    seed, step, then = int(row["seed"]), int(row["step"]), float(row["wall_time"])
+                    # an update of nothing but resets leaves its seed at the same step: the time tells such rows apart
+                    if step < steps[seed] or (step == steps[seed] and then <= now):
+                        self._values(row)  # can be read
+                        rows.append(row)
+                        found[seed] += 1
+        except FileNotFoundError:
+            pass
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise CheckpointError(f"{self.path}: cannot be read ({error!r}); start anew with resume=never") from None
-        temporary = self.path.with_suffix(".csv.tmp")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.path)
-        for row in rows:
-            values = {name: float(row[name]) for name in self.columns if name not in KEYS and row[name] != ""}
-            self._to_tensorboard(int(row["seed"]), int(row["step"]), float(row["wall_time"]), values)
+            raise CheckpointError(f"{self.path}: cannot be read ({error!r}); {way_out}") from None
+        for seed, count in counts.items():
+            if found[seed] != count:
+                raise CheckpointError(
+                    f"{self.path}: holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}; {way_out}"
+                )
+        return rows
+
+    def _values(self, row: Mapping[str, str]) -> dict[str, float]:
+        return {name: float(row[name]) for name in self.columns if name not in KEYS and row[name] != ""}
+
+    def sync(self) -> None:
+        """Have the rows so far on the disk, so that no checkpoint outlives those that it counts."""
+        if self.columns:
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
 
     def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
         """One row an agent. steps (A,); wall_time, seconds of training so far; metrics, name -> (A,), NaN: nothing yet.
@@ -114,7 +149,7 @@ class MetricsLog:
             writer = csv.DictWriter(file, self.columns, restval="")
             for k, seed in enumerate(self.seeds):
                 values = {name: float(column[k]) for name, column in metrics.items() if not math.isnan(column[k])}
-                row = {"seed": seed, "step": int(steps[k]), "wall_time": f"{wall_time:.3f}"}
+                row = {"seed": seed, "step": int(steps[k]), "wall_time": _clock(wall_time)}
                 writer.writerow(row | {name: f"{value:.9g}" for name, value in values.items()})
                 self._to_tensorboard(seed, int(steps[k]), wall_time, values)
 
@@ -149,6 +184,11 @@ class MetricsLog:
         for writer in self.writers.values():
             writer.close()
         self.writers.clear()
+
+
+def _clock(seconds: float) -> str:
+    """The time as it is written."""
+    return f"{seconds:.3f}"
 
 
 def _told(value: Any) -> bool | int | float | str:

@@ -36,6 +36,7 @@ class RunWriter:
         self.folder, self.config, self.seeds = folder, config, seeds
         self.agents = slice(first, first + len(seeds))
         self.seconds = 0.0  # of training, over all launches
+        self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
         self.metrics_log: MetricsLog | None = None
@@ -50,21 +51,32 @@ class RunWriter:
         """The run's one checkpoint."""
         return self.folder / "checkpoint.pt"
 
-    def begin(self, steps: np.ndarray, together: int) -> None:
-        """The run starts, or goes on at `steps` (A,); `together` agents are trained side by side."""
-        self.record.start(self.config, self.seeds, together)
+    def open(self, steps: np.ndarray) -> None:
+        """Make metrics.csv and the event files end where the run starts, or goes on: at `steps` of all agents (A,).
+
+        Raises:
+            CheckpointError: metrics.csv does not hold the rows up to there.
+        """
         started = self.record.data.setdefault("started_unix", time.time())
         self.metrics_log = MetricsLog(self.folder, self.seeds, flatten(self.config), started)
-        self.metrics_log.resume(dict(zip(self.seeds, steps[self.agents].tolist(), strict=True)))
+        at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
+        self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
+
+    def begin(self, together: int) -> None:
+        """Note that the run starts, or goes on; `together` agents are trained side by side."""
+        self.record.start(self.config, self.seeds, together)
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """One row an agent; steps and metrics of all agents, (A,)."""
         assert self.metrics_log is not None
         own = {name: values[self.agents] for name, values in metrics.items()}
         self.metrics_log.write(steps[self.agents], self.seconds, own)
+        self.rows = [count + 1 for count in self.rows]
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, after the rows that it counts."""
+        if self.metrics_log is not None:
+            self.metrics_log.sync()
         checkpoint.save(self.checkpoint_path, state)
         self.record.survived()
 
@@ -94,6 +106,7 @@ class RunWriter:
         made = steps[self.agents]
         result: dict[str, Any] = {
             "steps": made.tolist(),
+            "rows": self.rows,
             "seconds": round(self.seconds, 3),
             "steps_per_second": round(float(made.sum()) / self.seconds, 1),
             "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns[self.agents]],

@@ -130,7 +130,9 @@ class Trainer:
                 resume.take_up(self)
             for run in self.runs:
                 stack.callback(run.close)
-                run.begin(self.steps, len(self.streams))
+                run.open(self.steps)
+            for run in self.runs:
+                run.begin(len(self.streams))
             for run in self.runs:
                 run.record.update(training=True)  # whatever kills the process from now on may be this run's doing
             processor = ProcessorShare(torch.get_num_threads())

@@ -87,3 +87,15 @@ def test_a_metric_that_was_not_there_from_the_start_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="'b'"):
         log.write(np.array([2, 2]), 0.0, {"b": np.zeros(2)})
     log.close()
+
+
+def test_rows_of_updates_that_were_nothing_but_resets_are_told_apart_by_their_time(tmp_path):
+    log = make(tmp_path)
+    for second, step in enumerate((10, 20, 20, 20, 30)):
+        log.write(np.array([step, step]), second + 0.1234, {"episodic_return": np.zeros(2)})
+    log.close()
+    again = make(tmp_path)
+    again.resume({4: 20, 5: 20}, 2.1234, {4: 3, 5: 3})
+    again.close()
+    steps = [row["step"] for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())]
+    assert steps == ["10", "10", "20", "20", "20", "20"]

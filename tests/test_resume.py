@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -12,7 +13,7 @@ from process import Process
 
 from rlexp import resume
 from rlexp.errors import CheckpointError, DivergedError
-from rlexp.signals import Interrupted
+from rlexp.signals import Interrupted, Paused
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
 SETTINGS += ("algo.minibatches=2", "log_every=256")
@@ -102,6 +103,69 @@ def test_no_step_is_recorded_twice(tmp_path):
         assert [e.step for e in events.Scalars("losses/policy_loss")] == steps
         assert len(list((tmp_path / f"seed_{seed}").iterdir())) == 1
     assert all(len(row) == len(header) for row in rows)
+
+
+DAMAGES = {  # of metrics.csv -> rows that are left of one seed; there were two of each at the checkpoint
+    "deleted": (lambda lines: None, 0),
+    "emptied": (lambda lines: [], 0),
+    "cut": (lambda lines: lines[:-2], 1),
+    "one row gone": (lambda lines: lines[:2] + lines[3:], 1),
+    "torn": (lambda lines: [*lines[:-1], lines[-1][:20]], 1),
+    "doubled": (lambda lines: lines[:1] + [line for line in lines[1:] for _ in range(2)], 4),
+    "of others": (lambda lines: lines[:1] + [f"7{line}" for line in lines[1:]], None),
+    "no numbers": (lambda lines: lines[:1] + [line.replace(",", ",x", 1) for line in lines[1:]], None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_curve_that_does_not_reach_its_checkpoint_is_refused(tmp_path, damage):
+    settings = (*SETTINGS, "num_seeds=2", "stop_at=512")
+    with pytest.raises(Paused):
+        make_trainer(tmp_path, *settings).run(False)
+    path = tmp_path / "metrics.csv"
+    before, record = path.read_bytes(), (tmp_path / "run.json").read_bytes()
+    events = sorted(tmp_path.rglob("events*"))
+    change, left = DAMAGES[damage]
+    lines = change(before.decode().splitlines(keepends=True))
+    path.unlink() if lines is None else path.write_text("".join(lines))
+    damaged = path.read_bytes() if path.exists() else None
+    with pytest.raises(CheckpointError) as caught:
+        make_trainer(tmp_path, *SETTINGS, "num_seeds=2").run(True)
+    said = str(caught.value)
+    assert "metrics.csv" in said
+    assert "\n" not in said
+    assert "start anew with resume=never" in said
+    if left is not None:
+        assert re.search(rf"holds {left} rows of seed [01] up to the checkpoint instead of 2;", said)
+    # nothing is changed, so that who puts the file back can go on
+    assert (path.read_bytes() if path.exists() else None) == damaged
+    assert (tmp_path / "run.json").read_bytes() == record
+    assert sorted(tmp_path.rglob("events*")) == events
+    path.write_bytes(before)
+    make_trainer(tmp_path, *SETTINGS, "num_seeds=2").run(True)
+    done = json.loads((tmp_path / "run.json").read_text())["result"]
+    assert done["rows"] == [8, 8]
+    assert len(path.read_text().splitlines()) == 1 + 16
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make_trainer(tmp_path, *SETTINGS, "checkpoint_every=1024").run(False)
+    kept = [name for name in synced if "metrics" in name or "checkpoint" in name]
+    assert kept == ["metrics.csv", ".checkpoint.pt.tmp"] * 2  # after 1024 rows, and the last
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["trainer"]["rows"] == [8]
+
+
+def test_what_a_run_without_a_checkpoint_had_written_is_dropped(tmp_path):
+    (tmp_path / "metrics.csv").write_text("garbage of a launch that was killed\n\0")
+    make_trainer(tmp_path, *SETTINGS).run(False)
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 8
 
 
 def test_checkpoints_that_cannot_be_used_are_refused_in_one_line(tmp_path):
