@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.config import TUNING_SEED
+from rlexp.audit import PER_SEED, code_remarks, finished
 from rlexp.scores import SCORES
-from rlexp.study import Curve, Run, StudyError, read_curves
+from rlexp.study import Curve, Run, StudyError
 
-PER_SEED = ("seed", "num_seeds")  # differ from run to run and make no arm
 NOT_OF_TRAINING = ("evaluation.",)  # settings of what is measured afterwards
 ALIKE = 0.01  # numbers of steps that differ by less are not told apart
 
@@ -60,37 +59,27 @@ class Comparison:
         return sorted({name for task in self.tasks for name in task.arms}, key=natural)
 
 
-def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: float | None = None) -> Comparison:
+def compare_runs(
+    runs: Iterable[Run],
+    allow: Collection[str] = (),
+    threshold: float | None = None,
+    known: Iterable[str] = (),
+) -> Comparison:
     """Sort finished runs into arms and read their curves.
 
     Args:
         runs: as `study.find_runs` gives them.
         allow: keys that may differ besides the tested term; "all" allows every one.
         threshold: of steps to the threshold and of retention, instead of what is known of each environment.
+        known: what has to be said besides.
 
     Raises:
         StudyError: nothing finished, or arms that differ in more than the tested term.
     """
-    remarks: list[str] = []
-    done = []
-    tuning = 0
-    for run in runs:
-        remarks += [f"{run.folder}: {complaint}" for complaint in run.complaints]
-        if run.superseded:
-            remarks.append(f"{run.folder}: left out, as the tuning has found a better one since")
-        elif any(seed >= TUNING_SEED for seed in run.record.get("seeds", [])):
-            tuning += 1
-        elif run.status == "done":
-            done.append(run)
-        else:
-            error = run.record.get("error")
-            remarks.append(f"{run.folder}: left out, it is {run.status}" + (f" ({error})" if error else ""))
-    if tuning:
-        remarks.append(
-            f"{tuning} runs on tuning seeds ({TUNING_SEED} and up) are left out: they chose what is compared"
-        )
+    remarks = list(known)
+    done = finished(runs, remarks)
     if not done:
-        raise StudyError("no run has finished: there is nothing to compare; " + "; ".join(remarks))
+        raise StudyError("no run has finished with whole curves: there is nothing to compare; " + "; ".join(remarks))
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
     varied: dict[str, set[str]] = {run.algo: set() for run in done}  # what names the arms, on every environment alike
     for env, own in by_env.items():
@@ -102,8 +91,7 @@ def compare_runs(runs: Iterable[Run], allow: Collection[str] = (), threshold: fl
     tasks = [task for task in tasks if task.arms]
     if not tasks:
         raise StudyError("no seed has finished a training episode: train longer; " + "; ".join(remarks))
-    _compare_code(done, remarks)
-    return Comparison(tasks, remarks)
+    return Comparison(tasks, remarks + code_remarks(done))
 
 
 def natural(name: str) -> list[tuple[float, str]]:
@@ -211,7 +199,6 @@ def _gather(arm: Arm, env: str, remarks: list[str]) -> None:
     """The arm's seeds; of a seed that was trained twice, the run that started last."""
     found: dict[int, Sample] = {}
     for run in arm.runs:
-        read_curves(run)
         for seed, curve in run.curves.items():
             if np.isnan(curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out, it finished no training episode")
@@ -220,9 +207,6 @@ def _gather(arm: Arm, env: str, remarks: list[str]) -> None:
                 other = found[seed].run.folder
                 remarks.append(f"{env}, {arm.name}, seed {seed}: trained twice; {run.folder} counts, {other} does not")
             found[seed] = Sample(seed, curve, run.evaluations.get(seed), run)
-        absent = set(run.record.get("seeds", [])) - set(run.curves)
-        if absent:
-            remarks.append(f"{run.folder}: seeds {sorted(absent)} left no metrics")
     arm.samples = [found[seed] for seed in sorted(found)]
 
 
@@ -243,17 +227,3 @@ def _remark_steps(env: str, arms: dict[str, Arm], remarks: list[str]) -> None:
             f"{env}: the arms made different numbers of environment steps a seed: {told}; total_steps counts rows, of "
             f"which every reset takes one"
         )
-
-
-def _compare_code(runs: list[Run], remarks: list[str]) -> None:
-    commits = {run.record.get("commit") for run in runs}
-    if len(commits) > 1:
-        known = ", ".join(sorted(str(commit)[:10] for commit in commits))
-        remarks.append(f"the runs are of {len(commits)} commits: {known}")
-    dirty = sum(bool(run.record.get("dirty")) for run in runs)
-    if dirty:
-        remarks.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes in the code")
-    for package in ("torch", "gymnasium", "numpy"):
-        versions = {run.record.get("versions", {}).get(package) for run in runs}
-        if len(versions) > 1:
-            remarks.append(f"the runs are of several versions of {package}: {', '.join(sorted(map(str, versions)))}")

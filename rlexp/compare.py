@@ -50,12 +50,14 @@ def run(words: list[str]) -> None:
     except ImportError as error:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.arms import compare_runs
+    from rlexp.audit import missing_jobs
     from rlexp.study import find_runs
 
     allow = [key for key in options.get("allow", "").split(",") if key]
     published = read_published(options["beside"]) if "beside" in options else {}
     threshold = float(options["threshold"]) if "threshold" in options else None
-    comparison = compare_runs(find_runs(paths), allow, threshold)
+    runs = find_runs(paths)
+    comparison = compare_runs(runs, allow, threshold, missing_jobs(paths, runs))
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     results, overall = verdict.judge(comparison, baseline)
     print(report.plain(comparison, baseline, results, overall, published))

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from process import Process
+from runs import write_run
 from scipy import stats
 
 from rlexp import compare, statistics, verdict
@@ -17,45 +18,6 @@ from rlexp.arms import compare_runs
 from rlexp.errors import ConfigError
 from rlexp.run_folder import config_hash, file_digest
 from rlexp.study import StudyError, find_runs, flatten, read_curves
-
-ALGOS = {
-    "ppo": {"_target_": "rlexp.algos.PPO", "clip_coef": 0.2},
-    "apo": {"_target_": "rlexp.algos.APO", "clip_coef": 0.2, "anchor_coef": 1, "direction": "forward"},
-}
-
-
-def write_run(folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, **more):
-    """A run's folder as training leaves it; seed k ends at level + k."""
-    folder.mkdir(parents=True)
-    config = {
-        "seed": min(seeds),
-        "num_seeds": len(seeds),
-        "total_steps": 4000,
-        "env": {"id": env, "threshold": 90, "bounds": [0, 200]},
-        "algo": ALGOS[algo] | more,
-        "optimizer": {"lr": lr},
-    }
-    rows = ["seed,step,wall_time,episodic_return,episodic_length,episodes,loss"]
-    for k in seeds:
-        rows.append(f"{k},1000,1.0,,,0,0.5")
-        rows += [f"{k},{1000 * t},{t}.0,{(level + k) * t / 4:.9g},9,{10 * t},0.5" for t in (2, 3, 4)]
-    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
-    agents = [{"seed": k, "mean_return": level + 2 * k, "episodes": []} for k in seeds]
-    (folder / "evaluation.json").write_text(json.dumps({"agents": agents}))
-    record = {
-        "status": status,
-        "started": f"2026-01-01T00:00:{len(list(folder.parent.iterdir())):02d}",
-        "config": config,
-        "config_hash": config_hash(config),
-        "choices": {"algo": algo},
-        "seeds": list(seeds),
-        "commit": "c0ffee",
-        "dirty": False,
-        "versions": {"torch": "2"},
-        "files": {name: file_digest(folder / name) for name in ("metrics.csv", "evaluation.json")},
-    }
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder
 
 
 def rows_of(folder):
@@ -148,7 +110,7 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
 
 def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
     settings = "num_seeds=3 env=cartpole tuned=none total_steps=4096 progress=none compile=false evaluation.episodes=2"
-    words = [*settings.split(), f"outputs={tmp_path}", "study=first"]
+    words = [*settings.split(), f"outputs={tmp_path}", "study=first", "torch_threads=1"]
     process = Process(tmp_path, "-m", "algo=ppo,apo", *words)
     assert process.wait() == 0
     study = tmp_path / "first"

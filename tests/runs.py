@@ -1,0 +1,44 @@
+"""Folders of runs that were never trained."""
+
+import json
+
+from rlexp.run_folder import config_hash, file_digest
+
+ALGOS = {
+    "ppo": {"_target_": "rlexp.algos.PPO", "clip_coef": 0.2},
+    "apo": {"_target_": "rlexp.algos.APO", "clip_coef": 0.2, "anchor_coef": 1, "direction": "forward"},
+}
+
+
+def write_run(folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, **more):
+    """A run's folder as training leaves it; seed k ends at level + k."""
+    folder.mkdir(parents=True)
+    config = {
+        "seed": min(seeds),
+        "num_seeds": len(seeds),
+        "total_steps": 4000,
+        "env": {"id": env, "threshold": 90, "bounds": [0, 200]},
+        "algo": ALGOS[algo] | more,
+        "optimizer": {"lr": lr},
+    }
+    rows = ["seed,step,wall_time,episodic_return,episodic_length,episodes,loss"]
+    for k in seeds:
+        rows.append(f"{k},1000,1.0,,,0,0.5")
+        rows += [f"{k},{1000 * t},{t}.0,{(level + k) * t / 4:.9g},9,{10 * t},0.5" for t in (2, 3, 4)]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    agents = [{"seed": k, "mean_return": level + 2 * k, "episodes": []} for k in seeds]
+    (folder / "evaluation.json").write_text(json.dumps({"agents": agents}))
+    record = {
+        "status": status,
+        "started": f"2026-01-01T00:00:{len(list(folder.parent.iterdir())):02d}",
+        "config": config,
+        "config_hash": config_hash(config),
+        "choices": {"algo": algo},
+        "seeds": list(seeds),
+        "commit": "c0ffee",
+        "dirty": False,
+        "versions": {"torch": "2"},
+        "files": {name: file_digest(folder / name) for name in ("metrics.csv", "evaluation.json")},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
