@@ -15,6 +15,7 @@ from pathlib import Path
 from rlexp.errors import ConfigError, command
 from rlexp.page import page
 
+WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # beside the figures
 OPTIONS = ("baseline", "allow", "threshold", "beside", "out", "figures")
 
 
@@ -41,6 +42,20 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
     return paths, options
 
 
+def place(paths: list[str], options: dict[str, str], pictures: list[str]) -> Path:
+    """The folder to write to, in which nothing that would be written leads out of it.
+
+    Raises:
+        ConfigError: a link is in the way, as it may be in somebody else's study.
+    """
+    folder = Path(options.get("out") or Path(paths[0]) / "compare")
+    ways = [folder / name for name in (*WRITTEN, *pictures)]
+    for path in ways if "out" in options else (folder, *ways):  # where the user says so, the folder may be a link
+        if path.is_symlink():
+            raise ConfigError(f"{path}: is a link to elsewhere; remove it, or say where to write by out=FOLDER")
+    return folder
+
+
 def run(words: list[str]) -> None:
     """Read, judge, print, write."""
     paths, options = parse(words)
@@ -53,6 +68,7 @@ def run(words: list[str]) -> None:
     from rlexp.audit import missing_jobs
     from rlexp.study import find_runs
 
+    folder = place(paths, options, [f"{name}.{kind}" for name in figures.NAMES for kind in ("svg", "png")])
     allow = [key for key in options.get("allow", "").split(",") if key]
     published = read_published(options["beside"]) if "beside" in options else {}
     threshold = float(options["threshold"]) if "threshold" in options else None
@@ -61,7 +77,6 @@ def run(words: list[str]) -> None:
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     results, overall = verdict.judge(comparison, baseline)
     print(report.plain(comparison, baseline, results, overall, published))
-    folder = Path(options.get("out") or Path(paths[0]) / "compare")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -30,6 +30,7 @@ POINTS = 200  # of a curve
 STYLE: Any = {
     "svg.hashsalt": "rlexp",  # the same figure gives the same bytes
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are no formulas
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -119,7 +119,8 @@ class MetricsLog:
         for seed, count in counts.items():
             if found[seed] != count:
                 raise CheckpointError(
-                    f"{self.path}: holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}; {way_out}"
+                    f"{self.path}: holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}; "
+                    f"{way_out}"
                 )
         return rows
 

@@ -7,6 +7,8 @@ table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-size:13px}td,th{paddin
 border-bottom:1px solid #ddd}th{border-bottom:2px solid #888}code{background:#f3f3f3;padding:.1rem .3rem}
 svg{max-width:100%;height:auto;margin:1rem 0}h3{margin-bottom:.2rem}"""
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no script at all, whatever a run is called
+
 
 def page(text: str, drawings: list[str]) -> str:
     """The markdown that report.py makes, no other, as html.
@@ -35,6 +37,7 @@ def page(text: str, drawings: list[str]) -> str:
     return "\n".join(
         [
             "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Comparison</title>",
+            f"<meta http-equiv='Content-Security-Policy' content=\"{_POLICY}\">",
             f"<style>{_STYLE}</style></head><body><h1>Comparison</h1>",
             *body,
             *figures,
