@@ -1,17 +1,19 @@
-"""A lock on a folder, which the kernel releases when its holder dies, however it dies."""
+"""A lock on a folder: the kernel's, which releases it when its holder dies; where it has none, a file that names it."""
 
 import contextlib
 import os
 import platform
-import time
+import tempfile
 from pathlib import Path
 from typing import Self
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from rlexp.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing is ever locked
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
@@ -27,7 +29,8 @@ class BusyError(UserError):
 class FolderLock:
     """An exclusive lock on <folder>/.lock, a file that is there while the lock is held, or its holder has been killed.
 
-    As a context manager it raises BusyError when somebody else holds the lock. A forked child does not keep it.
+    As a context manager it raises BusyError when somebody else holds the lock. A forked child does not keep it. On a
+    file system without locks the file itself is the lock; that of a killed process of this host is nobody's.
 
     Args:
         folder: must exist.
@@ -36,8 +39,7 @@ class FolderLock:
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
         self.folder, self.path = folder, folder / name
-        self.descriptor: int | None = None
-        self.guards = False  # whether it keeps others out: there are file systems without locks
+        self.lock: BaseFileLock | None = None  # while it is held
 
     def acquire(self) -> bool:
         """Take the lock, trying for a second; returns whether it could be had.
@@ -45,31 +47,31 @@ class FolderLock:
         Raises:
             OSError: the lock file cannot be made.
         """
-        deadline = time.monotonic() + PATIENCE
-        while self.descriptor is None and fcntl is not None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            # a folder may be removed, or made anew, between the opening and the locking
-            locked = _flock(descriptor, fcntl.LOCK_EX)
-            if locked is not False and _same_file(descriptor, self.path):
-                self.descriptor, self.guards = descriptor, locked is True
-                _held.add(self)
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"{platform.node()} {os.getpid()}".encode())
-                break
-            os.close(descriptor)
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(PATIENCE / 20)
+        if self.lock is not None:
+            return True
+        # filelock's own way out of the kernel's lock takes one error of several for a file system without locks
+        lock = FileLock(self.path, thread_local=False) if has_locks(self.folder) else _marker(self.path)
+        try:
+            lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
+        except Timeout:
+            return False
+        self.lock = lock
+        _held.add(self)
+        if not isinstance(lock, SoftFileLock):  # which has written the same
+            with contextlib.suppress(OSError):  # a full disk: it is held all the same
+                self.path.write_text(f"{os.getpid()}\n{platform.node()}\n")
         return True
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
-        if self.descriptor is not None:
-            with contextlib.suppress(FileNotFoundError):  # with its folder
-                self.path.unlink()
-            os.close(self.descriptor)
-        self.descriptor = None
+        lock, self.lock = self.lock, None
         _held.discard(self)
+        if lock is not None:
+            with contextlib.suppress(OSError):  # the folder is gone or cannot be written to any more: nor can the lock
+                if _pid(self.path) == os.getpid():  # else the folder was made anew, and the lock is somebody else's
+                    self.path.unlink()
+            with contextlib.suppress(OSError):
+                lock.release()
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -78,7 +80,10 @@ class FolderLock:
             BusyError: naming the folder and who holds it.
         """
         if not self.acquire():
-            raise BusyError(f"{self.folder}: {holder(self.path)} is at work in it; wait until it ends, or stop it")
+            gone = "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
+            raise BusyError(
+                f"{self.folder}: {holder(self.path)} is at work in it; wait until it ends, or stop it{gone}"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,13 +91,45 @@ class FolderLock:
         self.release()
 
 
+def _record(path: Path) -> list[str]:
+    """What a lock file says: process, host, and what else filelock notes."""
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return []
+
+
+def _pid(path: Path) -> int | None:
+    pid = (_record(path) or [""])[0]
+    return int(pid) if pid.isdecimal() else None
+
+
 def holder(path: Path) -> str:
     """Who took a lock last, by its file: "process 123 on host"."""
-    try:
-        host, pid = path.read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
+    record = _record(path)
+    if len(record) < 2 or not record[0].isdecimal():
         return "another process"
-    return f"process {pid} on {host}"
+    return f"process {record[0]} on {record[1].partition('?')[0]}"  # behind it: the container, for filelock
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the folder's file system has locks, tried on a file that nobody else knows.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    if fcntl is None:
+        return True
+    with tempfile.TemporaryFile(dir=folder, prefix=NAME) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # ENOSYS, ENOTSUP, ENOLCK: every file system has its own
+            return False
+    return True
+
+
+def _marker(path: Path) -> SoftFileLock:
+    return SoftFileLock(path, thread_local=False)
 
 
 def probe(folder: Path) -> bool | None:
@@ -106,10 +143,27 @@ def probe(folder: Path) -> bool | None:
     except OSError:
         return None
     try:
-        free = _flock(descriptor, fcntl.LOCK_SH)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return _probe_marker(folder / NAME)
     finally:
         os.close(descriptor)
-    return None if free is None else not free
+    return False
+
+
+def _probe_marker(path: Path) -> bool | None:
+    # who is gone is told by filelock, when it takes over what he has left
+    lock = _marker(path)
+    try:
+        lock.acquire(timeout=PATIENCE / 10, poll_interval=PATIENCE / 20)
+    except Timeout:
+        return True
+    except OSError:
+        return None
+    lock.release()
+    return False
 
 
 def holds_any() -> bool:
@@ -122,30 +176,10 @@ def is_held(folder: Path) -> bool:
     return probe(folder) is True
 
 
-def _flock(descriptor: int, kind: int) -> bool | None:
-    """Lock without waiting; returns whether it could be had, None on a file system without locks."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _forget() -> None:
-    # environments in processes of their own are forked, and would keep the lock of a run that was killed
+    # environments in processes of their own are forked: filelock has closed the lock's file there, and it is not theirs
     for lock in list(_held):
-        if lock.descriptor is not None:
-            os.close(lock.descriptor)
-        lock.descriptor = None
+        lock.lock = None
     _held.clear()
 
 

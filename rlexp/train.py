@@ -101,9 +101,7 @@ def run(job: Job) -> None:
 
     try:
         parts.check(job.cfg)
-        with FolderLock(job.folder) as lock:
-            if not lock.guards:
-                log.warning("%s: no locks on this file system; no second process may run this job", job.folder)
+        with FolderLock(job.folder):
             record = RunRecord(job.folder)
             job.check_same(record)
             if record.status == "done" and job.cfg.resume != "never":

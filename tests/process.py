@@ -1,9 +1,12 @@
 """`python -m rlexp.train` in a process of its own, without the five seconds of imports of a fresh one."""
 
 import atexit
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +14,33 @@ from pathlib import Path
 # forked from a process that has what a run imports; one for each of pytest's workers, begun at the first use
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["rlexp.train", "rlexp.parts", "torch._dynamo", "torch.utils.tensorboard"])
+
+
+LOCKLESS = ("ENOSYS", "ENOTSUP", "ENOLCK")  # what file systems without locks say
+
+
+def without_locks(name):
+    """What `fcntl.flock` is on a file system without locks."""
+
+    def flock(descriptor, kind):
+        number = getattr(errno, name)
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+def child(code, folder, kind="locks"):
+    """A process that runs the code with the folder's lock at hand; returns once it has printed a line, and that line.
+
+    kind: "locks", or one of LOCKLESS.
+    """
+    preamble = "import os, time\nfrom pathlib import Path\nfrom rlexp.lock import FolderLock\n"
+    if kind != "locks":
+        preamble += "import errno, fcntl\ndef refuse(*_): raise OSError(errno." + kind + ", 'no locks')\n"
+        preamble += "fcntl.flock = refuse\n"
+    preamble += f"lock = FolderLock(Path({str(folder)!r}))\n"
+    process = subprocess.Popen([sys.executable, "-c", preamble + code], stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline()
 
 
 def _main(folder, words, environment, output):
@@ -23,6 +53,8 @@ def _main(folder, words, environment, output):
     with open(output, "wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if "NO_LOCKS" in environment:
+        fcntl.flock = without_locks(environment["NO_LOCKS"])
     sys.argv = ["rlexp.train", *words]
     try:
         rlexp.train.main()
@@ -36,7 +68,7 @@ class Process:
     Args:
         folder: where it is started; what it prints goes to a file beside.
         words: of the command line.
-        environment: variables of its own.
+        environment: variables of its own; NO_LOCKS, one of LOCKLESS: the file system has none.
     """
 
     started = 0

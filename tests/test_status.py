@@ -2,18 +2,15 @@ import io
 import json
 import os
 import platform
-import signal
-import subprocess
 import sys
-import threading
-import time
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from process import child
 
-from rlexp.lock import BusyError, FolderLock, is_held
+from rlexp.lock import FolderLock
 from rlexp.status import (
     Standing,
     duration,
@@ -50,14 +47,6 @@ def planned_jobs(study):
     return list(json.loads((study / "sweep.json").read_text())["jobs"])
 
 
-def child(code, folder):
-    """A process that runs the code with the folder at hand; returns once it has printed a line, and that line."""
-    preamble = "import os, time\nfrom pathlib import Path\nfrom rlexp.lock import FolderLock\n"
-    preamble += f"lock = FolderLock(Path({str(folder)!r}))\n"
-    process = subprocess.Popen([sys.executable, "-c", preamble + code], stdout=subprocess.PIPE, text=True)
-    return process, process.stdout.readline()
-
-
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
     """The command line in-process, in an empty folder: cli(*words, answer=None) -> exit code, what it printed.
@@ -85,78 +74,6 @@ def cli(tmp_path, monkeypatch, capsys):
         return SimpleNamespace(code=code, out=printed.out, err=printed.err)
 
     return call
-
-
-# The lock -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_lock_dies_with_its_process(tmp_path):
-    assert not is_held(tmp_path)
-    process, line = child("print(lock.acquire(), flush=True); time.sleep(60)", tmp_path)
-    try:
-        assert line == "True\n"
-        assert is_held(tmp_path)
-        with pytest.raises(BusyError, match=rf"{tmp_path}: process {process.pid} on {platform.node()} is at work"):
-            FolderLock(tmp_path).__enter__()
-        assert is_held(tmp_path)
-    finally:
-        process.kill()
-        process.communicate()
-    assert (tmp_path / ".lock").is_file()
-    assert not is_held(tmp_path)
-    assert FolderLock(tmp_path).acquire()
-
-
-def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_process(tmp_path):
-    code = "lock.acquire()\npid = os.fork()\nif pid: print(pid, flush=True)\ntime.sleep(60)"
-    process, line = child(code, tmp_path)
-    worker = int(line)
-    try:
-        assert is_held(tmp_path)
-        process.kill()
-        process.wait()
-        deadline = time.time() + 10  # it may not have been given the processor yet
-        while is_held(tmp_path):
-            assert time.time() < deadline
-            time.sleep(0.05)
-        os.kill(worker, 0)  # is alive
-    finally:
-        os.kill(worker, signal.SIGKILL)
-        process.communicate()
-
-
-def test_a_lock_is_seen_by_its_own_process_and_given_back(tmp_path):
-    with FolderLock(tmp_path) as lock:
-        assert is_held(tmp_path)
-        assert lock.acquire()  # has it already
-        assert (tmp_path / ".lock").read_text() == f"{platform.node()} {os.getpid()}"
-        assert not os.get_inheritable(lock.descriptor)
-    assert not is_held(tmp_path)
-    lock.release()  # once more does no harm
-    assert lock.acquire()
-
-
-def test_who_probes_a_lock_for_an_instant_does_not_keep_it_from_a_run(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    with open(tmp_path / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        assert not is_held(tmp_path)  # two may look at once
-        timer = threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN))
-        timer.start()
-        lock = FolderLock(tmp_path)
-        assert lock.acquire()
-        timer.join()
-        lock.release()
-
-
-def test_a_lock_on_a_folder_made_anew_is_that_of_the_new_one(tmp_path):
-    old = FolderLock(tmp_path)
-    assert old.acquire()
-    threading.Timer(0.2, lambda: ((tmp_path / ".lock").unlink(), old.release())).start()
-    new = FolderLock(tmp_path)
-    assert new.acquire()
-    assert is_held(tmp_path)
-    new.release()
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

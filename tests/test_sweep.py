@@ -44,8 +44,8 @@ def sweep(cli, monkeypatch):
     return lambda *words: cli(*TINY, *QUICK, *words)
 
 
-def start(folder, *words):
-    return Process(folder, *TINY, *words, PYTHONPATH=TESTS)
+def start(folder, *words, **environment):
+    return Process(folder, *TINY, *words, PYTHONPATH=TESTS, **environment)
 
 
 def named(part, folder="."):
@@ -94,12 +94,17 @@ def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_pa
     assert int(re.search(r"resumed at (\d+) of 1280", result.out)[1]) >= 320
 
 
-def test_two_sweeps_at_once_run_no_job_twice(tmp_path):
-    words = ("seed=0,1,2,3", "total_steps=1280", "env.num_envs=2", "algo.rollout_steps=32")
-    processes = [start(tmp_path, *words) for _ in range(2)]
+@pytest.mark.parametrize("environment", [{}, {"NO_LOCKS": "ENOTSUP"}], ids=["locks", "no locks"])
+def test_two_sweeps_at_once_run_no_job_twice(tmp_path, environment):
+    words = ("seed=0,1,2,3", "total_steps=1280", "env.num_envs=2", "algo.rollout_steps=32", "log_every=64")
+    processes = [start(tmp_path, *words, **environment) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [(status(job), record(job)["launches"]) for job in jobs(tmp_path)] == [("done", 1)] * 4
+    for job in jobs(tmp_path):
+        steps = [row.split(",")[1] for row in (job / "metrics.csv").read_text().splitlines()[1:]]
+        assert len(set(steps)) == len(steps) == record(job)["result"]["rows"][0] == 20  # 1280 rows, 64 an update
+    assert not list(tmp_path.rglob(".lock*"))
     assert sum(output.count("resumed at") for output in outputs) == 0
     assert len(json.loads((tmp_path / "outputs/s/sweep.json").read_text())["jobs"]) == 4
 
