@@ -30,7 +30,8 @@ NAME_WIDTH = 200  # bytes of a folder's name before the hash; file systems take 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: whoever reads it, also after a crash, sees the old content or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)  # a stranger's link leads anywhere
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -452,7 +452,7 @@ def test_a_study_of_before_optunas_version_was_recorded_says_so(tmp_path, capsys
 
 
 def write_run(folder, rows, evaluations=None, seeds=(1000, 1001)):
-    config = {"seed": 1000, "num_seeds": len(seeds)}
+    config = {"seed": 1000, "num_seeds": len(seeds), "env": {"id": "CartPole-v1"}, "algo": {"_target_": "a.PPO"}}
     record = {"status": "running", "config": config, "config_hash": config_hash(config), "seeds": list(seeds)}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(record))
