@@ -1,6 +1,7 @@
 """Errors on the command line: one plain line that names the key, the value and the nearest valid one."""
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -18,6 +19,8 @@ from rlexp.errors import UserError, user_error_behind
 from rlexp.terminal import harmless_output
 
 FULL = "HYDRA_FULL_ERROR"
+PLACES = (PermissionError, NotADirectoryError, FileExistsError)
+FULL_OR_READ_ONLY = (errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 WANTS_TRACEBACK = os.environ.get(FULL) == "1"  # what the user asked for, read before it is set below
 
 
@@ -111,8 +114,8 @@ def _report(job: Callable[[], Any], overrides: list[str]) -> None:
         sys.exit(130)
     except UserError as error:
         end_with(error)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        if error.filename is None:
+    except OSError as error:
+        if error.filename is None or not (isinstance(error, PLACES) or error.errno in FULL_OR_READ_ONLY):
             raise
         end_with(UserError(f"{error.filename}: {error.strerror}; say by outputs=<folder> where runs may write"))
     except (HydraException, OmegaConfBaseException) as error:

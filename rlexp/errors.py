@@ -24,6 +24,10 @@ class TrustError(UserError):
     """Something read that would have code run which nobody trusts: the message names it."""
 
 
+class StorageError(UserError, OSError):
+    """A file that could not be written: full, read-only or removed. What was written before is kept."""
+
+
 class ObjectiveError(UserError):
     """An objective that does what training cannot follow: the message names what, and how else it can be had."""
 

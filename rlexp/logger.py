@@ -1,5 +1,6 @@
 """Records of a run: metrics.csv, the source of truth, and TensorBoard events, made from the same rows."""
 
+import contextlib
 import csv
 import io
 import math
@@ -15,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rlexp.errors import CheckpointError
-from rlexp.run_folder import write_atomically
+from rlexp.run_folder import storing, write_atomically
 
 KEYS = ("seed", "step", "wall_time")
 # Where TensorBoard shows a metric; what the algorithm or the learner returned goes under losses/.
@@ -130,7 +131,7 @@ class MetricsLog:
     def sync(self) -> None:
         """Have the rows so far on the disk, so that no checkpoint outlives those that it counts."""
         if self.columns:
-            with open(self.path, "rb+") as file:
+            with storing(self.path), open(self.path, "rb+") as file:
                 os.fsync(file.fileno())
 
     def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
@@ -138,7 +139,12 @@ class MetricsLog:
 
         Raises:
             ValueError: metrics that the first row did not have.
+            StorageError: it cannot be written.
         """
+        with storing(self.path):
+            self._write(steps, wall_time, metrics)
+
+    def _write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
         if not self.columns:
             self.columns = [*KEYS, *metrics]
             with open(self.path, "w", newline="", encoding="utf-8") as file:
@@ -183,7 +189,8 @@ class MetricsLog:
     def close(self) -> None:
         """Close every event file."""
         for writer in self.writers.values():
-            writer.close()
+            with contextlib.suppress(OSError):  # of a full disk; they are made anew from metrics.csv
+                writer.close()
         self.writers.clear()
 
 

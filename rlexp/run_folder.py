@@ -1,5 +1,6 @@
 """A run's folder: its name, and run.json, which says what the run is and how it stands."""
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -10,7 +11,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, StorageError
 from rlexp.terminal import harmless
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
@@ -29,6 +30,30 @@ NAME_WIDTH = 200  # bytes of a folder's name before the hash; file systems take 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: whoever reads it, also after a crash, sees the old content or the new."""
+    with storing(path):
+        _write_atomically(path, data)
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """While entered, a file that cannot be written is told as what a user can mend.
+
+    Raises:
+        StorageError: naming the file and why.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StorageError(
+            f"{path}: cannot be written ({why}); make room or say by outputs=<folder> where runs may write. What was "
+            f"saved before is kept, and the same command goes on"
+        ) from error
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)  # a stranger's link leads anywhere
     with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:

@@ -208,7 +208,8 @@ def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseExce
             continue  # nothing has been run: what is there stays as it is
         if guilty and not asked:
             own = error.of(job.folder) if isinstance(error, DivergedError) else error
-            record.fail(own, job.settings, job.seeds)
+            with contextlib.suppress(OSError):  # of a full disk the first error is the one to tell
+                record.fail(own, job.settings, job.seeds)
         elif begun:
             record.update(status="interrupted", error=f"stopped with those beside it: {error}" if len(jobs) > 1 else "")
 

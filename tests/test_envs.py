@@ -106,7 +106,7 @@ def test_a_copy_that_does_not_go_on_exactly_is_not_trusted():
         assert not copyable(Environment(id="HalfCheetah-v5"))
 
 
-# What other people's environments give ---------------------------------------------------------------------------------
+# What other people's environments give ------------------------------------------------------------------------------
 
 FEW = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
 
