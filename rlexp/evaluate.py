@@ -170,7 +170,7 @@ def run_command(words: list[str]) -> None:
     try:
         options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
         run = options.run
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps, trust") from None
     for name, least in (("episodes", 1), ("max_steps", 1)):

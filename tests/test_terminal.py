@@ -55,15 +55,16 @@ def test_a_sweep_whose_reader_goes_away_ends_as_it_would(tmp_path):
     words += ["evaluation.episodes=0", "compile=false"]
     command = [sys.executable, "-m", "rlexp.train", *words]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    process.stdout.readline()
-    process.stdout.close()
-    told = process.stderr.read().decode()
-    assert (process.wait(), told) == (0, "")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert (process.returncode, told) == (0, "")
     assert [status(job) for job in jobs(tmp_path)] == ["done", "done"]
 
 
-# Disks --------------------------------------------------------------------------------------------------------------------
+# Disks ---------------------------------------------------------------------------------------------------------------
 
 FEW = ("tuned=none", "progress=none", "compile=false", "study=s", "network.torso.hidden=[64,64]")
 FEW += ("env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=64", "log_every=64", "total_steps=1e6")
@@ -71,10 +72,10 @@ FEW += ("env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=64", "log_e
 
 @pytest.fixture
 def small(tmp_path):
-    """A file system of half a megabyte."""
+    """A file system of a fifth of a megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
