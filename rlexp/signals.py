@@ -66,10 +66,12 @@ class StopSignal:
         self.previous: dict[int, Any] = {}
         try:
             for signum in self.signums:
+                if signum in STOPPING and signal.getsignal(signum) == signal.SIG_IGN:
+                    continue  # as nohup has it
                 self.previous[signum] = signal.signal(signum, self.receive)
         except ValueError:
             return self
-        self.outer = _owner(self.previous[signal.SIGTERM])
+        self.outer = _owner(self.previous.get(signal.SIGTERM))
         return self
 
     def receive(self, signum: int, frame: FrameType | None = None) -> None:

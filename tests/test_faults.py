@@ -10,6 +10,8 @@ import pytest
 from helpers import jobs, last_metrics, record, status
 from process import Process
 
+from rlexp.signals import StopSignal
+
 TINY = ("tuned=none", "progress=none", "compile=false", "network.torso.hidden=[8]", "study=s")
 TINY += ("env.num_envs=2", "algo.rollout_steps=32")
 TESTS = str(Path(__file__).parent)
@@ -59,6 +61,17 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     assert process.wait() == 128 + number
     assert record(the_job(tmp_path))["error"] == f"interrupted by {number.name}"
     assert (the_job(tmp_path) / "checkpoint.pt").exists()
+
+
+def test_what_the_shell_has_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.received is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1,2")])
