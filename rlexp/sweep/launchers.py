@@ -33,6 +33,7 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
         job_subdir_key="hydra.sweep.subdir",
         configure_logging=False,
     )
+    done.cfg = done.hydra_cfg = None  # copies, which would stay until the sweep ends, a third of a megabyte a job
     error = done._return_value
     if done.status == JobStatus.FAILED and not isinstance(error, UserError):
         # one of somebody else's class may not travel between processes
