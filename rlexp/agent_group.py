@@ -193,7 +193,10 @@ class AgentGroup:
                 f"the loss of {type(self.algo).__name__} cannot be stacked for agents side by side ({line}); "
                 f"batching=loop trains them one after the other"
             ) from error
-        if not all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(*found, strict=True)):
+        close = (
+            partial(torch.allclose, rtol=1e-3, atol=1e-6) if found[0][0].is_cuda else torch.equal
+        )  # kernels may race
+        if not all(close(x.nan_to_num(), y.nan_to_num()) for x, y in zip(*found, strict=True)):
             raise ObjectiveError(
                 f"the loss of {type(self.algo).__name__} is another one when it is called once more with the same "
                 f"rows: it draws random numbers or counts its calls, which no compiled or resumed run would repeat"
@@ -219,7 +222,8 @@ class AgentGroup:
         for param, grad in zip(params.values(), grads, strict=True):
             param.grad = grad
         self._move(params, step, lr, pace)
-        every = {**metrics, "loss": loss, "grad_norm": norm}
+        every = {name: x for name, x in metrics.items() if name not in ("loss", "grad_norm")}
+        every |= {"loss": loss, "grad_norm": norm}  # the last two, by which graphs are judged
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
 

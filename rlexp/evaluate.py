@@ -20,13 +20,14 @@ from yaml import YAMLError
 from rlexp import checkpoint, parts, spaces
 from rlexp.config import EvaluationConfig
 from rlexp.envs import Environment
-from rlexp.errors import CheckpointError, ConfigError, command
+from rlexp.errors import CheckpointError, ConfigError, UserError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.learner import build_networks
 from rlexp.policy import ActorCritic
 from rlexp.run_folder import RunRecord
 from rlexp.seeding import AgentStreams
 from rlexp.trust import require_trusted
+from rlexp.watch import Watch
 
 WANTED: Mapping[str, type] = {"network": ActorCritic}  # of a config, to act
 
@@ -77,15 +78,17 @@ def load_run(
     except (OSError, ValueError, TypeError, KeyError, YAMLError, OmegaConfBaseException) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise CheckpointError(f"{path}: cannot be read ({line}); is it a run's config?") from None
-    require_trusted(plain, wanted, trust)
+    require_trusted({key: plain[key] for key in ("env", "network")}, wanted, trust)
     state = checkpoint.load(folder / "checkpoint.pt")
-    held: list[int] = state["seeds"]
+    held: list[int] = state.get("seeds") or []
     for seed in seeds or ():
         if seed not in held:
             raise CheckpointError(f"seed={seed}: the run in {run} holds seeds {held[0]} to {held[-1]}")
     try:
         return _restore(folder, config, state, list(seeds or held))
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever comes of a checkpoint that is another run's
+        if isinstance(error, UserError):
+            raise
         line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise CheckpointError(f"{folder}: its checkpoint does not fit its config ({line})") from error
 
@@ -179,15 +182,18 @@ def run_command(words: list[str]) -> None:
     trust = [name.strip() for name in options.trust.split(",") if name.strip()]
     saved = load_run(run, wanted={**WANTED, "env": Environment}, trust=trust)
     environment = parts.build_environment(saved.config)
+    watch = Watch(environment.timeout, environment.id)
     settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
-    results = evaluate(
-        saved.policy,
-        saved.networks[0].distribution,
-        environment,
-        len(saved.seeds),
-        device=torch.device("cpu"),
-        **settings,
-    )
+    with watch.on():
+        results = evaluate(
+            saved.policy,
+            saved.networks[0].distribution,
+            environment,
+            len(saved.seeds),
+            device=torch.device("cpu"),
+            watch=watch,
+            **settings,
+        )
     content = summarize(saved.seeds, results, settings)
     write_evaluation(saved.folder, content)
     record = RunRecord(saved.folder)

@@ -130,7 +130,7 @@ class Learner:
             return make_optimizer(params, lr=lr)
 
         shapes = [tuple(param.shape) for param in networks[0].parameters() if param.requires_grad]
-        if size > 1 and not moves_alike(make_optimizer, shapes, size):
+        if size > 1 and not moves_alike(make_optimizer, shapes, size, steps=3):
             if batching == "vmap":
                 raise ConfigError("batching=vmap: this optimizer mixes agents of these sizes; use batching=auto")
             log.info("this optimizer mixes stacked agents of these sizes: they are trained one after the other")

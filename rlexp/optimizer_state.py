@@ -12,7 +12,8 @@ from torch import Tensor
 Kept = dict[str, dict[str, dict[str, Tensor]]]
 
 NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
-NOT_KEPT = ("params", "lr")  # of a group: its parameters, and what is set before each update
+# of a group: its parameters, what is set before each update, and how steps are computed, which is the device's affair
+NOT_KEPT = ("params", "lr", "capturable", "foreach", "fused", "differentiable")
 
 
 def _places(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor]) -> Iterator[tuple[str, Any, Tensor | None]]:
@@ -54,11 +55,13 @@ def restore(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agen
     own = {
         key for name in matrices for key, x in tensors[name].items() if x.dim() > 1 and x.shape == params[name].shape
     }
+    flags = [group.get("capturable") or group.get("fused") for group in optimizer.param_groups]
     for name, held, param in _places(optimizer, params):
         stacked = agents > 1 and param is not None
         for key, x in tensors[name].items():
             is_own = stacked and param is not None and key in own and x.shape == param.shape
-            device = x.device if param is None or (x[0].dim() == 0 and not is_own) else param.device
-            held[key] = (x if is_own else x[0]).to(device).clone()
+            mine = x if is_own else x[0]
+            on_device = param is not None and (mine.dim() > 0 or any(flags))  # counts stay on the host otherwise
+            held[key] = (mine.to(param.device) if on_device and param is not None else mine).clone()
         for key, x in numbers[name].items():
             held[key] = x[0].item() if x.dim() == 1 else None

@@ -76,15 +76,16 @@ def _traits(settings: str) -> Traits:
     )
 
 
-def moves_alike(make: Make, shapes: Shapes, agents: int) -> bool:
-    """Whether agents with parameters of these shapes, stacked, go where each would go alone."""
+def moves_alike(make: Make, shapes: Shapes, agents: int, steps: int = len(SIGNS)) -> bool:
+    """Whether agents with parameters of these shapes, stacked, go where each would go alone, for so many steps."""
     for rate in RATES:
+        how: dict[str, Any] = {"shapes": shapes, "steps": steps}
         try:
-            together = _follow(make, list(range(agents)), rate, shapes=shapes)
+            together = _follow(make, list(range(agents)), rate, **how)
         except Exception:  # it takes no stacked parameters, but one agent's it does
             return False
         for agent in {0, 1, agents - 1}:
-            alone = _follow(make, [agent], rate, shapes=shapes)
+            alone = _follow(make, [agent], rate, **how)
             if not _close(alone, [x[agent : agent + 1] for x in together]):
                 return False
     return True
@@ -121,6 +122,7 @@ def _follow(
     rates: float | Sequence[float],
     *,
     shapes: Shapes = SHAPES,
+    steps: int = len(SIGNS),
     reloaded: bool = False,
     as_graph: bool = False,
     paces: Sequence[Tensor] | None = None,
@@ -132,6 +134,7 @@ def _follow(
         agents: whose numbers are drawn; their scales are far apart, so that whatever mixes agents shows.
         rates: learning rate, or one a step.
         shapes: of one agent's parameters.
+        steps: how many.
         reloaded: halfway another optimizer takes over what this one keeps.
         as_graph: after the first step by `recorded_step`, as a compiled graph would go on.
         paces: of each step (agents,): the share of it that each agent takes, as where agents have their own rates.
@@ -150,7 +153,7 @@ def _follow(
     each = [rates] * len(SIGNS) if isinstance(rates, float) else list(rates)
     optimizer, held = make(params, lr=max(each)), [param.detach() for param in params]
     states: list[dict[str, Any]] = []
-    for number, (sign, rate) in enumerate(zip(SIGNS, each, strict=True)):
+    for number, (sign, rate) in enumerate(zip(SIGNS[:steps], each, strict=False)):
         grads = join([draw(10 + 10 * number + agent, sign * s) for agent, s in zip(agents, scales, strict=True)])
         before = [x.clone() for x in held]
         for param, grad in zip(params, grads, strict=True):

@@ -44,7 +44,7 @@ class ProgressDisplay:
                 TextColumn("return {task.fields[score]}"),
                 TimeRemainingColumn(compact=True),
                 TextColumn("left"),
-                console=Console(file=getattr(sys.stdout, "stream", sys.stdout)),
+                console=Console(file=getattr(sys.stdout, "for_bars", sys.stdout)),
             )
             self.task = self.bar.add_task("training", total=self.total, completed=self.first, rate=0.0, score="-")
             self.bar.start()

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from rlexp import spaces
 from rlexp.envs.state import copyable, restore, snapshot
-from rlexp.errors import CheckpointError
+from rlexp.errors import CheckpointError, UserError
 from rlexp.run_writer import RunWriter
+from rlexp.signals import Interrupted
 
 if TYPE_CHECKING:
     from rlexp.trainer import Trainer
@@ -106,7 +107,9 @@ def take_up(trainer: "Trainer") -> None:
     states = [run.load() for run in trainer.runs]
     try:
         _load(trainer, states)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever comes of a checkpoint that is not this run's
+        if isinstance(error, UserError | Interrupted):
+            raise
         line = " ".join(str(error).split())[:160]
         paths = ", ".join(str(run.checkpoint_path) for run in trainer.runs)
         raise CheckpointError(

@@ -60,7 +60,6 @@ class Flaw(NamedTuple):
     env: int
     row: int  # of the step that gave it
     what: str
-    value: float
     told: str = ""
     way_out: str = "mend it"
 
@@ -285,15 +284,15 @@ class Collector:
             dummy_first=dummy[:, 0].numpy(),
             open_lengths=open_lengths,
             episodes=episodes,
-            flaw=self._flaw(dummy),
+            flaw=self._flaw(dummy, done),
         )
 
-    def _flaw(self, dummy: Tensor) -> Flaw | None:
-        """What is not finite and used: rewards of all rows but dummies, observations of all but terminal states."""
-        told = self._broken_promise(dummy)
+    def _flaw(self, dummy: Tensor, done: Tensor) -> Flaw | None:
+        """What an environment may not give: rewards and observations that are used and not finite, broken promises."""
+        told = self._broken_promise(dummy, done)
         if told is not None:
             return told
-        unread = self.terminated[:, :-1] if self.bootstraps else (self.terminated | self.truncated)[:, :-1]
+        unread = self.terminated[:, :-1] if self.bootstraps else done
         given = {
             "a reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
             "an observation": (self.obs[:, 1 : self.num_steps + 1], unread.to(self.device)),
@@ -308,15 +307,15 @@ class Collector:
                 given_there = x[agent, row, env].flatten()
                 value = float(given_there[~given_there.isfinite()][0])
                 way_out = "mend it, or let such a step terminate the episode"
-                return Flaw(agent, env, row, what, value, f" that is not finite ({value})", way_out)
+                return Flaw(agent, env, row, what, f" that is not finite ({value})", way_out)
         return None
 
-    def _broken_promise(self, dummy: Tensor) -> Flaw | None:
+    def _broken_promise(self, dummy: Tensor, done: Tensor) -> Flaw | None:
         """What an environment may not give: an end in the step of a reset, a number outside of a discrete space."""
-        ended = ((self.terminated | self.truncated)[:, :-1].cpu() & dummy).nonzero()
+        ended = (done & dummy).nonzero()
         if len(ended):
             agent, row, env = ended[ended[:, 1].argmin()].tolist()
-            return Flaw(agent, env, row, "an end in the step in which an episode begins", 1.0)
+            return Flaw(agent, env, row, "an end in the step in which an episode begins")
         space = self.envs.single_observation_space
         if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             return None
@@ -331,7 +330,7 @@ class Collector:
             return None
         agent, row, env = rows[rows[:, 1].argmin()].tolist()
         value = float(seen[agent, row, env].flatten()[0])
-        return Flaw(agent, env, row, f"an observation outside of {space}", value)
+        return Flaw(agent, env, row, f"an observation outside of {space}", f" ({value:g})")
 
     def state_dict(self) -> dict[str, Any]:
         """Where every running episode stands; the environments' own state apart."""

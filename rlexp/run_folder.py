@@ -237,6 +237,11 @@ SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json,
     "launches": int,
     "deaths": int,
     "agents_together": int,
+    "paused_at": (int, float),
+    "started_unix": (int, float),
+    "training": bool,
+    "code": (str, type(None)),
+    "commit": (str, type(None)),
 }
 
 
@@ -262,7 +267,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             raise RecordError(f"{path}: cannot be read ({name} is {str(record[name])[:20]}); {way_out}")
     if not isinstance(record.get("status"), str):
         raise RecordError(f"{path}: cannot be read (it holds no status); {way_out}")
-    if not all(isinstance(seed, int) for seed in record.get("seeds", ())):
+    if not all(type(seed) is int for seed in record.get("seeds", ())):
         raise RecordError(f"{path}: cannot be read (seeds are {str(record['seeds'])[:20]}); {way_out}")
     return record
 

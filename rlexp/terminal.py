@@ -1,6 +1,7 @@
 """Standard output and error that no text can break: not a stranger's, nor one for a reader that has gone."""
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 # All control characters but tabs and ends of lines: those of a terminal's commands, and of bidirectional text
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def harmless(text: str) -> str:
@@ -23,10 +24,16 @@ class HarmlessStream:
 
     Args:
         stream: the one that writes.
+        raw: control characters are written, too.
     """
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream  # also for progress bars, which command the terminal
+    def __init__(self, stream: Any, raw: bool = False) -> None:
+        self.stream, self.raw = stream, raw
+
+    @property
+    def for_bars(self) -> "HarmlessStream":
+        """The same for progress bars, which command the terminal."""
+        return HarmlessStream(self.stream, raw=True)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else a stream has."""
@@ -35,7 +42,7 @@ class HarmlessStream:
     def write(self, text: str) -> int:
         """Write; returns the length of the text, as if all had been written."""
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        shown = harmless(text).encode(encoding, "replace").decode(encoding)
+        shown = (text if self.raw else harmless(text)).encode(encoding, "replace").decode(encoding)
         with self._patience():
             self.stream.write(shown)
         return len(text)
@@ -54,9 +61,11 @@ class HarmlessStream:
     def _patience(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe without a reader, a terminal that was closed
+                raise
+            with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
 @contextlib.contextmanager

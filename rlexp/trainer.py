@@ -142,7 +142,7 @@ class Trainer:
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
-                    stop.heed()
+                        stop.heed()
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)

@@ -34,6 +34,7 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
         TrustError: names the key and the first thing that is not trusted.
     """
     packages = trusted_packages(trust)
+    _require_literals("", config)
     for group, kind in wanted.items():
         node = config.get(group)
         if not isinstance(node, Mapping) or "_target_" not in node:
@@ -44,9 +45,19 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
         raise _refusal(f"env.id={config['env']['id']}", module)
 
 
-def _check(path: str, value: Any, kind: type, packages: set[str]) -> None:
-    if isinstance(value, str) and "${" in value:
+def _require_literals(path: str, value: Any) -> None:
+    """Refuse what would be worked out when it is read."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_literals(f"{path}.{key}".lstrip("."), item)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            _require_literals(path, item)
+    elif isinstance(value, str) and "${" in value:
         raise TrustError(f"{path}={value}: is worked out when it is read; a run keeps plain values")
+
+
+def _check(path: str, value: Any, kind: type, packages: set[str]) -> None:
     if isinstance(value, Sequence) and not isinstance(value, str):
         for index, item in enumerate(value):
             _check(f"{path}[{index}]", item, _module_kind(), packages)

@@ -22,6 +22,14 @@ TICK = 0.5  # seconds between looks
 PATIENCE = 5.0  # seconds that a call may go on once the run has been asked to stop
 
 
+class _Over(BaseException):
+    """Ends a call, and is caught by no environment that catches every Exception."""
+
+    def __init__(self, ending: Exception) -> None:
+        super().__init__(str(ending))
+        self.ending = ending
+
+
 class Watch:
     """Watches calls of environments, which are made through it; in the main thread only, where signals arrive.
 
@@ -48,6 +56,8 @@ class Watch:
         self.inside = True
         try:
             return function(*args, **kwargs)
+        except _Over as over:
+            raise over.ending from None
         finally:
             self.inside = False
 
@@ -75,7 +85,7 @@ class Watch:
         finally:
             over.set()
             thread.join()
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
 
     def _look(self, over: threading.Event) -> None:
         seen, since = 0, time.monotonic()
@@ -100,4 +110,4 @@ class Watch:
     def _end(self, signum: int, frame: FrameType | None) -> None:
         if self.ending is not None and self.inside and self.ending[0] == self.calls:
             (_, ending), self.ending = self.ending, None
-            raise ending
+            raise _Over(ending)

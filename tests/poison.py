@@ -104,11 +104,23 @@ class Hangs(Endless):
 
 
 class Slow(Endless):
-    """A tenth of a second a step."""
+    """Takes a moment for each step."""
 
     def step(self, action):
-        time.sleep(0.1)
+        time.sleep(0.02)
         return super().step(action)
+
+
+class HangsAtReset(Endless):
+    """Waits for ever in a reset once a file is there, and minds no Exception."""
+
+    def reset(self, **kwargs):
+        while os.path.exists("hang"):
+            try:
+                time.sleep(0.05)
+            except Exception:
+                continue
+        return super().reset(**kwargs)
 
 
 class PlaysLong(Endless):
@@ -122,6 +134,6 @@ class PlaysLong(Endless):
 
 
 GRIEF = (Raises, FailsOnce, OutOfMemory, Killed, Announced, Tells)
-GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, Slow, PlaysLong)
+GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, HangsAtReset, Slow, PlaysLong)
 for env in GRIEF:
     gym.register(f"{env.__name__}-v0", entry_point=env)

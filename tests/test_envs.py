@@ -195,7 +195,7 @@ for vector in (EndsTwice, Numbers, Turned, ClipsBehind):
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        ("discrete", r"gave an observation outside of Discrete\(4\), at its step 4"),
+        ("discrete", r"gave an observation outside of Discrete\(4\) \(4\), at its step 4"),
         ("first", r"its first observations are not finite"),
         ("evaluation", r"gave a reward that is not finite in evaluation"),
         ("seen in evaluation", r"gave an observation that is not finite in evaluation"),

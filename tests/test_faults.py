@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import pty
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -100,12 +103,13 @@ def test_a_second_signal_in_the_final_evaluation_ends_it_too(tmp_path):
     process = start(tmp_path, "total_steps=64", *words)
     wait_until(lambda: is_training(tmp_path), process)
     (tmp_path / "evaluating").touch()
+    wait_until(lambda: (the_job(tmp_path) / "checkpoint.pt").exists(), process)
+    time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    time.sleep(1.5)
-    if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-    assert process.wait(10) in (143, 130)
-    assert status(the_job(tmp_path)) == "interrupted"
+    time.sleep(1.5)  # two within a second count as one
+    assert process.returncode is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(3) == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -186,8 +190,8 @@ def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorizati
 
 
 def test_slow_steps_within_the_time_limit_are_left_alone(train):
-    words = ("total_steps=8", "env.num_envs=2", "algo.rollout_steps=4", "algo.minibatches=2", "evaluation.episodes=0")
-    assert train(*words, "env.id=poison:Slow-v0", "env.timeout=1").code == 0
+    words = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=32", "algo.minibatches=2", "evaluation.episodes=0")
+    assert train(*words, "env.id=poison:Slow-v0", "env.timeout=0.5").code == 0
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
@@ -204,6 +208,31 @@ def test_a_signal_is_heard_though_an_environment_hangs(tmp_path, vectorization):
     process = start(tmp_path, *words, f"env.vectorization={vectorization}", "stop_at=2000")
     assert "resumed at" in process.communicate()
     assert last_metrics(the_job(tmp_path))["step"] > 0
+
+
+def test_a_signal_is_heard_though_an_environment_hangs_in_a_reset_and_catches_everything(tmp_path):
+    process = start(tmp_path, "total_steps=1e7", "env.id=poison:HangsAtReset-v0", "checkpoint_every=64")
+    wait_until(lambda: any((job / "checkpoint.pt").exists() for job in jobs(tmp_path)), process)
+    (tmp_path / "hang").touch()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 143
+    assert status(the_job(tmp_path)) == "interrupted"
+
+
+def test_a_terminal_that_closes_saves_what_runs(tmp_path):
+    terminal, end = pty.openpty()
+    words = [sys.executable, "-m", "rlexp.train", *in_order(("total_steps=1e7", "progress=bar"))]
+    words.remove("progress=none")
+    with subprocess.Popen(words, cwd=tmp_path, stdin=end, stdout=end, stderr=end, start_new_session=True) as process:
+        os.close(end)
+        deadline = time.time() + 60
+        while not is_training(tmp_path) and time.time() < deadline:
+            os.read(terminal, 1 << 16)
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)  # as the shell hands it on
+        assert process.wait(30) == 129
+    assert record(the_job(tmp_path))["error"] == "interrupted by SIGHUP"
 
 
 def test_a_time_limit_changes_no_result_and_so_no_folder(train):

@@ -12,7 +12,7 @@ from helpers import last_metrics, make_config, make_trainer, stop_after, train, 
 from torch.testing import assert_close
 
 import rlexp
-from rlexp import faithful, libraries, parts
+from rlexp import faithful, libraries, optimizer_state, parts
 from rlexp.algos.base import Algorithm
 from rlexp.compile import Graph
 from rlexp.errors import ConfigError, ObjectiveError
@@ -110,6 +110,18 @@ def test_compiled_updates_that_do_what_their_code_does_are_left_alone(tmp_path, 
     train(tmp_path, *SMALL, f"algo={name}", "compile=true", "num_seeds=2", "total_steps=2560")
     assert len(found) == 5  # updates 1, 2, 4, 8, 16 of the compiled ones
     assert max(found) < 0.5
+
+
+def test_a_compiled_update_that_is_not_finite_where_eager_is_goes_too_far():
+    param = torch.ones(3)
+    for spoilt, far in (((0.0, 0.0), 0.0), ((math.nan, 0.0), math.inf), ((0.0, 1.0), 100.0)):
+        twin = faithful.Twin({"p": param}, [{"m": torch.zeros(3)}])
+        param += 1.0
+        twin.remember(torch.ones(2, 1))
+        assert param.tolist() == [1.0, 1.0, 1.0]
+        param += 1.0
+        assert twin.distance(torch.ones(2, 1) + torch.tensor(spoilt)[:, None]) >= far
+        param -= 1.0
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
@@ -377,6 +389,17 @@ def test_compiled_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, m
     compiled = train(tmp_path / "compiled", *settings, "compile=true")
     for key, x in weights_of(eager).items():
         assert_close(weights_of(compiled)[key], x, atol=2e-4, rtol=2e-3, msg=key)
+
+
+def test_what_an_optimizer_keeps_does_not_say_how_its_steps_are_computed():
+    params = {"p": torch.ones(3, requires_grad=True)}
+    one, other = (torch.optim.Adam(params.values(), capturable=flag) for flag in (False, False))
+    params["p"].grad = torch.ones(3)
+    one.step()
+    one.param_groups[0]["capturable"] = True  # as on another device
+    optimizer_state.restore(other, params, 1, optimizer_state.kept_by_agent(one, params, 1))
+    assert other.param_groups[0]["capturable"] is False
+    other.step()
 
 
 def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):

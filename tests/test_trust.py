@@ -48,6 +48,7 @@ HOSTILE = [
     ("network.torso.activation", {"deep": [[{"_target_": "pathlib.Path.touch"}]]}),
     ("network.torso.activation", "${oc.env:HOME}"),
     ("network.torso.activation", "${oc.decode:abc}"),
+    ("env.normalize_obs", "${oc.env:HOME}"),
     ("network", "os.system"),
 ]
 OF_ENVIRONMENTS = [

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self, get_type_hints
 
@@ -34,6 +35,11 @@ class Batch(NamedTuple):
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with every field of rows put through a function, `replay` left alone."""
         return self._replace(**{name: function(getattr(self, name)) for name in self._fields if name != "replay"})
+
+
+@functools.cache
+def _slots(kind: Any) -> list[str]:
+    return [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -122,8 +128,9 @@ class Algorithm:
 
     def _attributes(self) -> dict[str, Any]:
         """Attributes of its own, those of dataclasses with slots too."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if hasattr(self, f.name)}
-        return fields | vars(self)
+        kind: Any = type(self)
+        slots = {name: getattr(self, name) for name in _slots(kind) if hasattr(self, name)}
+        return slots | vars(self)
 
     @classmethod
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":

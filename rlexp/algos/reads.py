@@ -7,7 +7,6 @@ against eager ones (see `agent_group.py`).
 """
 
 import functools
-import inspect
 from collections.abc import Mapping
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -66,13 +65,17 @@ class Reads:
 
 @functools.cache
 def _watched(kind: Any) -> Any:
+    # what a property reads is noted by itself
+    derived = {
+        name
+        for base in kind.__mro__
+        for name, own in vars(base).items()
+        if isinstance(own, property | functools.cached_property)
+    }
+
     def read(self: Any, name: str) -> Any:
         value = kind.__getattribute__(self, name)
-        if (
-            not name.startswith("__")
-            and name != "_reads"
-            and not isinstance(inspect.getattr_static(kind, name, None), property | functools.cached_property)
-        ):  # what a property reads is noted by itself
+        if name not in derived and not name.startswith("__") and name != "_reads":
             object.__getattribute__(self, "_reads").note(name, value)
         return value
 

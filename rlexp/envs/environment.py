@@ -21,6 +21,7 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.envs.worlds import WORLDS, World
 from rlexp.errors import ConfigError, EnvironmentFault
+from rlexp.signals import Interrupted
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
 
@@ -186,8 +187,9 @@ class Environment:
             obs = envs.reset(seed=first)[0]
             self._check_first(envs, obs)
             return envs, obs
-        except EnvironmentFault:
-            envs.close()
+        except (EnvironmentFault, Interrupted):
+            with contextlib.suppress(Exception):
+                envs.close()
             raise
         except Exception as error:  # whatever somebody else's environment raises
             with contextlib.suppress(Exception):

@@ -39,6 +39,7 @@ BASES: tuple[Any, ...] = (
 BIT_GENERATORS = {name: getattr(np.random, name) for name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")}
 CODE = (FunctionType, BuiltinFunctionType, ModuleType, type, np.ufunc)  # stays as it is: never read from data
 PLAIN_KEYS = (str, bytes, int, float, complex, enum.Enum, np.generic, *CODE)
+NO_SOURCES = ("builtins", "collections", "numpy", "torch", "enum", "random")  # of classes that are not in use already
 MISSING = object()
 HEAP_TYPE = 1 << 9  # flag of types that are made at run time, as classes of Python are
 
@@ -84,7 +85,7 @@ def _is_of_python(kind: Any) -> bool:
     )
 
 
-def _attributes(x: Any) -> dict[str, Any]:
+def attributes_of(x: Any) -> dict[str, Any]:
     """Attributes of an object's own; those in slots have a dot behind their names, as no others have.
 
     Raises:
@@ -174,7 +175,7 @@ class _Writer:
             if not _is_of_python(kind) or _slots(kind):
                 raise NotPlainError(f"a {_path(kind)} keeps more than its items")
             if kind.__dictoffset__:
-                more["attributes"] = {name: self.value(value) for name, value in _attributes(x).items()}
+                more["attributes"] = {name: self.value(value) for name, value in attributes_of(x).items()}
         if issubclass(base, dict):
             items: list[Any] = [[self._key(key), self.value(value)] for key, value in base.items(x)]
         else:
@@ -216,7 +217,7 @@ class _Writer:
             return ["code", _path(kind)]
         if isinstance(x, MethodType):
             return ["method", self.value(x.__self__), _path(x.__func__)]
-        return ["object", _path(kind), {name: self.value(value) for name, value in _attributes(x).items()}]
+        return ["object", _path(kind), {name: self.value(value) for name, value in attributes_of(x).items()}]
 
 
 def dump(x: Any) -> bytes:
@@ -251,7 +252,7 @@ def _known(root: Any) -> tuple[dict[str, type], dict[str, Any]]:
             continue
         kinds[_path(type(x))] = type(x)
         waiting += _inside(x)
-    for name in {kind.__module__ for kind in kinds.values()} - {"builtins", "collections"}:
+    for name in {kind.__module__ for kind in kinds.values() if kind.__module__.partition(".")[0] not in NO_SOURCES}:
         for own in list(vars(sys.modules.get(name, object)).values()):
             if isinstance(own, type) and getattr(own, "__module__", "") == name:
                 kinds.setdefault(_path(own), own)
@@ -269,7 +270,7 @@ def _inside(x: Any) -> Iterator[Any]:
         yield from (x.__self__, x.__func__)
     elif not isinstance(x, np.ndarray | np.generic | torch.Tensor):
         try:
-            yield from _attributes(x).values()
+            yield from attributes_of(x).values()
         except NotPlainError:
             return
 
@@ -345,8 +346,6 @@ class _Reader:
                 return found
         if isinstance(live, logging.Logger) and _path(type(live)) == path:
             return live
-        if path in self.kinds:
-            return self.kinds[path]
         raise NotPlainError(f"{path} is no code of these environments")
 
     def _method(self, owner: Any, path: str, live: Any) -> Any:
@@ -390,7 +389,7 @@ class _Reader:
         else:
             base.extend(made, [self._beside(item, olds, k) for k, item in enumerate(items)])
         attributes = more.get("attributes", {})
-        before = _attributes(live) if attributes and type(live) is kind else {}
+        before = attributes_of(live) if attributes and type(live) is kind else {}
         for name, value in attributes.items():
             made.__dict__[name] = self.value(value, before.get(name, MISSING))
         return made
@@ -407,7 +406,9 @@ class _Reader:
             made = object.__new__(kind)
         self.claimed.add(id(made))
         self.made[index] = made
-        olds, slots = _attributes(made) if made is live else {}, _slots(kind)
+        for name in attributes:
+            self._require_attribute(kind, name, made is live and name in attributes_of(made))
+        olds, slots = attributes_of(made) if made is live else {}, _slots(kind)
         news = {name: self.value(value, olds.get(name, MISSING)) for name, value in attributes.items()}
         for name, value in news.items():
             if name.endswith("."):
@@ -418,6 +419,14 @@ class _Reader:
             made.__dict__.update(own)
         return made
 
+    @staticmethod
+    def _require_attribute(kind: Any, name: str, is_there: bool) -> None:
+        """Refuse attributes that would stand in the way of methods, or be taken for more than values."""
+        hidden = getattr(kind, name.rstrip("."), None)
+        covers = callable(hidden) or isinstance(hidden, property)
+        if (name.startswith("__") and name.endswith("__")) or (covers and not is_there):
+            raise NotPlainError(f"{_path(kind)}.{name} is no value of its own")
+
     def _random(self, what: str, *told: Any) -> Any:
         if what == "generator":
             return np.random.Generator(self.value(told[0]))
@@ -425,14 +434,14 @@ class _Reader:
             name, state, seeds = told
             sequence = self.value(seeds)
             made = BIT_GENERATORS[name](sequence if isinstance(sequence, np.random.SeedSequence) else 0)
-            made.state = self.value(state)
+            made.state = _within(self.value(state))
             return made
         if what == "seed sequence":
             entropy, spawn_key, pool_size, spawned = map(self.value, told[0])
             return np.random.SeedSequence(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
         if what == "random state":
             stream = np.random.RandomState()
-            stream.set_state(self.value(told[0]))
+            stream.set_state(_within(self.value(told[0])))
             return stream
         if what == "random":
             own = random.Random()
@@ -443,6 +452,14 @@ class _Reader:
             generator.set_state(torch.from_numpy(self.array(*told[0])))
             return generator
         raise NotPlainError(f"{what} is nothing that is written here")
+
+
+def _within(state: Any) -> Any:
+    """The state of a random stream, if its place is one that there is: NumPy looks there unasked."""
+    place = state["state"].get("pos", 0) if isinstance(state["state"], dict) else 0
+    if not isinstance(place, int) or not 0 <= place <= 624 or not 0 <= state.get("buffer_pos", 0) <= 4:
+        raise NotPlainError("a random stream stands where there is nothing")
+    return state
 
 
 def load(data: bytes, live: Any) -> Any:

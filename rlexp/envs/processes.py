@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -93,9 +94,12 @@ class ProcessVectorEnv(AsyncVectorEnv):
         """Raise the first error of an environment as one of the same name, with what its process says of it."""
         if all(successes):
             return
-        _, kind, error, trace = self.error_queue.get(timeout=PATIENCE)
+        try:
+            _, kind, carried, trace = self.error_queue.get(timeout=PATIENCE)
+        except queue.Empty as error:
+            self._tell_death(error)
         self._state = AsyncState.DEFAULT
-        name, text = error.args if isinstance(error, CarriedError) else (kind.__name__, str(error))
+        name, text = carried.args if isinstance(carried, CarriedError) else (kind.__name__, str(carried))
         raised = type(name, (Exception,), {})(text)
         raised.add_note(f"In the environment's own process:\n{trace}")
         raise raised
@@ -105,11 +109,11 @@ class ProcessVectorEnv(AsyncVectorEnv):
         deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
         pipes = [pipe for pipe in self.parent_pipes if pipe is not None and not pipe.closed]
         if self._state == AsyncState.DEFAULT and not terminate:
-            with contextlib.suppress(EOFError, OSError):
-                for pipe in pipes:
+            for pipe in pipes:
+                with contextlib.suppress(EOFError, OSError):  # of one that is dead already
                     pipe.send(("close", None))
-                for process in self.processes:
-                    process.join(max(0.0, deadline - time.monotonic()))
+            for process in self.processes:
+                process.join(max(0.0, deadline - time.monotonic()))
         for process in self.processes:
             if process.is_alive():
                 process.kill()

@@ -51,6 +51,8 @@ def restore(envs: VectorEnv, data: bytes, agents: slice = slice(None)) -> None:
     leaves = _leaves(envs)[agents]
     states = plain.load(data, [_state(leaf) for leaf in leaves])
     for leaf, state in zip(leaves, states, strict=True):
+        if state.keys() != _state(leaf).keys():
+            raise plain.NotPlainError("they keep other things than these do")
         vars(leaf).update(state)
 
 

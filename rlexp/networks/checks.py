@@ -87,6 +87,12 @@ def sample_rows(space: spaces.Space) -> Tensor:
     return torch.stack([torch.as_tensor(space.sample()).to(storage_dtype(space)) for _ in range(ROWS)])
 
 
+def _one(outputs: tuple[Tensor, Tensor]) -> Tensor:
+    """Parameters and values side by side (ROWS, P + 1)."""
+    params, values = outputs
+    return torch.cat([params, values[:, None]], -1)
+
+
 def _kept_aside(network: nn.Module) -> dict[str, str]:
     """What modules keep besides parameters, buffers and modules, by name, as text."""
     return {
@@ -115,25 +121,31 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> N
             raise ConfigError(f"network: its parameter {name} is of {param.dtype}; only torch.float32 can be trained")
     with no_global_randomness("the network"):
         params, values = network(obs)
-        alone = [network(row.expand(obs.shape))[0][:1] for row in obs.split(1)]
-        frozen = network.eval()(obs)[0]
-        network.train()
+        alone = [_one(network(row.expand(obs.shape)))[:1] for row in obs.split(1)]
+        modes = {module: module.training for module in network.modules()}
+        frozen = _one(network.eval()(obs))
+        for module, mode in modes.items():
+            module.training = mode
     if params.shape != (ROWS, num_params) or values.shape != (ROWS,):
         shapes = f"{tuple(params.shape)} and {tuple(values.shape)}"
         raise ConfigError(
             f"network: {ROWS} observations give parameters and values of shapes {shapes}; wanted {(ROWS, num_params)} "
             f"and {(ROWS,)}: a torso keeps the leading dimensions of its input"
         )
-    if not torch.allclose(torch.cat(alone), params, rtol=1e-3, atol=1e-5, equal_nan=True):
+    whole = _one((params, values))
+    if not torch.allclose(torch.cat(alone), whole, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             "network: what it makes of a row depends on the rows beside it, as BatchNorm does; use LayerNorm"
         )
-    if not torch.allclose(frozen, params, rtol=1e-3, atol=1e-5, equal_nan=True):
+    if not torch.allclose(frozen, whole, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError("network: is another one in eval() than in train(); here it acts and learns as the same")
     aside = [name for name, now in _kept_aside(network).items() if now != kept.get(name)]
     if aside:
         raise ConfigError(f"network: reading an observation changes its {aside[0]}, which no agent has of its own")
-    with torch.enable_grad():  # whether it can be learnt, too, as where it changes its input in place
+    with (
+        torch.enable_grad(),
+        no_global_randomness("the network"),
+    ):  # whether it can be learnt, too, as where it changes its input in place
         out, value = network(obs)
         (out.sum() + value.sum()).backward()
     network.zero_grad(set_to_none=True)
