@@ -114,12 +114,12 @@ def _report(job: Callable[[], Any], overrides: list[str]) -> None:
         sys.exit(130)
     except UserError as error:
         end_with(error)
+    except (HydraException, OmegaConfBaseException) as error:  # of which one is an OSError, too
+        end_with(user_error_behind(error) or UserError(explain(error, overrides)))
     except OSError as error:
         if error.filename is None or not (isinstance(error, PLACES) or error.errno in FULL_OR_READ_ONLY):
             raise
         end_with(UserError(f"{error.filename}: {error.strerror}; say by outputs=<folder> where runs may write"))
-    except (HydraException, OmegaConfBaseException) as error:
-        end_with(user_error_behind(error) or UserError(explain(error, overrides)))
     except ValueError as error:
         if "Config group override" not in str(error):  # Hydra's word for algo=null
             raise

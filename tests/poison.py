@@ -123,6 +123,16 @@ class HangsAtReset(Endless):
         return super().reset(**kwargs)
 
 
+class HangsLate(Endless):
+    """Waits for ever in the three hundredth step of an episode, which no training comes to."""
+
+    def step(self, action):
+        while self.t > 300:
+            time.sleep(0.05)
+        observation, reward, _, _, info = super().step(action)
+        return observation, reward, False, False, info
+
+
 class PlaysLong(Endless):
     """Episodes of a thousand steps; once a file is there, the later ones take a tenth of a second each."""
 
@@ -134,6 +144,6 @@ class PlaysLong(Endless):
 
 
 GRIEF = (Raises, FailsOnce, OutOfMemory, Killed, Announced, Tells)
-GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, HangsAtReset, Slow, PlaysLong)
+GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, HangsAtReset, HangsLate, Slow, PlaysLong)
 for env in GRIEF:
     gym.register(f"{env.__name__}-v0", entry_point=env)
