@@ -5,6 +5,7 @@ a list, a stream of NumPy's, stays in it as it was; what they write is written o
 """
 
 import difflib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +16,11 @@ from torch import Tensor
 from rlexp.compile import CudaGraph, Graph
 from rlexp.errors import ObjectiveError
 
+log = logging.getLogger(__name__)
+
 NEAR = 1e-3  # difference of losses, norms and state, relative to their size or change; rounding alone makes less
 NEAR_PARAMETERS = 5e-2  # of changes of parameters, which may go by the sign of gradients near 0
-FAR = 0.1  # which no rounding makes, whatever the code says; of recorded kernels it cannot be looked at
+FAR = 0.1  # beyond which it is said; recorded kernels, whose code cannot be looked at, are refused
 
 
 class Twin:
@@ -85,8 +88,10 @@ def require_faithful(graph: Graph | CudaGraph, distance: float, who: str, functi
     told = ""
     if isinstance(graph, Graph):
         now = Graph(function, *args)
-        if now.key == graph.key and distance * NEAR < FAR:
-            return  # rounding
+        if now.key == graph.key:
+            if distance * NEAR >= FAR:  # the code has not changed: perhaps rounding, where gradients are nearly nothing
+                log.warning("%s: a compiled minibatch went %.2g %% away from the eager one", who, 100 * distance * NEAR)
+            return
         told = _difference(graph.code, now.code)
     elif distance * NEAR < FAR:
         return
