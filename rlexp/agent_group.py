@@ -21,7 +21,7 @@ from rlexp.compile import CudaGraph, Graph, LayoutError, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
 from rlexp.errors import ObjectiveError
-from rlexp.faithful import Twin, require_faithful
+from rlexp.faithful import Twin, is_faithful
 from rlexp.networks.checks import no_global_randomness
 from rlexp.optimizer_state import kept_by_agent, restore
 from rlexp.optimizers import recorded_step
@@ -369,12 +369,16 @@ class AgentGroup:
 
         def step(number: Tensor) -> Tensor:
             if not twins:
-                return compiled(number)
+                return compiled(number) if self.graphs[UPDATE] is not None else eager(number)
             twin = twins.pop()
             twin.remember(eager(number))
             metrics = compiled(number)
-            require_faithful(graph, twin.distance(metrics), type(self.algo).__name__, self._traceable, *held, number)
-            return metrics
+            who = type(self.algo).__name__
+            if is_faithful(graph, twin.distance(metrics), who, self._traceable, *held, number):
+                return metrics
+            log.warning("%s runs uncompiled: its graph computes something else than its code", UPDATE)
+            self.graphs[UPDATE] = None
+            return twin.go_eager()
 
         return step
 
