@@ -79,6 +79,9 @@ class AgentGroup:
             self.buffers = dict(self.network.named_buffers())
         else:
             self.params, self.buffers = stack_module_state(networks)
+        # Fused optimizers go through a parameter, its gradient and its state in the order of memory, one for all.
+        for param in self.params.values():
+            param.data = param.data.contiguous()
         frozen = [name for name, param in self.params.items() if not param.requires_grad]
         self.buffers |= {name: self.params.pop(name) for name in frozen}
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
@@ -220,7 +223,7 @@ class AgentGroup:
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
             grads = [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads]
         for param, grad in zip(params.values(), grads, strict=True):
-            param.grad = grad
+            param.grad = grad.contiguous()  # as the parameter is; gradients of convolutions may be channels last
         self._move(params, step, lr, pace)
         every = {name: x for name, x in metrics.items() if name not in ("loss", "grad_norm")}
         every |= {"loss": loss, "grad_norm": norm}  # the last two, by which graphs are judged

@@ -62,6 +62,7 @@ def restore(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agen
             is_own = stacked and param is not None and key in own and x.shape == param.shape
             mine = x if is_own else x[0]
             on_device = param is not None and (mine.dim() > 0 or any(flags))  # counts stay on the host otherwise
-            held[key] = (mine.to(param.device) if on_device and param is not None else mine).clone()
+            mine = mine.to(param.device) if on_device and param is not None else mine
+            held[key] = mine.clone(memory_format=torch.contiguous_format)
         for key, x in numbers[name].items():
             held[key] = x[0].item() if x.dim() == 1 else None

@@ -109,10 +109,10 @@ class TwoSwitches(Probe):
 class Pixels(Probe):
     """Images; reward for the first action, one episode in three steps."""
 
-    observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    observation_space = spaces.Box(0, 255, (3, 36, 36), np.uint8)
 
     def _image(self):
-        return self.np_random.integers(0, 256, (1, 36, 36), np.uint8)
+        return self.np_random.integers(0, 256, (3, 36, 36), np.uint8)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

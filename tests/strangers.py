@@ -459,6 +459,24 @@ class OverSet(nn.Module):
         return self.layer(x).tanh().amax(-2)
 
 
+class LaidOut(nn.Module):
+    """Weights, and gradients of weights, laid out in memory in other orders than one after the other."""
+
+    def __init__(self, space):
+        super().__init__()
+        size = space.shape[0]
+        self.turned = nn.Parameter(torch.randn(size, 6).t())
+        self.spread = nn.Parameter(torch.randn(6, 10)[:, ::2])
+        self.images = nn.Conv2d(1, 3, (2, 2)).to(memory_format=torch.channels_last)
+        self.product = nn.Parameter(torch.randn(12, 4))
+        self.out_features = 4
+
+    def forward(self, x):
+        x = torch.tanh(torch.tanh(x @ self.turned.t()) @ self.spread)
+        x = self.images(torch.stack([x, x.flip(-1)], -2).unsqueeze(-3)).flatten(-3)
+        return torch.tanh(torch.einsum("...i,io->...o", x, self.product))
+
+
 class Attends(nn.Module):
     """Attention that drops nothing."""
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import probes  # noqa: F401  (registers them)
 import pytest
 import torch
 from helpers import make_trainer, stop_after, train, weights_of
@@ -12,10 +13,11 @@ from rlexp.compile import Graph, cache_folder, compile_or_warn
 from rlexp.signals import Interrupted
 
 SMALL = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
-SMALL += ("network.torso.hidden=[64]",)  # a layer less is a third less to compile
+MLP = ("network.torso.hidden=[64]",)  # a layer less is a third less to compile
 CASES = {
     "alone": ("algo=ppo", "env=cartpole", "env.backend=gymnasium", "algo.clip_vloss=true", "algo.clip_coef=[0.2,0.1]"),
     "stacked": ("algo=apo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
+    "pixels": ("env.id=Pixels-v0", "network=nature_cnn", "network.torso.features=16", "num_seeds=2"),
 }
 OWN = {"stacked": (("optimizer.lr=1e-3", "gae.gamma=0.9"), ("optimizer.lr=[3e-3,0]", "seed=1", "algo.anchor_coef=0.1"))}
 
@@ -30,7 +32,7 @@ def own_cache(monkeypatch, tmp_path):
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     build_elsewhere = Graph.build_elsewhere
-    settings, own = (*SMALL, *CASES[case]), OWN.get(case, ((),))
+    settings, own = (*SMALL, *(MLP if case != "pixels" else ()), *CASES[case]), OWN.get(case, ((),))
     eager = train(tmp_path / "eager", *settings, own=own)
     beside = []
     monkeypatch.setattr(Graph, "build_elsewhere", lambda self: beside.append(self) or build_elsewhere(self))
@@ -86,7 +88,7 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
     monkeypatch.setattr(libraries, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
     monkeypatch.setattr(sys, "executable", "/bin/false")  # the process that would compile beside
     caplog.clear()
-    trainer = train(tmp_path / "run", *SMALL, "compile=true")
+    trainer = train(tmp_path / "run", *SMALL, *MLP, "compile=true")
     assert trainer.update_number == trainer.num_updates
     assert [r.getMessage() for r in caplog.records if "uncompiled" in r.getMessage()] == [
         "the minibatch update runs uncompiled: RuntimeError: no g++",

@@ -291,9 +291,27 @@ def test_a_loaded_policy_acts_on_one_observation_as_on_several(tmp_path):
     assert policy(obs).tolist() == [policy(one).tolist() for one in obs]
 
 
+PIXELS = ("env.id=Pixels-v0", "network=nature_cnn", "network.torso.features=16", "total_steps=64")
+PIXELS += ("env.num_envs=2", "algo.rollout_steps=8", "algo.minibatches=2", "algo.epochs=1")
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize(
+    "settings",
+    [(*PIXELS, "total_steps=256", "env.num_envs=8"), (*SMALL[:-1], "total_steps=256", *torso("LaidOut"))],
+    ids=["pixels", "others"],
+)
+def test_gradients_move_their_own_weights_however_they_are_laid_out(tmp_path, settings, num_seeds):
+    seeds = (f"num_seeds={num_seeds}", "batching=vmap")
+    fused = train(tmp_path / "fused", *settings, *seeds)
+    plain = train(tmp_path / "plain", *settings, *seeds, "optimizer.fused=false", "+optimizer.foreach=false")
+    for key, x in weights_of(plain).items():
+        assert_close(weights_of(fused)[key], x, atol=1e-6, rtol=1e-5, msg=key)
+    assert same(resumed(tmp_path / "resumed", *settings, *seeds, after=1), fused)
+
+
 def test_stacked_convolutions_are_those_of_a_loop(tmp_path):
-    settings = ("env.id=Pixels-v0", "network=nature_cnn", "network.torso.features=16", "num_seeds=2", "total_steps=64")
-    settings += ("env.num_envs=2", "algo.rollout_steps=8", "algo.minibatches=2", "algo.epochs=1")
+    settings = (*PIXELS, "num_seeds=2")
     stacked = train(tmp_path / "vmap", *settings, "batching=vmap")
     looped = train(tmp_path / "loop", *settings, "batching=loop")
     assert (len(stacked.learner.groups), len(looped.learner.groups)) == (1, 2)
