@@ -1,4 +1,4 @@
-"""A whole update is what PPO in plain PyTorch makes: modules, autograd and optimizer as they come, one agent at a time."""
+"""A whole update is what PPO in plain PyTorch makes, one agent at a time: its modules, autograd and optimizer."""
 
 import copy
 
