@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rlexp.errors import ConfigError, command
 from rlexp.page import page
+from rlexp.terminal import harmless_markdown
 
 WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # beside the figures
 OPTIONS = ("baseline", "allow", "threshold", "beside", "out", "figures")
@@ -94,7 +95,7 @@ def run(words: list[str]) -> None:
     text = f"`{command}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
     pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
     (folder / "compare.md").write_text(
-        f"# Comparison\n\n{text}\n\n{pictures}\n".replace("\n\n\n", "\n\n"), encoding="utf-8"
+        f"# Comparison\n\n{harmless_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n"), encoding="utf-8"
     )
     (folder / "compare.html").write_text(
         page(text, [(folder / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]), encoding="utf-8"

@@ -53,10 +53,14 @@ def storing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def through_no_link(path: str, flags: int) -> int:
+    """An opener for `open` that follows no link, as a stranger's may lead anywhere."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)  # a stranger's link leads anywhere
-    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+    with open(temporary, "wb", opener=through_no_link) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -318,8 +322,9 @@ class RunRecord:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         told = "".join(traceback.format_exception(error))
         self.update(**_of(settings, seeds), status="failed", error=line, traceback=told)
-        with open(self.path.with_name("train.log"), "a", encoding="utf-8") as file:
-            file.write(told)
+        path = self.path.with_name("train.log")
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=through_no_link) as file:
+            file.write(told)  # unless it is a link, or the disk is full: run.json has it
 
     def finish(self, result: dict[str, Any]) -> None:
         """The run's last act: its result, digests of what it measured, status done."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlexp.arms import Comparison
 from rlexp.curves import steps_to
+from rlexp.terminal import harmless_cell
 from rlexp.verdict import MEASURES, Result
 
 CURVE_POINTS = 51
@@ -84,7 +85,7 @@ def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:
     """Numbers with so many significant digits; nothing for NaN and None."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(rows[0])
+        writer.writerow(map(harmless_cell, rows[0]))
         writer.writerows([_cell(value, digits) for value in row.values()] for row in rows)
 
 
@@ -93,4 +94,4 @@ def _cell(value: Any, digits: int) -> Any:
         if value != value:  # NaN
             return ""
         return int(value) if value.is_integer() else f"{value:.{digits}g}"
-    return value
+    return harmless_cell(value)

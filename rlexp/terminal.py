@@ -1,4 +1,4 @@
-"""Standard output and error that no text can break: not a stranger's, nor one for a reader that has gone."""
+"""Output that no text can break: not a stranger's, in a terminal or a table, nor one for a reader that has gone."""
 
 import contextlib
 import errno
@@ -15,6 +15,17 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def harmless(text: str) -> str:
     """Text that a terminal shows and does not obey: control characters are left out."""
     return CONTROL.sub("", text)
+
+
+def harmless_cell(value: Any) -> Any:
+    """A cell of a csv file that no spreadsheet takes for a formula: of a text that begins like one, as text."""
+    begins = isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@")
+    return f"'{value}" if begins and len(value) > 1 else value
+
+
+def harmless_markdown(text: str) -> str:
+    """Markdown without html or links, which whoever shows it might follow."""
+    return re.sub(r"\]\(", r"]\\(", re.sub(r"<(?=[A-Za-z/!?])", "&lt;", harmless(text)))
 
 
 class HarmlessStream:

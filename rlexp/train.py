@@ -23,6 +23,7 @@ from rlexp.lock import FolderLock
 from rlexp.run_folder import RunRecord, code_digest, register_resolvers, write_atomically
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sweep.plugins import register_plugins
+from rlexp.trust import require_no_links
 from rlexp.watch import Watch
 
 if TYPE_CHECKING:
@@ -129,10 +130,13 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
 
     Raises:
         SystemExit: a signal stopped them; they are saved.
+        TrustError: a link in one of the folders leads elsewhere; nothing is written.
         Exception: whatever ended them; the folders of those that it befell say what.
     """
     from rlexp import parts
 
+    for job in jobs:
+        require_no_links(job.folder.rglob("*"))
     trainer: Trainer | None = None
     watch = Watch(OmegaConf.select(jobs[0].cfg, "env.timeout"), str(OmegaConf.select(jobs[0].cfg, "env.id")))
     handlers = []

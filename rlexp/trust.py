@@ -1,4 +1,4 @@
-"""What a run's folder, which may be a stranger's, may have made when its policies are loaded.
+"""What a run's folder, which may be a stranger's, may have made when its policies are loaded, and where it is written.
 
 A config names classes to be made and modules to be imported, and either runs code. Of a run that is only read, that is
 what rlexp and torch.nn define, what is installed as a plugin of rlexp (an entry point of the group `rlexp`), and what
@@ -8,6 +8,7 @@ the reader trusts by name.
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from rlexp.errors import TrustError
@@ -43,6 +44,17 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
     module = str((config["env"] or {}).get("id", "")).rpartition(":")[0] if "env" in wanted else ""
     if module and module.partition(".")[0] not in {*KNOWN, *packages}:
         raise _refusal(f"env.id={config['env']['id']}", module)
+
+
+def require_no_links(paths: Iterable[Path]) -> None:
+    """Refuse to write where a link, which may be a stranger's, would have it land elsewhere.
+
+    Raises:
+        TrustError: naming the link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise TrustError(f"{path}: is a link to elsewhere, where a run would write; remove it")
 
 
 def _require_literals(path: str, value: Any) -> None:

@@ -1,6 +1,8 @@
 """Studies made to do harm: `compare` writes nothing outside, and nothing that runs script."""
 
+import csv
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -56,6 +58,11 @@ def test_no_name_in_a_study_runs_script(tmp_path, capsys, bad):
     assert len(pages) >= 5
     for page in pages:
         Page().feed(page.read_text())
+    assert not re.search(r"<[A-Za-z/!?]|\]\([^)]*script", (tmp_path / "out" / "compare.md").read_text())
+    for table in (tmp_path / "out").glob("*.csv"):
+        with open(table, newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert not [cell for cell in cells if re.match(r"\s*[=+@]|\s*-\D", cell)], table
     text = (tmp_path / "out" / "compare.html").read_text()
     assert "http-equiv='Content-Security-Policy' content=\"default-src 'none';" in text
 

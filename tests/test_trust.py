@@ -1,5 +1,6 @@
 """A stranger's run folder makes nothing run: hostile samples, kept here as text."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import probes  # noqa: F401
 import pytest
 import yaml
 from helpers import make_trainer, write_config
+from process import Process
 
 import rlexp
 from rlexp import evaluate
@@ -21,6 +23,37 @@ def folder(tmp_path_factory):
     make_trainer(path, *SETTINGS).run(False)
     write_config(path, *SETTINGS)
     return path
+
+
+@pytest.mark.parametrize(
+    ("launcher", "link"),
+    [
+        ("alone", "train.log"),
+        ("alone", "seed_0"),
+        ("alone", ".hydra/config.yaml"),
+        ("basic", "train.log"),
+        ("batched", "train.log"),
+    ],
+)
+def test_a_run_writes_nothing_through_a_link(tmp_path, launcher, link):
+    folder = tmp_path / "outputs" / "s"
+    words = () if launcher == "alone" else ("-m", "seed=0,1", f"hydra/launcher={launcher}")
+    words += ("study=s", "progress=none", *SETTINGS, "compile=false", "tuned=none")
+    runs = Process(tmp_path, *words, "stop_at=32")
+    assert runs.wait(120) == 0, runs.communicate()
+    run = sorted(folder.glob("*seed=0*") if launcher != "alone" else folder.glob("[a-z]*"))[0]
+    outside = tmp_path / "outside"
+    shutil.copytree(run, outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    target = outside / link if (outside / link).exists() else outside / "run.json"
+    if (run / link).is_dir():
+        shutil.rmtree(run / link)
+    (run / link).unlink(missing_ok=True)
+    (run / link).symlink_to(target)
+    again = Process(tmp_path, *words)
+    assert again.wait(120) == 1
+    assert f"{run.relative_to(tmp_path) / link}: is a link to elsewhere" in "".join(again.communicate())
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
 
 
 HOSTILE = [

@@ -16,6 +16,8 @@ from rlexp.errors import ConfigError
 from rlexp.run_folder import key_of, write_atomically
 from rlexp.study import SUPERSEDED, superseded_in
 from rlexp.sweep.grids import Grids, union
+from rlexp.terminal import harmless_cell
+from rlexp.trust import require_no_links
 
 
 @dataclass(kw_only=True)
@@ -116,6 +118,7 @@ class Optuna(Grids):
         composer = Composer(self.hydra_context.config_loader, self.config)
         folder = Path(outputs) / study
         folder.mkdir(parents=True, exist_ok=True)
+        require_no_links(folder / name for name in ("optuna.db", "trials.csv"))
         with leaving_no_trace(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
             tunings = []
             for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
@@ -196,4 +199,4 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: harmless_cell(value) for key, value in row.items()} for row in rows)
