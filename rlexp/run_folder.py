@@ -238,6 +238,9 @@ SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json,
     "error": str,
     "traceback": str,
     "host": (str, type(None)),
+    "machine": str,
+    "started": str,
+    "command": list,
     "launches": int,
     "deaths": int,
     "agents_together": int,
@@ -271,6 +274,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             raise RecordError(f"{path}: cannot be read ({name} is {str(record[name])[:20]}); {way_out}")
     if not isinstance(record.get("status"), str):
         raise RecordError(f"{path}: cannot be read (it holds no status); {way_out}")
+    if not all(isinstance(own, str) for own in record.get("versions", {}).values()):
+        raise RecordError(f"{path}: cannot be read (versions are {str(record['versions'])[:20]}); {way_out}")
     if not all(type(seed) is int for seed in record.get("seeds", ())):
         raise RecordError(f"{path}: cannot be read (seeds are {str(record['seeds'])[:20]}); {way_out}")
     return record

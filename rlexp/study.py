@@ -10,6 +10,7 @@ entry in sweep.json, checkpoints) · yes=true (do not ask). A job that runs is n
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,7 @@ def _open(folder: Path) -> Run:
     for key in ("env.id", "algo._target_"):
         if not isinstance(run.settings.get(key), str):
             raise StudyError(f"{folder}/run.json: holds no config with {key}; remove that folder, or make the run anew")
+    _require_scores(run)
     if config_hash(config) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
     for name, digest in record.get("files", {}).items():
@@ -130,6 +132,20 @@ def _open(folder: Path) -> Run:
         elif file_digest(path) != digest:
             run.complaints.append(f"{name} was edited after the run")
     return run
+
+
+def _require_scores(run: Run) -> None:
+    """Refuse a run whose config says of its environment's scores what no number is."""
+
+    def is_number(x: Any) -> bool:
+        return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+
+    threshold, bounds = run.settings.get("env.threshold"), run.settings.get("env.bounds")
+    way_out = "remove that folder, or make the run anew"
+    if threshold is not None and not is_number(threshold):
+        raise StudyError(f"{run.folder}/run.json: env.threshold={threshold} is no number; {way_out}")
+    if bounds is not None and not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))):
+        raise StudyError(f"{run.folder}/run.json: env.bounds={bounds} are not two numbers; {way_out}")
 
 
 def superseded_in(study: Path) -> list[str]:

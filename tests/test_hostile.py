@@ -1,5 +1,6 @@
 """Studies made to do harm: `compare` writes nothing outside, and nothing that runs script."""
 
+import copy
 import csv
 import json
 import re
@@ -104,3 +105,35 @@ def test_a_link_to_nowhere_is_refused_too_and_one_that_is_asked_for_is_followed(
     (tmp_path / "nowhere").mkdir()
     compare.main([str(tmp_path / "s"), f"out={tmp_path / 's' / 'compare'}", "figures=false"])
     assert (tmp_path / "nowhere" / "compare.html").is_file()
+
+
+WRONG = (None, "x", [], {}, -1, 1e308, True, [1, "x"], float("nan"))
+
+
+def keys_of(data, before=()):
+    for key, value in data.items():
+        yield (*before, key)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*before, key))
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_no_value_of_a_run_json_ends_compare_in_a_traceback(tmp_path, capsys, every):
+    runs = [write_run(tmp_path / "s" / algo, algo) for algo in ("ppo", "apo")]
+    more = {"machine": "2 cores", "command": ["x"], "launches": 1, "result": {"evaluation_return": [1.0]}}
+    records = [json.loads((run / "run.json").read_text()) | more for run in runs]
+    for keys in list(keys_of(records[0])):
+        for wrong in WRONG:
+            for run, record in list(zip(runs, records, strict=True))[: None if every else 1]:
+                changed = inner = copy.deepcopy(record)
+                for key in keys[:-1]:
+                    inner = inner[key]
+                inner[keys[-1]] = wrong
+                if keys[0] == "config" and isinstance(changed["config"], dict):
+                    changed["config_hash"] = config_hash(changed["config"])
+                (run / "run.json").write_text(json.dumps(changed))
+            try:
+                compare.main([str(tmp_path / "s"), "allow=all", "figures=false", f"out={tmp_path / 'out'}"])
+            except SystemExit as end:
+                said = capsys.readouterr().err
+                assert end.code == 1 and said.count("\n") == 1 and said.startswith("rlexp.compare: "), (keys, wrong)
