@@ -132,8 +132,8 @@ def planned(study: Path) -> dict[Path, tuple[Path, str]]:
     found = {}
     for path in find(study, "sweep.json"):
         try:
-            names = list(map(str, json.loads(path.read_text(encoding="utf-8"))["jobs"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            names = list(json.loads(path.read_text(encoding="utf-8"))["jobs"].keys())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: cannot be read ({_line(repr(error))}); mend or remove it") from None
         for name in names:
             if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -1,5 +1,6 @@
 """Studies made to do harm: `compare` writes nothing outside, and nothing that runs script."""
 
+import contextlib
 import copy
 import csv
 import json
@@ -132,8 +133,8 @@ def test_no_value_of_a_run_json_ends_compare_in_a_traceback(tmp_path, capsys, ev
                 if keys[0] == "config" and isinstance(changed["config"], dict):
                     changed["config_hash"] = config_hash(changed["config"])
                 (run / "run.json").write_text(json.dumps(changed))
-            try:
+            with contextlib.suppress(SystemExit):
                 compare.main([str(tmp_path / "s"), "allow=all", "figures=false", f"out={tmp_path / 'out'}"])
-            except SystemExit as end:
-                said = capsys.readouterr().err
-                assert end.code == 1 and said.count("\n") == 1 and said.startswith("rlexp.compare: "), (keys, wrong)
+            said = capsys.readouterr().err
+            assert not said or said.startswith("rlexp.compare: "), (keys, wrong)
+            assert said.count("\n") <= 1, (keys, wrong)
