@@ -335,3 +335,13 @@ def test_optuna_dashboard_shows_the_study(tune):
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
     assert "tuning" in json.dumps(studies)
+
+
+@pytest.mark.parametrize("name", ["optuna.db", "trials.csv"])
+def test_a_tuning_writes_nothing_through_a_link(tune, tmp_path, name):
+    Path("outputs/t").mkdir(parents=True)
+    Path("outputs/t", name).symlink_to(tmp_path / "outside")
+    result = tune()
+    assert result.code == 1
+    assert f"outputs/t/{name}: is a link to elsewhere" in result.err
+    assert not (tmp_path / "outside").exists()
