@@ -43,7 +43,7 @@ class ProcessorShare:
             self.told = True
             log.info(
                 "the machine is busy: this run gets %.0f %% of the processor time that its %d threads ask for; "
-                "torch_threads=1 is faster beside others (the same command with it goes on)",
+                "torch_threads=1 is several times faster beside others (the same command with it goes on)",
                 100 * ran / (ran + waited),
                 self.threads,
             )

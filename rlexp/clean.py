@@ -108,7 +108,7 @@ def clean(studies: list[Path], what: list[str], yes: bool) -> None:
     """
     items = {item.path.resolve(): item for study in studies for item in removals(study, what)}
     if not items:
-        print(f"nothing to remove: there is nothing {' or '.join(what)} in {', '.join(map(str, studies))}")
+        print(f"nothing to remove: no {' or '.join(what)} in {', '.join(map(str, studies))}")
         return
     print(*items.values(), sep="\n")
     counts = Counter(item.kind for item in items.values())

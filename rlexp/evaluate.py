@@ -24,7 +24,7 @@ from rlexp.errors import CheckpointError, ConfigError, UserError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.learner import build_networks
 from rlexp.policy import ActorCritic
-from rlexp.run_folder import RunRecord
+from rlexp.run_folder import RunRecord, no_folder
 from rlexp.seeding import AgentStreams
 from rlexp.trust import require_trusted
 from rlexp.watch import Watch
@@ -71,7 +71,7 @@ def load_run(
     folder = Path(run)
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
-        raise CheckpointError(f"run={run}: there is no run in that folder (no .hydra/config.yaml)")
+        raise CheckpointError(f"run={run}: {_why_no_run(folder)}")
     try:
         plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         config = OmegaConf.create({key: plain[key] for key in ("env", "network")})
@@ -83,7 +83,8 @@ def load_run(
     held: list[int] = state.get("seeds") or []
     for seed in seeds or ():
         if seed not in held:
-            raise CheckpointError(f"seed={seed}: the run in {run} holds seeds {held[0]} to {held[-1]}")
+            theirs = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} alone"
+            raise CheckpointError(f"seed={seed}: the run in {run} holds {theirs}")
     try:
         return _restore(folder, config, state, list(seeds or held))
     except Exception as error:  # whatever comes of a checkpoint that is another run's
@@ -91,6 +92,14 @@ def load_run(
             raise
         line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise CheckpointError(f"{folder}: its checkpoint does not fit its config ({line})") from error
+
+
+def _why_no_run(folder: Path) -> str:
+    if not folder.is_dir():
+        return no_folder(folder).partition(": ")[2]
+    runs = sorted(path.parent for path in folder.glob("*/run.json"))
+    hint = f"; it is a study, of which one run is {runs[0]}" if runs else ""
+    return f"there is no run in that folder (no .hydra/config.yaml){hint}"
 
 
 def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: list[int]) -> SavedRun:
@@ -170,6 +179,8 @@ def run_command(words: list[str]) -> None:
         ConfigError: an unknown setting or a wrong type.
         CheckpointError: no run there, or a damaged one.
     """
+    if "run=" in words:
+        raise ConfigError("run=: say which run, as in run=outputs/<study>/<run>")
     try:
         options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
         run = options.run

@@ -93,7 +93,13 @@ def test_what_is_not_there_is_named(run, tmp_path, capsys):
         rlexp.load_policy(tmp_path)
     with pytest.raises(CheckpointError, match=r"seed=7: the run in .* holds seeds 0 to 2"):
         rlexp.load_policy(run[0], seed=7)
-    for words in (["episodes=3"], [f"run={tmp_path}"], [f"run={run[0]}", "episods=3"]):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=f"it is a study, of which one run is {tmp_path}/one"):
+        rlexp.load_policy(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        rlexp.load_policy(tmp_path / "none")
+    for words in (["episodes=3"], ["run="], [f"run={tmp_path}"], [f"run={run[0]}", "episods=3"]):
         with pytest.raises(SystemExit) as stop:
             evaluate.main(words)
         assert stop.value.code == 1

@@ -338,7 +338,7 @@ def test_clean_of_every_kind_leaves_what_runs_what_is_done_and_what_is_no_run(cl
     assert json.loads(Path("s/sweep.json").read_text())["launches"] == ["first"]
     assert planned_jobs(study) == ["done", "failed"]
     result = cli("clean", "s", "what=killed,checkpoints")
-    assert (result.code, result.out) == (0, "nothing to remove: there is nothing killed or checkpoints in s\n")
+    assert (result.code, result.out) == (0, "nothing to remove: no killed or checkpoints in s\n")
 
 
 def test_clean_leaves_a_failed_job_that_has_been_started_anew_and_a_plan_being_written(cli, study):
