@@ -121,10 +121,18 @@ def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
 
 
 def _latest(parent: Path, name: str) -> tuple[Path, int]:
-    """The folder of that name with the highest suffix, and the suffix (1: none; 0: there is no folder yet)."""
-    suffixes = [path.name[len(name) + 1 :] for path in parent.glob(f"{name}_*") if path.is_dir()]
-    number = max([int((parent / name).is_dir()), *(int(suffix) for suffix in suffixes if suffix.isdigit())])
-    return parent / (name if number < 2 else f"{name}_{number}"), number
+    """The folder of that config with the highest suffix, and the suffix (1: none; 0: there is no folder yet).
+
+    However the overrides were typed, 3e3 or 3000, the hash is the config's: a folder that ends in it is the run's.
+    """
+    stem, _, digest = name.rpartition("-")
+    found: dict[int, Path] = {}
+    for path in sorted(parent.glob(f"*-{digest}*"), key=lambda path: not path.name.startswith(f"{stem}-")):
+        match = re.fullmatch(rf"[^.].*-{digest}(?:_(\d+))?", path.name)
+        if match and path.is_dir():
+            found.setdefault(int(match[1] or 1), path)
+    number = max(found, default=0)
+    return found.get(number, parent / name), number
 
 
 def subfolder(root: DictConfig) -> str:
@@ -134,7 +142,7 @@ def subfolder(root: DictConfig) -> str:
     name = job_name(list(_hydra(root).overrides.task), identity(root))
     path, number = _latest(Path(root.outputs) / root.study, name)
     if root.resume == "never" and number:  # an empty one, too: a sweep may be about to begin there
-        path = path.with_name(f"{name}_{number + 1}")
+        path = path.with_name(f"{re.sub(r'_[0-9]+$', '', path.name)}_{number + 1}")
     return f"{root.study}/{path.name}"
 
 

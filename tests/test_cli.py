@@ -163,6 +163,17 @@ def test_the_order_of_the_overrides_is_no_part_of_the_name(cli):
     assert len(jobs()) == 1
 
 
+def test_a_config_is_one_run_however_it_is_typed(cli):
+    base = [word for word in TINIER if not word.startswith("total_steps")]
+    assert cli(*base, "total_steps=1_024", "gae.lam=.9").code == 0
+    (first,) = jobs()
+    for words in (("total_steps=1024", "gae.lam=0.9"), ("total_steps=1.024e3", "gae.lam=9e-1", "algo.vf_coef=0.5")):
+        assert f"already done: {first}" in cli(*base, *words).out
+    assert "1 jobs: 1 done" in cli("-m", *base, "total_steps=1024", "gae.lam=0.9,.9").out
+    assert cli(*base, "total_steps=1024", "gae.lam=9e-1", "resume=never").code == 0
+    assert jobs() == [first, first.with_name(first.name + "_2")]
+
+
 def test_resume_never_trains_anew_beside_the_first(cli):
     assert cli(*TINIER).code == 0
     (first,) = jobs()

@@ -23,7 +23,7 @@ from rlexp.config import check_tuned
 from rlexp.errors import ConfigError
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import is_held
-from rlexp.run_folder import RecordError, RunRecord, code_digest, naming, read_record
+from rlexp.run_folder import RecordError, RunRecord, code_digest, config_hash, naming, read_record
 from rlexp.study import flatten
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
     from rlexp import parts
 
     check_tuned(composer.loader, itertools.chain.from_iterable(overrides))
-    found: dict[Path, Planned] = {}
+    found: dict[tuple[Path, str], Planned] = {}
     for number, words in enumerate(overrides):
         try:
             config = composer(words)
@@ -174,7 +174,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
             raise ImpossibleError(f"{error} (in the job {' '.join(words)})") from None
         if planned.standing() != "damaged":  # which is that job's own affair
             planned.job.check_same(RunRecord(planned.job.folder))
-        found.setdefault(planned.job.folder, planned)
+        found.setdefault((planned.job.folder.parent, config_hash(planned.job.settings)), planned)
     return list(found.values())
 
 
