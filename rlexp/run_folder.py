@@ -88,9 +88,10 @@ def _hydra(root: DictConfig) -> Any:
 
 
 def study_name(root: DictConfig) -> str:
-    """<algo>_<env>, by the choices made in those groups."""
-    choices = _hydra(root).runtime.choices
-    return f"{choices.algo}_{choices.env}".replace("/", "_")
+    """<algo>_<env>, by the choices made in those groups; by the environment's id, where that alone was said."""
+    chosen = _hydra(root)
+    env = root.env.id if names_an_environment(list(chosen.overrides.task)) else chosen.runtime.choices.env
+    return re.sub(r"[^\w.+-]", "_", f"{chosen.runtime.choices.algo}_{str(env).rpartition(':')[2]}")
 
 
 def no_folder(path: Path) -> str:
@@ -102,6 +103,11 @@ def no_folder(path: Path) -> str:
 def key_of(override: str) -> str:
     """What an override sets."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def names_an_environment(overrides: Sequence[str]) -> bool:
+    """Whether they say an id and choose no group `env`, so that what is known of the default one is not meant."""
+    return "env.id" in (keys := [key_of(override) for override in overrides]) and "env" not in keys
 
 
 def naming(overrides: Sequence[str]) -> list[str]:

@@ -20,7 +20,14 @@ from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import FolderLock
-from rlexp.run_folder import RunRecord, code_digest, register_resolvers, write_atomically
+from rlexp.run_folder import (
+    RunRecord,
+    code_digest,
+    key_of,
+    names_an_environment,
+    register_resolvers,
+    write_atomically,
+)
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sweep.plugins import register_plugins
 from rlexp.trust import require_no_links
@@ -259,6 +266,9 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point."""
+    words = [word for word in sys.argv[1:] if "=" in word]
+    if names_an_environment(words) and not {"tuned", "experiment"} & set(map(key_of, words)):
+        sys.argv.append("tuned=none")  # what is tuned for the default environment is nothing to this one
     report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job))
 
 

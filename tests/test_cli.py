@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from helpers import jobs, status
+from helpers import jobs, record, status
 from omegaconf import OmegaConf
 
 from rlexp.config import CONF_DIR
@@ -161,6 +161,16 @@ def test_the_order_of_the_overrides_is_no_part_of_the_name(cli):
     assert result.code == 0
     assert "already done" in result.out
     assert len(jobs()) == 1
+
+
+def test_an_id_alone_takes_nothing_that_is_known_of_the_default_environment(cli):
+    tiny = [word for word in TINIER if word != "tuned=none"]
+    assert cli(*tiny, "env.id=Acrobot-v1").code == 0
+    assert cli(*tiny, "env.id=probes:Target-v0").code == 0
+    assert cli(*tiny, "env=acrobot", "env.id=Acrobot-v1").code == 0
+    alone = record(jobs()[0])
+    assert [job.parent.name for job in jobs()] == ["ppo_Acrobot-v1", "ppo_Target-v0", "ppo_acrobot"]
+    assert alone["config"]["gae"]["gamma"] == 0.99
 
 
 def test_a_config_is_one_run_however_it_is_typed(cli):
