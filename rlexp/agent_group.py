@@ -27,6 +27,7 @@ from rlexp.optimizer_state import kept_by_agent, restore
 from rlexp.optimizers import recorded_step
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Slot
+from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class AgentGroup:
         recordable: the optimizer's steps can be part of a graph; see `optimizers.Traits`.
         compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
         world: dynamics of environments that acting is to step.
+        watch: ends compiling when the run is asked to stop; None: nobody does.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class AgentGroup:
         compiled: bool,
         world: World | None,
         recordable: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
         self.distribution = self.network.distribution
         self.make_optimizer, self.compiled, self.world = make_optimizer, compiled, world
-        self.recordable = recordable
+        self.recordable, self.watch = recordable, watch or Watch()
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -139,7 +142,7 @@ class AgentGroup:
             if self.example:
                 wanted[UPDATE] = (self._traceable, *self.example)
                 self.example = ()
-            self.graphs |= compile_or_warn(wanted)
+            self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted)
         graph = self.graphs.get(ACTING)
         if graph is None:
             return partial(self._act, tensors, slot)
@@ -340,7 +343,7 @@ class AgentGroup:
             )
         held = self._held(inputs)
         if UPDATE not in self.graphs:
-            self.graphs |= compile_or_warn({UPDATE: (self._traceable, *held, number)})
+            self.graphs |= self.watch.call_or_stop(compile_or_warn, {UPDATE: (self._traceable, *held, number)})
         graph = self.graphs[UPDATE]
         if graph is None:
             return eager

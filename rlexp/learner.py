@@ -27,6 +27,7 @@ from rlexp.policy import ActorCritic
 from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import PerAgent, Schedule
 from rlexp.seeding import AgentStreams
+from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Learner:
         batching: "vmap" stacks agents, "loop" trains one after the other, "auto" picks.
         compiled: run acting and minibatch updates as compiled graphs.
         world: dynamics in torch of the environments, where acting is to step them.
+        watch: ends compiling when the run is asked to stop; None: nobody does.
     """
 
     def __init__(
@@ -119,8 +121,11 @@ class Learner:
         batching: Batching = "auto",
         compiled: bool = False,
         world: World | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self.compiled = compiled
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
+        self.compiled = compiled
         networks = [network.to(device) for network in build_networks(build, streams)]
         size = 1 if use_loop(networks[0], algo, traits, batching, device) else len(networks)
 
@@ -136,7 +141,7 @@ class Learner:
             log.info("this optimizer mixes stacked agents of these sizes: they are trained one after the other")
             size = 1
         self.groups = [
-            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable)
+            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable, watch)
             for first in range(0, len(networks), size)
         ]
         if size > 1:

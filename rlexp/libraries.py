@@ -9,10 +9,13 @@ import logging
 import os
 import pickle
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +38,8 @@ OPTIONS = {
 # Inductor tries by compiling whether the compiler knows what the processor can do, which takes eight seconds. Here that
 # is taken for granted, and tried where compiling fails.
 _TRUSTING = {"cpp.vec_isa_ok": True}
+
+UNFINISHED = "unfinished-"  # how folders in the cache begin in which a library is being made
 
 Layout = tuple[torch.dtype, torch.device, tuple[int, ...], tuple[int, ...]]
 
@@ -62,7 +67,11 @@ def build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path
     from torch._inductor import aot_compile, cpu_vec_isa
 
     library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder, torch.no_grad(), quiet():
+    for left in library.parent.glob(f"{UNFINISHED}*"):  # by one that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=library.parent) as folder, torch.no_grad(), quiet():
         made = Path(folder) / "graph.so"
         own = options | {"aot_inductor.output_path": str(made)}
         try:
@@ -70,7 +79,8 @@ def build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path
                 aot_compile(traced, tuple(examples_of(layouts)), options=own | _TRUSTING)
         except Exception:  # perhaps an old compiler beside a new processor
             cpu_vec_isa.valid_vec_isa_list.cache_clear()
-            aot_compile(traced, tuple(examples_of(layouts)), options=own)
+            with _compilers_at_once():
+                aot_compile(traced, tuple(examples_of(layouts)), options=own)
         os.replace(made, library)
 
 
@@ -78,22 +88,29 @@ def build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path
 def _compilers_at_once() -> Iterator[None]:
     """While entered, compilers of object files run at the same time, and whatever needs these waits for them.
 
-    Inductor runs one after the other, which takes a seventh longer where a processor is idle.
+    Inductor runs one after the other, which takes a seventh longer where a processor is idle. Each is of a session of
+    its own: a terminal's Ctrl-C is not for them. Whatever ends this early ends those that run.
     """
     from torch._inductor import cpp_builder
 
     run = cpp_builder.run_compile_cmd
-    running: list[Future[None]] = []
+    begun: list[Future[None]] = []
+    running: list[Future[None]] = []  # of those begun, the ones that nobody has waited for
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def begin(words: list[str], folder: str) -> Future[None]:
+        begun.append(pool.submit(_run_compiler, words, folder, processes))
+        return begun[-1]
 
     def run_beside(cmd_line: str, cwd: str) -> None:
         words = shlex.split(cmd_line)
         if "-c" in words and any(word.endswith(".cpp") for word in words):
             # not where Inductor says, as it removes that folder when this returns
-            running.append(pool.submit(cpp_builder._run_compile_cmd, cmd_line, os.path.dirname(cwd)))
+            running.append(begin(words, os.path.dirname(cwd)))
             return
         while running:
             running.pop().result()
-        run(cmd_line, cwd)
+        begin(words, cwd).result()
 
     with ThreadPoolExecutor(2) as pool:
         cpp_builder.run_compile_cmd = run_beside
@@ -101,6 +118,29 @@ def _compilers_at_once() -> Iterator[None]:
             yield
         finally:
             cpp_builder.run_compile_cmd = run
+            while not all(future.done() for future in begun):
+                for process in processes:
+                    if process.poll() is None:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.killpg(process.pid, signal.SIGTERM)  # upon which they remove what they have begun
+                time.sleep(0.05)
+
+
+def _run_compiler(words: list[str], folder: str, processes: list[subprocess.Popen[bytes]]) -> None:
+    """Run a compiler and wait for it.
+
+    Raises:
+        CppCompileError: what it said.
+    """
+    from torch._inductor.exc import CppCompileError
+
+    process = subprocess.Popen(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    processes.append(process)
+    said = process.communicate()[0].decode(errors="replace")
+    if process.returncode:
+        raise CppCompileError(words, said)
 
 
 def _pack(traced: torch.fx.GraphModule) -> tuple[list[tuple[Any, ...]], dict[str, Tensor]]:

@@ -179,6 +179,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         batching=cfg.batching,
         compiled=_pays_to_compile(cfg, algo, environment),
         world=environment.world,
+        watch=watch,
     )
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     return Trainer(

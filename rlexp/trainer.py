@@ -201,7 +201,8 @@ class Trainer:
         if bad:
             self.save(healthy)
             raise self._diverged(bad, healthy)
-        if self._due(self.settings.checkpoint_every) and self.update_number < self.num_updates:
+        compiles = self.learner.compiled and self.update_number == 1  # next, and a stop may end that, but nothing else
+        if (compiles or self._due(self.settings.checkpoint_every)) and self.update_number < self.num_updates:
             self.save()
 
     def _require_finite(self, rollout: Rollout) -> None:

@@ -1,4 +1,4 @@
-"""Environments that do not come back from a call: after a time limit, or once the run has been asked to stop.
+"""Calls that are not waited for to their end: environments that hang, and compiling once a stop has been asked for.
 
 Python can be interrupted wherever it runs, as in an environment that waits for ever; a library that does not return to
 Python cannot, unless it runs in a process of its own (`env.vectorization=async`).
@@ -42,6 +42,7 @@ class Watch:
         self.timeout, self.name = timeout, name
         self.calls = 0  # begun
         self.inside = False
+        self.patience = PATIENCE
         self.stop: StopSignal | None = None
         self.ending: tuple[int, Exception] | None = None  # the call that is to end, and by what
 
@@ -60,6 +61,23 @@ class Watch:
             raise over.ending from None
         finally:
             self.inside = False
+
+    def call_or_stop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call what nobody needs once the run is to stop: without a time limit, and given up at once when it is.
+
+        Nothing may have been trained since the run was saved.
+
+        Raises:
+            Interrupted: the run was asked to stop.
+        """
+        timeout, self.timeout, self.patience = self.timeout, None, 0.0
+        try:
+            self.heed()
+            return self.call(function, *args, **kwargs)
+        except Interrupted as stop:
+            raise Interrupted(stop.signum) from None  # saved, as nothing has been trained since
+        finally:
+            self.timeout, self.patience = timeout, PATIENCE
 
     def heed(self) -> None:
         """Stop here, if the run has been asked to.
@@ -90,6 +108,7 @@ class Watch:
     def _look(self, over: threading.Event) -> None:
         seen, since = 0, time.monotonic()
         asked: float | None = None  # when the run was first seen to have been asked to stop
+        again = since  # from when on a call may be told to end: what is given up at once cleans up after itself
         while not over.wait(TICK):
             now = time.monotonic()
             if self.calls != seen:
@@ -101,9 +120,10 @@ class Watch:
                 ending = EnvironmentFault(
                     f"env.timeout={self.timeout:g}: a call of {self.name} has not come back after so many seconds"
                 )
-            elif signum is not None and asked is not None and now - max(since, asked) > PATIENCE:
+            elif signum is not None and asked is not None and now - max(since, asked) >= self.patience:
                 ending = Interrupted(signum, saved=False)
-            if ending is not None and self.inside:
+            if ending is not None and self.inside and now >= again:
+                again = now + (0 if self.patience else PATIENCE)
                 self.ending = (seen, ending)
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 

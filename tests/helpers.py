@@ -1,5 +1,6 @@
 """What several test files need: composed configs, trainers without a command line, a rollout made by hand."""
 
+import csv
 import json
 import os
 import signal
@@ -77,6 +78,16 @@ def status(job):
 
 def record(job):
     return json.loads((job / "run.json").read_text())
+
+
+def curves(folder):
+    """Rows of each job's metrics.csv, by its name, less what the clock decides."""
+    found = {}
+    for job in jobs(folder):
+        with open(job / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found[job.name] = [{k: v for k, v in row.items() if k not in ("wall_time", "steps_per_second")} for row in rows]
+    return found
 
 
 def weights_of(trainer):

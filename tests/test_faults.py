@@ -6,14 +6,16 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from helpers import jobs, last_metrics, record, status
+from helpers import curves, jobs, last_metrics, record, status
 from process import Process
 
-from rlexp.signals import StopSignal
+from rlexp.signals import Interrupted, StopSignal
+from rlexp.watch import Watch
 
 TINY = ("tuned=none", "progress=none", "compile=false", "network.torso.hidden=[8]", "study=s")
 TINY += ("env.num_envs=2", "algo.rollout_steps=32")
@@ -129,6 +131,79 @@ def test_processes_of_environments_end_when_their_run_is_killed(tmp_path):
     while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers) and time.time() < deadline:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)
+
+
+def test_what_may_be_given_up_ends_at_once_and_outlasts_any_time_limit():
+    def work(seconds):
+        with contextlib.suppress(Exception):  # as compilers do
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+        return seconds
+
+    watch = Watch(timeout=0.5)
+    with StopSignal() as watch.stop, watch.on():
+        assert watch.call_or_stop(work, 1.5) == 1.5
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        began = time.monotonic()
+        with pytest.raises(Interrupted) as stop:
+            watch.call_or_stop(work, 60)
+        assert time.monotonic() - began < 3
+        assert (stop.value.signum, stop.value.saved) == (signal.SIGTERM, True)
+        with pytest.raises(Interrupted):
+            watch.call_or_stop(pytest.fail, "begun though the run is to stop")
+
+
+COMPILED = ("compile=true", "env=cartpole", "env.backend=gymnasium", "total_steps=640", "log_every=64")
+COMPILED += ("checkpoint_every=256", "torch_threads=1", "evaluation.episodes=0")
+
+
+def start_compiled(folder, cache):
+    words = [word for word in in_order(COMPILED) if word != "compile=false"]
+    return Process(folder, *words, PYTHONPATH=TESTS, RLEXP_CACHE=str(cache))
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A compiled run, left alone: its folder, and that of its libraries."""
+    folder, cache = tmp_path_factory.mktemp("compiled"), tmp_path_factory.mktemp("cache")
+    process = start_compiled(folder, cache)
+    assert process.wait(300) == 0, process.communicate()
+    return folder, cache
+
+
+def wait_for_libraries(cache):
+    """Until whoever compiles beside a run that has ended is done; the names of what is there then."""
+    deadline = time.time() + 200
+    while any(path.is_dir() for path in cache.iterdir()) and time.time() < deadline:
+        time.sleep(0.2)
+    return {path.name for path in cache.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", [os.kill, os.killpg])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_while_graphs_compile_is_heard_at_once_and_nothing_is_lost(tmp_path, compiled, number, to):
+    whole, libraries = compiled
+    cache = tmp_path / "cache"
+    process = start_compiled(tmp_path, cache)
+    wait_until(lambda: cache.exists() and len(list(cache.iterdir())) == 2, process)  # both are being made
+    time.sleep(1.0)
+    to(process.pid, number)
+    began = time.monotonic()
+    assert process.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
+    assert time.monotonic() - began < 8  # and not the twenty seconds that compiling takes
+    job = the_job(tmp_path)
+    assert (job / "checkpoint.pt").exists()
+    if number != signal.SIGKILL:
+        assert record(job)["error"] == f"interrupted by {number.name}"
+        assert wait_for_libraries(cache) < {path.name for path in libraries.iterdir()}  # one, made beside
+    process = start_compiled(tmp_path, libraries)
+    assert process.wait() == 0, process.communicate()
+    assert record(job)["launches"] == 2
+    assert "uncompiled" not in (job / "train.log").read_text()
+    assert "resumed at" in (job / "train.log").read_text()
+    assert curves(tmp_path) == curves(whole)
 
 
 # Environments that come to grief --------------------------------------------------------------------------------------

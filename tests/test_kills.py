@@ -1,13 +1,12 @@
 """Sweeps that are killed again and again at random moments end as if nothing had happened, whoever runs their jobs."""
 
-import csv
 import os
 import random
 import signal
 import time
 
 import pytest
-from helpers import jobs, record, status
+from helpers import curves, jobs, record, status
 from process import Process
 
 KILLS = 10
@@ -16,16 +15,6 @@ SWEEP += ("compile=false", "network.torso.hidden=[8]", "env.num_envs=2", "algo.r
 SWEEP += ("total_steps=1280", "checkpoint_every=320", "log_every=64", "torch_threads=1")
 SWEEP += ("seed=range(0,20)", "optimizer.lr=1e-3,3e-3")
 APART = {"basic": 0.0, "joblib": 0.0, "submitit_local": 0.0, "batched": 2e-3}  # of curves; batches are made up anew
-
-
-def curves(folder):
-    """Rows of each job's metrics.csv, less what the clock decides."""
-    found = {}
-    for job in jobs(folder):
-        with open(job / "metrics.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        found[job.name] = [{k: v for k, v in row.items() if k not in ("wall_time", "steps_per_second")} for row in rows]
-    return found
 
 
 @pytest.fixture(scope="module")
