@@ -10,6 +10,8 @@ Needs the extra `compare`.
 """
 
 import shlex
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from rlexp.errors import ConfigError, command
@@ -57,6 +59,18 @@ def place(paths: list[str], options: dict[str, str], pictures: list[str]) -> Pat
     return folder
 
 
+def move(made: Path, folder: Path, pictures: Collection[str]) -> None:
+    """Put what has been made in place, each file in one step and the page last; old pictures that are not made go."""
+    from rlexp.run_folder import write_atomically
+
+    new = sorted((path.name for path in made.iterdir()), key=lambda name: (name in WRITTEN, name == "compare.html"))
+    for name in new:
+        write_atomically(folder / name, (made / name).read_bytes())
+    for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
+        if old.stem in pictures and old.name not in new:
+            old.unlink()
+
+
 def run(words: list[str]) -> None:
     """Read, judge, print, write."""
     paths, options = parse(words)
@@ -82,24 +96,26 @@ def run(words: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out={folder}: no folder can be made there ({error.strerror}); give another") from None
-    tables.write_csv(folder / "compare.csv", tables.results_table(results))
-    tables.write_csv(folder / "scores.csv", tables.scores_table(comparison))
-    tables.write_csv(folder / "curves.csv", tables.curves_table(comparison), digits=4)
-    for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
-        if old.stem in figures.NAMES:
-            old.unlink()
-    drawn: list[str] = []
-    if options.get("figures", "true") == "true":
-        drawn = figures.draw(comparison, results, baseline, folder)
     command = shlex.join(["python", "-m", "rlexp.compare", *words])
     text = f"`{command}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
-    pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
-    (folder / "compare.md").write_text(
-        f"# Comparison\n\n{harmless_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n"), encoding="utf-8"
-    )
-    (folder / "compare.html").write_text(
-        page(text, [(folder / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]), encoding="utf-8"
-    )
+    drawn: list[str] = []
+    try:
+        with tempfile.TemporaryDirectory() as elsewhere:  # until all is there: who is interrupted leaves the old page
+            made = Path(elsewhere)
+            tables.write_csv(made / "compare.csv", tables.results_table(results))
+            tables.write_csv(made / "scores.csv", tables.scores_table(comparison))
+            tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
+            if options.get("figures", "true") == "true":
+                drawn = figures.draw(comparison, results, baseline, made)
+            pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
+            markdown = f"# Comparison\n\n{harmless_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n")
+            (made / "compare.md").write_text(markdown, encoding="utf-8")
+            drawings = [(made / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]
+            (made / "compare.html").write_text(page(text, drawings), encoding="utf-8")
+            move(made, folder, figures.NAMES)
+    except OSError as error:
+        why = getattr(error.__cause__, "strerror", None) or error.strerror
+        raise ConfigError(f"out={folder}: cannot be written to ({why}); make room, or give another folder") from error
     print(f"\nwritten: {folder}/compare.html (all in one), compare.md, tables" + (" and figures" if drawn else ""))
 
 

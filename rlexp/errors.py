@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
+from rlexp.signals import Ended, ending_at_once
 from rlexp.terminal import harmless_output
 
 
@@ -64,6 +65,8 @@ def user_error_behind(error: BaseException) -> UserError | None:
 def command(name: str, help_text: str | None, run: Callable[[list[str]], None], arguments: list[str] | None) -> None:
     """The entry point of a command: its help without words or on request, what the user can mend in one line.
 
+    A signal ends it in one line, too, with exit code 128 + the signal.
+
     Args:
         name: of the module, which begins the line.
         help_text: what --help prints.
@@ -76,7 +79,11 @@ def command(name: str, help_text: str | None, run: Callable[[list[str]], None], 
         return
     with harmless_output():
         try:
-            run(words)
+            with ending_at_once():
+                run(words)
+        except Ended as end:
+            print(f"{name}: {end}", file=sys.stderr)
+            sys.exit(128 + end.signum)
         except UserError as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(1)

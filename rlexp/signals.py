@@ -1,9 +1,10 @@
 """Stopping a run cleanly: SIGTERM, Ctrl-C, a terminal that closes, and signals by which a cluster announces an end."""
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -86,6 +87,37 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         """Give the handlers back."""
         for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal ends the command; as no `Exception`, it is caught by nobody on its way."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While entered, SIGTERM, SIGINT and SIGHUP end what has nothing to save, wherever it is.
+
+    Raises:
+        Ended: by which signal.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Ended(signum)
+
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: signals are for others
+        for signum in STOPPING:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                before[signum] = signal.signal(signum, end)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
             signal.signal(signum, handler)
 
 

@@ -1,10 +1,15 @@
 """From run folders to a verdict: grouping, refusals, remarks, files; on real runs and on written ones."""
 
 import csv
+import errno
 import json
 import math
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -13,7 +18,7 @@ from process import Process
 from runs import write_run
 from scipy import stats
 
-from rlexp import compare, statistics, verdict
+from rlexp import compare, figures, statistics, verdict
 from rlexp.arms import compare_runs
 from rlexp.errors import ConfigError
 from rlexp.run_folder import config_hash, file_digest
@@ -130,6 +135,73 @@ def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
         for measure, key in (("final", "training_return"), ("evaluation", "evaluation_return")):
             found = float(rows["CartPole-v1", algo, measure]["mean"])
             assert found == pytest.approx(np.mean(results[key]), rel=1e-4)
+
+
+def page_of(study):
+    return {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_one_line_and_leaves_the_old_page(tmp_path, capsys, monkeypatch, number):
+    write_run(tmp_path / "s" / "ppo")
+    compare.main([str(tmp_path / "s")])
+    old, draw = page_of(tmp_path / "s"), figures.draw
+
+    def interrupted(*words):
+        draw(*words)
+        signal.raise_signal(number)
+
+    write_run(tmp_path / "s" / "apo", "apo")
+    capsys.readouterr()
+    monkeypatch.setattr(figures, "draw", interrupted)
+    with pytest.raises(SystemExit) as end:
+        compare.main([str(tmp_path / "s")])
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == f"rlexp.compare: interrupted by {number.name}\n"
+    assert page_of(tmp_path / "s") == old
+    compare.main([str(tmp_path / "s"), "figures=false"])
+    assert set(page_of(tmp_path / "s")) == set(compare.WRITTEN)  # no old picture beside new numbers
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_while_it_writes_leaves_the_old_page_and_the_same_command_makes_it_anew(
+    tmp_path, number
+):
+    write_run(tmp_path / "s" / "ppo")
+    compare.main([str(tmp_path / "s"), "figures=false"])
+    old = page_of(tmp_path / "s")
+    write_run(tmp_path / "s" / "apo", "apo")
+    (tmp_path / "made").mkdir()
+    words = [sys.executable, "-m", "rlexp.compare", str(tmp_path / "s")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "made")}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.time() + 60
+        while not list(tmp_path.glob("made/*/*.svg")):
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate()[1].decode()
+    if number == signal.SIGTERM:
+        assert (process.returncode, said) == (143, "rlexp.compare: interrupted by SIGTERM\n")
+        assert not list(tmp_path.glob("made/*/*"))
+    assert page_of(tmp_path / "s") == old
+    compare.main([str(tmp_path / "s")])
+    assert b"apo" in page_of(tmp_path / "s")["compare.html"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_run(tmp_path / "s" / "ppo")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "s"), "figures=false"])
+    assert capsys.readouterr().err == (
+        f"rlexp.compare: out={tmp_path}/s/compare: cannot be written to (No space left on device); make room, or give "
+        f"another folder\n"
+    )
 
 
 def test_runs_of_one_batch_have_their_share_of_its_time(tmp_path):
