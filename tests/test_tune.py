@@ -104,6 +104,29 @@ def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path,
     assert sorted(record(job)["launches"] for job in trials()) == [1, 3]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_best_is_trained_saves_it_and_the_same_command_finishes(tmp_path, tune, number):
+    slow = ("total_steps=6400", "checkpoint_every=640")
+    few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 2, "n_startup": 2}
+    process = Process(tmp_path, *BASE, LR, *slow, *(f"hydra.sweeper.{k}={v}" for k, v in few.items()))
+    deadline = time.time() + 60
+    while not list(tmp_path.glob("outputs/t/[!.]*/checkpoint.pt")):
+        assert time.time() < deadline
+        assert process.returncode is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    assert process.wait() == 128 + number
+    (best,) = tmp_path.glob("outputs/t/*/run.json")
+    assert record(best.parent)["error"] == f"interrupted by {number.name}"
+    assert states() == ["COMPLETE"] * 2
+    result = tune(*slow, **few)
+    assert result.code == 0, result.err
+    assert "resumed at" in result.out
+    assert (status(best.parent), record(best.parent)["launches"]) == ("done", 2)
+    assert list(tmp_path.glob("outputs/t/*/run.json")) == [best]
+    assert [record(job)["launches"] for job in trials()] == [1] * 2
+
+
 def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
     result = tune(
         n_trials=6, pruner="halving", rungs="[0.5]", prune_after=1, keep=0.3, params=(LR, "algo.clip_coef=0.1,0.2")
