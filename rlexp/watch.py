@@ -106,11 +106,15 @@ class Watch:
             signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
 
     def _look(self, over: threading.Event) -> None:
-        seen, since = 0, time.monotonic()
+        # seconds, less those in which this process was stopped, as by Ctrl-Z: environments were, too
+        now, looked = 0.0, time.monotonic()
+        seen, since = 0, now
         asked: float | None = None  # when the run was first seen to have been asked to stop
         again = since  # from when on a call may be told to end: what is given up at once cleans up after itself
         while not over.wait(TICK):
-            now = time.monotonic()
+            passed = time.monotonic() - looked
+            looked += passed
+            now += min(passed, 4 * TICK)
             if self.calls != seen:
                 seen, since = self.calls, now
             signum = None if self.stop is None else self.stop.received

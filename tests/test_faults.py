@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import curves, jobs, last_metrics, record, status
@@ -264,6 +265,22 @@ def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorizati
 def test_slow_steps_within_the_time_limit_are_left_alone(train):
     words = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=32", "algo.minibatches=2", "evaluation.episodes=0")
     assert train(*words, "env.id=poison:Slow-v0", "env.timeout=0.5").code == 0
+
+
+def test_time_in_which_a_process_is_stopped_is_not_its_environments(monkeypatch):
+    ahead = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0])
+    monkeypatch.setattr("rlexp.watch.time", clock)
+
+    def step():
+        time.sleep(0.7)
+        ahead[0] += 1000.0  # as after Ctrl-Z, a long break and fg
+        time.sleep(1.2)
+        return "made"
+
+    watch = Watch(timeout=30.0)
+    with watch.on():
+        assert watch.call(step) == "made"
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
