@@ -123,7 +123,6 @@ class Learner:
         world: World | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.compiled = compiled
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
         self.compiled = compiled
         networks = [network.to(device) for network in build_networks(build, streams)]
