@@ -161,7 +161,9 @@ class AgentGroup:
             return self.reads.watch(self.algo.bind(values)).loss(Policy(self.network, params | buffers), rows)
 
         if not self.single:
-            grads, (loss, metrics) = vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, batch, coefficients)
+            with torch.no_grad():  # else gradients keep a graph to their parameters: a cycle that nobody frees
+                found = vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, batch, coefficients)
+            grads, (loss, metrics) = found
             return [grads[name] for name in params], loss, metrics
         batch, coefficients = tree_map(lambda x: x[0], (batch, coefficients))
         with torch.enable_grad():

@@ -147,7 +147,10 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
     trainer: Trainer | None = None
     watch = Watch(OmegaConf.select(jobs[0].cfg, "env.timeout"), str(OmegaConf.select(jobs[0].cfg, "env.id")))
     handlers = []
-    gc.freeze()  # what was there before need not be looked through at the end, which takes a quarter of a second
+    if not gc.get_freeze_count():
+        # What is there before the first job need not be looked through at the end of each, which takes a quarter of a
+        # second. Once only: what the job before left to be collected, as its config, would be frozen, and stay.
+        gc.freeze()
     try:
         with no_exit(), watch.on():
             trainer = parts.build_trainer(jobs, watch)
@@ -184,7 +187,6 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             handler.close()
         del trainer
         gc.collect()  # the next job of a sweep may need the memory
-        gc.unfreeze()
 
 
 class ExitError(Exception):

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from helpers import make_trainer, train, weights_of
@@ -49,6 +52,15 @@ def test_a_loop_over_agents_is_the_stacked_batch(tmp_path):
     assert (len(stacked.learner.groups), len(looped.learner.groups)) == (1, 3)
     for name, tensor in weights_of(stacked).items():
         assert_close(weights_of(looped)[name], tensor, atol=2e-4, rtol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_a_trainer_that_is_gone_leaves_no_weights(tmp_path, num_seeds):
+    trainer = train(tmp_path, *SMALL, f"num_seeds={num_seeds}")
+    left = [weakref.ref(param) for param in trainer.learner.groups[0].params.values()]
+    del trainer
+    gc.collect()
+    assert [param for param in left if param() is not None] == []  # kept by the graphs of their own gradients
 
 
 def test_seeds_differ_and_a_seed_repeats(tmp_path):

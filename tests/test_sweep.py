@@ -16,6 +16,7 @@ import yaml
 from helpers import jobs, last_metrics, record, status
 from process import Process
 
+import rlexp.parts
 import rlexp.sweep.plan
 from rlexp.config import CONF_DIR
 from rlexp.lock import FolderLock
@@ -228,6 +229,39 @@ def test_a_sweep_that_is_refused_leaves_no_new_folder(sweep, words):
     assert result.code == 1
     assert re.fullmatch(r"rlexp: [^\n]+\n", result.err)
     assert jobs() == []
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_each_job(monkeypatch):
+    """at_each_job(measure) -> a list of what `measure` says when each job begins."""
+    build = rlexp.parts.build_trainer
+
+    def record(measure):
+        seen = []
+        monkeypatch.setattr(rlexp.parts, "build_trainer", lambda *a: seen.append(measure()) or build(*a))
+        return seen
+
+    return record
+
+
+@pytest.mark.parametrize("env", ["env=cartpole", "env.id=poison:Raises-v0"])
+def test_a_job_leaves_no_objects_to_the_next(sweep, at_each_job, env):
+    blocks = at_each_job(sys.getallocatedblocks)
+    sweep("seed=0,1,2,3,4,5,6,7", env)
+    assert len(blocks) == 8
+    assert blocks[7] - blocks[2] < 2000  # configs in cycles were kept: 4000 blocks a job
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_sweep_of_many_jobs_does_not_grow(sweep, at_each_job):
+    resident = at_each_job(lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    assert sweep("seed=range(0,50)", "num_seeds=1,2", "total_steps=64", "torch_threads=1").code == 0
+    assert len(resident) == 100
+    assert resident[99] - resident[39] < 5e6  # bytes; it was .4 MB a job
 
 
 # Failures -------------------------------------------------------------------------------------------------------------
