@@ -158,7 +158,7 @@ class AgentGroup:
         def loss_of(
             params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
         ) -> tuple[Tensor, Metrics]:
-            return self.reads.watch(self.algo.bind(values)).loss(Policy(self.network, params | buffers), rows)
+            return self.reads.watch(self.algo.bind(values)).loss(Policy(self.network, params | buffers, rows.key), rows)
 
         if not self.single:
             with torch.no_grad():  # else gradients keep a graph to their parameters: a cycle that nobody frees
@@ -177,7 +177,9 @@ class AgentGroup:
         index = inputs.order.index_select(0, number)[0]  # (a*B,)
         shape = (self.size, len(index) // self.size)
         batch = inputs.data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
-        return batch._replace(replay=tree_map(lambda x: x.index_select(1, number)[:, 0], inputs.data.replay))
+        own = (inputs.data.replay, inputs.data.key)  # of the minibatch, not of its rows
+        replay, key = tree_map(lambda x: x.index_select(1, number)[:, 0], own)
+        return batch._replace(replay=replay, key=key)
 
     def _try_loss(self, inputs: Inputs, number: Tensor) -> None:
         """Refuse a loss that is another one when it is called once more with the same rows.
@@ -282,8 +284,8 @@ class AgentGroup:
     def update(self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int) -> Metrics:
         """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
 
-        `data.replay` is (a, epochs · minibatches, ...). Rows that do not fill a minibatch cannot be: N is checked to
-        be divisible when the run is configured.
+        `data.replay` is (a, epochs · minibatches, ...), and `data.key` where there is one. Rows that do not fill a
+        minibatch cannot be: N is checked to be divisible when the run is configured.
         """
         epochs, rows = order.shape[1:]
         offset = torch.arange(self.size, device=order.device)[:, None, None] * rows

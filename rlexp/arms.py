@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.audit import PER_SEED, code_remarks, finished
+from rlexp.audit import PER_SEED, code_differences, code_remarks, finished
 from rlexp.scores import SCORES
 from rlexp.study import Curve, Run, StudyError
 
@@ -69,7 +69,7 @@ def compare_runs(
 
     Args:
         runs: as `study.find_runs` gives them.
-        allow: keys that may differ besides the tested term; "all" allows every one.
+        allow: keys that may differ besides the tested term, and "code" of the seeds of an arm; "all" allows everything.
         threshold: of steps to the threshold and of retention, instead of what is known of each environment.
         known: what has to be said besides.
 
@@ -89,6 +89,8 @@ def compare_runs(
     _remark_unnamed(done, varied, remarks)
     tasks = [_task(env, own, varied, threshold, remarks) for env, own in by_env.items()]
     tasks = [task for task in tasks if task.arms]
+    for task in tasks:
+        _require_one_code(task, allow, remarks)
     if not tasks:
         raise StudyError("no seed has finished a training episode: train longer; " + "; ".join(remarks))
     return Comparison(tasks, remarks + code_remarks(done))
@@ -193,6 +195,18 @@ def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None
             f"{env}: the arms differ in more than the tested term ({values}). Train them with the same, or say that "
             f"it is meant: allow={','.join(sorted(more))}"
         )
+
+
+def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
+    """Refuse to pool seeds of one arm that are of different code of the objective, the network or the environment."""
+    for arm in task.arms.values():
+        differences = code_differences({sample.seed: sample.run for sample in arm.samples})
+        if differences and not {"code", "all"} & set(allow):
+            raise StudyError(
+                f"{task.env}, {arm.name}: its seeds are of different code ({'; '.join(differences)}). Make them anew "
+                f"with the same (stale=rerun), or say that it is meant: allow=code"
+            )
+        remarks += [f"{task.env}, {arm.name}: seeds of different code are pooled: {line}" for line in differences]
 
 
 def _gather(arm: Arm, env: str, remarks: list[str]) -> None:

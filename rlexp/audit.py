@@ -1,7 +1,7 @@
 """What a comparison cannot use or lacks, each by name: runs that have not ended, curves not whole, jobs not begun."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from rlexp.config import TUNING_SEED
 from rlexp.errors import ConfigError
+from rlexp.provenance import told
 from rlexp.run_folder import key_of, naming
 from rlexp.status import planned
 from rlexp.study import Run, StudyError, read_curves, superseded_in
@@ -98,6 +99,39 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
         if len(versions) > 1:
             remarks.append(f"the runs are of several versions of {package}: {', '.join(sorted(map(str, versions)))}")
     return remarks
+
+
+def _code_of(run: Run) -> dict[str, set[str]]:
+    """Digests of each module that the run's config names; several where it went on with other code."""
+    found: dict[str, set[str]] = {}
+    earlier = [own for own in run.record.get("made_by", []) if isinstance(own, dict)]
+    for own in (run.record.get("sources", {}), *earlier):
+        for module, digest in own.items():
+            found.setdefault(module, set()).add(str(digest))
+    return found
+
+
+def code_differences(runs: Mapping[int, Run]) -> list[str]:
+    """Modules that are not the same in all runs that say of what code they are: file, and which seeds are of which.
+
+    Args:
+        runs: by seed.
+    """
+    codes = {seed: _code_of(run) for seed, run in runs.items() if run.record.get("sources")}
+    lines = []
+    for module in sorted({module for code in codes.values() for module in code}):
+        versions: dict[str, list[int]] = {}
+        for seed, code in codes.items():
+            for digest in sorted(code.get(module, {"none"})):
+                versions.setdefault(digest, []).append(seed)
+        if len(versions) > 1:
+            each = ", ".join(f"{digest} of seed {_few(seeds)}" for digest, seeds in versions.items())
+            lines.append(f"{told([module])} is {each}")
+    return lines
+
+
+def _few(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds[:NAMED])) + (", ..." if len(seeds) > NAMED else "")
 
 
 # Jobs that were planned ----------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _machine() -> str:
     from importlib.metadata import version
 
-    from rlexp.run_folder import code_state
+    from rlexp.provenance import code_state
 
     packages = ("torch", "gymnasium", "stable-baselines3", "numpy")
     return f"{code_state()['machine']}; Python {platform.python_version()}, " + ", ".join(

@@ -11,11 +11,13 @@ from typing import Any, NoReturn
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config import CONF_DIR
 from rlexp.errors import UserError, user_error_behind
+from rlexp.run_folder import key_of
+from rlexp.signatures import settings_of
 from rlexp.terminal import harmless_output
 
 FULL = "HYDRA_FULL_ERROR"
@@ -32,7 +34,10 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
             found += _keys(child, f"{prefix}{key}.")
-    return found
+    target = (
+        node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
+    )
+    return found + [f"{prefix}{name}" for name in settings_of(str(target)) if target and name not in node]
 
 
 def _valid_keys(overrides: list[str], of_hydra: bool) -> list[str]:
@@ -89,6 +94,41 @@ def explain(error: Exception, overrides: list[str]) -> str:
     return f"{merging[1]}: {line}" if merging else " ".join(line.split())
 
 
+def with_plus(error: Exception, overrides: list[str], compose_with: Callable[[list[str]], Any]) -> list[str] | None:
+    """The overrides with ++ before the key that an error is about, if no yaml has it but what it is meant for takes it.
+
+    Args:
+        error: Hydra's.
+        overrides: as typed.
+        compose_with: the config that some of them make.
+    """
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    if unknown is None:
+        return None
+    parent, _, key = unknown[1].rpartition(".")
+    try:
+        config = compose_with([o for o in overrides if _decides_targets(o)])
+        node = OmegaConf.select(config, parent)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    of_environment = parent == "env.kwargs"
+    taken = settings_of(str(node.get("_target_"))) if OmegaConf.is_dict(node) else []
+    if not (of_environment or {key, "**"} & set(taken)):
+        return None
+    return [f"++{o}" if key_of(o) == unknown[1] else o for o in overrides]
+
+
+def _decides_targets(override: str) -> bool:
+    key, _, value = override.partition("=")
+    return "," not in value and (key.endswith("_target_") or key == "hydra.searchpath" or (CONF_DIR / key).is_dir())
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("config", overrides)
+
+
 def end_with(error: UserError) -> NoReturn:
     """Tell a user's error in one line; exit code 1."""
     print(f"rlexp: {error}", file=sys.stderr)
@@ -105,10 +145,23 @@ def report_errors(job: Callable[[], Any]) -> None:
             _report(job, overrides)
 
 
+def _with_plus_where_needed(job: Callable[[], Any], overrides: list[str]) -> None:
+    """Run a job; keys that no yaml has, but that what they are meant for takes, need no + before them."""
+    try:
+        job()
+    except HydraException as error:  # nothing has begun: the config could not be composed
+        better = with_plus(error, overrides, _compose)
+        if better is None:
+            raise
+        places = dict(zip(overrides, better, strict=True))
+        sys.argv[1:] = [places.get(word, word) for word in sys.argv[1:]]
+        _with_plus_where_needed(job, better)
+
+
 def _report(job: Callable[[], Any], overrides: list[str]) -> None:
     os.environ[FULL] = "1"  # makes Hydra raise its errors instead of printing them
     try:
-        job()
+        _with_plus_where_needed(job, overrides)
     except KeyboardInterrupt:
         print("rlexp: interrupted before anything was to be saved, or twice", file=sys.stderr)
         sys.exit(130)

@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "batching",
     "resume",
     "retry_failed",
+    "stale",
     "stop_at",
     "checkpoint_every",
     "log_every",
@@ -66,6 +67,7 @@ class RunConfig:
     batching: str = "auto"
     resume: str = "auto"
     retry_failed: bool = False
+    stale: str = "refuse"
     stop_at: Union[int, float, None] = None  # noqa: UP007
     checkpoint_every: Union[int, float] = 50_000  # noqa: UP007
     log_every: Union[int, float] = 2_000  # noqa: UP007
@@ -82,6 +84,7 @@ CHOICES = {
     "compile": ("auto", "true", "false"),  # the last two are booleans to YAML
     "batching": ("auto", "vmap", "loop"),
     "resume": ("auto", "never", "must"),
+    "stale": ("refuse", "keep", "rerun"),
     "progress": ("auto", "bar", "lines", "none"),
 }
 
@@ -119,6 +122,17 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         if name and isinstance(kept.get(group), dict):
             kept[group] = {key: value for key, value in kept[group].items() if key != name}
     return kept
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys; lists as tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else str(value) if value == {} else value
+    return flat
 
 
 def check_run_settings(cfg: DictConfig) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from rlexp import provenance
 from rlexp.config import identity
 from rlexp.errors import ConfigError
 from rlexp.run_folder import RunRecord
@@ -40,6 +41,23 @@ class Job:
         """
         if record.data.get("config", self.settings) != self.settings:
             raise ConfigError(f"{self.folder}: holds a run of another config; move it away, or name another study")
+
+    def changed_modules(self, record: RunRecord) -> list[str]:
+        """Modules that have changed since the run in a folder was begun."""
+        return provenance.changed_modules(record.data, self.settings)
+
+    def check_code(self, record: RunRecord) -> None:
+        """Refuse a run that was made, or begun, by other code, unless `stale` says what is to become of it.
+
+        Raises:
+            ConfigError: names the files.
+        """
+        changed = self.changed_modules(record)
+        if changed and self.cfg.stale != "keep":
+            raise ConfigError(
+                f"{provenance.told(changed)} changed since the run in {self.folder} was made: stale=keep takes it as "
+                f"it is (or goes on with the new code), stale=rerun makes it anew in a folder of its own"
+            )
 
 
 def group_choices(choices: Any) -> dict[str, str]:

@@ -35,17 +35,25 @@ Batching = Literal["auto", "vmap", "loop"]
 
 
 def use_loop(
-    network: ActorCritic, algo: Algorithm, optimizer: Traits, batching: Batching, device: torch.device
+    network: ActorCritic,
+    algo: Algorithm,
+    optimizer: Traits,
+    batching: Batching,
+    device: torch.device,
+    alone_at: str | None = None,
 ) -> bool:
     """Whether agents are trained one after the other instead of stacked.
 
-    Early stopping by target KL needs it, as each agent stops for itself, and an optimizer that looks at a tensor as a
-    whole; convolutions want it on a CPU.
+    Early stopping by target KL needs it, as each agent stops for itself, an optimizer that looks at a tensor as a
+    whole, and a loss that looks at single values; convolutions want it on a CPU.
+
+    alone_at: where the loss does; see `contract.check_loss`.
 
     Raises:
         ConfigError: batching=vmap, where it cannot be.
     """
     alone = [*["algo.target_kl"] * (algo.target_kl is not None), *["this optimizer"] * (not optimizer.elementwise)]
+    alone += [] if alone_at is None else [f"the loss ({alone_at})"]
     if alone and batching == "vmap":
         raise ConfigError(f"batching=vmap: {' and '.join(alone)} needs agents one by one; use batching=auto")
     if alone:
@@ -105,6 +113,8 @@ class Learner:
         compiled: run acting and minibatch updates as compiled graphs.
         world: dynamics in torch of the environments, where acting is to step them.
         watch: ends compiling when the run is asked to stop; None: nobody does.
+        alone_at: where the loss looks at single values, so that agents cannot be stacked.
+        draws: the loss draws random numbers.
     """
 
     def __init__(
@@ -122,11 +132,22 @@ class Learner:
         compiled: bool = False,
         world: World | None = None,
         watch: Watch | None = None,
+        alone_at: str | None = None,
+        draws: bool = False,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
-        self.compiled = compiled
+        self.compiled, self.draws = compiled, draws
         networks = [network.to(device) for network in build_networks(build, streams)]
-        size = 1 if use_loop(networks[0], algo, traits, batching, device) else len(networks)
+        size = 1 if use_loop(networks[0], algo, traits, batching, device, alone_at) else len(networks)
+        if alone_at is not None and len(networks) > 1:
+            log.info(
+                "%s: %s.loss looks at single values there (a branch, .item(), float(), numpy): agents are trained one "
+                "after the other, and %d take about %d times as long as one; torch.where keeps them side by side",
+                alone_at,
+                type(algo).__name__,
+                len(networks),
+                len(networks),
+            )
 
         fastest = lr.highest or 1.0  # some refuse to be made with 0
 
@@ -201,6 +222,8 @@ class Learner:
         data = data._replace(weights=rollout.weights.flatten(1))
         with no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
             data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
+        if self.draws:
+            data = data._replace(key=torch.stack([self._keys(stream) for stream in self.streams]))
         self._require_same_algorithm()  # `observe` and the like may have changed something, too
         order = torch.stack([self._order(stream, rows.shape[1]) for stream in self.streams])  # (A, epochs, T*E)
         metrics: list[Metrics] = []
@@ -241,6 +264,11 @@ class Learner:
     def _require_same_algorithm(self) -> None:
         for group in self.groups:
             group.reads.require_same(self.algo)
+
+    def _keys(self, stream: AgentStreams) -> Tensor:
+        """Of an agent's minibatches (epochs · minibatches,)."""
+        many = (self.algo.epochs * self.algo.minibatches,)
+        return torch.randint(2**62, many, generator=stream.loss, device=self.device)
 
     def _order(self, stream: AgentStreams, rows: int) -> Tensor:
         epochs = range(self.algo.epochs)

@@ -7,8 +7,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rlexp import noise
 from rlexp.distributions import DiagGaussian, Distribution, make_distribution
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.networks.init import orthogonal
 from rlexp.normalize import ObservationNormalizer
 
@@ -121,8 +122,11 @@ class ActorCritic(nn.Module):
 class Policy:
     """One agent's π_θ and V as a loss sees them: a network, and the tensors to run it with."""
 
-    def __init__(self, network: ActorCritic, tensors: dict[str, Tensor] | None = None) -> None:
-        self._network, self._tensors = network, tensors
+    def __init__(
+        self, network: ActorCritic, tensors: dict[str, Tensor] | None = None, key: Tensor | tuple[()] = ()
+    ) -> None:
+        self._network, self._tensors, self._key = network, tensors, key
+        self.draws = 0  # calls of the two below
         self.distribution = network.distribution
 
     def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
@@ -139,6 +143,26 @@ class Policy:
     def dist_params(self, obs: Tensor) -> Tensor:
         """Packed distribution parameters alone (..., P): the critic is not run."""
         return self._run(obs, True)[0]
+
+    def rand_like(self, x: Tensor) -> Tensor:
+        """Uniform random numbers in [0, 1), of the agent's own, of the shape of x.
+
+        They are the same alone and beside others, compiled and resumed.
+
+        Raises:
+            ObjectiveError: outside of a loss.
+        """
+        return noise.uniform(x, self._next_key(), self.draws)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Standard normal random numbers, likewise."""
+        return noise.normal(x, self._next_key(), self.draws)
+
+    def _next_key(self) -> Tensor:
+        if not isinstance(self._key, Tensor):
+            raise ObjectiveError("policy.rand_like and randn_like draw within a loss alone")
+        self.draws += 1
+        return self._key
 
     def parameters(self) -> list[Tensor]:
         """Trainable parameters of the agent, as for a penalty on them: gradients reach these, not the network's own."""

@@ -2,24 +2,22 @@
 
 import contextlib
 import datetime
-import functools
 import hashlib
 import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
+from rlexp import provenance
+from rlexp.config import NOT_IDENTITY, identity
 from rlexp.errors import ConfigError, StorageError
 from rlexp.terminal import harmless
 
@@ -145,11 +143,21 @@ def subfolder(root: DictConfig) -> str:
     """<study>/<job> below outputs: the run's own folder, or one that is not there yet with resume=never."""
     if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
         raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
-    name = job_name(list(_hydra(root).overrides.task), identity(root))
+    settings = identity(root)
+    name = job_name(list(_hydra(root).overrides.task), settings)
     path, number = _latest(Path(root.outputs) / root.study, name)
-    if root.resume == "never" and number:  # an empty one, too: a sweep may be about to begin there
+    stale = root.stale == "rerun" and number and is_stale(path, settings)
+    if number and (stale or root.resume == "never"):  # an empty one, too: a sweep may be about to begin there
         path = path.with_name(f"{re.sub(r'_[0-9]+$', '', path.name)}_{number + 1}")
     return f"{root.study}/{path.name}"
+
+
+def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a run was made, or begun, by other code of what its config names."""
+    try:
+        return bool(provenance.changed_modules(read_record(folder) or {}, settings))
+    except RecordError:
+        return False
 
 
 def register_resolvers() -> None:
@@ -171,54 +179,6 @@ def register_resolvers() -> None:
 # run.json ------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def code_digest() -> str:
-    """Eight hex digits that name the source of this package, committed or not."""
-    digest = hashlib.sha256()
-    here = Path(__file__).resolve().parent
-    for path in sorted(here.rglob("*.py")):
-        digest.update(str(path.relative_to(here)).encode() + path.read_bytes())
-    return digest.hexdigest()[:8]
-
-
-@functools.cache
-def code_state() -> dict[str, Any]:
-    """Git commit and dirty flag of the code that runs, null outside a checkout; versions that matter; the machine."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    versions = {"python": platform.python_version()}
-    for package in ("rlexp", "torch", "gymnasium", "numpy", "hydra-core", "envpool", "mujoco", "ale-py", "optuna"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    # a checkout counts as this project's own only if it holds this very file
-    own = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
-    status = git("status", "--porcelain", "--", str(here), str(CONF_DIR)) if own else None
-    return {
-        "commit": git("rev-parse", "HEAD") if own else None,
-        "dirty": None if status is None else bool(status),
-        "versions": versions,
-        "code": code_digest(),
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
@@ -232,7 +192,8 @@ def _of(settings: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
         "command": sys.argv,
-        **code_state(),
+        **provenance.code_state(),
+        **provenance.of_config(settings),
     }
 
 
@@ -249,6 +210,8 @@ SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json,
     "result": dict,
     "choices": dict,
     "versions": dict,
+    "sources": dict,
+    "made_by": list,
     "error": str,
     "traceback": str,
     "host": (str, type(None)),
@@ -329,6 +292,8 @@ class RunRecord:
             self.data["deaths"] = self.data.get("deaths", 0) + 1
         self.data.setdefault("started", _now())
         self.data["launches"] = self.data.get("launches", 0) + 1
+        if changed := provenance.changed_modules(self.data, settings):
+            self.data.setdefault("made_by", []).append({name: self.data["sources"].get(name) for name in changed})
         self.update(**_of(settings, seeds), status="running", training=False, agents_together=together, launched=_now())
 
     def survived(self) -> None:

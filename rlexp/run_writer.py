@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from rlexp import checkpoint
+from rlexp.config import flatten
 from rlexp.evaluation import summarize, write_evaluation
 from rlexp.logger import MetricsLog
 from rlexp.run_folder import RunRecord, config_hash
-from rlexp.study import flatten
 
 
 class RunWriter:

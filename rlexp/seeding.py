@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 # Position of each stream among the children of SeedSequence(seed); append only, or every seed's results change.
-_INIT, _NOISE, _ORDER, _MEMORY, _ENVS = range(5)
+_INIT, _NOISE, _ORDER, _MEMORY, _ENVS, _LOSS = range(6)
 # Evaluation draws from a root of its own, the same for every agent: no training seed reaches it.
 _EVALUATION_ROOT = 0x5EED_E7A1
 
@@ -28,22 +28,24 @@ class AgentStreams:
     noise: torch.Generator  # of actions
     order: torch.Generator  # of minibatches
     memory: torch.Generator  # of episode memories
+    loss: torch.Generator  # of keys, by which a loss draws; see `noise.py`
 
     @classmethod
     def make(cls, seed: int, device: torch.device) -> "AgentStreams":
         """All streams of one seed, at their beginning."""
-        children = np.random.SeedSequence(seed).spawn(5)
+        children = np.random.SeedSequence(seed).spawn(6)
         return cls(
             seed=seed,
             init=_torch_seed(children[_INIT]),
             noise=_generator(children[_NOISE], device),
             order=_generator(children[_ORDER], device),
             memory=_generator(children[_MEMORY], device),
+            loss=_generator(children[_LOSS], device),
         )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Where each generator stands."""
-        return {name: getattr(self, name).get_state() for name in ("noise", "order", "memory")}
+        return {name: getattr(self, name).get_state() for name in ("noise", "order", "memory", "loss")}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put each generator where it stood."""

@@ -86,6 +86,17 @@ def _takes(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[st
     return parameters, get_type_hints(annotated, include_extras=True)
 
 
+def settings_of(target: str) -> list[str]:
+    """Names of the settings that what a `_target_` names takes, "**" among them where it takes any; none if unknown."""
+    try:
+        parameters = _takes(target)[0] or {}
+    except Exception:  # told by whoever makes it
+        return []
+    return [
+        "**" if p.kind is p.VAR_KEYWORD else name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL
+    ]
+
+
 def as_type(value: Any, hint: Any) -> Any:
     """Plain data whose numbers have the type that an annotation asks for, where it asks for one."""
     if hint == Scheduled:

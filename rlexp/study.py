@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rlexp.config import flatten
 from rlexp.errors import ConfigError, UserError, command
 from rlexp.run_folder import MEASURED, RecordError, config_hash, file_digest, no_folder, read_record
 from rlexp.signatures import nearest
@@ -80,17 +81,6 @@ class Run:
     def seconds(self) -> float:
         """Of training; beside agents of other runs, its share."""
         return self.share * max(float(curve.seconds[-1]) for curve in self.curves.values())
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; lists as tuples."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else str(value) if value == {} else value
-    return flat
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:

@@ -20,15 +20,16 @@ from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import FolderLock
+from rlexp.provenance import patch
 from rlexp.run_folder import (
     RunRecord,
-    code_digest,
     key_of,
     names_an_environment,
     register_resolvers,
     write_atomically,
 )
 from rlexp.signals import Interrupted, Paused, hand_on
+from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
 from rlexp.trust import require_no_links
 from rlexp.watch import Watch
@@ -58,11 +59,13 @@ def log_to(folder: Path | None) -> logging.Handler:
 
 
 def write_config(job: Job) -> None:
-    """Leave the resolved config and the overrides in .hydra/."""
+    """Leave the resolved config and the overrides in .hydra/, and what is not committed of the code in code.patch."""
     target = job.folder / ".hydra"
     target.mkdir(exist_ok=True)
     write_atomically(target / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True).encode())
     write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
+    if changes := patch(job.settings):
+        write_atomically(job.folder / "code.patch", changes.encode())
 
 
 def log_of(folder: Path) -> logging.LoggerAdapter[logging.Logger]:
@@ -112,6 +115,7 @@ def run(job: Job) -> None:
         with FolderLock(job.folder):
             record = RunRecord(job.folder)
             job.check_same(record)
+            job.check_code(record)
             if record.status == "done" and job.cfg.resume != "never":
                 tell_result(record, job.folder, "already done")
                 return
@@ -203,10 +207,10 @@ def no_exit() -> Iterator[None]:
 
 
 def note_other_code(folder: Path, go_on: bool) -> None:
-    """Say if a run goes on with other code than it was made by."""
-    made_by, now = RunRecord(folder).data.get("code"), code_digest()
+    """Say if a run goes on with other code of rlexp than it was made by."""
+    made_by, now = RunRecord(folder).data.get("code"), training_digest()
     if go_on and made_by not in (None, now):
-        log_of(folder).warning("the code has changed since this run was stopped (%s, now %s); it goes on", made_by, now)
+        log_of(folder).warning("rlexp has changed since this run was stopped (%s, now %s); it goes on", made_by, now)
 
 
 def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:

@@ -56,6 +56,7 @@ def _main(folder, words, environment, output):
     if "NO_LOCKS" in environment:
         fcntl.flock = without_locks(environment["NO_LOCKS"])
     sys.argv = ["rlexp.train", *words]
+    sys.path.insert(0, folder)  # as `python -m` does
     try:
         rlexp.train.main()
     finally:

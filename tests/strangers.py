@@ -55,6 +55,18 @@ class HalvedTensor(Halved):
 
 
 @dataclass(kw_only=True)
+class Draws(PPO):
+    """Noise on the values, and rows dropped at random."""
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        values = policy(batch.obs)[1]
+        kept = (policy.rand_like(values) < 0.5).float() * batch.weights
+        noisy = weighted_mean((values - batch.returns + policy.randn_like(values)).square(), kept)
+        return loss + noisy, metrics | {"noise": policy.randn_like(loss), "noisy": noisy}
+
+
+@dataclass(kw_only=True)
 class Adaptive(Halved):
     """The same as it is meant to be: handed out by `coefficients`, one an agent."""
 

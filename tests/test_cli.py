@@ -114,7 +114,7 @@ def test_a_run_leaves_what_the_design_says(finished):
     files = {str(path.relative_to(job)) for path in job.rglob("*") if path.is_file()}
     events = {name for name in files if re.fullmatch(r"(seed_0/)?events\.out\.tfevents\.[^/]+", name)}
     assert {name.startswith("seed_0/") for name in events} == {True, False}
-    assert files - events == {
+    assert files - events - {"code.patch"} == {  # which is there while something is not committed
         ".hydra/config.yaml",
         ".hydra/overrides.yaml",
         "run.json",
@@ -171,6 +171,17 @@ def test_an_id_alone_takes_nothing_that_is_known_of_the_default_environment(cli)
     alone = record(jobs()[0])
     assert [job.parent.name for job in jobs()] == ["ppo_Acrobot-v1", "ppo_Target-v0", "ppo_acrobot"]
     assert alone["config"]["gae"]["gamma"] == 0.99
+
+
+def test_a_setting_that_is_taken_needs_no_plus(cli):
+    assert cli(*TINIER, "optimizer.weight_decay=0.1", "env.kwargs.max_episode_steps=20", "algo.target_kl=1").code == 0
+    (first,) = jobs()
+    assert record(first)["config"]["optimizer"]["weight_decay"] == 0.1
+    assert record(first)["config"]["env"]["kwargs"] == {"max_episode_steps": 20}
+    words = ("optimizer.weight_decay=0.1,0.2", "env.kwargs.max_episode_steps=20", "algo.target_kl=1")
+    result = cli("-m", *TINIER, *words)
+    assert "2 jobs: 1 done, 1 to run" in result.out
+    assert cli(*TINIER, "optimizer.wieght_decay=0.1").err.endswith("did you mean optimizer.weight_decay?\n")
 
 
 def test_a_config_is_one_run_however_it_is_typed(cli):

@@ -20,9 +20,10 @@ from scipy import stats
 
 from rlexp import compare, figures, statistics, verdict
 from rlexp.arms import compare_runs
+from rlexp.config import flatten
 from rlexp.errors import ConfigError
 from rlexp.run_folder import config_hash, file_digest
-from rlexp.study import StudyError, find_runs, flatten, read_curves
+from rlexp.study import StudyError, find_runs, read_curves
 
 
 def rows_of(folder):

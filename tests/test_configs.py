@@ -34,6 +34,7 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "batching": "loop",
     "resume": "never",
     "retry_failed": True,
+    "stale": "keep",
     "stop_at": 1,
     "checkpoint_every": 1,
     "log_every": 1,

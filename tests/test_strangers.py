@@ -167,10 +167,11 @@ def test_what_adapts_and_is_not_saved_is_told(tmp_path, caplog):
     assert "state_dict()" not in caplog.text
 
 
-def test_a_loss_that_cannot_be_stacked_says_what_can_be_done(tmp_path):
-    with pytest.raises(ObjectiveError, match=r"loss of Branches cannot be stacked .* batching=loop"):
-        train(tmp_path / "a", *SMALL, algo("Branches"), "num_seeds=2")
-    train(tmp_path / "b", *SMALL, algo("Branches"), "num_seeds=2", "batching=loop")
+def test_a_loss_that_cannot_be_stacked_is_not(tmp_path):
+    with pytest.raises(ConfigError, match=r"batching=vmap: the loss \(.*strangers.py:\d+\) needs agents one by one"):
+        train(tmp_path / "a", *SMALL, algo("Branches"), "num_seeds=2", "batching=vmap")
+    looped = train(tmp_path / "b", *SMALL, algo("Branches"), "num_seeds=2")
+    assert len(looped.learner.groups) == 2
 
 
 def test_a_replay_of_other_shapes_runs_uncompiled(tmp_path, traced, caplog):
@@ -225,6 +226,28 @@ def test_zero_is_not_positive(setting, line):
 def test_a_target_of_zero_is_no_target_of_ppo_kl():
     with pytest.raises(ConfigError, match=r"algo\.kl_target=0\.0: must be positive"):
         parts.check(make_config("algo=ppo_kl", "algo.kl_target=0"))
+
+
+def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path, traced):
+    settings = (*SMALL, algo("Draws"))
+    alone = train(tmp_path / "alone", *settings, "seed=1")
+    beside = train(tmp_path / "beside", *settings, "num_seeds=3")
+    looped = train(tmp_path / "looped", *settings, "num_seeds=3", "batching=loop")
+    compiled = train(tmp_path / "compiled", *settings, "num_seeds=3", "compile=true")
+    assert all(compiled.learner.groups[0].graphs.values())
+    for key, x in weights_of(alone).items():
+        for other in (beside, looped, compiled):
+            assert_close(weights_of(other)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
+    assert same(resumed(tmp_path / "resumed", *settings, "num_seeds=3"), beside)
+    noise = [last_metrics(tmp_path / "beside", seed)["noise"] for seed in range(3)]
+    assert len(set(noise)) == 3
+    assert last_metrics(tmp_path / "alone", 1)["noise"] == pytest.approx(noise[1], rel=1e-4)
+
+
+def test_only_a_loss_draws_from_a_policy(tmp_path):
+    trainer = make_trainer(tmp_path, *SMALL)
+    with pytest.raises(ObjectiveError, match="within a loss alone"):
+        Policy(trainer.learner.groups[0].network).rand_like(torch.zeros(3))
 
 
 # Networks ------------------------------------------------------------------------------------------------------------

@@ -31,10 +31,11 @@ class Batch(NamedTuple):
     returns: Tensor  # λ-returns (B,)
     weights: Tensor  # (B,)
     replay: Any = ()  # what the algorithm's `replay` gave for this minibatch
+    key: Tensor | tuple[()] = ()  # by which `policy.rand_like` draws, where the loss does ()
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        """The same batch with every field of rows put through a function, `replay` left alone."""
-        return self._replace(**{name: function(getattr(self, name)) for name in self._fields if name != "replay"})
+        """The same batch with every field of rows put through a function, the last two left alone."""
+        return self._replace(**{name: function(getattr(self, name)) for name in self._fields[:-2]})
 
 
 @functools.cache

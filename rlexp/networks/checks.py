@@ -53,9 +53,10 @@ class NoRandomness(TorchDispatchMode):
             raise self._refusal("under vmap") from error
 
     def _refusal(self, what: str) -> ObjectiveError:
+        way_out = "policy.rand_like(x) and randn_like(x) draw" if self.who == "the loss" else "take the randomness out"
         return ObjectiveError(
             f"{self.who} draws random numbers ({what}), as Dropout does: no agent would repeat what it did, alone or "
-            f"beside others; take the randomness out"
+            f"beside others; {way_out}"
         )
 
 

@@ -14,10 +14,9 @@ from typing import Any, cast
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
-from rlexp.config import typed_config
+from rlexp.config import flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
-from rlexp.study import flatten
 from rlexp.sweep import on_joblib
 from rlexp.sweep.launchers import JobLauncher, Result, execute, require_whole, share_out
 from rlexp.sweep.plan import Planned

@@ -15,7 +15,8 @@ from hydra.plugins.launcher import Launcher
 
 from rlexp.errors import UserError
 from rlexp.lock import FolderLock
-from rlexp.run_folder import RunRecord, code_state, write_atomically
+from rlexp.provenance import code_state
+from rlexp.run_folder import RunRecord, write_atomically
 from rlexp.status import planned, read_standing, table
 from rlexp.sweep.launchers import JobLauncher, Result
 from rlexp.sweep.plan import Planned, changes, outlook

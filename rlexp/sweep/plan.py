@@ -18,13 +18,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.cli import explain
-from rlexp.config import check_tuned
+from rlexp.cli import explain, with_plus
+from rlexp.config import check_tuned, flatten
 from rlexp.errors import ConfigError
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import is_held
-from rlexp.run_folder import RecordError, RunRecord, code_digest, config_hash, naming, read_record
-from rlexp.study import flatten
+from rlexp.provenance import told
+from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
+from rlexp.sources import training_digest
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,13 @@ class Composer:
             for override in plain:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException:  # Hydra's own way has the better message
-            return self.loader.load_sweep_config(self.config, list(overrides))
+            try:
+                return self.loader.load_sweep_config(self.config, list(overrides))
+            except HydraException as error:
+                better = with_plus(error, list(overrides), self)
+                if better is None:
+                    raise
+                return self(better)
         naming = config.hydra.job.config.override_dirname
         with read_write(config.hydra):
             config.hydra.overrides.task = list(overrides)
@@ -175,7 +182,29 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         if planned.standing() != "damaged":  # which is that job's own affair
             planned.job.check_same(RunRecord(planned.job.folder))
         found.setdefault((planned.job.folder.parent, config_hash(planned.job.settings)), planned)
-    return list(found.values())
+    jobs = list(found.values())
+    _check_code(jobs)
+    return jobs
+
+
+def _check_code(jobs: Sequence[Planned]) -> None:
+    """Refuse jobs that were run by other code, unless `stale` says what is to become of them."""
+    changed = _by_changed_files([planned for planned in jobs if planned.job.cfg.stale != "keep"])
+    if changed:
+        raise ConfigError(
+            f"{'; '.join(changed)} (of {len(jobs)}): stale=keep takes them as they are (and goes on with the new "
+            f"code), stale=rerun makes them anew in folders of their own"
+        )
+
+
+def _by_changed_files(jobs: Sequence[Planned]) -> list[str]:
+    """What is told of jobs whose objective, network or environment has been edited since they were run."""
+    counts: dict[str, int] = {}
+    for planned in jobs:
+        if planned.standing() not in ("waiting", "damaged"):
+            files = told(planned.job.changed_modules(RunRecord(planned.job.folder)))
+            counts[files] = counts.get(files, 0) + bool(files)
+    return [f"{files} changed since {n} of these jobs were run" for files, n in counts.items() if n]
 
 
 def _planned(config: DictConfig) -> Planned:
@@ -227,13 +256,15 @@ def changes(jobs: Sequence[Planned]) -> list[str]:
     """What has changed since earlier launches: the code behind runs, the config behind the same overrides."""
     lines = []
     records = [read_record(planned.job.folder) or {} for planned in jobs if planned.standing() != "damaged"]
-    older = [record for record in records if record.get("code") not in (None, code_digest())]
+    older = [record for record in records if record.get("code") not in (None, training_digest())]
     if older:
         commits = {str(record.get("commit"))[:10] for record in older}
         lines.append(
-            f"the code has changed since {len(older)} of these jobs were run (commit {', '.join(sorted(commits))}): "
-            f"they are kept, and those unfinished go on with the new code; resume=never runs all anew"
+            f"rlexp's own code has changed since {len(older)} of these jobs were run (commit "
+            f"{', '.join(sorted(commits))}): they are kept, and those unfinished go on with the new code; resume=never "
+            f"runs all anew"
         )
+    lines += [f"{line}: they are kept" for line in _by_changed_files(jobs)]
     for planned in jobs:
         if planned.standing() == "waiting":
             stem = planned.name.rpartition("-")[0]

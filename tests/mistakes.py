@@ -1,0 +1,106 @@
+"""Objectives with the mistakes that authors make first; the line at fault is marked."""
+
+from dataclasses import dataclass
+
+import torch
+
+from rlexp.algos.ppo import PPO
+
+
+@dataclass(kw_only=True)
+class Calm(PPO):
+    count: int = 0
+
+    def calm(self, policy, batch):
+        return policy(batch.obs)[1].square()
+
+
+class VectorLoss(Calm):
+    def loss(self, policy, batch):
+        return self.calm(policy, batch), {}  # here
+
+
+class VectorMetric(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        calm = self.calm(policy, batch)
+        metrics["calm"] = calm  # here
+        return loss, metrics
+
+
+class NumberMetric(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss, metrics | {"calm": 0.5}  # here
+
+
+class NoMetrics(Calm):
+    def loss(self, policy, batch):
+        return super().loss(policy, batch)[0]  # here
+
+
+class Nothing(Calm):
+    def loss(self, policy, batch):  # here
+        super().loss(policy, batch)
+
+
+class Counts(Calm):
+    def loss(self, policy, batch):
+        self.count += 1  # here
+        return super().loss(policy, batch)
+
+
+class NewState(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        self.last = loss  # here
+        return loss, metrics
+
+
+class Random(Calm):
+    def loss(self, policy, batch):  # here
+        loss, metrics = super().loss(policy, batch)
+        return loss + torch.rand(()), metrics
+
+
+class NoGradient(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss.detach(), metrics  # here
+
+
+class Misspelt(Calm):
+    def loss(self, policy, batch):
+        return policy(batch.observations)[1].mean(), {}  # here
+
+
+class WrongShape(Calm):
+    def loss(self, policy, batch):
+        params, values = policy(batch.obs)
+        return (params + values).mean(), {}  # here
+
+
+class Branches(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        if self.calm(policy, batch).mean() > 0.1:  # here
+            loss = loss * 0.5
+        return loss, metrics
+
+
+class Items(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1.0 + batch.advantages.std().item()), metrics  # here
+
+
+class Floats(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1.0 + float(batch.advantages.std())), metrics  # here
+
+
+class Numpy(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1.0 + batch.advantages.numpy().std().item()), metrics  # here

@@ -1,0 +1,81 @@
+"""An objective with a mistake is refused in one line, before training: file, line and what is wrong."""
+
+import inspect
+import logging
+
+import mistakes
+import pytest
+import torch
+from helpers import jobs, make_trainer, train, weights_of
+from torch.testing import assert_close
+
+from rlexp.contract import Findings
+from rlexp.errors import ObjectiveError
+
+SMALL = ("env=cartpole", "total_steps=512", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
+SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
+
+REFUSED = {
+    "VectorLoss": r"the loss has shape \(64,\), wants a scalar",
+    "VectorMetric": r"metric 'calm' has shape \(64,\), wants a scalar",
+    "NumberMetric": r"metric 'calm' is a float, wants a scalar tensor",
+    "NoMetrics": r"returns a tensor \(\); wants \(loss, metrics\)",
+    "Nothing": r"returns nothing; wants \(loss, metrics\)",
+    "Counts": r"writes self.count, which is lost: .*adapt\(metrics\)",
+    "NewState": r"writes self.last, which is lost",
+    "Random": r"the loss draws random numbers \(rand\)",
+    "NoGradient": r"the loss has no gradient",
+    "Misspelt": r"AttributeError: 'Batch' object has no attribute 'observations'",
+    "WrongShape": r"RuntimeError: The size of tensor a \(2\) must match",
+}
+ALONE = ("Branches", "Items", "Floats", "Numpy")
+
+
+def line_of(name):
+    """Where the mistake stands."""
+    lines, first = inspect.getsourcelines(getattr(mistakes, name).loss)
+    (place,) = [first + number for number, line in enumerate(lines) if "# here" in line]
+    return rf"mistakes\.py:{place}"
+
+
+def algo(name):
+    return f"algo._target_=mistakes.{name}"
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_mistake_is_refused_where_it_stands(tmp_path, name, num_seeds):
+    with pytest.raises(ObjectiveError, match=rf"^\S*{line_of(name)}: {name}\.loss: {REFUSED[name]}") as error:
+        make_trainer(tmp_path, *SMALL, algo(name), f"num_seeds={num_seeds}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, caplog, name):
+    with caplog.at_level(logging.INFO, logger="rlexp"):
+        together = train(tmp_path / "three", *SMALL, algo(name), "num_seeds=3")
+    told = [line.getMessage() for line in caplog.records if "looks at single values" in line.getMessage()]
+    (line,) = told
+    assert "3 take about 3 times as long as one" in line
+    assert line.partition(": ")[0].endswith(line_of(name).replace("\\", ""))
+    assert len(together.learner.groups) == 3
+    caplog.clear()
+    alone = train(tmp_path / "one", *SMALL, algo(name), "seed=1")
+    assert not [line for line in caplog.records if "looks at single values" in line.getMessage()]
+    for key, x in weights_of(alone).items():
+        assert_close(weights_of(together)[key][1], x[0], atol=1e-6, rtol=1e-5, msg=key)
+
+
+def test_the_check_leaves_the_run_as_it_is(tmp_path, monkeypatch):
+    checked = train(tmp_path / "checked", *SMALL, "algo=apo", "num_seeds=2")
+    monkeypatch.setattr("rlexp.parts.check_loss", lambda *_: Findings(draws=False))
+    unchecked = train(tmp_path / "unchecked", *SMALL, "algo=apo", "num_seeds=2")
+    assert all(torch.equal(weights_of(unchecked)[name], x) for name, x in weights_of(checked).items())
+
+
+def test_a_sweep_names_the_line_and_goes_on(cli):
+    words = ["-m", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0", *SMALL]
+    result = cli(*words, "algo._target_=mistakes.VectorMetric,rlexp.algos.ppo.PPO")
+    assert result.code == 1
+    assert "mistakes.py" in result.out
+    assert [(job / "checkpoint.pt").exists() for job in jobs()] == [False, True]
