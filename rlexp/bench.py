@@ -1,7 +1,7 @@
 """Speed beside a peer: the same work by rlexp and by Stable-Baselines3, alternating, each in processes of its own.
 
-    scripts/bench                              all workloads, three repeats; writes outputs/reports/bench/
-    scripts/bench --workloads W1,W2 --repeats 5
+    scripts/bench                              all workloads, three repeats, 20 minutes; writes outputs/reports/bench/
+    scripts/bench --workloads W1,W2 --repeats 5  some, which writes nothing; key=value changes rlexp's settings
     scripts/bench --profile W1                 where the time of one rlexp iteration goes
 
 Machines are noisy: what counts is the ratio of medians within one call.
@@ -327,6 +327,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--brief", action="store_true", help=argparse.SUPPRESS)
     options, extra = parser.parse_known_args()
+    if strange := [word for word in extra if word.startswith("-") or "=" not in word]:
+        parser.error(f"{' '.join(strange)}: options are those above; settings of rlexp are key=value")
     names = options.workloads.split(",")
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
@@ -340,7 +342,8 @@ def main() -> None:
     else:
         rows = compare(names, options.repeats, extra)
         print(table(rows))
-        write(rows, " ".join(["scripts/bench", *sys.argv[1:]]))
+        if len(names) == len(WORKLOADS) and not extra:  # the committed table is of all of them as they are
+            write(rows, " ".join(["scripts/bench", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

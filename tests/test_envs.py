@@ -369,3 +369,10 @@ def test_settings_of_an_environment_reach_training_and_evaluation():
 def test_evaluation_takes_no_more_processes_than_training():
     assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluated_together == 3
     assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluated_together is None
+
+
+def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):
+    monkeypatch.setattr("rlexp.envs.environment.MODULES", {"mujoco": "no_such_module"})
+    with pytest.raises(ConfigError, match=r"HalfCheetah-v5: needs the extra mujoco.*pip install 'rlexp\[mujoco\]'"):
+        parts.build_environment(make_config("env=halfcheetah"))
+    parts.build_environment(make_config("env=cartpole"))

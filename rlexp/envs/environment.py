@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import importlib.util
 import inspect
 import warnings
 from dataclasses import dataclass, field
@@ -24,6 +25,14 @@ from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.signals import Interrupted
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
+
+
+MODULES = {"mujoco": "mujoco", "box2d": "Box2D", "atari": "ale_py"}  # that pip extras bring
+
+
+def is_missing(extra: str | None) -> bool:
+    """Whether what a pip extra brings is not there, as far as it is known."""
+    return extra in MODULES and importlib.util.find_spec(MODULES[extra]) is None
 
 
 @dataclass(kw_only=True)
@@ -63,6 +72,11 @@ class Environment:
         if self.sign_reward and self.normalize_reward:
             raise ConfigError("env.sign_reward=true: learns from signs, which env.normalize_reward=true would rescale")
         self._check_backend()
+        if self.backend != "envpool" and is_missing(self.extra):
+            raise ConfigError(
+                f"env.id={self.id}: needs the extra {self.extra}, which is not installed: "
+                f"pip install 'rlexp[{self.extra}]'"
+            )
         if self.bounds is not None and not (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1]):
             raise ConfigError(f"env.bounds={self.bounds}: must be two numbers, the lower first, or null")
         known = self._known_ids()

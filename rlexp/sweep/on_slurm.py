@@ -115,7 +115,12 @@ class Submitit(JobLauncher):
                 f"{len(jobs)} jobs are in Slurm's queue, logs in {log}; Ctrl-C ends the waiting, not the jobs",
                 flush=True,
             )
-            return self._collect(jobs, lambda index: submitted[index], len(jobs), lambda: False)
+            try:
+                return self._collect(jobs, lambda index: submitted[index], len(jobs), lambda: False)
+            except KeyboardInterrupt:
+                study = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study)
+                print(f"no longer waiting; the jobs go on: python -m rlexp.study status {study}", flush=True)
+                raise SystemExit(130) from None
         cores = len(os.sched_getaffinity(0))
         at_once = min(self.n_jobs or max(1, cores // self.cpus_per_task), len(jobs))
         share_out(cores, at_once, self.cpus_per_task, jobs)
