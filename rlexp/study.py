@@ -167,7 +167,7 @@ def read_curves(run: Run) -> None:
                 [[row[k] or "nan" for k in places] for row in (line.rstrip("\n").split(",", last) for line in file)],
                 float,
             )
-            if not np.isfinite(table[:, :1]).all():
+            if len(table) and not np.isfinite(table[:, 0]).all():
                 raise ValueError("a row names no seed")
     except (OSError, ValueError, IndexError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); make the run anew with resume=never") from None

@@ -126,7 +126,7 @@ def test_a_change_of_code_or_config_is_told(sweep):
     for job in jobs():
         (job / "run.json").write_text(json.dumps(record(job) | {"code": "0123abcd", "commit": "feedbeefcafe"}))
     result = sweep("seed=0,1")
-    assert "the code has changed since 2 of these jobs were run (commit feedbeefca)" in result.out
+    assert "rlexp's own code has changed since 2 of these jobs were run (commit feedbeefca)" in result.out
     moved = jobs()[0].rename(jobs()[0].with_name(jobs()[0].name[:-8] + "00000000"))
     older = record(moved)
     older["config"]["gae"]["lam"] = 0.5
