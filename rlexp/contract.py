@@ -112,16 +112,7 @@ def _made_up(
 
 def _batch(rollout: Rollout, replay: Any, rows: int) -> Batch:
     """The first rows as a minibatch of each agent (A, B, ...); what is left of the rewards stands for targets."""
-    batch = Batch(
-        obs=rollout.obs,
-        actions=rollout.actions,
-        dist_params=rollout.dist_params,
-        log_probs=rollout.log_probs,
-        values=rollout.values,
-        advantages=rollout.rewards,
-        returns=rollout.rewards + rollout.values,
-        weights=rollout.weights,
-    )
+    batch = Batch.of(rollout, rollout.rewards, rollout.rewards + rollout.values)
     batch = batch.map_rows(lambda x: x.flatten(1, 2)[:, :rows])
     key = torch.zeros(AGENTS, dtype=torch.int64, device=rollout.obs.device)
     return batch._replace(replay=tree_map(lambda x: x[:, 0], replay), key=key)

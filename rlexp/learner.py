@@ -202,16 +202,7 @@ class Learner:
         rates = np.broadcast_to(self.lr(progress), len(self.streams))
         for group, part in self._slices():
             group.set_rates(rates[part], own=isinstance(self.lr, PerAgent))
-        data = Batch(
-            obs=rollout.obs,
-            actions=rollout.actions,
-            dist_params=rollout.dist_params,
-            log_probs=rollout.log_probs,
-            values=rollout.values,
-            advantages=targets.advantages,
-            returns=targets.returns,
-            weights=rollout.weights,
-        )
+        data = Batch.of(rollout, targets.advantages, targets.returns)
         rows = rows_with_weight(rollout.weights)  # (A, T*E)
         data = data.map_rows(lambda x: x.flatten(0, 2)[rows])  # (A, T, E, ...) -> (A, T*E, ...)
         if (rollout.steps == 0).any():  # an agent with dummy rows alone, of which none may be looked at

@@ -104,13 +104,17 @@ def patch(settings: Mapping[str, Any]) -> str:
 
     At most `PATCH_LIMIT` characters; what is left out is said at the end.
     """
-    files = sources.sources(settings)
+    return _patch(frozenset(sources.sources(settings).values()))
+
+
+@functools.cache  # for all jobs of a sweep
+def _patch(files: frozenset[Path]) -> str:
     parts = []
-    for root in _roots([*files.values(), sources.PACKAGE / "__init__.py"]):
+    for root in _roots([*files, sources.PACKAGE / "__init__.py"]):
         where = [str(sources.PACKAGE), str(CONF_DIR)] if root == _root(sources.PACKAGE) else ["."]
         changes = git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--", *where)
         parts += [f"# {root}\n{changes}"] if changes else []
-        for file in sorted(set(files.values())):
+        for file in sorted(files):
             if _root(file.parent) == root and git(root, "ls-files", "--error-unmatch", str(file)) is None:
                 new = git(root, "diff", "--no-color", "--no-ext-diff", "--no-index", "--", "/dev/null", str(file))
                 parts += [f"# {root}\n{new}"] if new else []

@@ -33,6 +33,20 @@ class Batch(NamedTuple):
     replay: Any = ()  # what the algorithm's `replay` gave for this minibatch
     key: Tensor | tuple[()] = ()  # by which `policy.rand_like` draws, where the loss does ()
 
+    @classmethod
+    def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor) -> "Batch":
+        """Everything of a rollout, (A, T, E, ...), and what its steps were worth."""
+        return cls(
+            obs=rollout.obs,
+            actions=rollout.actions,
+            dist_params=rollout.dist_params,
+            log_probs=rollout.log_probs,
+            values=rollout.values,
+            advantages=advantages,
+            returns=returns,
+            weights=rollout.weights,
+        )
+
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with every field of rows put through a function, the last two left alone."""
         return self._replace(**{name: function(getattr(self, name)) for name in self._fields[:-2]})
