@@ -18,9 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
+from rlexp.explained import help_text
 from rlexp.jobs import Job, group_choices
 from rlexp.lock import FolderLock
 from rlexp.provenance import patch
+from rlexp.replaced import without_inherited
 from rlexp.run_folder import (
     RunRecord,
     key_of,
@@ -28,6 +30,7 @@ from rlexp.run_folder import (
     register_resolvers,
     write_atomically,
 )
+from rlexp.search_path import require_unshadowed
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
@@ -261,9 +264,12 @@ def job(cfg: DictConfig) -> None:
     in_sweep = chosen.mode == RunMode.MULTIRUN
     with console():
         try:
+            words = list(chosen.overrides.task)
             if not in_sweep:  # whose plan did it
-                check_tuned(GlobalHydra.instance().config_loader(), chosen.overrides.task)
-            run(Job(cfg, folder, list(chosen.overrides.task), group_choices(chosen.runtime.choices), in_sweep))
+                require_unshadowed(chosen)
+                check_tuned(GlobalHydra.instance().config_loader(), words)
+                cfg = without_inherited(cfg, chosen)
+            run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
         except UserError as error:
             if not in_sweep and not WANTS_TRACEBACK:
                 end_with(error)
@@ -272,9 +278,14 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point."""
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # wherever they stand
+    sys.argv[1:] = flags[:1] + [word for word in sys.argv[1:] if word not in flags]
     words = [word for word in sys.argv[1:] if "=" in word]
     if names_an_environment(words) and not {"tuned", "experiment"} & set(map(key_of, words)):
         sys.argv.append("tuned=none")  # what is tuned for the default environment is nothing to this one
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        report_errors(lambda: print(help_text(sys.argv[1:])))
+        return
     report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job))
 
 
