@@ -58,7 +58,7 @@ def require_search_path(words: Iterable[str]) -> None:
         if not word.lstrip("+").startswith("hydra.searchpath="):
             continue
         try:
-            places = OverridesParser.create().parse_override(word).value()
+            places: Any = OverridesParser.create().parse_override(word).value()
         except HydraException:  # told where it is read
             return
         for place in [places] if isinstance(places, str) else places or []:
@@ -95,7 +95,7 @@ def chain(group: str, choice: str | None, places: Sequence[Path]) -> Iterator[Pa
     file = next((file for place in places if (file := place / group / f"{choice}.yaml").is_file()), None)
     if file is None:
         return
-    content = OmegaConf.load(file)
+    content: Any = OmegaConf.load(file)
     defaults = content.get("defaults", []) if OmegaConf.is_dict(content) else []
     names = [str(entry).removeprefix(f"/{group}/") for entry in defaults if isinstance(entry, str)]
     for name in names if "_self_" in names else [*names, "_self_"]:
