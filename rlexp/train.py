@@ -108,28 +108,23 @@ def run(job: Job) -> None:
     """Run one job in its folder, or say that it is done already.
 
     Raises:
-        UserError: it cannot be run; where it never started, nothing is left of it.
+        UserError: it cannot be run.
         Exception: whatever ended it; its folder says what.
     """
     from rlexp import parts  # torch, which --help and a misspelt word need not wait for
 
-    try:
-        parts.check(job.cfg)
-        with FolderLock(job.folder):
-            record = RunRecord(job.folder)
-            job.check_same(record)
-            job.check_code(record)
-            if record.status == "done" and job.cfg.resume != "never":
-                tell_result(record, job.folder, "already done")
-                return
-            if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
-                log.info("failed meanwhile: %s", job.folder)
-                return
-            train([job], should_resume(job.cfg, job.folder))
-    except UserError:
-        if not (job.folder / "run.json").exists():
-            leave_no_trace(job.folder)
-        raise
+    parts.check(job.cfg)
+    with FolderLock(job.folder):
+        record = RunRecord(job.folder)
+        job.check_same(record)
+        job.check_code(record)
+        if record.status == "done" and job.cfg.resume != "never":
+            tell_result(record, job.folder, "already done")
+            return
+        if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
+            log.info("failed meanwhile: %s", job.folder)
+            return
+        train([job], should_resume(job.cfg, job.folder))
 
 
 def leave_no_trace(folder: Path) -> None:
@@ -271,6 +266,8 @@ def job(cfg: DictConfig) -> None:
                 cfg = without_inherited(cfg, chosen)
             run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
         except UserError as error:
+            if not (folder / "run.json").exists():
+                leave_no_trace(folder)
             if not in_sweep and not WANTS_TRACEBACK:
                 end_with(error)
             raise  # to the sweep, which goes on and reports it
