@@ -138,7 +138,7 @@ def run_rlexp(workload: Workload, extra: list[str]) -> dict[str, float]:
     return {"steps_per_second": _rate(marks), "first_update": marks[0][0]}
 
 
-def run_peer(workload: Workload, threads: int, brief: bool) -> dict[str, float]:
+def run_peer(workload: Workload, threads: int, brief: bool, device: str) -> dict[str, float]:
     """The same with Stable-Baselines3, which logs as it does by default."""
     import torch
     from stable_baselines3 import PPO
@@ -169,7 +169,7 @@ def run_peer(workload: Workload, threads: int, brief: bool) -> dict[str, float]:
         envs: Any = VecFrameStack(make_atari_env(workload.env, n_envs=options.pop("n_envs"), seed=0), 4)
     else:
         envs = make_vec_env(workload.env, n_envs=options.pop("n_envs"), seed=0)
-    model = PPO("CnnPolicy" if pixels else "MlpPolicy", envs, device="cpu", seed=0, **options)
+    model = PPO("CnnPolicy" if pixels else "MlpPolicy", envs, device=device, seed=0, **options)
     steps = workload.peer_steps or workload.steps
     model.learn(min(steps, BRIEF) if brief else steps, callback=Clock())
     return {"steps_per_second": _rate(marks[1:]), "first_update": marks[1][0]}
@@ -325,6 +325,7 @@ def main() -> None:
     parser.add_argument("--profile", metavar="WORKLOAD", choices=list(WORKLOADS))
     parser.add_argument("--run", choices=("rlexp", "peer"), help=argparse.SUPPRESS)  # one side, in this process
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--peer-device", default="cpu", help=argparse.SUPPRESS)  # as for pixels on a GPU
     parser.add_argument("--brief", action="store_true", help=argparse.SUPPRESS)
     options, extra = parser.parse_known_args()
     if strange := [word for word in extra if word.startswith("-") or "=" not in word]:
@@ -336,7 +337,11 @@ def main() -> None:
     if options.run:
         work = WORKLOADS[names[0]]
         ours = options.run == "rlexp"
-        print(json.dumps(run_rlexp(work, extra) if ours else run_peer(work, options.threads, options.brief)))
+        print(
+            json.dumps(
+                run_rlexp(work, extra) if ours else run_peer(work, options.threads, options.brief, options.peer_device)
+            )
+        )
     elif options.profile:
         profile(options.profile, extra)
     else:
