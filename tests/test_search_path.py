@@ -25,7 +25,7 @@ def test_yamls_in_conf_of_the_working_directory_are_found(cli, tmp_path):
     for words in (["algo=calm"], ["-m", "algo=calm,ppo"]):
         result = cli(*words, *TINY)
         assert result.code == 0, result.err
-    calm, ppo = jobs()
+    calm, _ = jobs()
     assert record(calm)["config"]["algo"]["clip_coef"] == 0.1
     assert calm.parent.name == "calm_cartpole"
 
