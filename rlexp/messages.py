@@ -111,8 +111,9 @@ def _no_setting(key: str, overrides: list[str]) -> str:
         chosen = f"{group}={config.hydra.runtime.choices.get(group)}"
         return f"{typed}: {chosen} has no such setting; of {', '.join(with_key)} it is one"
     known = [name for name in _keys(config) if name.startswith("hydra") == key.startswith("hydra")]
-    theirs = "." in key and group not in config  # a group of somebody else's
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.8 if theirs else 0.5 if "." in key else 0.65)
+    theirs = group not in config  # perhaps a group of somebody else's
+    near = 0.5 if not theirs else 0.8 if "." in key else 0.65
+    close = difflib.get_close_matches(key, known, n=1, cutoff=near)
     strange = f"; {HOW}" if theirs else ""
     hint = f"did you mean {close[0]}?" if close else f"python -m rlexp.train --help lists the keys{strange}"
     return f"{typed}: there is no setting {key}; {hint}"
