@@ -133,8 +133,13 @@ class Graph:
         return libraries.Builder(self.traced, self.layouts, self.library)
 
     def load(self) -> Self:
-        """Make `run` callable; the library must be there."""
-        self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.library), 1).run
+        """Make `run` callable; the library must be there.
+
+        Raises:
+            OSError: it would end the process.
+        """
+        libraries.require_loadable(self.library)
+        self.run = libraries.load(self.library)
         del self.traced
         return self
 
