@@ -15,7 +15,7 @@ from rlexp.config import CHOICES, CONF_DIR, GROUPS
 from rlexp.errors import ConfigError
 from rlexp.messages import composed
 from rlexp.replaced import plain_value, without_inherited
-from rlexp.search_path import chain, choices_with, folders
+from rlexp.search_path import chain, choices_with, folders, read
 from rlexp.signatures import nearest, parameters_of
 
 HEAD = """python -m rlexp.train [group=choice] [key=value ...]   trains agents; -m: a job for each of a,b,c
@@ -141,7 +141,7 @@ class Explainer:
         for group in (*GROUPS, "tuned", "experiment"):
             inside = key if group in ("tuned", "experiment") else key.removeprefix(f"{group}.")
             for file in chain(group, self.choice(group), self.places) if inside != key or group not in GROUPS else ():
-                value = OmegaConf.select(OmegaConf.load(file), inside)
+                value = OmegaConf.select(OmegaConf.create(read(file)), inside)
                 if value is not None:
                     yield file, str(value)
 

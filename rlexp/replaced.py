@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlexp.config import CONF_DIR, GROUPS
-from rlexp.search_path import chain, folders
+from rlexp.search_path import chain, folders, read
 from rlexp.signatures import settings_of
 
 Layer = dict[str, Any]  # what one yaml, or the command line, sets by itself: nested, unresolved
@@ -45,8 +45,7 @@ def without_inherited(config: DictConfig, hydra: Any) -> DictConfig:
 
 def _layer(group: str, file: Path) -> Layer:
     """What a yaml sets by itself."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    own = {key: value for key, value in content.items() if key != "defaults"} if isinstance(content, dict) else {}
+    own = {key: value for key, value in read(file).items() if key != "defaults"}
     return own if re.search(r"^# *@package _global_", file.read_text(encoding="utf-8"), re.MULTILINE) else {group: own}
 
 

@@ -1,5 +1,7 @@
 """Where yamls of others are found: in installed packages, in conf/ of the folder one stands in, on hydra.searchpath."""
 
+import copy
+import functools
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
@@ -90,14 +92,24 @@ def folders(hydra: Any) -> Iterator[Path]:
             yield from _folders_of(source.path)
 
 
+def read(file: Path) -> Any:
+    """A yaml's content, unresolved; of one that has not changed since it was last read, without reading it again."""
+    return copy.deepcopy(_read(file, file.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=256)
+def _read(file: Path, changed: int) -> Any:
+    content = OmegaConf.load(file)
+    return OmegaConf.to_container(content, resolve=False) if OmegaConf.is_dict(content) else {}
+
+
 def chain(group: str, choice: str | None, places: Sequence[Path]) -> Iterator[Path]:
     """The yaml of a choice and those of its group that it starts from, in the order in which they count."""
     file = next((file for place in places if (file := place / group / f"{choice}.yaml").is_file()), None)
     if file is None:
         return
-    content: Any = OmegaConf.load(file)
-    defaults = content.get("defaults", []) if OmegaConf.is_dict(content) else []
-    names = [str(entry).removeprefix(f"/{group}/") for entry in defaults if isinstance(entry, str)]
+    defaults = read(file).get("defaults", [])
+    names = [entry.removeprefix(f"/{group}/") for entry in defaults if isinstance(entry, str)]
     for name in names if "_self_" in names else [*names, "_self_"]:
         if name == "_self_":
             yield file
@@ -131,12 +143,12 @@ def choices_with(path: str, places: Sequence[Path]) -> list[str]:
     found = []
     for file in files:
         try:
-            node: Any = OmegaConf.load(file)
+            node = read(file)
         except (OSError, ValueError, YAMLError):
             continue
         *way, name = key.split(".")
         for step in way:
-            node = node.get(step, {}) if OmegaConf.is_dict(node) else {}
-        if OmegaConf.is_dict(node) and name in node:
+            node = node.get(step, {}) if isinstance(node, dict) else {}
+        if isinstance(node, dict) and name in node:
             found.append(f"{group}={file.stem}")
     return found
