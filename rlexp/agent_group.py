@@ -5,6 +5,7 @@ through `torch.func.vmap`; a group of one agent runs its network plainly.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -101,6 +102,8 @@ class AgentGroup:
         self.updated = False  # whether there has been an update: the optimizer's state is there
         self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, by which its graph is traced
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
+        self.uncompiled: dict[str, str] = {}  # and why
+        self.compiling = 0.0  # seconds in which graphs were made
         self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
 
     # Acting ------------------------------------------------------------------------------------------------------
@@ -142,11 +145,16 @@ class AgentGroup:
             if self.example:
                 wanted[UPDATE] = (self._traceable, *self.example)
                 self.example = ()
-            self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted)
+            self._compile(wanted)
         graph = self.graphs.get(ACTING)
         if graph is None:
             return partial(self._act, tensors, slot)
         return partial(graph.run, graph.leaves(tensors, slot))
+
+    def _compile(self, wanted: dict[str, tuple[Any, ...]]) -> None:
+        began = time.perf_counter()
+        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.uncompiled, self.watch.heed)
+        self.compiling += time.perf_counter() - began
 
     # Updating ----------------------------------------------------------------------------------------------------
 
@@ -340,14 +348,10 @@ class AgentGroup:
         if not self.recordable and UPDATE not in self.graphs:
             self.graphs[UPDATE] = None
             name = type(self.optimizer).__name__
-            log.warning(
-                "%s runs uncompiled: %s does or keeps more than parameters, gradients and tensors of its state",
-                UPDATE,
-                name,
-            )
+            self._tell_uncompiled(f"{name} does or keeps more than parameters, gradients and tensors of its state")
         held = self._held(inputs)
         if UPDATE not in self.graphs:
-            self.graphs |= self.watch.call_or_stop(compile_or_warn, {UPDATE: (self._traceable, *held, number)})
+            self._compile({UPDATE: (self._traceable, *held, number)})
         graph = self.graphs[UPDATE]
         if graph is None:
             return eager
@@ -366,6 +370,10 @@ class AgentGroup:
         if self.graph_updates & (self.graph_updates - 1):
             return compiled
         return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ...
+
+    def _tell_uncompiled(self, why: str) -> None:
+        self.uncompiled[UPDATE] = why
+        log.warning("%s runs uncompiled: %s", UPDATE, why)
 
     def _held_against(
         self,
@@ -386,7 +394,7 @@ class AgentGroup:
             who = type(self.algo).__name__
             if is_faithful(graph, twin.distance(metrics), who, self._traceable, *held, number):
                 return metrics
-            log.warning("%s runs uncompiled: its graph computes something else than its code", UPDATE)
+            self._tell_uncompiled("its graph computes something else than its code")
             self.graphs[UPDATE] = None
             return twin.go_eager()
 

@@ -223,13 +223,17 @@ def _require_layouts(given: list[Any], wanted: list[Any]) -> None:
         raise LayoutError(f"compiled for {len(wanted)} tensors, given {len(given)}; differing: {wrong}")
 
 
-def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | CudaGraph | None]:
+def compile_or_warn(
+    wanted: Mapping[str, tuple[Any, ...]], reasons: dict[str, str] | None = None, heed: Callable[[], None] | None = None
+) -> dict[str, Graph | CudaGraph | None]:
     """The graphs of some functions; None, and one warning, for each that cannot be had.
 
     What is not on disk yet is compiled at the same time: the last one here, others in processes of their own.
 
     Args:
         wanted: by what the warning calls it, a function and its arguments.
+        reasons: takes what the warning says.
+        heed: raises if the run is to stop, so that nothing is said of a compiler that the same signal has ended.
     """
     began = time.perf_counter()
     graphs: dict[str, Graph | CudaGraph | None] = {}
@@ -239,9 +243,13 @@ def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | 
         try:
             step()
         except Exception as error:  # whatever the tracer, the compiler or the linker says: training goes on without
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s runs uncompiled: %s: %s", name, type(error).__name__, reason)
+            if heed is not None:
+                heed()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            log.warning("%s runs uncompiled: %s", name, reason)
             graphs[name] = None
+            if reasons is not None:
+                reasons[name] = reason
 
     def trace(name: str) -> None:
         on_cuda = tree_flatten(wanted[name][1:])[0][0].is_cuda

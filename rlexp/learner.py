@@ -27,6 +27,7 @@ from rlexp.policy import ActorCritic
 from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import PerAgent, Schedule
 from rlexp.seeding import AgentStreams
+from rlexp.speed import ALONE, IN_TURN, STACKED, Choice
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,15 @@ log = logging.getLogger(__name__)
 Batching = Literal["auto", "vmap", "loop"]
 
 
-def use_loop(
+def batching_of(
     network: ActorCritic,
     algo: Algorithm,
     optimizer: Traits,
     batching: Batching,
     device: torch.device,
     alone_at: str | None = None,
-) -> bool:
-    """Whether agents are trained one after the other instead of stacked.
+) -> Choice:
+    """Whether agents are stacked or trained one after the other.
 
     Early stopping by target KL needs it, as each agent stops for itself, an optimizer that looks at a tensor as a
     whole, and a loss that looks at single values; convolutions want it on a CPU.
@@ -57,10 +58,12 @@ def use_loop(
     if alone and batching == "vmap":
         raise ConfigError(f"batching=vmap: {' and '.join(alone)} needs agents one by one; use batching=auto")
     if alone:
-        return True
-    if batching == "auto":
-        return device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules())
-    return batching == "loop"
+        return Choice(IN_TURN, f"by {' and '.join(alone)}")
+    if batching != "auto":
+        return Choice(IN_TURN if batching == "loop" else STACKED, f"batching={batching}")
+    if device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules()):
+        return Choice(IN_TURN, "convolutions are faster so on a CPU")
+    return Choice(STACKED, "faster than one after the other")
 
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
@@ -138,7 +141,10 @@ class Learner:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
         self.compiled, self.draws = compiled, draws
         networks = [network.to(device) for network in build_networks(build, streams)]
-        size = 1 if use_loop(networks[0], algo, traits, batching, device, alone_at) else len(networks)
+        self.batching = batching_of(networks[0], algo, traits, batching, device, alone_at)
+        size = 1 if self.batching.value == IN_TURN else len(networks)
+        if len(networks) == 1:
+            self.batching = Choice(ALONE, "one agent")
         if alone_at is not None and len(networks) > 1:
             log.info(
                 "%s: %s.loss looks at single values there (a branch, .item(), float(), numpy): agents are trained one "
@@ -160,6 +166,7 @@ class Learner:
                 raise ConfigError("batching=vmap: this optimizer mixes agents of these sizes; use batching=auto")
             log.info("this optimizer mixes stacked agents of these sizes: they are trained one after the other")
             size = 1
+            self.batching = Choice(IN_TURN, "this optimizer mixes stacked agents of these sizes")
         self.groups = [
             AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable, watch)
             for first in range(0, len(networks), size)
@@ -168,6 +175,16 @@ class Learner:
             check_stacked(networks, self.groups[0].params | self.groups[0].buffers, observation_space, device)
         self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
         self.slots: list[Slot] = []
+
+    @property
+    def compiling(self) -> float:
+        """Seconds in which graphs were made."""
+        return sum(group.compiling for group in self.groups)
+
+    @property
+    def uncompiled(self) -> dict[str, str]:
+        """What runs without a graph though there was to be one, and why."""
+        return {name: why for group in self.groups for name, why in group.uncompiled.items()}
 
     def _slices(self) -> list[tuple[AgentGroup, slice]]:
         size = self.groups[0].size

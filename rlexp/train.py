@@ -34,6 +34,7 @@ from rlexp.search_path import require_unshadowed
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
+from rlexp.timing import shares
 from rlexp.trust import require_no_links
 from rlexp.watch import Watch
 
@@ -89,7 +90,10 @@ def tell_result(record: RunRecord, folder: Path, note: str) -> None:
     agents = record.data.get("agents_together", len(record.data["seeds"]))
     others = agents - len(record.data["seeds"])
     beside = f", beside {others} agents of other jobs" if others else ""
-    log.info("  %.0f steps/s in all, %.1f s of training%s", result["steps_per_second"], result["seconds"], beside)
+    split = record.data.get("time", {}).get("seconds", {})
+    parts = f": {shares(split)}" if split else ""
+    rate, seconds = result["steps_per_second"], result["seconds"]
+    log.info("  %.0f steps/s in all, %.1f s of training%s%s", rate, seconds, beside, parts)
 
 
 def should_resume(cfg: DictConfig, folder: Path) -> bool:
@@ -164,6 +168,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             again = f", launch {before + 1}" if before else ""
             what = "resuming" if go_on else "training"
             log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
+        log.info("%s", trainer.told_how())
         with no_exit(), watch.on():
             trainer.run(go_on)
         for own in trainer.runs:

@@ -1,5 +1,6 @@
 """Compiled equals eager, within rounding; the library belongs to the graph; without a compiler training goes on."""
 
+import signal
 import subprocess
 import sys
 
@@ -85,6 +86,14 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
 
     assert compile_or_warn({"this": (depends, torch.ones(2))}) == {"this": None}
     assert "this runs uncompiled" in caplog.text
+
+    def stopped():
+        raise Interrupted(signal.SIGINT)
+
+    caplog.clear()
+    with pytest.raises(Interrupted):  # the signal reached the compiler, too, whose complaint is nobody's
+        compile_or_warn({"this": (depends, torch.ones(2))}, heed=stopped)
+    assert not caplog.text
 
     monkeypatch.setattr(libraries, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
     monkeypatch.setattr(sys, "executable", "/bin/false")  # the process that would compile beside
