@@ -196,6 +196,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
             checkpoint_every=int(cfg.checkpoint_every),
             log_every=int(cfg.log_every),
             progress=cfg.progress,
+            profile=cfg.profile,
             evaluation=dict(cfg.evaluation),
         ),
     )

@@ -124,6 +124,8 @@ def run(job: Job) -> None:
         job.check_code(record)
         if record.status == "done" and job.cfg.resume != "never":
             tell_result(record, job.folder, "already done")
+            if job.cfg.profile:
+                log.info("profile=true: nothing is left to trace; resume=never makes the run anew")
             return
         if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed meanwhile: %s", job.folder)

@@ -22,6 +22,7 @@ from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.evaluation import evaluate
 from rlexp.learner import Learner
 from rlexp.normalize import ReturnScaler
+from rlexp.profiling import Profiled
 from rlexp.progress import WARM_UP, ProgressDisplay
 from rlexp.rollout import Collector, FinishedEpisodes, Rollout, RunSpec
 from rlexp.run_writer import RunWriter
@@ -46,6 +47,7 @@ class RunSettings:
     checkpoint_every: int
     log_every: int
     progress: Literal["auto", "bar", "lines", "none"]
+    profile: bool
     evaluation: dict[str, Any]
 
 
@@ -145,6 +147,7 @@ class Trainer:
             display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:
                 first = self.update_number
+                iterate = Profiled(self, self.runs[0].folder) if self.settings.profile else self.iterate
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
@@ -152,7 +155,7 @@ class Trainer:
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
-                    self.iterate()
+                    iterate()
                     if self.update_number <= first + WARM_UP:
                         processor.restart()
                     processor.look()
