@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.algos.reads import Reads
-from rlexp.compile import CudaGraph, Graph, LayoutError, compile_or_warn
+from rlexp.compile import CudaGraph, Graph, LayoutError, Notes, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
 from rlexp.errors import ObjectiveError
@@ -59,6 +59,8 @@ class AgentGroup:
         compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
         world: dynamics of environments that acting is to step.
         watch: ends compiling when the run is asked to stop; None: nobody does.
+        notes: what compiling tells of all groups.
+        tried: the loss is tried before its first minibatch.
     """
 
     def __init__(
@@ -68,13 +70,16 @@ class AgentGroup:
         make_optimizer: Callable[..., Any],
         compiled: bool,
         world: World | None,
+        *,
         recordable: bool = True,
         watch: Watch | None = None,
+        notes: Notes | None = None,
+        tried: bool = True,
     ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
         self.distribution = self.network.distribution
         self.make_optimizer, self.compiled, self.world = make_optimizer, compiled, world
-        self.recordable, self.watch = recordable, watch or Watch()
+        self.recordable, self.watch, self.notes, self.tried = recordable, watch or Watch(), notes or Notes(), tried
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -102,7 +107,6 @@ class AgentGroup:
         self.updated = False  # whether there has been an update: the optimizer's state is there
         self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, by which its graph is traced
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
-        self.uncompiled: dict[str, str] = {}  # and why
         self.compiling = 0.0  # seconds in which graphs were made
         self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
 
@@ -153,7 +157,7 @@ class AgentGroup:
 
     def _compile(self, wanted: dict[str, tuple[Any, ...]]) -> None:
         began = time.perf_counter()
-        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.uncompiled, self.watch.heed)
+        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.notes, self.watch.heed)
         self.compiling += time.perf_counter() - began
 
     # Updating ----------------------------------------------------------------------------------------------------
@@ -339,7 +343,7 @@ class AgentGroup:
         lr = self.optimizer.param_groups[0]["lr"]
 
         def eager(number: Tensor) -> Tensor:
-            if not self.metric_names:
+            if self.tried and not self.metric_names:
                 self._try_loss(inputs, number)
             return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
 
@@ -372,7 +376,7 @@ class AgentGroup:
         return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ...
 
     def _tell_uncompiled(self, why: str) -> None:
-        self.uncompiled[UPDATE] = why
+        self.notes.uncompiled[UPDATE] = why
         log.warning("%s runs uncompiled: %s", UPDATE, why)
 
     def _held_against(

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.compile import Notes
 from rlexp.digest import digest
 from rlexp.envs.worlds import World
 from rlexp.errors import ConfigError, ObjectiveError
@@ -118,6 +119,7 @@ class Learner:
         watch: ends compiling when the run is asked to stop; None: nobody does.
         alone_at: where the loss looks at single values, so that agents cannot be stacked.
         draws: the loss draws random numbers.
+        tried: the loss is called twice before its first minibatch, and must be the same.
     """
 
     def __init__(
@@ -137,9 +139,10 @@ class Learner:
         watch: Watch | None = None,
         alone_at: str | None = None,
         draws: bool = False,
+        tried: bool = True,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
-        self.compiled, self.draws = compiled, draws
+        self.compiled, self.draws, self.notes = compiled, draws, Notes()
         networks = [network.to(device) for network in build_networks(build, streams)]
         self.batching = batching_of(networks[0], algo, traits, batching, device, alone_at)
         size = 1 if self.batching.value == IN_TURN else len(networks)
@@ -168,7 +171,17 @@ class Learner:
             size = 1
             self.batching = Choice(IN_TURN, "this optimizer mixes stacked agents of these sizes")
         self.groups = [
-            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable, watch)
+            AgentGroup(
+                networks[first : first + size],
+                algo,
+                optimizer,
+                compiled,
+                world,
+                recordable=traits.recordable,
+                watch=watch,
+                notes=self.notes,
+                tried=tried,
+            )
             for first in range(0, len(networks), size)
         ]
         if size > 1:
@@ -180,11 +193,6 @@ class Learner:
     def compiling(self) -> float:
         """Seconds in which graphs were made."""
         return sum(group.compiling for group in self.groups)
-
-    @property
-    def uncompiled(self) -> dict[str, str]:
-        """What runs without a graph though there was to be one, and why."""
-        return {name: why for group in self.groups for name, why in group.uncompiled.items()}
 
     def _slices(self) -> list[tuple[AgentGroup, slice]]:
         size = self.groups[0].size

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.config import check_groups, check_rows, check_run_settings, typed_config
-from rlexp.contract import check_loss
+from rlexp.contract import Findings, check_loss
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, UserError, user_error_behind
 from rlexp.jobs import Job
@@ -152,8 +152,11 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
     environment = build_environment(cfg)
     observation_space, action_space = watch.call(environment.probe)
     build = network_builder(cfg, observation_space, action_space)
-    trial = _try_network(build, observation_space)
-    found = check_loss(build_algorithm(cfg), build, observation_space, environment.num_envs, device)
+    if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
+        trial, found = build(), Findings()
+    else:
+        trial = _try_network(build, observation_space)
+        found = check_loss(build_algorithm(cfg), build, observation_space, environment.num_envs, device)
     lr = side_by_side(_of_agents(jobs, _learning_rate))
     if isinstance(lr, PerAgent) and not has_own_rates(cfg):
         raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
@@ -175,6 +178,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         watch=watch,
         alone_at=found.alone_at,
         draws=found.draws,
+        tried=not cfg.debug,
     )
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     return Trainer(

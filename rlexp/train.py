@@ -115,8 +115,12 @@ def run(job: Job) -> None:
         UserError: it cannot be run.
         Exception: whatever ended it; its folder says what.
     """
-    from rlexp import parts  # torch, which --help and a misspelt word need not wait for
+    from rlexp import debugging, parts  # torch, which --help and a misspelt word need not wait for
 
+    if job.cfg.debug:
+        leave_no_trace(job.folder)
+        debugging.run(job)
+        return
     parts.check(job.cfg)
     with FolderLock(job.folder):
         record = RunRecord(job.folder)
@@ -220,7 +224,9 @@ def note_other_code(folder: Path, go_on: bool) -> None:
 
 def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:
     """Leave what ended the jobs in their folders."""
-    asked = isinstance(error, KeyboardInterrupt | SystemExit)
+    from rlexp import debugging
+
+    asked = isinstance(error, KeyboardInterrupt | SystemExit) or (debugging.was_quit(error) and not jobs[0].in_sweep)
     for index, job in enumerate(jobs):
         record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
         begun = record.status == "running"
@@ -272,12 +278,19 @@ def job(cfg: DictConfig) -> None:
                 check_tuned(GlobalHydra.instance().config_loader(), words)
                 cfg = without_inherited(cfg, chosen)
             run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
-        except UserError as error:
+        except Exception as error:
+            from rlexp import debugging
+
             if not (folder / "run.json").exists():
                 leave_no_trace(folder)
-            if not in_sweep and not WANTS_TRACEBACK:
+            if in_sweep:
+                raise  # to the sweep, which goes on and reports it
+            if debugging.was_quit(error):
+                log.info("the debugger was quit, and with it the run; debug=true makes one update to look into")
+                sys.exit(1)
+            if isinstance(error, UserError) and not WANTS_TRACEBACK:
                 end_with(error)
-            raise  # to the sweep, which goes on and reports it
+            raise
 
 
 def main() -> None:

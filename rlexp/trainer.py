@@ -307,7 +307,7 @@ class Trainer:
     def save(self, runs: list[RunWriter] | None = None) -> None:
         """Write everything that the runs, by default all, need to go on as if they had never stopped."""
         by_agent = resume.kept_by_agent(self)
-        how = self.how | {"compiled": as_it_came(self.how["compiled"], self.learner.uncompiled)}
+        how = self.how | {"compiled": as_it_came(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
             run.save(resume.capture(self, run, by_agent), how)
 

@@ -211,6 +211,8 @@ def _by_changed_files(jobs: Sequence[Planned]) -> list[str]:
 
 
 def _planned(config: DictConfig) -> Planned:
+    if config.debug:
+        raise ConfigError("debug=true: is of one run, at a terminal; leave out -m, and choose one job")
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)  # the folder's name depends on the choices made
     try:
