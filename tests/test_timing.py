@@ -39,7 +39,8 @@ def test_a_lap_is_the_parts_less_what_was_measured_within():
     [
         (speed.whether_to_compile("auto", "cpu", 12_000), True, "12,000 calls, from 10,000 on it pays"),
         (speed.whether_to_compile("auto", "cpu", 768), False, "768 calls, from 10,000 on it pays"),
-        (speed.whether_to_compile("auto", "cuda:0", 12_000), False, "device=cuda:0; compile=true records CUDA graphs"),
+        (speed.whether_to_compile("auto", "cuda:0", 1_000), True, "1,000 calls, from 1,000 on it pays"),
+        (speed.whether_to_compile("auto", "cuda", 999), False, "999 calls, from 1,000 on it pays"),
         (speed.whether_to_compile(True, "cuda", 1), True, "compile=true"),
         (speed.how_many_threads(3, 1, pixels=True), 3, "torch_threads=3"),
         (speed.how_many_threads(None, 1, pixels=True), speed.ALL_THREADS, "all there are, for pixels"),
