@@ -297,3 +297,58 @@ def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     assert "2 jobs (2 agents) side by side: algo.calm_coef differ" in said
     said = folder.train(*words, "algo.noise_coef=0.1,0.2")
     assert "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.schedules.Scheduled" in said
+
+
+def test_from_one_run_to_the_next(folder):
+    folder.train("algo=calm", "study=first")
+    (first,) = folder.path.glob("outputs/first/*")
+    folder.train("algo=calm", "study=second", "optimizer.lr=1e-3", f"init_from={first.relative_to(folder.path)}")
+    (second,) = folder.records("second")
+    assert str(second["parent"]["folder"]).endswith(first.name)
+    more = ["algo=calm", "total_steps=1024"]
+    folder.train(*more, "study=first", "resume=extend")
+    folder.train(*more, "study=whole")
+    extended, whole = (
+        next(path.parent for path in folder.path.glob(f"outputs/{study}/*total_steps=1024*/metrics.csv"))
+        for study in ("first", "whole")
+    )
+    rows = []
+    for job in (extended, whole):
+        with open(job / "metrics.csv", newline="") as file:
+            rows.append(
+                [
+                    {k: v for k, v in r.items() if k not in ("wall_time", "steps_per_second")}
+                    for r in csv.DictReader(file)
+                ]
+            )
+    assert rows[0] == rows[1]
+    assert (first / "checkpoint.pt").is_file()
+
+
+def test_why_it_is_slow_and_where_it_breaks(folder):
+    said = folder.train("algo=calm", "num_seeds=2", "profile=true", "total_steps=2560")
+    (record,) = folder.records()
+    assert record["how"]["compiled"]["value"] is False
+    assert "calls, from 10,000 on it pays" in record["how"]["compiled"]["why"]
+    assert record["how"]["batching"]["value"] == "stacked"
+    assert {"acting and environment", "update", "rest"} <= set(record["time"]["seconds"])
+    assert "eager (" in said
+    (trace,) = folder.path.glob("outputs/*/*/profile/trace.json")
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert (trace.parent / "table.txt").read_text()
+
+    folder.edit(
+        "their_pkg/calm.py", "        values =", "        print('here', len(batch.obs)); breakpoint()\n        values ="
+    )
+    done = folder(
+        "train", *TINY, "algo=calm", "num_seeds=2", "debug=true", "study=d", input="p type(batch).__name__\nq\n"
+    )
+    assert "here 64" in done.stdout
+    assert "'Batch'" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    folder.edit("their_pkg/calm.py", "breakpoint()", "values_of_nobody")
+    done = folder("train", *TINY, "algo=calm", "debug=true", "study=d")
+    assert done.returncode == 1
+    assert "NameError: name 'values_of_nobody' is not defined" in done.stderr
+    assert re.search(r'File ".*their_pkg/calm\.py", line \d+, in loss', done.stderr)
+    assert not list(folder.path.glob("outputs/d/*"))
