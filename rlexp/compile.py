@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import platform
-import sys
 import threading
 import time
 from bdb import BdbQuit
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlexp import libraries
+from rlexp.placeholders import listening
 
 log = logging.getLogger(__name__)
 
@@ -225,34 +225,6 @@ class Notes:
     told_of_prints: bool = False
 
 
-class _Ear:
-    """A stream that notes that it is written to."""
-
-    def __init__(self, stream: Any, heard: threading.Event) -> None:
-        self.stream, self.heard = stream, heard
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        self.heard.set()
-        return self.stream.write(text)
-
-
-@contextlib.contextmanager
-def _listening(heard: threading.Event) -> Iterator[None]:
-    """While entered, it is noted that something is printed, or a breakpoint met, which is passed over.
-
-    Who stopped there would see placeholders, and a breakpoint that is left would leave the graph, too.
-    """
-    before, sys.breakpointhook = sys.breakpointhook, lambda *_, **__: heard.set()
-    try:
-        with contextlib.redirect_stdout(_Ear(sys.stdout, heard)):
-            yield
-    finally:
-        sys.breakpointhook = before
-
-
 class LayoutError(ValueError):
     """Tensors laid out otherwise than those that a graph was compiled for."""
 
@@ -294,7 +266,7 @@ def compile_or_warn(
 
     def trace(name: str) -> None:
         on_cuda = tree_flatten(wanted[name][1:])[0][0].is_cuda
-        with _listening(talking):
+        with listening(talking):
             graphs[name] = CudaGraph(*wanted[name]) if on_cuda else Graph(*wanted[name])
 
     def build(name: str, graph: Graph, here: bool) -> None:
