@@ -118,7 +118,6 @@ class Learner:
         world: dynamics in torch of the environments, where acting is to step them.
         watch: ends compiling when the run is asked to stop; None: nobody does.
         alone_at: where the loss looks at single values, so that agents cannot be stacked.
-        draws: the loss draws random numbers.
         tried: the loss is called twice before its first minibatch, and must be the same.
     """
 
@@ -138,11 +137,10 @@ class Learner:
         world: World | None = None,
         watch: Watch | None = None,
         alone_at: str | None = None,
-        draws: bool = False,
         tried: bool = True,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
-        self.compiled, self.draws, self.notes = compiled, draws, Notes()
+        self.compiled, self.notes = compiled, Notes()
         networks = [network.to(device) for network in build_networks(build, streams)]
         self.batching = batching_of(networks[0], algo, traits, batching, device, alone_at)
         size = 1 if self.batching.value == IN_TURN else len(networks)
@@ -238,8 +236,7 @@ class Learner:
         data = data._replace(weights=rollout.weights.flatten(1))
         with no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
             data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
-        if self.draws:
-            data = data._replace(key=torch.stack([self._keys(stream) for stream in self.streams]))
+        data = data._replace(key=torch.stack([self._keys(stream) for stream in self.streams]))
         self._require_same_algorithm()  # `observe` and the like may have changed something, too
         order = torch.stack([self._order(stream, rows.shape[1]) for stream in self.streams])  # (A, epochs, T*E)
         metrics: list[Metrics] = []

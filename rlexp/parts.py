@@ -177,7 +177,6 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         world=environment.world,
         watch=watch,
         alone_at=found.alone_at,
-        draws=found.draws,
         tried=not cfg.debug,
     )
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)

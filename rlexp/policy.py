@@ -126,7 +126,8 @@ class Policy:
         self, network: ActorCritic, tensors: dict[str, Tensor] | None = None, key: Tensor | tuple[()] = ()
     ) -> None:
         self._network, self._tensors, self._key = network, tensors, key
-        self.draws = 0  # calls of the two below
+        self.draws = 0  # calls of `rand_like` and `randn_like`
+        self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
 
     def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
@@ -150,15 +151,17 @@ class Policy:
         They are the same alone and beside others, compiled and resumed.
 
         Raises:
-            ObjectiveError: outside of a loss.
+            ObjectiveError: outside of a loss, for other types than floats, within `torch.vmap` of one's own, and where
+                `torch.utils.checkpoint` runs a part of a loss again.
         """
-        return noise.uniform(x, self._next_key(), self.draws)
+        return noise.uniform(x, self._next_key(x), self.draws)
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal random numbers, likewise."""
-        return noise.normal(x, self._next_key(), self.draws)
+        return noise.normal(x, self._next_key(x), self.draws)
 
-    def _next_key(self) -> Tensor:
+    def _next_key(self, x: Tensor) -> Tensor:
+        noise.require_drawable(x, self._depth)
         if not isinstance(self._key, Tensor):
             raise ObjectiveError("policy.rand_like and randn_like draw within a loss alone")
         self.draws += 1

@@ -1,10 +1,18 @@
 """Random numbers of a loss are distributed as they say; other keys, calls and elements have nothing in common."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch.func import vmap
+from torch.testing import assert_close
 
 from rlexp import noise
+from rlexp.compile import Graph
+from rlexp.errors import ObjectiveError
+from rlexp.policy import Policy
 
 SHAPE = (200, 500)
 KEYS = torch.randint(2**62, (4,), generator=torch.Generator().manual_seed(0))
@@ -30,6 +38,55 @@ def test_keys_calls_and_elements_have_nothing_in_common():
     for lag in (1, 2, 3, 256, 500):
         assert torch.corrcoef(torch.stack([rows[0, lag:], rows[0, :-lag]]))[0, 1].abs() < 4 / rows.shape[1] ** 0.5
     assert (rows[0] == rows[1]).sum() < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_hold_the_same_numbers_as_far_as_they_can(dtype):
+    x = torch.zeros(SHAPE)
+    for draw in (noise.uniform, noise.normal):
+        own, wanted = draw(x.to(dtype), KEYS[0], 1), draw(x, KEYS[0], 1)
+        assert own.dtype == dtype
+        assert (own.float() - wanted).abs().max() < 16 * torch.finfo(dtype).eps + 1e-5
+    assert noise.uniform(x.to(dtype), KEYS[0], 1).max() < 1.0
+
+
+def test_draws_that_would_be_none_are_refused():
+    policy = Policy(SimpleNamespace(distribution=None), {}, KEYS[0])
+    for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64):
+        with pytest.raises(ObjectiveError, match=r"give floats, not torch\.\w+: draw like x\.float\(\)"):
+            policy.rand_like(torch.zeros(3, dtype=dtype))
+    with pytest.raises(ObjectiveError, match="the same numbers in each row of"):
+        vmap(policy.randn_like)(torch.zeros(3, 4))
+    x = torch.ones(3, requires_grad=True)
+    y = torch.utils.checkpoint.checkpoint(lambda x: (x * policy.rand_like(x)).sin(), x, use_reentrant=False)
+    with pytest.raises(ObjectiveError, match="draw outside of it"):
+        y.sum().backward()
+    with pytest.raises(ObjectiveError, match="within a loss alone"):
+        Policy(SimpleNamespace(distribution=None)).rand_like(torch.zeros(3))
+
+
+def test_a_policy_made_within_vmap_draws_there():
+    def loss(key, x):
+        return Policy(SimpleNamespace(distribution=None), {}, key).rand_like(x)
+
+    drawn = vmap(loss)(KEYS, torch.zeros(4, 5))
+    assert torch.equal(drawn[2], noise.uniform(torch.zeros(5), KEYS[2], 1))
+
+
+def test_compiled_draws_are_the_same_and_take_no_longer_to_compile_than_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLEXP_CACHE", str(tmp_path))
+
+    def draw(x, key):
+        return noise.uniform(x, key, 1), noise.normal(x, key, 2)
+
+    x = torch.zeros(64, 4)
+    graph = Graph(draw, x, KEYS[0])
+    began = time.process_time()
+    graph.build()
+    assert time.process_time() - began < 10  # of this process: compilers are others; minutes, where uses multiply
+    graph.load()
+    for mine, wanted in zip(graph.run(graph.leaves(x, KEYS[1])), draw(x, KEYS[1]), strict=True):
+        assert_close(mine, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_stacked_agents_draw_what_each_would_alone():
