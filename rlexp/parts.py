@@ -20,6 +20,7 @@ from rlexp.jobs import Job
 from rlexp.learner import Learner
 from rlexp.networks.checks import check_network
 from rlexp.optimizers import Traits, traits
+from rlexp.parents import check_initial
 from rlexp.policy import ActorCritic
 from rlexp.run_writer import RunWriter
 from rlexp.schedules import PerAgent, Schedule, side_by_side
@@ -80,6 +81,7 @@ def check(cfg: DictConfig) -> None:
         ConfigError: the first setting that cannot be, named.
     """
     check_run_settings(cfg)
+    check_initial(cfg)
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
     algo, environment = build_algorithm(cfg), build_environment(cfg)
     _build(cfg.gae)
@@ -114,7 +116,7 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
     return schedule
 
 
-def _pays_to_compile(cfg: DictConfig, algo: Algorithm, environment: Environment) -> bool:
+def pays_to_compile(cfg: DictConfig, algo: Algorithm, environment: Environment) -> bool:
     """`compile`, with auto decided by the length of the run alone: the same run is always computed the same way."""
     if cfg.compile != "auto":
         return bool(cfg.compile)
@@ -179,7 +181,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         observation_space=observation_space,
         device=device,
         batching=cfg.batching,
-        compiled=_pays_to_compile(cfg, algo, environment),
+        compiled=pays_to_compile(cfg, algo, environment),
         world=environment.world,
         watch=watch,
         alone_at=found.alone_at,
