@@ -70,7 +70,7 @@ class RunConfig:
     compile: Union[bool, str] = "auto"  # noqa: UP007
     batching: str = "auto"
     init_from: str | None = None
-    init_with: list[str] = field(default_factory=lambda: ["normalizer"])
+    init_with: Any = field(default_factory=lambda: ["normalizer"])
     resume: str = "auto"
     retry_failed: bool = False
     stale: str = "refuse"

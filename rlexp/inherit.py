@@ -19,7 +19,7 @@ from rlexp.jobs import Job
 from rlexp.learner import Learner
 from rlexp.normalize import ObservationNormalizer
 from rlexp.optimizer_state import kept_by_agent
-from rlexp.parents import Parent, initial
+from rlexp.parents import Parent, initial, taken
 from rlexp.resume import of_agents, together
 from rlexp.rollout import RunSpec
 from rlexp.seeding import AgentStreams
@@ -72,16 +72,16 @@ def begin(trainer: "Trainer", jobs: Sequence[Job]) -> None:
         return
     if len(sources) < len(jobs):
         raise ConfigError("init_from: of agents trained side by side all start from earlier runs, or none")
-    taken = {str(word) for word in jobs[0].cfg.init_with}
+    words = taken(jobs[0].cfg)
     try:
         for source in sources:
             _require_spaces(trainer, source)
-        _take_tensors(trainer.learner, sources, "normalizer" in taken)
-        if "normalizer" in taken and trainer.scaler is not None:
+        _take_tensors(trainer.learner, sources, "normalizer" in words)
+        if "normalizer" in words and trainer.scaler is not None:
             _take_scaling(trainer, sources)
-        if "optimizer" in taken:
+        if "optimizer" in words:
             _take_optimizer(trainer.learner, sources)
-        if "memory" in taken:
+        if "memory" in words:
             _take_memory(trainer, sources)
     except Exception as error:  # whatever comes of a checkpoint that is another program's
         if isinstance(error, UserError):
@@ -89,7 +89,7 @@ def begin(trainer: "Trainer", jobs: Sequence[Job]) -> None:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise sources[0].refusal(f"{sources[0].parent.checkpoint_path} does not fit this run ({line})") from error
     for own, source in zip(trainer.runs, sources, strict=True):
-        own.record.data["parent"] = {**source.parent.told(), "with": sorted(taken)}
+        own.record.data["parent"] = {**source.parent.told(), "with": words}
 
 
 def told(record: Mapping[str, Any]) -> list[str]:
@@ -155,8 +155,7 @@ def _take_tensors(learner: Learner, sources: Sequence[Source], statistics: bool)
             way_out = "; set env.normalize_obs as it was there, or leave normalizer out of init_with"
             _require_fit(source, _shapes(theirs, set(theirs) - own), _shapes(ours, apart), way_out)
         of_each += source.of_each({name: theirs[name] for name in ours if name in own or statistics})
-    taken = together(of_each)
-    learner.load_tensors(ours | taken)
+    learner.load_tensors(ours | together(of_each))
 
 
 def _shapes(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, str]:
@@ -190,10 +189,10 @@ def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> None:
         theirs = source.state["learner"]["optimizer"]
         _require_fit(source, _told_shapes(_flat(theirs), settings), wanted)
         of_each += source.of_each(theirs)
-    taken = _flat(together(of_each))
+    kept_there = _flat(together(of_each))
     for number, group in enumerate(learner.groups):
         part = slice(number * group.size, (number + 1) * group.size)
-        kept = {place: x[part] for place, x in taken.items() if place[1:] not in settings}
+        kept = {place: x[part] for place, x in kept_there.items() if place[1:] not in settings}
         kept |= {place: x for place, x in _flat(group.optimizer_state()).items() if place[1:] in settings}
         names = [*group.params, *(f"#{n}" for n in range(len(group.optimizer.param_groups)))]
         nested: Any = {kind: {name: {} for name in names} for kind in ("tensors", "numbers")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from rlexp.errors import ConfigError
 from rlexp.run_folder import RecordError, config_hash, file_digest, no_folder, read_record
@@ -113,9 +113,16 @@ def check_initial(cfg: DictConfig) -> None:
     Raises:
         ConfigError: naming the nearest.
     """
-    for word in cfg.get("init_with") or ():
+    for word in taken(cfg):
         if word not in TAKEN:
-            raise ConfigError(f"init_with={list(cfg.init_with)}: there is no {word}; {nearest(str(word), TAKEN)}")
+            raise ConfigError(f"init_with={cfg.init_with}: there is no {word}; {nearest(word, TAKEN)}")
+
+
+def taken(cfg: DictConfig) -> list[str]:
+    """What is taken of an earlier run besides parameters: init_with as a list, however it is typed."""
+    words = cfg.get("init_with")
+    each = words if isinstance(words, ListConfig | list) else [] if words is None else [words]
+    return sorted({str(word) for word in each})
 
 
 def check_same_parent(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
@@ -173,7 +180,7 @@ def identity_of_initial(cfg: DictConfig, settings: dict[str, Any]) -> str:
 
 
 def _with(cfg: DictConfig) -> str:
-    return "".join(f"+{word}" for word in sorted(set(map(str, cfg.get("init_with") or ()))))
+    return "".join(f"+{word}" for word in taken(cfg))
 
 
 def _begun_before(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
@@ -187,7 +194,7 @@ def _begun_before(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
         same_place = folder == path.resolve() or (folder.parent == path.parent.resolve() and _ends_in(folder, path))
         rest = {key: value for key, value in config.items() if key not in ("init_from", "extended_at", "total_steps")}
         wanted = {key: value for key, value in settings.items() if key != "total_steps"}
-        if same_place and seed in (None, parent.get("seed")) and rest == wanted and _taken(entry) == _with(cfg):
+        if same_place and seed in (None, parent.get("seed")) and rest == wanted and _with_of(entry) == _with(cfg):
             found.append((str(record.get("started")), entry))
     return max(found)[1] if found else None
 
@@ -196,7 +203,7 @@ def _ends_in(folder: Path, path: Path) -> bool:
     return folder.name.endswith(f"-{path.name}")
 
 
-def _taken(entry: str) -> str:
+def _with_of(entry: str) -> str:
     return "".join(f"+{word}" for word in entry.split("+")[1:])
 
 

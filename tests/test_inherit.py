@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_config, make_jobs, record, status
+from process import Process
 from test_extend import contents, refusal, same, state_of
 from test_resume import records
 from torch.testing import assert_close
@@ -160,6 +161,7 @@ def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli):
     typed = [short(parent), f"{short(parent)}:0", f"'{parent}'", f"'{parent.resolve()}:0'", "elsewhere/copy"]
     hashes = {config_hash(settings_of(make_config(f"init_from={path}"))) for path in typed}
     assert len(hashes) == 1
+    assert hashes == {config_hash(settings_of(make_config(f"init_from={typed[0]}", "init_with=normalizer")))}
     assert hashes != {config_hash(settings_of(make_config()))}
     assert hashes != {config_hash(settings_of(make_config(f"init_from={parent.parent}/{parent.name[-8:]}", ALL)))}
     # all runs made before there was init_from keep their folders
@@ -198,6 +200,7 @@ REFUSED = {  # words of the child -> what is said
     r"optimizer for \S+ is \(\) there, none here",
     "init_with=[optimiser]": r"there is no optimiser; did you mean optimizer\?",
     "init_with=[policy]": r"init_with=\['policy'\]: there is no policy",
+    "init_with=3": r"init_with=3: there is no 3",
 }
 
 
@@ -280,3 +283,18 @@ def test_side_by_side_all_start_from_a_run_or_none(cli, tmp_path):
     with pytest.raises(ConfigError, match="all start from earlier runs, or none"):
         inherit.begin(trainer, jobs)
     assert json.dumps(trainer.runs[0].record.data).find("parent") == -1
+
+
+def test_a_compiled_child_is_the_same_resumed_and_acts_like_its_parent(tmp_path, monkeypatch):
+    def run(*words):
+        process = Process(tmp_path, *WORDS, "compile=true", *words)
+        assert process.wait(300) == 0, process.communicate()
+
+    monkeypatch.chdir(tmp_path)
+    run(*APO, "study=p")
+    parent = f"init_from={short(only('p'))}"
+    for study, *words in (("frozen", "optimizer.lr=0"), ("whole",), ("parts", "stop_at=512"), ("parts",)):
+        run(*APO, f"study={study}", parent, ALL, *words)
+    assert same(state_of(only("frozen"))["learner"]["tensors"], state_of(only("p"))["learner"]["tensors"])
+    assert same(state_of(only("parts"))["learner"], state_of(only("whole"))["learner"])
+    assert records(only("parts")) == records(only("whole"))
