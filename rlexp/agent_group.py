@@ -5,6 +5,7 @@ through `torch.func.vmap`; a group of one agent runs its network plainly.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.algos.reads import Reads
-from rlexp.compile import CudaGraph, Graph, LayoutError, compile_or_warn
+from rlexp.compile import CudaGraph, Graph, LayoutError, Notes, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
 from rlexp.errors import ObjectiveError
@@ -58,6 +59,8 @@ class AgentGroup:
         compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
         world: dynamics of environments that acting is to step.
         watch: ends compiling when the run is asked to stop; None: nobody does.
+        notes: what compiling tells of all groups.
+        tried: the loss is tried before its first minibatch.
     """
 
     def __init__(
@@ -67,13 +70,16 @@ class AgentGroup:
         make_optimizer: Callable[..., Any],
         compiled: bool,
         world: World | None,
+        *,
         recordable: bool = True,
         watch: Watch | None = None,
+        notes: Notes | None = None,
+        tried: bool = True,
     ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
         self.distribution = self.network.distribution
         self.make_optimizer, self.compiled, self.world = make_optimizer, compiled, world
-        self.recordable, self.watch = recordable, watch or Watch()
+        self.recordable, self.watch, self.notes, self.tried = recordable, watch or Watch(), notes or Notes(), tried
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -101,6 +107,7 @@ class AgentGroup:
         self.updated = False  # whether there has been an update: the optimizer's state is there
         self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, by which its graph is traced
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
+        self.compiling = 0.0  # seconds in which graphs were made
         self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
 
     # Acting ------------------------------------------------------------------------------------------------------
@@ -142,11 +149,16 @@ class AgentGroup:
             if self.example:
                 wanted[UPDATE] = (self._traceable, *self.example)
                 self.example = ()
-            self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted)
+            self._compile(wanted)
         graph = self.graphs.get(ACTING)
         if graph is None:
             return partial(self._act, tensors, slot)
         return partial(graph.run, graph.leaves(tensors, slot))
+
+    def _compile(self, wanted: dict[str, tuple[Any, ...]]) -> None:
+        began = time.perf_counter()
+        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.notes, self.watch.heed)
+        self.compiling += time.perf_counter() - began
 
     # Updating ----------------------------------------------------------------------------------------------------
 
@@ -331,7 +343,7 @@ class AgentGroup:
         lr = self.optimizer.param_groups[0]["lr"]
 
         def eager(number: Tensor) -> Tensor:
-            if not self.metric_names:
+            if self.tried and not self.metric_names:
                 self._try_loss(inputs, number)
             return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
 
@@ -340,14 +352,10 @@ class AgentGroup:
         if not self.recordable and UPDATE not in self.graphs:
             self.graphs[UPDATE] = None
             name = type(self.optimizer).__name__
-            log.warning(
-                "%s runs uncompiled: %s does or keeps more than parameters, gradients and tensors of its state",
-                UPDATE,
-                name,
-            )
+            self._tell_uncompiled(f"{name} does or keeps more than parameters, gradients and tensors of its state")
         held = self._held(inputs)
         if UPDATE not in self.graphs:
-            self.graphs |= self.watch.call_or_stop(compile_or_warn, {UPDATE: (self._traceable, *held, number)})
+            self._compile({UPDATE: (self._traceable, *held, number)})
         graph = self.graphs[UPDATE]
         if graph is None:
             return eager
@@ -366,6 +374,10 @@ class AgentGroup:
         if self.graph_updates & (self.graph_updates - 1):
             return compiled
         return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ...
+
+    def _tell_uncompiled(self, why: str) -> None:
+        self.notes.uncompiled[UPDATE] = why
+        log.warning("%s runs uncompiled: %s", UPDATE, why)
 
     def _held_against(
         self,
@@ -386,7 +398,7 @@ class AgentGroup:
             who = type(self.algo).__name__
             if is_faithful(graph, twin.distance(metrics), who, self._traceable, *held, number):
                 return metrics
-            log.warning("%s runs uncompiled: its graph computes something else than its code", UPDATE)
+            self._tell_uncompiled("its graph computes something else than its code")
             self.graphs[UPDATE] = None
             return twin.go_eager()
 

@@ -2,8 +2,8 @@
 
     scripts/bench                              all workloads, three repeats, 20 minutes; writes outputs/reports/bench/
     scripts/bench --workloads W1,W2 --repeats 5  some, which writes nothing; key=value changes rlexp's settings
-    scripts/bench --profile W1                 where the time of one rlexp iteration goes
 
+Where the time of a run goes, the run itself says: `python -m rlexp.train ... profile=true`.
 Machines are noisy: what counts is the ratio of medians within one call.
 """
 
@@ -138,7 +138,7 @@ def run_rlexp(workload: Workload, extra: list[str]) -> dict[str, float]:
     return {"steps_per_second": _rate(marks), "first_update": marks[0][0]}
 
 
-def run_peer(workload: Workload, threads: int, brief: bool) -> dict[str, float]:
+def run_peer(workload: Workload, threads: int, brief: bool, device: str) -> dict[str, float]:
     """The same with Stable-Baselines3, which logs as it does by default."""
     import torch
     from stable_baselines3 import PPO
@@ -169,7 +169,7 @@ def run_peer(workload: Workload, threads: int, brief: bool) -> dict[str, float]:
         envs: Any = VecFrameStack(make_atari_env(workload.env, n_envs=options.pop("n_envs"), seed=0), 4)
     else:
         envs = make_vec_env(workload.env, n_envs=options.pop("n_envs"), seed=0)
-    model = PPO("CnnPolicy" if pixels else "MlpPolicy", envs, device="cpu", seed=0, **options)
+    model = PPO("CnnPolicy" if pixels else "MlpPolicy", envs, device=device, seed=0, **options)
     steps = workload.peer_steps or workload.steps
     model.learn(min(steps, BRIEF) if brief else steps, callback=Clock())
     return {"steps_per_second": _rate(marks[1:]), "first_update": marks[1][0]}
@@ -259,62 +259,6 @@ def write(rows: list[dict[str, Any]], command: str) -> None:
     (REPORTS / "table.md").write_text(f"`{command}`\n\n{_machine()}\n\n{table(rows)}\n")
 
 
-# Where the time goes ------------------------------------------------------------------------------------------------
-
-
-def profile(name: str, extra: list[str]) -> None:
-    """Print how one iteration's time divides, measured around the loop's own calls."""
-    from rlexp.trainer import Trainer
-
-    spent: dict[str, float] = {}
-    iterations = [0]
-
-    def watch(label: str, owner: Any, name: str) -> None:
-        function = getattr(owner, name)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                spent[label] = spent.get(label, 0.0) + time.perf_counter() - began
-
-        setattr(owner, name, timed)
-
-    iterate = Trainer.iterate
-
-    def watched(self: Trainer) -> None:
-        iterations[0] += 1
-        if iterations[0] == 4:  # compiled by now
-            spent.clear()
-            watch("environment", type(self.collector.envs), "step")
-            watch("acting", self.learner, "act")
-            watch("collect", self.collector, "collect")
-            watch("advantages", self, "gae")
-            watch("observe", self.algo, "observe")
-            watch("replay", self.algo, "replay")
-            for group in self.learner.groups:
-                watch("minibatches", group, "update")
-            watch("update", self.learner, "update")
-            watch("logging", self, "_log")
-        began = time.perf_counter()
-        iterate(self)
-        spent["iteration"] = spent.get("iteration", 0.0) + time.perf_counter() - began
-
-    Trainer.iterate = watched  # type: ignore[method-assign]
-    run_rlexp(WORKLOADS[name], extra)
-    per = {label: 1e3 * seconds / (iterations[0] - 3) for label, seconds in spent.items()}
-    collect = per.pop("collect")
-    update = per.pop("update")
-    whole = per.pop("iteration")
-    per["storing"] = collect - per["environment"] - per["acting"]
-    per["preparing minibatches"] = update - per["minibatches"] - per.get("replay", 0.0)
-    per["rest"] = whole - sum(per.values())
-    print(f"{name}: {whole:.2f} ms an iteration")
-    for label, ms in sorted(per.items(), key=lambda item: -item[1]):
-        print(f"  {label:22} {ms:8.2f} ms  {100 * ms / whole:5.1f} %")
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -322,9 +266,9 @@ def main() -> None:
     )
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--profile", metavar="WORKLOAD", choices=list(WORKLOADS))
     parser.add_argument("--run", choices=("rlexp", "peer"), help=argparse.SUPPRESS)  # one side, in this process
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--peer-device", default="cpu", help=argparse.SUPPRESS)  # as for pixels on a GPU
     parser.add_argument("--brief", action="store_true", help=argparse.SUPPRESS)
     options, extra = parser.parse_known_args()
     if strange := [word for word in extra if word.startswith("-") or "=" not in word]:
@@ -336,9 +280,8 @@ def main() -> None:
     if options.run:
         work = WORKLOADS[names[0]]
         ours = options.run == "rlexp"
-        print(json.dumps(run_rlexp(work, extra) if ours else run_peer(work, options.threads, options.brief)))
-    elif options.profile:
-        profile(options.profile, extra)
+        peer = (options.threads, options.brief, options.peer_device)
+        print(json.dumps(run_rlexp(work, extra) if ours else run_peer(work, *peer)))
     else:
         rows = compare(names, options.repeats, extra)
         print(table(rows))

@@ -1,134 +1,23 @@
-"""Errors on the command line: one plain line that names the key, the value and the nearest valid one."""
+"""What a user can mend is told in one line, and ends the command."""
 
-import difflib
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.config import CONF_DIR
 from rlexp.errors import UserError, user_error_behind
-from rlexp.run_folder import key_of
-from rlexp.signatures import settings_of
+from rlexp.messages import composed, explain, with_plus
+from rlexp.search_path import require_search_path
 from rlexp.terminal import harmless_output
 
 FULL = "HYDRA_FULL_ERROR"
 PLACES = (PermissionError, NotADirectoryError, FileExistsError)
 FULL_OR_READ_ONLY = (errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 WANTS_TRACEBACK = os.environ.get(FULL) == "1"  # what the user asked for, read before it is set below
-
-
-def _keys(node: Any, prefix: str = "") -> list[str]:
-    """All dotted keys of a config."""
-    found: list[str] = []
-    for key in node:
-        found.append(f"{prefix}{key}")
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
-            found += _keys(child, f"{prefix}{key}.")
-    target = (
-        node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
-    )
-    return found + [f"{prefix}{name}" for name in settings_of(str(target)) if target and name not in node]
-
-
-def _valid_keys(overrides: list[str], of_hydra: bool) -> list[str]:
-    """Keys of the config that the group choices among the overrides make; of the default one if they make none."""
-    groups = [o for o in overrides if "," not in o and (CONF_DIR / o.partition("=")[0]).is_dir()]
-    groups += [o for o in overrides if o.startswith("hydra.searchpath=")]
-    for attempt in (groups, []):
-        try:
-            GlobalHydra.instance().clear()
-            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-                config = compose("config", attempt, return_hydra_config=True)
-                return [key for key in _keys(config) if key.startswith("hydra") == of_hydra]
-        except (HydraException, OmegaConfBaseException):
-            continue
-    return []
-
-
-def _override_of(key: str, overrides: list[str]) -> str:
-    return next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
-
-
-def _how_to_write(override: str) -> str:
-    key, _, value = override.partition("=")
-    if key == "init_from":
-        return "name the folder by the hash that it ends in, as in init_from=outputs/first/2eec0503, or quote it"
-    if re.match(r"(tag|int|float|interval|range|choice)\(", value):
-        return "write interval(1e-4,1e-2), tag(log,interval(1e-4,1e-2)), range(0,1,0.1) or choice(a,b)"
-    if "[" in value and "=" in value:
-        return """quote what holds =, as in '[["algo=ppo"],["algo=apo"]]'"""
-    return "quote what holds spaces, brackets or commas"
-
-
-def explain(error: Exception, overrides: list[str]) -> str:
-    """One line for an error of Hydra or OmegaConf."""
-    text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    missing = re.search(r"Could not find '([^']+)'", text)
-    merging = re.search(r"Error merging override (\S+)", text)
-    if unknown:
-        key = unknown[1]
-        known = _valid_keys(overrides, key.startswith("hydra"))
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else "python -m rlexp.train --help lists the keys"
-        return f"{_override_of(key, overrides)}: there is no setting {key}; {hint}"
-    if missing:
-        group, _, choice = missing[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        close = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}"
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value; {_how_to_write(str(error.override))}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    line = str(cause).splitlines()[0]
-    line = line.removeprefix("ConfigError raised while resolving interpolation: ")
-    return f"{merging[1]}: {line}" if merging else " ".join(line.split())
-
-
-def with_plus(error: Exception, overrides: list[str], compose_with: Callable[[list[str]], Any]) -> list[str] | None:
-    """The overrides with ++ before the key that an error is about, if no yaml has it but what it is meant for takes it.
-
-    Args:
-        error: Hydra's.
-        overrides: as typed.
-        compose_with: the config that some of them make.
-    """
-    unknown = re.search(r"Could not override '([^']+)'", str(error))
-    if unknown is None:
-        return None
-    parent, _, key = unknown[1].rpartition(".")
-    try:
-        config = compose_with([o for o in overrides if _decides_targets(o)])
-        node = OmegaConf.select(config, parent)
-    except (HydraException, OmegaConfBaseException):
-        return None
-    of_environment = parent == "env.kwargs"
-    taken = settings_of(str(node.get("_target_"))) if OmegaConf.is_dict(node) else []
-    if not (of_environment or {key, "**"} & set(taken)):
-        return None
-    return [f"++{o}" if key_of(o) == unknown[1] else o for o in overrides]
-
-
-def _decides_targets(override: str) -> bool:
-    key, _, value = override.partition("=")
-    return "," not in value and (key.endswith("_target_") or key == "hydra.searchpath" or (CONF_DIR / key).is_dir())
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("config", overrides)
 
 
 def end_with(error: UserError) -> NoReturn:
@@ -152,7 +41,7 @@ def _with_plus_where_needed(job: Callable[[], Any], overrides: list[str]) -> Non
     try:
         job()
     except HydraException as error:  # nothing has begun: the config could not be composed
-        better = with_plus(error, overrides, _compose)
+        better = with_plus(error, overrides, composed)
         if better is None:
             raise
         places = dict(zip(overrides, better, strict=True))
@@ -163,6 +52,7 @@ def _with_plus_where_needed(job: Callable[[], Any], overrides: list[str]) -> Non
 def _report(job: Callable[[], Any], overrides: list[str]) -> None:
     os.environ[FULL] = "1"  # makes Hydra raise its errors instead of printing them
     try:
+        require_search_path(overrides)
         _with_plus_where_needed(job, overrides)
     except KeyboardInterrupt:
         print("rlexp: interrupted before anything was to be saved, or twice", file=sys.stderr)

@@ -13,8 +13,12 @@ import hashlib
 import logging
 import os
 import platform
+import sys
+import threading
 import time
+from bdb import BdbQuit
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -133,8 +137,13 @@ class Graph:
         return libraries.Builder(self.traced, self.layouts, self.library)
 
     def load(self) -> Self:
-        """Make `run` callable; the library must be there."""
-        self.run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.library), 1).run
+        """Make `run` callable; the library must be there.
+
+        Raises:
+            OSError: it would end the process.
+        """
+        libraries.require_loadable(self.library)
+        self.run = libraries.load(self.library)
         del self.traced
         return self
 
@@ -208,6 +217,42 @@ class CudaGraph:
         return [x.clone() for x in self.outputs]
 
 
+@dataclass
+class Notes:
+    """What compiling has told, of all that is compiled for one learner."""
+
+    uncompiled: dict[str, str] = field(default_factory=dict)  # what runs without a graph, and why
+    told_of_prints: bool = False
+
+
+class _Ear:
+    """A stream that notes that it is written to."""
+
+    def __init__(self, stream: Any, heard: threading.Event) -> None:
+        self.stream, self.heard = stream, heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.heard.set()
+        return self.stream.write(text)
+
+
+@contextlib.contextmanager
+def _listening(heard: threading.Event) -> Iterator[None]:
+    """While entered, it is noted that something is printed, or a breakpoint met, which is passed over.
+
+    Who stopped there would see placeholders, and a breakpoint that is left would leave the graph, too.
+    """
+    before, sys.breakpointhook = sys.breakpointhook, lambda *_, **__: heard.set()
+    try:
+        with contextlib.redirect_stdout(_Ear(sys.stdout, heard)):
+            yield
+    finally:
+        sys.breakpointhook = before
+
+
 class LayoutError(ValueError):
     """Tensors laid out otherwise than those that a graph was compiled for."""
 
@@ -218,29 +263,39 @@ def _require_layouts(given: list[Any], wanted: list[Any]) -> None:
         raise LayoutError(f"compiled for {len(wanted)} tensors, given {len(given)}; differing: {wrong}")
 
 
-def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | CudaGraph | None]:
+def compile_or_warn(
+    wanted: Mapping[str, tuple[Any, ...]], notes: Notes | None = None, heed: Callable[[], None] | None = None
+) -> dict[str, Graph | CudaGraph | None]:
     """The graphs of some functions; None, and one warning, for each that cannot be had.
 
     What is not on disk yet is compiled at the same time: the last one here, others in processes of their own.
 
     Args:
         wanted: by what the warning calls it, a function and its arguments.
+        notes: what is told, and what was before.
+        heed: raises if the run is to stop, so that nothing is said of a compiler that the same signal has ended.
     """
-    began = time.perf_counter()
+    began, notes = time.perf_counter(), notes or Notes()
     graphs: dict[str, Graph | CudaGraph | None] = {}
     builders: dict[str, libraries.Builder] = {}
+    talking = threading.Event()
 
     def attempt(name: str, step: Callable[[], Any]) -> None:
         try:
             step()
+        except BdbQuit:
+            raise
         except Exception as error:  # whatever the tracer, the compiler or the linker says: training goes on without
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s runs uncompiled: %s: %s", name, type(error).__name__, reason)
-            graphs[name] = None
+            if heed is not None:
+                heed()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            log.warning("%s runs uncompiled: %s", name, reason)
+            graphs[name], notes.uncompiled[name] = None, reason
 
     def trace(name: str) -> None:
         on_cuda = tree_flatten(wanted[name][1:])[0][0].is_cuda
-        graphs[name] = CudaGraph(*wanted[name]) if on_cuda else Graph(*wanted[name])
+        with _listening(talking):
+            graphs[name] = CudaGraph(*wanted[name]) if on_cuda else Graph(*wanted[name])
 
     def build(name: str, graph: Graph, here: bool) -> None:
         if here:
@@ -250,6 +305,12 @@ def compile_or_warn(wanted: Mapping[str, tuple[Any, ...]]) -> dict[str, Graph | 
 
     for name in wanted:
         attempt(name, partial(trace, name))
+    if talking.is_set() and not notes.told_of_prints:
+        notes.told_of_prints = True
+        log.info(
+            "what is compiled prints, or has breakpoints: they fire in the first update and while it is traced, where "
+            "values are placeholders, and then hardly ever; debug=true shows all of one update"
+        )
     new = {name: graph for name, graph in graphs.items() if isinstance(graph, Graph) and not graph.is_built}
     if new:
         log.info("compiling, for twenty seconds or so; later runs find it in %s", cache_folder())

@@ -35,6 +35,8 @@ NOT_IDENTITY = (
     "checkpoint_every",
     "log_every",
     "progress",
+    "profile",
+    "debug",
     "env.timeout",
 )
 
@@ -78,6 +80,8 @@ class RunConfig:
     checkpoint_every: Union[int, float] = 50_000  # noqa: UP007
     log_every: Union[int, float] = 2_000  # noqa: UP007
     progress: str = "auto"
+    profile: bool = False
+    debug: bool = False
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     algo: Any = None
     env: Any = None

@@ -2,6 +2,7 @@
 
 import inspect
 import traceback
+from bdb import BdbQuit
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def check_loss(
         algo.observe(rollout)
         coefficients = algo.coefficients(0.0, AGENTS, device)
         replay = algo.replay(1)
-    except UserError:
+    except (UserError, BdbQuit):
         raise
     except Exception:  # perhaps of what is made up: the real thing will tell
         return Findings()
@@ -192,6 +193,8 @@ def _why_not_stacked(
 
     try:
         vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, batch, coefficients)
+    except BdbQuit:
+        raise
     except Exception as error:  # what vmap says of branches on tensors, .item(), float(), numpy
         return _where_raised(error, algo)
     return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -155,11 +155,10 @@ def _told(trainer: "Trainer", job: Job, parent: Parent, update: int) -> list[str
         lines.append(
             "so this is not the run that these total_steps alone would have given; extended_at tells them apart"
         )
-    shorter = cast(DictConfig, OmegaConf.merge(job.cfg, {"total_steps": parent.total_steps}))
-    compiled = [parts.pays_to_compile(cfg, trainer.algo, trainer.environment) for cfg in (shorter, job.cfg)]
-    if compiled[0] != compiled[1]:
+    compiled = parent.record.get("how", {}).get("compiled")
+    if isinstance(compiled, dict) and bool(compiled.get("value")) != bool(trainer.how["compiled"].value):
         lines.append(
-            "compile=auto compiles a run of this length and none of that: up to rounding this is the uninterrupted "
-            "run; with compile=true, or false, of both it is bit for bit"
+            "one of the two is compiled and the other is not: up to rounding this is the uninterrupted run; with "
+            "compile=true, or false, of both it is bit for bit"
         )
     return lines

@@ -108,7 +108,7 @@ def _curves(
 
 X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
     "steps": ("environment steps", lambda curve: curve.steps),
-    "time": ("seconds of training, all seeds side by side, compiling included", lambda curve: curve.seconds),
+    "time": ("seconds of a run's training, all its seeds, compiling included", lambda curve: curve.seconds),
     "episodes": ("episodes", lambda curve: curve.episodes),
 }
 

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.compile import Notes
 from rlexp.digest import digest
 from rlexp.envs.worlds import World
 from rlexp.errors import ConfigError, ObjectiveError
@@ -27,6 +28,7 @@ from rlexp.policy import ActorCritic
 from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import PerAgent, Schedule
 from rlexp.seeding import AgentStreams
+from rlexp.speed import ALONE, IN_TURN, STACKED, Choice
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,15 @@ log = logging.getLogger(__name__)
 Batching = Literal["auto", "vmap", "loop"]
 
 
-def use_loop(
+def batching_of(
     network: ActorCritic,
     algo: Algorithm,
     optimizer: Traits,
     batching: Batching,
     device: torch.device,
     alone_at: str | None = None,
-) -> bool:
-    """Whether agents are trained one after the other instead of stacked.
+) -> Choice:
+    """Whether agents are stacked or trained one after the other.
 
     Early stopping by target KL needs it, as each agent stops for itself, an optimizer that looks at a tensor as a
     whole, and a loss that looks at single values; convolutions want it on a CPU.
@@ -57,10 +59,12 @@ def use_loop(
     if alone and batching == "vmap":
         raise ConfigError(f"batching=vmap: {' and '.join(alone)} needs agents one by one; use batching=auto")
     if alone:
-        return True
-    if batching == "auto":
-        return device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules())
-    return batching == "loop"
+        return Choice(IN_TURN, f"by {' and '.join(alone)}")
+    if batching != "auto":
+        return Choice(IN_TURN if batching == "loop" else STACKED, f"batching={batching}")
+    if device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules()):
+        return Choice(IN_TURN, "convolutions are faster so on a CPU")
+    return Choice(STACKED, "faster than one after the other")
 
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
@@ -115,6 +119,7 @@ class Learner:
         watch: ends compiling when the run is asked to stop; None: nobody does.
         alone_at: where the loss looks at single values, so that agents cannot be stacked.
         draws: the loss draws random numbers.
+        tried: the loss is called twice before its first minibatch, and must be the same.
     """
 
     def __init__(
@@ -134,11 +139,15 @@ class Learner:
         watch: Watch | None = None,
         alone_at: str | None = None,
         draws: bool = False,
+        tried: bool = True,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
-        self.compiled, self.draws = compiled, draws
+        self.compiled, self.draws, self.notes = compiled, draws, Notes()
         networks = [network.to(device) for network in build_networks(build, streams)]
-        size = 1 if use_loop(networks[0], algo, traits, batching, device, alone_at) else len(networks)
+        self.batching = batching_of(networks[0], algo, traits, batching, device, alone_at)
+        size = 1 if self.batching.value == IN_TURN else len(networks)
+        if len(networks) == 1:
+            self.batching = Choice(ALONE, "one agent")
         if alone_at is not None and len(networks) > 1:
             log.info(
                 "%s: %s.loss looks at single values there (a branch, .item(), float(), numpy): agents are trained one "
@@ -160,14 +169,30 @@ class Learner:
                 raise ConfigError("batching=vmap: this optimizer mixes agents of these sizes; use batching=auto")
             log.info("this optimizer mixes stacked agents of these sizes: they are trained one after the other")
             size = 1
+            self.batching = Choice(IN_TURN, "this optimizer mixes stacked agents of these sizes")
         self.groups = [
-            AgentGroup(networks[first : first + size], algo, optimizer, compiled, world, traits.recordable, watch)
+            AgentGroup(
+                networks[first : first + size],
+                algo,
+                optimizer,
+                compiled,
+                world,
+                recordable=traits.recordable,
+                watch=watch,
+                notes=self.notes,
+                tried=tried,
+            )
             for first in range(0, len(networks), size)
         ]
         if size > 1:
             check_stacked(networks, self.groups[0].params | self.groups[0].buffers, observation_space, device)
         self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
         self.slots: list[Slot] = []
+
+    @property
+    def compiling(self) -> float:
+        """Seconds in which graphs were made."""
+        return sum(group.compiling for group in self.groups)
 
     def _slices(self) -> list[tuple[AgentGroup, slice]]:
         size = self.groups[0].size

@@ -211,7 +211,45 @@ class Builder:
         packed, layouts, library, options, threads = pickle.load(sys.stdin.buffer)
         torch.set_num_threads(threads)  # which is part of what is compiled
         build(_unpack(*packed), layouts, library, options)
+        load(library)
+        _sign_of_life(library).touch()
+
+
+# Loading -------------------------------------------------------------------------------------------------------------
+
+
+def load(library: Path) -> Any:
+    """What runs a library."""
+    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
+
+
+def _sign_of_life(library: Path) -> Path:
+    """A file that is there once a process has loaded a library of this torch here and lived."""
+    return library.with_name(f"loads-{(torch.version.git_version or torch.__version__)[:12]}")
+
+
+def require_loadable(library: Path) -> None:
+    """Try in another process whether a library can be loaded, unless one has been before.
+
+    Some compilers link the C++ library statically, which ends a process that has another: no error, but a signal.
+
+    Raises:
+        OSError: it cannot; the line says how it was tried.
+    """
+    if _sign_of_life(library).exists():
+        return
+    words = [sys.executable, "-P", str(Path(__file__).resolve()), str(library)]
+    code = subprocess.run(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ).returncode
+    if code:
+        how = f"ends by signal {-code}" if code < 0 else f"fails with {code}"
+        raise OSError(f"a process that loads {library} {how}; is the compiler's C++ library another than torch's?")
+    _sign_of_life(library).touch()
 
 
 if __name__ == "__main__":
-    Builder.main()
+    if len(sys.argv) > 1:
+        load(Path(sys.argv[1]))
+    else:
+        Builder.main()

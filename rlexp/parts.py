@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.config import check_groups, check_rows, check_run_settings, typed_config
-from rlexp.contract import check_loss
+from rlexp.contract import Findings, check_loss
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, UserError, user_error_behind
 from rlexp.jobs import Job
@@ -26,16 +26,11 @@ from rlexp.run_writer import RunWriter
 from rlexp.schedules import PerAgent, Schedule, side_by_side
 from rlexp.seeding import AgentStreams
 from rlexp.signatures import typed
+from rlexp.speed import Choice, how_many_threads, whether_to_compile
 from rlexp.trainer import RunSettings, Trainer
 from rlexp.watch import Watch
 
-# A compiled call of either kind saves about a millisecond; compiling costs half a minute when it is new, and a
-# second or two when not.
-CALLS_WORTH_COMPILING = 10_000
-
 Part = TypeVar("Part")
-
-ALL_THREADS = torch.get_num_threads()  # as torch starts out: the cores, or OMP_NUM_THREADS
 
 
 def _build(node: Any, **kwargs: Any) -> Any:
@@ -116,20 +111,16 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
     return schedule
 
 
-def pays_to_compile(cfg: DictConfig, algo: Algorithm, environment: Environment) -> bool:
-    """`compile`, with auto decided by the length of the run alone: the same run is always computed the same way."""
-    if cfg.compile != "auto":
-        return bool(cfg.compile)
-    if cfg.device != "cpu":
-        return False  # CUDA graphs: on request, until a measurement says where they pay
-    updates = cfg.total_steps // (environment.num_envs * algo.rollout_steps)
+def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool) -> dict[str, Choice]:
+    """What is chosen of how to compute, agents side by side apart."""
+    own_rows = environment.num_envs * algo.rollout_steps
+    updates = int(cfg.total_steps) // own_rows
     calls = updates * (algo.rollout_steps + algo.epochs * algo.minibatches)
-    return calls >= CALLS_WORTH_COMPILING
-
-
-def _threads(rows: int, *, pixels: bool) -> int:
-    """CPU threads that pay: all for convolutions, else one for every 256 rows that a minibatch has over all agents."""
-    return ALL_THREADS if pixels else max(1, min(ALL_THREADS, rows // 256))
+    rows = agents * own_rows // algo.minibatches
+    return {
+        "compiled": whether_to_compile(cfg.compile, cfg.device, calls),
+        "torch_threads": how_many_threads(cfg.torch_threads, rows, pixels=pixels),
+    }
 
 
 def _try_network(build: Callable[[], ActorCritic], observation_space: spaces.Space) -> ActorCritic:
@@ -163,14 +154,17 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
     environment = build_environment(cfg)
     observation_space, action_space = watch.call(environment.probe)
     build = network_builder(cfg, observation_space, action_space)
-    trial = _try_network(build, observation_space)
-    found = check_loss(build_algorithm(cfg), build, observation_space, environment.num_envs, device)
+    if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
+        trial, found = build(), Findings()
+    else:
+        trial = _try_network(build, observation_space)
+        found = check_loss(build_algorithm(cfg), build, observation_space, environment.num_envs, device)
     lr = side_by_side(_of_agents(jobs, _learning_rate))
     if isinstance(lr, PerAgent) and not has_own_rates(cfg):
         raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
     streams = [AgentStreams.make(seed, device) for job in jobs for seed in job.seeds]
-    rows = len(streams) * environment.num_envs * algo.rollout_steps
-    torch.set_num_threads(cfg.torch_threads or _threads(rows // algo.minibatches, pixels=trial.encoder.pixels))
+    how = _how(cfg, algo, environment, len(streams), pixels=trial.encoder.pixels)
+    torch.set_num_threads(how["torch_threads"].value)
     learner = Learner(
         build,
         algo,
@@ -181,11 +175,12 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         observation_space=observation_space,
         device=device,
         batching=cfg.batching,
-        compiled=pays_to_compile(cfg, algo, environment),
+        compiled=how["compiled"].value,
         world=environment.world,
         watch=watch,
         alone_at=found.alone_at,
         draws=found.draws,
+        tried=not cfg.debug,
     )
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     return Trainer(
@@ -196,6 +191,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         distribution=trial.distribution,
         streams=streams,
         watch=watch,
+        how=how | {"batching": learner.batching},
         runs=[
             RunWriter(job.folder, job.settings, job.seeds, first, job.choices)
             for job, first in zip(jobs, firsts, strict=False)
@@ -206,6 +202,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
             checkpoint_every=int(cfg.checkpoint_every),
             log_every=int(cfg.log_every),
             progress=cfg.progress,
+            profile=cfg.profile,
             evaluation=dict(cfg.evaluation),
         ),
     )

@@ -77,6 +77,7 @@ def capture(trainer: "Trainer", run: RunWriter, by_agent: dict[str, Any]) -> dic
             "episodes": trainer.episodes[agents].tolist(),
             "recent": [list(recent) for recent in trainer.recent[agents]],
             "seconds": run.seconds,
+            "time": run.time,
             "rows": run.rows,
         },
     }
@@ -137,6 +138,7 @@ def _load(trainer: "Trainer", states: list[dict[str, Any]]) -> None:
         for recent, episodes in zip(trainer.recent[run.agents], progress["recent"], strict=True):
             recent.extend(tuple(episode) for episode in episodes)
         run.seconds = progress["seconds"]
+        run.time = dict(progress.get("time", {}))
         run.rows = [int(count) for count in progress["rows"]]
     snapshots = [state["environments"] for state in states]
     if any(saved is None for saved in snapshots):

@@ -1,5 +1,6 @@
 """Rollouts, and the collector that fills them."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -154,6 +155,7 @@ class Collector:
         agents = len(streams)
         self.shape = (agents, num_envs)
         self.num_steps = num_steps
+        self.seconds = 0.0  # in which environments were stepped, those apart that acting steps
         space = envs.single_observation_space
         assert space.shape is not None
 
@@ -246,10 +248,14 @@ class Collector:
         rewards, terminateds, truncateds = (
             x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)
         )  # (T, A, E)
+        now = time.perf_counter
         for t in range(self.num_steps):
             act(self.slots[t])
             actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
-            obs, reward, terminated, truncated, _ = call(step, to_env(actions.reshape(-1, *actions.shape[2:])))
+            actions = to_env(actions.reshape(-1, *actions.shape[2:]))
+            began = now()
+            obs, reward, terminated, truncated, _ = call(step, actions)
+            self.seconds += now() - began
             rewards[t], terminateds[t], truncateds[t] = (
                 np.reshape(reward, shape),
                 np.reshape(terminated, shape),

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp import provenance
 from rlexp.config import NOT_IDENTITY
 from rlexp.errors import ConfigError, StorageError
+from rlexp.replaced import without_inherited
 from rlexp.terminal import harmless
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
@@ -145,8 +146,9 @@ def subfolder(root: DictConfig, settings_of: Callable[[DictConfig], dict[str, An
     """<study>/<job> below outputs: the run's own folder, or one that is not there yet with resume=never."""
     if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
         raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
-    settings = settings_of(root)
-    name = job_name(list(_hydra(root).overrides.task), settings)
+    hydra = _hydra(root)
+    settings = settings_of(without_inherited(root, hydra))
+    name = job_name(list(hydra.overrides.task), settings)
     path, number = _latest(Path(root.outputs) / root.study, name)
     stale = root.stale == "rerun" and number and is_stale(path, settings)
     if number and (stale or root.resume == "never"):  # an empty one, too: a sweep may be about to begin there
@@ -228,6 +230,8 @@ SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json,
     "launches": int,
     "deaths": int,
     "agents_together": int,
+    "how": dict,
+    "time": dict,
     "paused_at": (int, float),
     "started_unix": (int, float),
     "training": bool,

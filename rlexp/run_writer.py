@@ -12,6 +12,7 @@ from rlexp.config import flatten
 from rlexp.evaluation import summarize, write_evaluation
 from rlexp.logger import MetricsLog
 from rlexp.run_folder import RunRecord, config_hash
+from rlexp.speed import Choice
 
 
 class RunWriter:
@@ -36,6 +37,8 @@ class RunWriter:
         self.folder, self.config, self.seeds = folder, config, seeds
         self.agents = slice(first, first + len(seeds))
         self.seconds = 0.0  # of training, over all launches
+        self.time: dict[str, float] = {}  # the same by what was done in them; see `timing.py`
+        self.together = len(seeds)  # agents that are trained side by side, those of other runs included
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
@@ -62,9 +65,28 @@ class RunWriter:
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
 
-    def begin(self, together: int) -> None:
-        """Note that the run starts, or goes on; `together` agents are trained side by side."""
+    def begin(self, together: int, how: Mapping[str, Choice]) -> None:
+        """Note that the run starts, or goes on.
+
+        Args:
+            together: agents trained side by side.
+            how: they are computed.
+        """
+        self.together = together
+        self._note(how)
         self.record.start(self.config, self.seeds, together)
+
+    def _note(self, how: Mapping[str, Choice]) -> None:
+        """What run.json says of speed, when it is written next."""
+        self.record.data["how"] = {name: choice._asdict() for name, choice in how.items()}
+        seconds = {part: round(spent, 3) for part, spent in self.time.items()}
+        self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
+
+    def spend(self, seconds: float, split: Mapping[str, float]) -> None:
+        """An update of all that are trained side by side took so many seconds, divided like this."""
+        self.seconds += seconds
+        for part, spent in split.items():
+            self.time[part] = self.time.get(part, 0.0) + spent
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """One row an agent; steps and metrics of all agents, (A,)."""
@@ -73,8 +95,9 @@ class RunWriter:
         self.metrics_log.write(steps[self.agents], self.seconds, own)
         self.rows = [count + 1 for count in self.rows]
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""
+        self._note(how)
         if self.metrics_log is not None:
             self.metrics_log.sync()
         checkpoint.save(self.checkpoint_path, state)

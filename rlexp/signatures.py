@@ -86,14 +86,20 @@ def _takes(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[st
     return parameters, get_type_hints(annotated, include_extras=True)
 
 
+def parameters_of(target: str) -> Mapping[str, inspect.Parameter]:
+    """What a `_target_` names takes; nothing if that cannot be known."""
+    try:
+        return _takes(target)[0] or {}
+    except Exception:  # told by whoever makes it
+        return {}
+
+
 def settings_of(target: str) -> list[str]:
     """Names of the settings that what a `_target_` names takes, "**" among them where it takes any; none if unknown."""
-    try:
-        parameters = _takes(target)[0] or {}
-    except Exception:  # told by whoever makes it
-        return []
     return [
-        "**" if p.kind is p.VAR_KEYWORD else name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL
+        "**" if p.kind is p.VAR_KEYWORD else name
+        for name, p in parameters_of(target).items()
+        if p.kind is not p.VAR_POSITIONAL
     ]
 
 

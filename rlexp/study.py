@@ -37,7 +37,7 @@ class Curve:
     """Of one seed, a value a logging step."""
 
     steps: np.ndarray
-    seconds: np.ndarray  # of training
+    seconds: np.ndarray  # of training; beside agents of other runs, the share of its own run
     returns: np.ndarray  # moving average over the last 100 episodes; NaN before the first
     episodes: np.ndarray  # finished so far
 
@@ -80,7 +80,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Of training; beside agents of other runs, its share."""
-        return self.share * max(float(curve.seconds[-1]) for curve in self.curves.values())
+        return max(float(curve.seconds[-1]) for curve in self.curves.values())
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
@@ -154,6 +154,9 @@ def superseded_in(study: Path) -> list[str]:
 def read_curves(run: Run) -> None:
     """Fill in a run's learning curves and frozen evaluations.
 
+    metrics.csv counts the seconds of all that were trained side by side. Here, and nowhere else, a run that shared them
+    with others gets its share, so that whatever is made of curves, a figure or a table, goes by that.
+
     Raises:
         StudyError: metrics.csv or evaluation.json is damaged.
     """
@@ -173,7 +176,7 @@ def read_curves(run: Run) -> None:
         raise StudyError(f"{path}: cannot be read ({error}); make the run anew with resume=never") from None
     for seed in np.unique(table[:, 0]) if len(table) else []:
         _, steps, seconds, returns, episodes = table[table[:, 0] == seed].T
-        run.curves[int(seed)] = Curve(steps, seconds, returns, episodes)
+        run.curves[int(seed)] = Curve(steps, run.share * seconds, returns, episodes)
     evaluation = run.folder / "evaluation.json"
     if evaluation.is_file():
         try:

@@ -49,7 +49,7 @@ def results_table(results: list[Result]) -> list[Row]:
 
 
 def scores_table(comparison: Comparison) -> list[Row]:
-    """One row a seed: every measure, steps to the threshold, and seconds of training of the run that it was part of."""
+    """One row a seed: every measure, steps to the threshold, and what training the run that it was part of took."""
     rows = []
     for task in comparison.tasks:
         for name, arm in task.arms.items():

@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
+from rlexp.explained import help_text
 from rlexp.jobs import Job, group_choices, settings_of
 from rlexp.lock import FolderLock
 from rlexp.longest import extended, is_extending
 from rlexp.provenance import patch
+from rlexp.replaced import without_inherited
 from rlexp.run_folder import (
     RunRecord,
     key_of,
@@ -29,9 +31,11 @@ from rlexp.run_folder import (
     register_resolvers,
     write_atomically,
 )
+from rlexp.search_path import require_unshadowed
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
+from rlexp.timing import shares
 from rlexp.trust import require_no_links
 from rlexp.watch import Watch
 
@@ -87,7 +91,10 @@ def tell_result(record: RunRecord, folder: Path, note: str) -> None:
     agents = record.data.get("agents_together", len(record.data["seeds"]))
     others = agents - len(record.data["seeds"])
     beside = f", beside {others} agents of other jobs" if others else ""
-    log.info("  %.0f steps/s in all, %.1f s of training%s", result["steps_per_second"], result["seconds"], beside)
+    split = record.data.get("time", {}).get("seconds", {})
+    parts = f": {shares(split)}" if split else ""
+    rate, seconds = result["steps_per_second"], result["seconds"]
+    log.info("  %.0f steps/s in all, %.1f s of training%s%s", rate, seconds, beside, parts)
 
 
 def should_resume(job: Job) -> bool:
@@ -109,28 +116,29 @@ def run(job: Job) -> None:
     """Run one job in its folder, or say that it is done already.
 
     Raises:
-        UserError: it cannot be run; where it never started, nothing is left of it.
+        UserError: it cannot be run.
         Exception: whatever ended it; its folder says what.
     """
-    from rlexp import parts  # torch, which --help and a misspelt word need not wait for
+    from rlexp import debugging, parts  # torch, which --help and a misspelt word need not wait for
 
-    try:
-        parts.check(job.cfg)
-        with FolderLock(job.folder):
-            record = RunRecord(job.folder)
-            job.check_same(record)
-            job.check_code(record)
-            if record.status == "done" and job.cfg.resume != "never":
-                tell_result(record, job.folder, "already done")
-                return
-            if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
-                log.info("failed meanwhile: %s", job.folder)
-                return
-            train([job], should_resume(job))
-    except UserError:
-        if not (job.folder / "run.json").exists():
-            leave_no_trace(job.folder)
-        raise
+    if job.cfg.debug:
+        leave_no_trace(job.folder)
+        debugging.run(job)
+        return
+    parts.check(job.cfg)
+    with FolderLock(job.folder):
+        record = RunRecord(job.folder)
+        job.check_same(record)
+        job.check_code(record)
+        if record.status == "done" and job.cfg.resume != "never":
+            tell_result(record, job.folder, "already done")
+            if job.cfg.profile:
+                log.info("profile=true: nothing is left to trace; resume=never makes the run anew")
+            return
+        if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
+            log.info("failed meanwhile: %s", job.folder)
+            return
+        train([job], should_resume(job))
 
 
 def leave_no_trace(folder: Path) -> None:
@@ -177,6 +185,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
             for line in takeover.lines if takeover else [] if go_on else inherit.told(own.record.data):
                 log_of(job.folder).info("%s", line)
+        log.info("%s", trainer.told_how())
         with no_exit(), watch.on():
             trainer.run(go_on)
         for own in trainer.runs:
@@ -226,7 +235,9 @@ def note_other_code(folder: Path, go_on: bool) -> None:
 
 def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:
     """Leave what ended the jobs in their folders."""
-    asked = isinstance(error, KeyboardInterrupt | SystemExit)
+    from rlexp import debugging
+
+    asked = isinstance(error, KeyboardInterrupt | SystemExit) or (debugging.was_quit(error) and not jobs[0].in_sweep)
     for index, job in enumerate(jobs):
         record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
         begun = record.status == "running"
@@ -272,20 +283,37 @@ def job(cfg: DictConfig) -> None:
     in_sweep = chosen.mode == RunMode.MULTIRUN
     with console():
         try:
+            words = list(chosen.overrides.task)
             if not in_sweep:  # whose plan did it
-                check_tuned(GlobalHydra.instance().config_loader(), chosen.overrides.task)
-            run(Job(cfg, folder, list(chosen.overrides.task), group_choices(chosen.runtime.choices), in_sweep))
-        except UserError as error:
-            if not in_sweep and not WANTS_TRACEBACK:
+                require_unshadowed(chosen)
+                check_tuned(GlobalHydra.instance().config_loader(), words)
+                cfg = without_inherited(cfg, chosen)
+            run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
+        except Exception as error:
+            from rlexp import debugging
+
+            if not (folder / "run.json").exists():
+                leave_no_trace(folder)
+            if in_sweep:
+                raise  # to the sweep, which goes on and reports it
+            if debugging.was_quit(error):
+                log.info("the debugger was quit, and with it the run; debug=true makes one update to look into")
+                sys.exit(1)
+            if isinstance(error, UserError) and not WANTS_TRACEBACK:
                 end_with(error)
-            raise  # to the sweep, which goes on and reports it
+            raise
 
 
 def main() -> None:
     """Entry point."""
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # wherever they stand
+    sys.argv[1:] = flags[:1] + [word for word in sys.argv[1:] if word not in flags]
     words = [word for word in sys.argv[1:] if "=" in word]
     if names_an_environment(words) and not {"tuned", "experiment"} & set(map(key_of, words)):
         sys.argv.append("tuned=none")  # what is tuned for the default environment is nothing to this one
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        report_errors(lambda: print(help_text(sys.argv[1:])))
+        return
     report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job))
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,15 +17,19 @@ from rlexp.algos.base import Algorithm
 from rlexp.busy import ProcessorShare
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
+from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.evaluation import evaluate
 from rlexp.learner import Learner
 from rlexp.normalize import ReturnScaler
+from rlexp.profiling import Profiled
 from rlexp.progress import WARM_UP, ProgressDisplay
 from rlexp.rollout import Collector, FinishedEpisodes, Rollout, RunSpec
 from rlexp.run_writer import RunWriter
 from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Paused, StopSignal
+from rlexp.speed import Choice, as_it_came, line
+from rlexp.timing import ACTING, REST, UPDATE, WITH_ENVIRONMENT, Clock
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class RunSettings:
     checkpoint_every: int
     log_every: int
     progress: Literal["auto", "bar", "lines", "none"]
+    profile: bool
     evaluation: dict[str, Any]
 
 
@@ -58,6 +62,7 @@ class Trainer:
         distribution: over the action space.
         streams: the agents' random streams.
         watch: of the environments' calls.
+        how: what was chosen of how to compute: compiled, torch_threads, batching.
         runs: where what the agents do is written, run by run; the agents are in the same order.
         settings: run-level settings.
     """
@@ -72,11 +77,13 @@ class Trainer:
         distribution: Distribution,
         streams: list[AgentStreams],
         watch: Watch,
+        how: dict[str, Choice],
         runs: list[RunWriter],
         settings: RunSettings,
     ) -> None:
         self.environment, self.algo, self.gae, self.learner = environment, algo, gae, learner
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
+        self.how, self.clock = how, Clock()
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
@@ -92,6 +99,7 @@ class Trainer:
             watch=watch,
             bootstraps=getattr(gae, "bootstrap_truncation", True),
         )
+        self.acting = WITH_ENVIRONMENT if isinstance(envs, TorchVectorEnv) else ACTING
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
@@ -132,13 +140,14 @@ class Trainer:
                 stack.callback(run.close)
                 run.open(self.steps)
             for run in self.runs:
-                run.begin(len(self.streams))
+                run.begin(len(self.streams), self.how)
             for run in self.runs:
                 run.record.update(training=True)  # whatever kills the process from now on may be this run's doing
             processor = ProcessorShare(torch.get_num_threads())
             display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:
                 first = self.update_number
+                iterate = Profiled(self, self.runs[0].folder) if self.settings.profile else self.iterate
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
@@ -146,7 +155,7 @@ class Trainer:
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
-                    self.iterate()
+                    iterate()
                     if self.update_number <= first + WARM_UP:
                         processor.restart()
                     processor.look()
@@ -169,10 +178,15 @@ class Trainer:
         """Updates after which the run pauses; infinite: never."""
         return math.inf if self.settings.stop_at is None else math.ceil(self.settings.stop_at / self.rows)
 
+    def told_how(self) -> str:
+        """How the agents are computed and why so, in one line."""
+        return line(self.how, len(self.streams))
+
     def iterate(self) -> None:
         """One update: what the pseudocode of the PPO paper does in a loop."""
-        began = time.perf_counter()
+        self.clock.start()
         rollout = self.collector.collect(self.learner.act)
+        self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
         rewards = rollout.rewards
         if self.environment.sign_reward:
@@ -181,6 +195,7 @@ class Trainer:
             rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
         targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
         observed = self.algo.observe(rollout)
+        self.clock.lap(REST)
         progress = self.update_number / self.num_updates
         losses = self.learner.update(rollout, targets, progress)
         self.learner.normalize(rollout)
@@ -191,9 +206,10 @@ class Trainer:
         self._count(rollout.episodes)
         losses[PARAMETER] = self.learner.health()
         values = _to_host(losses | observed)  # the update's one wait for the device
-        seconds = time.perf_counter() - began
+        self.clock.lap(UPDATE, compiling=self.learner.compiling)
+        seconds = self.clock.seconds
         for run in self.runs:
-            run.seconds += seconds
+            run.spend(seconds, self.clock.split)
         bad = _not_finite({name: values[name] for name in losses})
         del values[PARAMETER]
         healthy = [run for run in self.runs if not any(run.agents.start <= agent < run.agents.stop for agent in bad)]
@@ -291,8 +307,9 @@ class Trainer:
     def save(self, runs: list[RunWriter] | None = None) -> None:
         """Write everything that the runs, by default all, need to go on as if they had never stopped."""
         by_agent = resume.kept_by_agent(self)
+        how = self.how | {"compiled": as_it_came(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
-            run.save(resume.capture(self, run, by_agent))
+            run.save(resume.capture(self, run, by_agent), how)
 
 
 def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:

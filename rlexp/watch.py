@@ -6,11 +6,12 @@ Python cannot, unless it runs in a process of its own (`env.vectorization=async`
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from rlexp.errors import EnvironmentFault
 from rlexp.signals import Interrupted, StopSignal
@@ -45,6 +46,7 @@ class Watch:
         self.patience = PATIENCE
         self.stop: StopSignal | None = None
         self.ending: tuple[int, Exception] | None = None  # the call that is to end, and by what
+        self.lost = False  # it was told to end where nothing can be raised
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call, watched.
@@ -95,7 +97,17 @@ class Watch:
             yield
             return
         over = threading.Event()
-        before = signal.signal(signal.SIGALRM, self._end)
+        before, hook = signal.signal(signal.SIGALRM, self._end), sys.unraisablehook
+
+        def unraised(
+            what: Any,
+        ) -> None:  # in a destructor, or a weak reference's callback, of which compilers have many
+            if isinstance(what.exc_value, _Over):
+                self.lost = True
+            else:
+                hook(what)
+
+        sys.unraisablehook = unraised
         thread = threading.Thread(target=self._look, args=(over,), daemon=True)
         thread.start()
         try:
@@ -104,6 +116,7 @@ class Watch:
             over.set()
             thread.join()
             signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+            sys.unraisablehook = hook
 
     def _look(self, over: threading.Event) -> None:
         # seconds, less those in which this process was stopped, as by Ctrl-Z: environments were, too
@@ -126,7 +139,8 @@ class Watch:
                 )
             elif signum is not None and asked is not None and now - max(since, asked) >= self.patience:
                 ending = Interrupted(signum, saved=False)
-            if ending is not None and self.inside and now >= again:
+            if ending is not None and self.inside and (now >= again or self.lost):
+                self.lost = False
                 again = now + (0 if self.patience else PATIENCE)
                 self.ending = (seen, ending)
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)

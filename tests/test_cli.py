@@ -54,6 +54,14 @@ def is_one_line(stderr):
         ("+foo=1", ["there is no setting foo"]),
         ("+num_seed=3", ["did you mean num_seeds?"]),
         ("+evaluation.episods=3", ["did you mean evaluation.episodes?"]),
+        ("seed=0,1", ["add -m", "[0,1]"]),
+        ("algo.anchor_coef=1", ["algo=ppo has no such setting", "algo=apo"]),
+        ("episodes=3", ["rlexp.evaluate", "evaluation.episodes"]),
+        ("baseline=ppo", ["rlexp.compare"]),
+        ("bonus.coef=1", ["no setting bonus.coef", "hydra.searchpath"]),
+        ("optimizer.weight_decai=0.1", ["did you mean optimizer.weight_decay?"]),
+        ("env.id=ALE/Pong-v5", ["ale_py:ALE/Pong-v5"]),
+        ("env.id=CortPole-v1", ["Gymnasium knows no such environment"]),
     ],
 )
 def test_a_bad_setting_is_told_in_one_line_and_leaves_nothing(cli, word, told):

@@ -216,6 +216,8 @@ def test_runs_of_one_batch_have_their_share_of_its_time(tmp_path):
         read_curves(run)
     shares = {run.algo: (run.share, run.seconds) for run in runs}
     assert shares == {"ppo": (0.25, 1.0), "apo": (1.0, 4.0)}
+    over_time = {run.algo: figures.X_AXES["time"][1](run.curves[0]).tolist() for run in runs}
+    assert over_time == {"ppo": [0.25, 0.5, 0.75, 1.0], "apo": [1.0, 2.0, 3.0, 4.0]}  # the axis is the table's
     compare.main([str(tmp_path), "figures=false"])
     assert "have their share of its time" in (tmp_path / "compare/compare.md").read_text()
 

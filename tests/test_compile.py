@@ -1,5 +1,7 @@
 """Compiled equals eager, within rounding; the library belongs to the graph; without a compiler training goes on."""
 
+import signal
+import subprocess
 import sys
 
 import probes  # noqa: F401  (registers them)
@@ -85,6 +87,14 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
     assert compile_or_warn({"this": (depends, torch.ones(2))}) == {"this": None}
     assert "this runs uncompiled" in caplog.text
 
+    def stopped():
+        raise Interrupted(signal.SIGINT)
+
+    caplog.clear()
+    with pytest.raises(Interrupted):  # the signal reached the compiler, too, whose complaint is nobody's
+        compile_or_warn({"this": (depends, torch.ones(2))}, heed=stopped)
+    assert "uncompiled" not in caplog.text
+
     monkeypatch.setattr(libraries, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
     monkeypatch.setattr(sys, "executable", "/bin/false")  # the process that would compile beside
     caplog.clear()
@@ -94,3 +104,27 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
         "the minibatch update runs uncompiled: RuntimeError: no g++",
         "acting runs uncompiled: RuntimeError: no g++",
     ]
+
+
+def test_a_library_that_ends_whoever_loads_it_is_tried_in_another_process(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("RLEXP_CACHE", str(tmp_path))
+    source = tmp_path / "deadly.cpp"
+    source.write_text("__attribute__((constructor)) static void die() { *(volatile int *)0 = 1; }")
+    real = libraries.build
+
+    def build(traced, layouts, library, options):
+        real(traced, layouts, library, options)
+        subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+
+    x = torch.ones(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(libraries, "build", build)
+        assert compile_or_warn({"it": (lambda x: (x + 1,), x)}) == {"it": None}
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("it runs uncompiled: OSError: a process that loads ")
+    assert "ends by signal 11" in line
+    assert not list(tmp_path.glob("loads-*"))
+
+    graph = compile_or_warn({"it": (lambda x: (x + 2,), x)})["it"]
+    assert torch.equal(graph.run(graph.leaves(x))[0], x + 2)
+    assert len(list(tmp_path.glob("loads-*"))) == 1

@@ -39,6 +39,8 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "checkpoint_every": 1,
     "log_every": 1,
     "progress": "none",
+    "profile": True,
+    "debug": True,
     "env.timeout": 9.0,
 }
 

@@ -155,6 +155,32 @@ def test_what_may_be_given_up_ends_at_once_and_outlasts_any_time_limit():
             watch.call_or_stop(pytest.fail, "begun though the run is to stop")
 
 
+class Destructor:
+    """Whose end takes a while, in which nothing can be raised."""
+
+    def __del__(self):
+        deadline = time.monotonic() + 1.2
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def test_a_stop_in_a_destructor_is_not_printed_and_not_lost(capsys):
+    def work():
+        Destructor()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    watch = Watch()
+    with StopSignal() as watch.stop, watch.on():
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        began = time.monotonic()
+        with pytest.raises(Interrupted):
+            watch.call_or_stop(work)
+        assert time.monotonic() - began < 4  # and not the five seconds after which a stop is tried again
+    assert "ignored" not in capsys.readouterr().err
+
+
 COMPILED = ("compile=true", "env=cartpole", "env.backend=gymnasium", "total_steps=640", "log_every=64")
 COMPILED += ("checkpoint_every=256", "torch_threads=1", "evaluation.episodes=0")
 

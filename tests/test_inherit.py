@@ -21,7 +21,15 @@ from rlexp.jobs import settings_of
 from rlexp.run_folder import config_hash, file_digest
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2", "total_steps=1024")
-WORDS = (*SIZES, "tuned=none", "progress=none", "compile=false", "log_every=256", "evaluation.episodes=1")
+WORDS = (
+    *SIZES,
+    "tuned=none",
+    "progress=none",
+    "compile=false",
+    "torch_threads=1",
+    "log_every=256",
+    "evaluation.episodes=1",
+)
 ALL = "init_with=[optimizer,normalizer,memory]"
 APO = ("algo=apo", "algo.max_steps=20")
 NORMALISED = ("env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true")

@@ -27,6 +27,8 @@ from rlexp.signals import Interrupted
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
 
 
+# What registers ids that begin so, and the pip extra that brings it
+HOMES = {"ALE/": ("ale_py", "atari"), "MiniGrid-": ("minigrid", ""), "BabyAI-": ("minigrid", "")}
 MODULES = {"mujoco": "mujoco", "box2d": "Box2D", "atari": "ale_py"}  # that pip extras bring
 
 
@@ -81,9 +83,20 @@ class Environment:
             raise ConfigError(f"env.bounds={self.bounds}: must be two numbers, the lower first, or null")
         known = self._known_ids()
         if self.name not in known:
-            close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]}?" if close else "see gymnasium.registry for the known ones"
-            raise ConfigError(f"env.id={self.id}: {self.backend} knows no such environment; {hint}")
+            raise ConfigError(f"env.id={self.id}: {self._unknown(known)}")
+
+    def _unknown(self, known: list[str]) -> str:
+        """What is told of an id that is not among the known ones."""
+        who = {"envpool": "envpool has", "torch": "rlexp has written in torch"}.get(self.backend, "Gymnasium knows")
+        module, extra = next((home for start, home in HOMES.items() if self.id.startswith(start)), ("", ""))
+        if module and self.backend in ("auto", "gymnasium"):
+            if importlib.util.find_spec(module) is None:
+                package = f"'rlexp[{extra}]'" if extra else module
+                return f"needs {module}, which is not installed: pip install {package}; then env.id={module}:{self.id}"
+            return f"is registered by {module}, which must be said: env.id={module}:{self.id}"
+        close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else "one of your own is named with its module, their_pkg:Theirs-v0"
+        return f"{who} no such environment; {hint}"
 
     def _check_backend(self) -> None:
         """Refuse what the backend would not heed, and clipping that would reach recorded returns."""

@@ -190,7 +190,20 @@ def explain(batches: Sequence[Sequence[Planned]]) -> str:
         full = f"no more than {max(sum(len(job.job.seeds) for job in batch) for batch in batches)} agents in one"
         why = f"{', '.join(apart)} must be the same within one" if apart else f"{full} (max_agents, n_jobs)"
         lines.append(f"{len(batches)} batches: {why}")
+        lines += _could_be_scheduled(batches[0][0], apart)
     return "\n".join(lines)
+
+
+def _could_be_scheduled(job: Planned, apart: Sequence[str]) -> list[str]:
+    """What an author may do for jobs that differ in a coefficient of theirs to share a batch."""
+    target = str(job.job.cfg.algo.get("_target_"))
+    settings = flatten(job.job.settings)
+    plain = [key for key in apart if key.startswith("algo.") and type(settings.get(key)) is float]
+    if not plain or target.startswith("rlexp."):
+        return []
+    names = ", ".join(plain)
+    what = f"{names} {'is a plain number' if len(plain) == 1 else 'are plain numbers'} of {target}"
+    return [f"{what}: annotated as rlexp.schedules.Scheduled, jobs that differ there share a batch"]
 
 
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -18,15 +18,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.cli import explain, with_plus
 from rlexp.config import check_tuned, flatten
 from rlexp.errors import ConfigError
 from rlexp.jobs import Job, group_choices, settings_of
 from rlexp.lock import is_held
 from rlexp.longest import extended, is_extending, settled
+from rlexp.messages import explain, with_plus
 from rlexp.parents import check_same_parent
 from rlexp.provenance import told
+from rlexp.replaced import without_inherited
 from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
+from rlexp.search_path import require_unshadowed
 from rlexp.sources import training_digest
 
 log = logging.getLogger(__name__)
@@ -150,7 +152,7 @@ class Composer:
             config.hydra.job.override_dirname = get_overrides_dirname(
                 overrides=parsed, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
             )
-        return config
+        return without_inherited(config, config.hydra)
 
     def _is_plain(self, override: Override) -> bool:
         """Whether it sets the value of a key, and chooses nothing."""
@@ -182,6 +184,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
             raise ConfigError(f"{explain(error, list(words))} (in the job {' '.join(words)})") from error
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
+        require_unshadowed(config.hydra)
         planned = _planned(config)
         try:
             parts.check(planned.job.cfg)
@@ -220,6 +223,8 @@ def _by_changed_files(jobs: Sequence[Planned]) -> list[str]:
 
 
 def _planned(config: DictConfig) -> Planned:
+    if config.debug:
+        raise ConfigError("debug=true: is of one run, at a terminal; leave out -m, and choose one job")
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)  # the folder's name depends on the choices made
     try:

@@ -1,4 +1,4 @@
-"""Hydra's plugins of this project: makes the sweepers and launchers here known to it."""
+"""Hydra's plugins of this project: makes the sweepers, launchers and the search path here known to it."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from rlexp.config import CONF_DIR
+from rlexp.search_path import Theirs
 from rlexp.sweep.batched import Batched
 from rlexp.sweep.grids import Grids
 from rlexp.sweep.launchers import Basic
@@ -29,7 +30,7 @@ def register_plugins() -> None:
         namespace.__path__ = []
     module = sys.modules[NAMESPACE] = ModuleType(NAMESPACE)
     setattr(namespace, name, module)
-    for plugin in (Grids, Optuna, Basic, Joblib, Batched, Submitit, Ray):
+    for plugin in (Theirs, Grids, Optuna, Basic, Joblib, Batched, Submitit, Ray):
         plugin.__module__ = NAMESPACE
         setattr(module, plugin.__name__, plugin)
         Plugins.instance().register(plugin)
