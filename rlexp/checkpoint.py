@@ -19,19 +19,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path, *, config_hash: str | None = None) -> dict[str, Any]:
+OWN_WAY_OUT = "remove it, or start anew with resume=never"
+
+
+def load(path: Path, *, config_hash: str | None = None, way_out: str = OWN_WAY_OUT) -> dict[str, Any]:
     """Read a checkpoint, to the CPU.
 
     Args:
         path: the file.
         config_hash: refuse a checkpoint of another config.
+        way_out: what a refusal says to do.
 
     Raises:
         CheckpointError: missing, damaged, of another program, or of another config.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no checkpoint")
-    way_out = "remove it, or start anew with resume=never"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever comes of reading bytes that are no checkpoint
@@ -39,6 +42,7 @@ def load(path: Path, *, config_hash: str | None = None) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({line}); {way_out}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: was not written by this version of rlexp (no {FORMAT}); {way_out}")
-    if config_hash is not None and state["config_hash"] != config_hash:
-        raise CheckpointError(f"{path}: belongs to config {state['config_hash']}, this run is {config_hash}; {way_out}")
+    theirs = state.get("config_hash")
+    if config_hash is not None and theirs != config_hash:
+        raise CheckpointError(f"{path}: belongs to config {theirs}, this run is {config_hash}; {way_out}")
     return state

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,9 @@ NOT_IDENTITY = (
     "env.timeout",
 )
 
+BY_CONTENT = ("init_from", "init_with")  # enter it as the run that they name; see `jobs.settings_of`
+EXTENDING = r"extend(:\d+)?"  # of resume: what is extended may be named by its total_steps
+
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
 WHOLE = ("total_steps", "stop_at", "checkpoint_every", "log_every")  # may be written as 5e5
 
@@ -67,6 +71,8 @@ class RunConfig:
     torch_threads: int | None = None
     compile: Union[bool, str] = "auto"  # noqa: UP007
     batching: str = "auto"
+    init_from: str | None = None
+    init_with: Any = field(default_factory=lambda: ["normalizer"])
     resume: str = "auto"
     retry_failed: bool = False
     stale: str = "refuse"
@@ -87,7 +93,7 @@ class RunConfig:
 CHOICES = {
     "compile": ("auto", "true", "false"),  # the last two are booleans to YAML
     "batching": ("auto", "vmap", "loop"),
-    "resume": ("auto", "never", "must"),
+    "resume": ("auto", "never", "must", "extend"),
     "stale": ("refuse", "keep", "rerun"),
     "progress": ("auto", "bar", "lines", "none"),
 }
@@ -113,12 +119,12 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config less what cannot change results."""
+    """The resolved config less what cannot change results, and less earlier runs; see `jobs.settings_of`."""
     values = {str(key): cfg[key] for key in cfg if key != "hydra"}
     plain = {
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         for key, value in values.items()
-        if key not in NOT_IDENTITY
+        if key not in (*NOT_IDENTITY, *BY_CONTENT)
     }
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
     for key in NOT_IDENTITY:
@@ -180,6 +186,8 @@ def check_run_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
+        if key == "resume" and re.fullmatch(EXTENDING, str(value)):
+            continue
         if value not in choices:
             raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}{nearest_choice(value, choices)}")
     try:

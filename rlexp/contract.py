@@ -58,7 +58,7 @@ def check_loss(
     networks = [network.to(device) for network in build_networks(build, streams)]
     try:
         algo.prepare(RunSpec(AGENTS, num_envs, streams, device))
-        rollout = _made_up(networks, space, algo.rollout_steps, num_envs, device)
+        rollout = made_up(networks, space, algo.rollout_steps, num_envs, device)
         algo.observe(rollout)
         coefficients = algo.coefficients(0.0, AGENTS, device)
         replay = algo.replay(1)
@@ -73,7 +73,7 @@ def check_loss(
     return Findings(_why_not_stacked(algo, networks, batch, coefficients), draws)
 
 
-def _made_up(
+def made_up(
     networks: list[ActorCritic], space: spaces.Space, num_steps: int, num_envs: int, device: torch.device
 ) -> Rollout:
     """A rollout as it could be, of a few observations again and again."""

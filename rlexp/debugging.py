@@ -74,12 +74,13 @@ def _debugged(job: Job) -> Any:
 
 
 def _update(job: Job) -> None:
-    from rlexp import parts
+    from rlexp import inherit, parts
 
     parts.check(job.cfg)
     with torch.autograd.set_detect_anomaly(True):
         trainer = parts.build_trainer([job])
         try:
+            inherit.begin(trainer, [job])
             trainer.runs = [_Shown(job.folder, job.settings, job.seeds)]
             trainer.display = ProgressDisplay(trainer.total_rows, 0, "none")
             trainer.iterate()

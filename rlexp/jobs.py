@@ -10,7 +10,26 @@ from omegaconf import DictConfig
 from rlexp import provenance
 from rlexp.config import identity
 from rlexp.errors import ConfigError
+from rlexp.longest import is_extending, stages_of
+from rlexp.parents import check_same_parent, identity_of_initial
 from rlexp.run_folder import RunRecord
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """What makes a run what it is: its config less what cannot change results, and the run that it starts from.
+
+    That is known by what it is, not by where it lies. Where init_from is null and nothing is extended over another
+    schedule, nothing enters that earlier versions did not know.
+
+    Raises:
+        ConfigError: there is no such run to start or to go on from.
+    """
+    settings = identity(cfg)
+    if cfg.get("init_from") is not None:
+        settings["init_from"] = identity_of_initial(cfg, settings)
+    if is_extending(cfg) and (stages := stages_of(cfg, settings)):
+        settings["extended_at"] = stages
+    return settings
 
 
 @dataclass
@@ -25,8 +44,8 @@ class Job:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The resolved config less what cannot change results."""
-        return identity(self.cfg)
+        """The resolved config less what cannot change results, with the run that it starts from."""
+        return settings_of(self.cfg)
 
     @property
     def seeds(self) -> list[int]:
@@ -47,11 +66,12 @@ class Job:
         return provenance.changed_modules(record.data, self.settings)
 
     def check_code(self, record: RunRecord) -> None:
-        """Refuse a run that was made, or begun, by other code, unless `stale` says what is to become of it.
+        """Refuse a run that was made, or begun, by other code or from other parameters, unless `stale` allows it.
 
         Raises:
             ConfigError: names the files.
         """
+        check_same_parent(self.cfg, self.folder, record.data)
         changed = self.changed_modules(record)
         if changed and self.cfg.stale != "keep":
             raise ConfigError(

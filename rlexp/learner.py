@@ -331,11 +331,17 @@ class Learner:
         return {"tensors": self.tensors(), "optimizer": optimizer, "updated": self.groups[0].updated}
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` gave."""
         for group, part in self._slices():
             for name, tensor in (group.params | group.buffers).items():
-                saved = state["tensors"][name][part]
+                saved = tensors[name][part]
                 tensor.copy_(saved[0] if group.single else saved)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.load_tensors(state["tensors"])
+        for group, part in self._slices():
             group.load_optimizer_state(tree_map(lambda x, part=part: x[part], state["optimizer"]))
             group.updated = state["updated"]

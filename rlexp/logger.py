@@ -81,22 +81,18 @@ class MetricsLog:
         Raises:
             CheckpointError: metrics.csv cannot be read, or does not hold that many rows; nothing is changed.
         """
-        rows = self._rows_until(steps, seconds, counts) if any(counts.values()) else []
+        rows = self.rows_until(steps, seconds, counts) if any(counts.values()) else []
         for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
         if not rows:
             self.path.unlink(missing_ok=True)
             return
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.path, text.getvalue().encode())
+        write_atomically(self.path, self.text_of(rows))
         for row in rows:
             self._to_tensorboard(int(row["seed"]), int(row["step"]), float(row["wall_time"]), self._values(row))
 
-    def _rows_until(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> list[dict[str, str]]:
+    def rows_until(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> list[dict[str, str]]:
         """Rows of metrics.csv up to the checkpoint; see `resume`."""
         way_out = "put it back as it was, or start anew with resume=never"
         rows, found, now = [], dict.fromkeys(counts, 0), float(_clock(seconds))
@@ -124,6 +120,14 @@ class MetricsLog:
                     f"{way_out}"
                 )
         return rows
+
+    def text_of(self, rows: Iterable[Mapping[str, str]]) -> bytes:
+        """A metrics.csv of these rows."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().encode()
 
     def _values(self, row: Mapping[str, str]) -> dict[str, float]:
         return {name: float(row[name]) for name in self.columns if name not in KEYS and row[name] != ""}

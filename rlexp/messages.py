@@ -144,7 +144,9 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def _how_to_write(override: str) -> str:
-    value = override.partition("=")[2]
+    key, _, value = override.partition("=")
+    if key == "init_from":
+        return "name the folder by the hash that it ends in, as in init_from=outputs/first/2eec0503, or quote it"
     if re.match(r"(tag|int|float|interval|range|choice)\(", value):
         return "write interval(1e-4,1e-2), tag(log,interval(1e-4,1e-2)), range(0,1,0.1) or choice(a,b)"
     if "[" in value and "=" in value:

@@ -20,6 +20,7 @@ from rlexp.jobs import Job
 from rlexp.learner import Learner
 from rlexp.networks.checks import check_network
 from rlexp.optimizers import Traits, traits
+from rlexp.parents import check_initial
 from rlexp.policy import ActorCritic
 from rlexp.run_writer import RunWriter
 from rlexp.schedules import PerAgent, Schedule, side_by_side
@@ -75,6 +76,7 @@ def check(cfg: DictConfig) -> None:
         ConfigError: the first setting that cannot be, named.
     """
     check_run_settings(cfg)
+    check_initial(cfg)
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
     algo, environment = build_algorithm(cfg), build_environment(cfg)
     _build(cfg.gae)

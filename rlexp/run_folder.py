@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp import provenance
-from rlexp.config import NOT_IDENTITY, identity
+from rlexp.config import NOT_IDENTITY
 from rlexp.errors import ConfigError, StorageError
 from rlexp.replaced import without_inherited
 from rlexp.terminal import harmless
@@ -120,7 +120,9 @@ def naming(overrides: Sequence[str]) -> list[str]:
 
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """What was overridden and can change results, then a hash of the whole config."""
-    kept = [re.sub(r"[^\w.=+~,-]", "_", override) for override in naming(overrides)]
+    parent = str(settings.get("init_from", "")).partition("@")[0]  # instead of a path, however it is typed
+    words = [f"init_from={parent}" if parent and key_of(o) == "init_from" else o for o in naming(overrides)]
+    kept = [re.sub(r"[^\w.=+~,-]", "_", word) for word in words]
     cut = ",".join(kept).encode()[:NAME_WIDTH].decode(errors="ignore")
     return "-".join([cut or "default", config_hash(settings)])
 
@@ -140,12 +142,12 @@ def _latest(parent: Path, name: str) -> tuple[Path, int]:
     return found.get(number, parent / name), number
 
 
-def subfolder(root: DictConfig) -> str:
+def subfolder(root: DictConfig, settings_of: Callable[[DictConfig], dict[str, Any]]) -> str:
     """<study>/<job> below outputs: the run's own folder, or one that is not there yet with resume=never."""
     if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
         raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
     hydra = _hydra(root)
-    settings = identity(without_inherited(root, hydra))
+    settings = settings_of(without_inherited(root, hydra))
     name = job_name(list(hydra.overrides.task), settings)
     path, number = _latest(Path(root.outputs) / root.study, name)
     stale = root.stale == "rerun" and number and is_stale(path, settings)
@@ -162,17 +164,20 @@ def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
         return False
 
 
-def register_resolvers() -> None:
-    """Make ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:} known to OmegaConf."""
+def register_resolvers(settings_of: Callable[[DictConfig], dict[str, Any]]) -> None:
+    """Make ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:} known to OmegaConf.
+
+    settings_of: what makes the run of a config what it is.
+    """
 
     def study(*, _root_: DictConfig) -> str:
         return study_name(_root_)
 
     def below(*, _root_: DictConfig) -> str:
-        return subfolder(_root_)
+        return subfolder(_root_, settings_of)
 
     def whole(*, _root_: DictConfig) -> str:
-        return f"{_root_.outputs}/{subfolder(_root_)}"
+        return f"{_root_.outputs}/{subfolder(_root_, settings_of)}"
 
     for name, resolver in (("study", study), ("subfolder", below), ("folder", whole)):
         OmegaConf.register_new_resolver(f"rlexp.{name}", resolver, replace=True)
@@ -210,6 +215,8 @@ SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json,
     "seeds": list,
     "files": dict,
     "result": dict,
+    "parent": dict,
+    "extends": dict,
     "choices": dict,
     "versions": dict,
     "sources": dict,

@@ -19,8 +19,9 @@ from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.explained import help_text
-from rlexp.jobs import Job, group_choices
+from rlexp.jobs import Job, group_choices, settings_of
 from rlexp.lock import FolderLock
+from rlexp.longest import extended, is_extending
 from rlexp.provenance import patch
 from rlexp.replaced import without_inherited
 from rlexp.run_folder import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlexp")
 
 register_schema()
-register_resolvers()
+register_resolvers(settings_of)
 register_plugins()
 
 
@@ -96,16 +97,19 @@ def tell_result(record: RunRecord, folder: Path, note: str) -> None:
     log.info("  %.0f steps/s in all, %.1f s of training%s%s", rate, seconds, beside, parts)
 
 
-def should_resume(cfg: DictConfig, folder: Path) -> bool:
-    """Whether the folder holds a run to go on with.
+def should_resume(job: Job) -> bool:
+    """Whether the job's folder holds a run to go on with, or there is one that it extends.
 
     Raises:
         CheckpointError: resume=must, and there is none.
+        ConfigError: resume=extend, and there is none.
     """
-    found = (folder / "checkpoint.pt").is_file()
-    if cfg.resume == "must" and not found:
-        raise CheckpointError(f"resume=must: there is no checkpoint in {folder}; use resume=auto to start the run")
-    return found and cfg.resume != "never"
+    found = (job.folder / "checkpoint.pt").is_file()
+    if job.cfg.resume == "must" and not found:
+        raise CheckpointError(f"resume=must: there is no checkpoint in {job.folder}; use resume=auto to start the run")
+    if is_extending(job.cfg) and not found:
+        found = extended(job.cfg, job.settings) is not None  # which refuses otherwise
+    return found and job.cfg.resume != "never"
 
 
 def run(job: Job) -> None:
@@ -134,7 +138,7 @@ def run(job: Job) -> None:
         if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed meanwhile: %s", job.folder)
             return
-        train([job], should_resume(job.cfg, job.folder))
+        train([job], should_resume(job))
 
 
 def leave_no_trace(folder: Path) -> None:
@@ -152,7 +156,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
         TrustError: a link in one of the folders leads elsewhere; nothing is written.
         Exception: whatever ended them; the folders of those that it befell say what.
     """
-    from rlexp import parts
+    from rlexp import extend, inherit, parts
 
     for job in jobs:
         require_no_links(job.folder.rglob("*"))
@@ -166,14 +170,21 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
     try:
         with no_exit(), watch.on():
             trainer = parts.build_trainer(jobs, watch)
-        for job in jobs:
+            taken = extend.takeovers(trainer, jobs)
+            if not go_on:
+                inherit.begin(trainer, jobs)
+        for job, own, takeover in zip(jobs, trainer.runs, taken, strict=True):
             write_config(job)
             handlers.append(log_to(job.folder))
+            if takeover is not None:
+                takeover.write(own)
             note_other_code(job.folder, go_on)
             before = RunRecord(job.folder).data.get("launches", 0)
             again = f", launch {before + 1}" if before else ""
             what = "resuming" if go_on else "training"
             log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
+            for line in takeover.lines if takeover else [] if go_on else inherit.told(own.record.data):
+                log_of(job.folder).info("%s", line)
         log.info("%s", trainer.told_how())
         with no_exit(), watch.on():
             trainer.run(go_on)

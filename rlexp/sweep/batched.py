@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from rlexp.config import flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
+from rlexp.longest import extended, is_extending
 from rlexp.sweep import on_joblib
 from rlexp.sweep.launchers import JobLauncher, Result, execute, require_whole, share_out
 from rlexp.sweep.plan import Planned
@@ -92,7 +93,7 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
         stack.enter_context(console())
         try:
             if held:
-                go_on = [should_resume(job.job.cfg, job.job.folder) for job in held]
+                go_on = [should_resume(job.job) for job in held]
                 train([job.job for job in held], go_on=all(go_on))
             return []
         except DivergedError as error:
@@ -147,6 +148,8 @@ def common_settings(job: Planned) -> dict[str, Any]:
         own.remove("optimizer.lr")
     settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.job.cfg, resolve=True))))
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # with what it makes of its settings
+    if "optimizer" not in settings.get("init_with", ()):  # which may have made another number of steps elsewhere
+        settings["init_from"] = settings.get("init_from") is not None
     return {key: value for key, value in settings.items() if key not in (*own, *OF_THE_PLACE)}
 
 
@@ -161,6 +164,8 @@ def _update_of(job: Planned) -> int:
     from rlexp import checkpoint  # torch, which --help need not wait for
 
     path = job.job.folder / "checkpoint.pt"
+    if not path.is_file() and is_extending(job.job.cfg):
+        path = extended(job.job.cfg, job.job.settings).checkpoint_path
     if not path.is_file():
         return 0
     try:

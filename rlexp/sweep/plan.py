@@ -20,9 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config import check_tuned, flatten
 from rlexp.errors import ConfigError
-from rlexp.jobs import Job, group_choices
+from rlexp.jobs import Job, group_choices, settings_of
 from rlexp.lock import is_held
+from rlexp.longest import extended, is_extending, settled
 from rlexp.messages import explain, with_plus
+from rlexp.parents import check_same_parent
 from rlexp.provenance import told
 from rlexp.replaced import without_inherited
 from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
@@ -55,7 +57,9 @@ class Planned:
     def words(self) -> list[str]:
         """Overrides that make this job in this folder, whoever composes them."""
         subdir = self.config.hydra.sweep.subdir
-        return [*self.job.overrides, *([f'hydra.sweep.subdir="{subdir}"', "resume=auto"] if self.anew else [])]
+        settled = [f"resume={self.job.cfg.resume}"] if is_extending(self.job.cfg) else []
+        anew = [f'hydra.sweep.subdir="{subdir}"', "resume=auto"] if self.anew else []
+        return [*self.job.overrides, *settled, *anew]
 
     def settle(self, folder: Path) -> None:
         """Have it run in another folder of its study."""
@@ -70,6 +74,10 @@ class Planned:
             return RunRecord(self.job.folder).data
         except RecordError as error:
             return {"status": "damaged", "error": str(error)}
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something of its own to go on with."""
+        return (self.job.folder / "checkpoint.pt").is_file()
 
     def has_begun(self) -> bool:
         """Whether anything of it is in its folder."""
@@ -183,7 +191,11 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         except ConfigError as error:
             raise ImpossibleError(f"{error} (in the job {' '.join(words)})") from None
         if planned.standing() != "damaged":  # which is that job's own affair
-            planned.job.check_same(RunRecord(planned.job.folder))
+            record = RunRecord(planned.job.folder)
+            planned.job.check_same(record)
+            check_same_parent(planned.job.cfg, planned.job.folder, record.data)
+            if is_extending(planned.job.cfg) and not planned.has_checkpoint() and planned.standing() != "done":
+                extended(planned.job.cfg, planned.job.settings)
         found.setdefault((planned.job.folder.parent, config_hash(planned.job.settings)), planned)
     jobs = list(found.values())
     _check_code(jobs)
@@ -224,6 +236,8 @@ def _planned(config: DictConfig) -> Planned:
         anew = cfg.resume == "never"
         if anew:  # whoever takes it up again within this sweep goes on in it
             config.resume = cfg.resume = "auto"
+        elif cfg.resume == "extend":  # others may be finished before this one begins
+            config.resume = cfg.resume = settled(cfg, settings_of(cfg))
     finally:
         HydraConfig.instance().cfg = before
     with read_write(config.hydra):
@@ -249,11 +263,13 @@ def outlook(jobs: Sequence[Planned], left: Sequence[Planned]) -> str:
 
 
 def _to_do(planned: Planned) -> str:
-    saved = (planned.job.folder / "checkpoint.pt").is_file()
+    saved = planned.has_checkpoint()
     if planned.standing() == "killed":  # see `dispatch.in_order`
         return f"killed, {'to go on with' if saved else 'to start again'} last"
     if planned.standing() == "failed":
         return "to run again"
+    if is_extending(planned.job.cfg) and not saved:
+        return "to extend"
     return "to go on with" if saved else "to run"
 
 
