@@ -35,8 +35,7 @@ ELSEWHERE = {  # settings of other commands, which look like keys of this one: w
 def decides_targets(override: str) -> bool:
     """Whether what else may be set depends on it: a group's choice, a class, where yamls are found."""
     key, _, value = override.partition("=")
-    chooses = "." not in key and "/" not in key and key in (*GROUPS, "tuned", "experiment")
-    return "," not in value and (key.endswith("_target_") or key == "hydra.searchpath" or chooses)
+    return "," not in value and (key.endswith("_target_") or key == "hydra.searchpath" or (CONF_DIR / key).is_dir())
 
 
 def composed(overrides: list[str], **options: bool) -> DictConfig:

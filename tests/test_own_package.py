@@ -302,7 +302,7 @@ def test_coefficients_share_a_batch_once_they_are_annotated(folder):
 def test_from_one_run_to_the_next(folder):
     folder.train("algo=calm", "study=first")
     (first,) = folder.path.glob("outputs/first/*")
-    folder.train("algo=calm", "study=second", "optimizer.lr=1e-3", f"init_from={first.relative_to(folder.path)}")
+    folder.train("algo=calm", "study=second", "optimizer.lr=1e-3", f"init_from=outputs/first/{first.name[-8:]}")
     (second,) = folder.records("second")
     assert str(second["parent"]["folder"]).endswith(first.name)
     more = ["algo=calm", "total_steps=1024"]
