@@ -9,7 +9,7 @@ import numpy as np
 
 from rlexp.config import TUNING_SEED
 from rlexp.errors import ConfigError
-from rlexp.provenance import told
+from rlexp.provenance import of_files, sources_of
 from rlexp.run_folder import key_of, naming
 from rlexp.status import planned
 from rlexp.study import Run, StudyError, read_curves, superseded_in
@@ -102,31 +102,31 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
 
 
 def _code_of(run: Run) -> dict[str, set[str]]:
-    """Digests of each module that the run's config names; several where it went on with other code."""
+    """Digests of each file that the run's config names; several where it went on with other code."""
     found: dict[str, set[str]] = {}
-    earlier = [own for own in run.record.get("made_by", []) if isinstance(own, dict)]
-    for own in (run.record.get("sources", {}), *earlier):
-        for module, digest in own.items():
-            found.setdefault(module, set()).add(str(digest))
+    earlier = [of_files(own) for own in run.record.get("made_by", [])]
+    for own in (sources_of(run.record), *earlier):
+        for file, digest in own.items():
+            found.setdefault(file, set()).add(str(digest))
     return found
 
 
 def code_differences(runs: Mapping[int, Run]) -> list[str]:
-    """Modules that are not the same in all runs that say of what code they are: file, and which seeds are of which.
+    """Files that are not the same in all runs that say of what code they are: file, and which seeds are of which.
 
     Args:
         runs: by seed.
     """
-    codes = {seed: _code_of(run) for seed, run in runs.items() if run.record.get("sources")}
+    codes = {seed: _code_of(run) for seed, run in runs.items() if sources_of(run.record)}
     lines = []
-    for module in sorted({module for code in codes.values() for module in code}):
+    for file in sorted({file for code in codes.values() for file in code}):
         versions: dict[str, list[int]] = {}
         for seed, code in codes.items():
-            for digest in sorted(code.get(module, {"none"})):
+            for digest in sorted(code.get(file, {"none"})):
                 versions.setdefault(digest, []).append(seed)
         if len(versions) > 1:
             each = ", ".join(f"{digest} of seed {_few(seeds)}" for digest, seeds in versions.items())
-            lines.append(f"{told([module])} is {each}")
+            lines.append(f"{file} is {each}")
     return lines
 
 

@@ -61,9 +61,9 @@ class Job:
         if record.data.get("config", self.settings) != self.settings:
             raise ConfigError(f"{self.folder}: holds a run of another config; move it away, or name another study")
 
-    def changed_modules(self, record: RunRecord) -> list[str]:
-        """Modules that have changed since the run in a folder was begun."""
-        return provenance.changed_modules(record.data, self.settings)
+    def changed_files(self, record: RunRecord) -> list[str]:
+        """Files whose code has changed since the run in a folder was begun."""
+        return provenance.changed_files(record.data, self.settings)
 
     def check_code(self, record: RunRecord) -> None:
         """Refuse a run that was made, or begun, by other code or from other parameters, unless `stale` allows it.
@@ -72,10 +72,10 @@ class Job:
             ConfigError: names the files.
         """
         check_same_parent(self.cfg, self.folder, record.data)
-        changed = self.changed_modules(record)
+        changed = self.changed_files(record)
         if changed and self.cfg.stale != "keep":
             raise ConfigError(
-                f"{provenance.told(changed)} changed since the run in {self.folder} was made: stale=keep takes it as "
+                f"{', '.join(changed)} changed since the run in {self.folder} was made: stale=keep takes it as "
                 f"it is (or goes on with the new code), stale=rerun makes it anew in a folder of its own"
             )
 

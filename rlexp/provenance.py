@@ -1,28 +1,16 @@
-"""What code makes a run: digests of its sources, commits and uncommitted changes of the repositories they lie in."""
+"""What code makes a run: digests of its sources, commits of the repositories that they lie in."""
 
 import functools
 import os
 import platform
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlexp import sources
+from rlexp import repositories, sources
 from rlexp.config import CONF_DIR
-
-PATCH_LIMIT = 1_000_000  # bytes of uncommitted changes that a run's folder keeps
-
-
-def git(folder: Path, *arguments: str) -> str | None:
-    """What git says there; None where it says no, or is not there."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
-    said_no = done.returncode > 1 or (done.returncode == 1 and done.stderr)  # 1 is what diff says of differences
-    return None if said_no else done.stdout.strip("\n")
+from rlexp.repositories import said
 
 
 @functools.cache
@@ -35,10 +23,10 @@ def code_state() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     # a checkout counts as this project's own only if it holds this very file
-    own = git(sources.PACKAGE, "ls-files", "--error-unmatch", Path(__file__).name) is not None
-    status = git(sources.PACKAGE, "status", "--porcelain", "--", str(sources.PACKAGE), str(CONF_DIR)) if own else None
+    own = bool(said(sources.PACKAGE, "ls-files", "--", Path(__file__).name))
+    status = said(sources.PACKAGE, "status", "--porcelain", "--", str(sources.PACKAGE), str(CONF_DIR)) if own else None
     return {
-        "commit": git(sources.PACKAGE, "rev-parse", "HEAD") if own else None,
+        "commit": said(sources.PACKAGE, "rev-parse", "HEAD") if own else None,
         "dirty": None if status is None else bool(status),
         "versions": versions,
         "code": sources.training_digest(),
@@ -57,66 +45,44 @@ def _processor() -> str:
 # A config's own code -------------------------------------------------------------------------------------------------
 
 
-def of_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Digests of the modules that a config names, and the repositories that hold them and the working directory."""
-    files = sources.sources(settings)
-    return {"sources": sources.digests(settings), "repositories": repositories(files.values())}
+def of_config(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Digests of the modules that a config names, and the repositories that hold them and the working directory.
 
-
-def changed_modules(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Modules whose content is another than when a run was made, as its run.json says; none where it says nothing."""
-    before = record.get("sources")
-    if not isinstance(before, Mapping):
-        return []
-    now = sources.digests(settings)
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-
-
-def told(modules: Iterable[str]) -> str:
-    """Modules as their files: calm.py, their_pkg/nets.py."""
-    return ", ".join(name.replace(".", "/") + ".py" for name in sorted(modules))
-
-
-def repositories(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """Path, commit and dirty flag of the git repositories that hold files or the working directory, rlexp's not."""
-    return [_state(root) for root in _roots(files) if root != _root(sources.PACKAGE)]
-
-
-def _roots(files: Iterable[Path]) -> list[Path]:
-    folders = {Path.cwd(), *(file.parent for file in files)}
-    return sorted({root for folder in folders if (root := _root(folder)) is not None})
-
-
-@functools.cache
-def _root(folder: Path) -> Path | None:
-    top = git(folder, "rev-parse", "--show-toplevel")
-    return Path(top) if top else None
-
-
-@functools.cache
-def _state(root: Path) -> dict[str, Any]:
-    status = git(root, "status", "--porcelain")
-    return {"path": str(root), "commit": git(root, "rev-parse", "HEAD"), "dirty": bool(status)}
-
-
-def patch(settings: Mapping[str, Any]) -> str:
-    """Uncommitted changes of the repositories that hold what a config names and rlexp, new files that it names too.
-
-    At most `PATCH_LIMIT` characters; what is left out is said at the end.
+    Args:
+        settings: the resolved config less what cannot change results.
+        folder: the run's own.
     """
-    return _patch(frozenset(sources.sources(settings).values()))
+    files = frozenset(sources.sources(settings).values())
+    own = repositories.of_package()
+    found = [_state(root, files, written(folder)) for root in repositories.holding(files) if root != own]
+    return {"sources": sources.digests(settings), "repositories": found}
 
 
 @functools.cache  # for all jobs of a sweep
-def _patch(files: frozenset[Path]) -> str:
-    parts = []
-    for root in _roots([*files, sources.PACKAGE / "__init__.py"]):
-        where = [str(sources.PACKAGE), str(CONF_DIR)] if root == _root(sources.PACKAGE) else ["."]
-        changes = git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--", *where)
-        parts += [f"# {root}\n{changes}"] if changes else []
-        for file in sorted(files):
-            if _root(file.parent) == root and git(root, "ls-files", "--error-unmatch", str(file)) is None:
-                new = git(root, "diff", "--no-color", "--no-ext-diff", "--no-index", "--", "/dev/null", str(file))
-                parts += [f"# {root}\n{new}"] if new else []
-    text = "\n".join(parts)
-    return text if len(text) <= PATCH_LIMIT else f"{text[:PATCH_LIMIT]}\n# {len(text) - PATCH_LIMIT} more characters\n"
+def _state(root: Path, files: frozenset[Path], left_out: Path) -> dict[str, Any]:
+    """Path, commit and dirty flag: whether something is not committed that the config names or git knows."""
+    changed = repositories.changed(root, files, left_out)
+    return {"path": str(root), "commit": said(root, "rev-parse", "--verify", "-q", "HEAD"), "dirty": changed}
+
+
+def written(folder: Path) -> Path:
+    """The folder of outputs that a run's own lies in, which is no code; its own where that is not clear."""
+    outputs = folder.absolute().parent.parent
+    return folder.absolute() if Path.cwd().is_relative_to(outputs) else outputs
+
+
+def changed_files(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Files whose code is another than when a run was made, as its run.json says; none where it says nothing."""
+    before = sources_of(record)
+    now = sources.digests(settings) if before else {}
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def sources_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of sources by file that a run.json holds; none in older ones, whose digests were of something else."""
+    return of_files(record.get("sources"))
+
+
+def of_files(found: Any) -> dict[str, str]:
+    """What run.json says of files: older ones name modules instead."""
+    return {name: str(own) for name, own in found.items() if name.endswith(".py")} if isinstance(found, dict) else {}

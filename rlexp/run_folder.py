@@ -159,7 +159,7 @@ def subfolder(root: DictConfig, settings_of: Callable[[DictConfig], dict[str, An
 def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a run was made, or begun, by other code of what its config names."""
     try:
-        return bool(provenance.changed_modules(read_record(folder) or {}, settings))
+        return bool(provenance.changed_files(read_record(folder) or {}, settings))
     except RecordError:
         return False
 
@@ -190,7 +190,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _of(settings: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+def _of(settings: dict[str, Any], seeds: list[int], folder: Path) -> dict[str, Any]:
     """What a launch says of itself."""
     return {
         "config_hash": config_hash(settings),
@@ -200,7 +200,7 @@ def _of(settings: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
         "pid": os.getpid(),
         "command": sys.argv,
         **provenance.code_state(),
-        **provenance.of_config(settings),
+        **provenance.of_config(settings, folder),
     }
 
 
@@ -303,9 +303,15 @@ class RunRecord:
             self.data["deaths"] = self.data.get("deaths", 0) + 1
         self.data.setdefault("started", _now())
         self.data["launches"] = self.data.get("launches", 0) + 1
-        if changed := provenance.changed_modules(self.data, settings):
+        if changed := provenance.changed_files(self.data, settings):
             self.data.setdefault("made_by", []).append({name: self.data["sources"].get(name) for name in changed})
-        self.update(**_of(settings, seeds), status="running", training=False, agents_together=together, launched=_now())
+        self.update(
+            **_of(settings, seeds, self.path.parent),
+            status="running",
+            training=False,
+            agents_together=together,
+            launched=_now(),
+        )
 
     def survived(self) -> None:
         """A checkpoint was written: whatever killed earlier launches before they came so far is overcome."""
@@ -316,7 +322,7 @@ class RunRecord:
         """Note what ended the run, in one line and as a traceback, which goes to train.log as well."""
         line = " ".join(f"{type(error).__name__}: {error}".split())
         told = "".join(traceback.format_exception(error))
-        self.update(**_of(settings, seeds), status="failed", error=line, traceback=told)
+        self.update(**_of(settings, seeds, self.path.parent), status="failed", error=line, traceback=told)
         path = self.path.with_name("train.log")
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=through_no_link) as file:
             file.write(told)  # unless it is a link, or the disk is full: run.json has it

@@ -22,7 +22,7 @@ from rlexp.explained import help_text
 from rlexp.jobs import Job, group_choices, settings_of
 from rlexp.lock import FolderLock
 from rlexp.longest import extended, is_extending
-from rlexp.provenance import patch
+from rlexp.patches import keep_patches
 from rlexp.replaced import without_inherited
 from rlexp.run_folder import (
     RunRecord,
@@ -64,13 +64,12 @@ def log_to(folder: Path | None) -> logging.Handler:
 
 
 def write_config(job: Job) -> None:
-    """Leave the resolved config and the overrides in .hydra/, and what is not committed of the code in code.patch."""
+    """Leave the resolved config and the overrides in .hydra/, and what is not committed of the code."""
     target = job.folder / ".hydra"
     target.mkdir(exist_ok=True)
     write_atomically(target / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True).encode())
     write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
-    if changes := patch(job.settings):
-        write_atomically(job.folder / "code.patch", changes.encode())
+    keep_patches(job.settings, job.folder, RunRecord(job.folder).data.get("launches", 0) + 1)
 
 
 def log_of(folder: Path) -> logging.LoggerAdapter[logging.Logger]:

@@ -1,13 +1,12 @@
 """Code of one's own is part of what a run is: an edit is told by the next command and refused by `compare`."""
 
-import json
 import subprocess
 
 import pytest
 from helpers import jobs, record, status
 from process import Process
 
-from rlexp import compare, sources
+from rlexp import compare, provenance, sources
 
 TERMS = "SCALE = 1.0\n"
 CALM = """from dataclasses import dataclass
@@ -97,7 +96,7 @@ def test_no_run_goes_on_in_the_middle_with_other_code_unless_told_to(run, packag
     assert "their_pkg/calm.py changed since the run in outputs/s/" in said
     assert {path: path.read_bytes() for path in jobs()[0].rglob("*") if path.is_file()} == before
     assert run("stale=keep")[0] == 0
-    assert [list(own) for own in record(jobs()[0])["made_by"]] == [["their_pkg.calm"]]
+    assert [list(own) for own in record(jobs()[0])["made_by"]] == [["their_pkg/calm.py"]]
 
 
 def test_a_run_keeps_commits_and_what_is_not_committed(run, package, tmp_path, monkeypatch):
@@ -117,8 +116,17 @@ def test_a_run_keeps_commits_and_what_is_not_committed(run, package, tmp_path, m
     assert run("seed=1")[0] == 0
     second = next(job for job in jobs() if job != first)
     assert record(second)["repositories"][0]["dirty"] is True
-    assert "+SCALE = 2.0" in (second / "code.patch").read_text()
+    assert "+SCALE = 2.0" in (second / f"code.{tmp_path.name}.patch").read_text()
     assert record(first)["code"] == record(second)["code"]
+
+
+def test_runs_made_before_digests_were_of_files_say_nothing():
+    config = {"algo": {"_target_": "rlexp.algos.apo.APO"}}
+    for old in ({}, {"sources": {"rlexp.algos.apo": "1e389dc3"}}, {"sources": {}}):
+        assert provenance.changed_files(old, config) == []
+    assert provenance.changed_files({"sources": {"gone.py": "1e389dc3", **sources.digests(config)}}, config) == [
+        "gone.py"
+    ]
 
 
 def test_what_trains_is_hashed_and_nothing_else():
@@ -127,13 +135,14 @@ def test_what_trains_is_hashed_and_nothing_else():
     assert not {name for name in training if name.startswith(("rlexp.sweep", "rlexp.compare", "rlexp.report"))}
     assert not training & {"rlexp.train", "rlexp.study", "rlexp.status", "rlexp.figures", "rlexp.verdict"}
     config = {"algo": {"_target_": "rlexp.algos.apo.APO"}, "optimizer": {"_target_": "torch.optim.Adam"}}
-    assert set(sources.digests(config)) == {"rlexp.algos.apo", "rlexp.algos.ppo"}
+    assert set(sources.digests(config)) == {"rlexp/algos/apo.py", "rlexp/algos/ppo.py", "rlexp/memory.py"}
 
 
-def test_imports_are_followed_within_a_package(tmp_path):
+def test_imports_are_followed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
     texts = {
         "pkg/__init__.py": "",
-        "pkg/a.py": "from . import b\nfrom .sub.c import X\nimport json, other\n",
+        "pkg/a.py": "from . import b\nfrom .sub.c import X\nimport json, other, pytest\n",
         "pkg/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg import types\n",
         "pkg/sub/__init__.py": "",
         "pkg/sub/c.py": "from ..d import *\ndef late():\n    import pkg.e\n",
@@ -146,7 +155,5 @@ def test_imports_are_followed_within_a_package(tmp_path):
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = sources.closure(["pkg.a"], tmp_path)
+    found = sources.closure(["pkg.a"])
     assert set(found) == {"pkg", "pkg.a", "pkg.b", "pkg.sub", "pkg.sub.c", "pkg.d", "pkg.e", "other"}
-    one = sources.digest(found)
-    assert one == json.loads(json.dumps(one))

@@ -25,7 +25,6 @@ from rlexp.lock import is_held
 from rlexp.longest import extended, is_extending, settled
 from rlexp.messages import explain, with_plus
 from rlexp.parents import check_same_parent
-from rlexp.provenance import told
 from rlexp.replaced import without_inherited
 from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
 from rlexp.search_path import require_unshadowed
@@ -217,7 +216,7 @@ def _by_changed_files(jobs: Sequence[Planned]) -> list[str]:
     counts: dict[str, int] = {}
     for planned in jobs:
         if planned.standing() not in ("waiting", "damaged"):
-            files = told(planned.job.changed_modules(RunRecord(planned.job.folder)))
+            files = ", ".join(planned.job.changed_files(RunRecord(planned.job.folder)))
             counts[files] = counts.get(files, 0) + bool(files)
     return [f"{files} changed since {n} of these jobs were run" for files, n in counts.items() if n]
 

@@ -1,0 +1,261 @@
+"""Modules as files: where each lies, what it imports and what its code says, all read and never run.
+
+So what else a process has imported makes no difference, and an answer is the same at every launch.
+"""
+
+import ast
+import functools
+import hashlib
+import re
+import sys
+import sysconfig
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Libraries whose versions run.json holds: their files are not read.
+LIBRARIES = ("torch", "gymnasium", "numpy", "hydra", "omegaconf", "ale_py", "envpool", "mujoco", "builtins")
+SITES = ("site-packages", "dist-packages")  # where what is installed lies, of this Python and of others
+STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+# Calls whose first word, if it is written out, names a module or what is in one
+LOADERS = ("import_module", "__import__", "resolve_name", "get_class", "get_method", "get_object")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+# Where a module lies -------------------------------------------------------------------------------------------------
+
+
+def find(name: str) -> Path | None:
+    """The source file that an import of a module would run; None: there is none, as of a package without __init__.py.
+
+    The name decides, so that a link is found under its own name and not under that of the file it leads to.
+    """
+    place = _place(name)
+    return place[0] if place else None
+
+
+def _place(name: str) -> tuple[Path | None, tuple[str, ...]] | None:
+    """A module's file and the folders of its submodules."""
+    top, *below = name.split(".")
+    spec = _spec(top) if all(part.isidentifier() for part in (top, *below)) else None
+    if spec is None:
+        return None
+    file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    folders = tuple(spec.submodule_search_locations or ())
+    for part in below:
+        packages = [Path(folder, part) for folder in folders]
+        file = next((own for path in packages if (own := _own_file(path)) is not None), None)
+        folders = tuple(str(path) for path in packages if path.is_dir())
+        if file is not None:
+            folders = (str(file.parent),) if file.name == "__init__.py" else ()
+        elif not folders:
+            return None
+    return file, folders
+
+
+def _own_file(path: Path) -> Path | None:
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+def _spec(top: str) -> Any:
+    """What Python's finders say of a top-level module, editable installs among them."""
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(top, None)
+        except Exception:  # a finder of somebody's own
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a file belongs to an installed package or to Python: nobody edits it from run to run."""
+    return _holds_installed(file.parent)
+
+
+@functools.cache
+def _holds_installed(folder: Path) -> bool:
+    folder = folder.resolve()
+    return any(site in folder.parts for site in SITES) or folder.is_relative_to(STANDARD)
+
+
+def home(dotted: str) -> str | None:
+    """The module that a dotted name, their_pkg.nets.Torso or their_pkg.nets:Torso, begins with."""
+    parts = dotted.replace(":", ".").split(".")
+    return next((name for n in range(len(parts), 0, -1) if find(name := ".".join(parts[:n]))), None)
+
+
+def label(name: str, file: Path) -> str:
+    """A module as its file is called: calm.py, their_pkg/nets.py, their_pkg/__init__.py."""
+    return name.replace(".", "/") + ("/__init__.py" if file.name == "__init__.py" else ".py")
+
+
+# What it imports -----------------------------------------------------------------------------------------------------
+
+
+class Import(NamedTuple):
+    """One import statement, or a call that does the same: `import module`, or `from module import name`."""
+
+    module: str
+    name: str = ""
+    used: bool = True  # what is imported is used by the module itself, which does not only hand it on
+
+
+@dataclass(frozen=True)
+class Code:
+    """What is known of a source file."""
+
+    digest: str
+    imports: tuple[Import, ...] = ()
+    late: tuple[str, ...] = ()  # words in a module with a __getattr__, which may import what they name
+
+
+@functools.cache  # what a process has imported does not change with the file
+def read(name: str, file: Path) -> Code:
+    """Digest and imports of a module; of a file that does not parse, and of installed ones, all bytes count."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return Code("none")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its escapes, told when it is imported
+            tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Code(_hash(content))  # whoever runs it will tell
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    nodes = list(_nodes(tree))
+    loaded = {node.id for node in nodes if isinstance(node, ast.Name)}
+    lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return Code(
+        _hash(content if is_installed(file) else normal(tree).encode()),
+        tuple(found for node in nodes for found in _imports(node, package, loaded)),
+        tuple(sorted(word for word in words if re.fullmatch(r"\.*\w+(\.\w+)*", word))) if lazy else (),
+    )
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All of a tree but what type checkers alone see; no recursion, as trees may be deep."""
+    left = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        skipped: Sequence[ast.AST] = ()
+        if isinstance(node, ast.If):
+            negated = isinstance(node.test, ast.UnaryOp) and isinstance(node.test.op, ast.Not)
+            test = node.test.operand if isinstance(node.test, ast.UnaryOp) else node.test
+            if getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING":
+                skipped = node.orelse if negated else node.body
+        left += [child for child in ast.iter_child_nodes(node) if child not in skipped]
+
+
+def _imports(node: ast.AST, package: str, loaded: Collection[str]) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Import(alias.name)
+    elif isinstance(node, ast.ImportFrom):
+        module = absolute("." * node.level + (node.module or ""), package)
+        for alias in node.names:
+            yield Import(module, alias.name, (alias.asname or alias.name) in loaded)
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        word = node.args[0].value
+        if getattr(node.func, "id", getattr(node.func, "attr", "")) in LOADERS and isinstance(word, str):
+            found = home(absolute(word, package))
+            if found:
+                yield Import(found)
+
+
+def absolute(name: str, package: str) -> str:
+    """A module's name from a relative one, ..nets, as seen from within a package."""
+    own = name.lstrip(".")
+    level = len(name) - len(own)
+    if not level:
+        return own
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], *([own] if own else [])])
+
+
+def closure(
+    asked: Iterable[str], run: Iterable[str] = (), *, without: Collection[str] = (), only: str | None = None
+) -> dict[str, Path]:
+    """Modules, the packages they lie in, what all these import, and so on: name -> file.
+
+    Installed packages are followed only where they are asked for, and Python's own modules never. A package whose code
+    runs only because a module lies in it counts itself, with what its own code uses; what it merely hands on by name,
+    as an __init__.py that lists all objectives does, counts where somebody takes it through the package.
+
+    Args:
+        asked: modules whose imports all count.
+        run: modules of which only what their own code uses counts.
+        without: modules that are left out, with what they import.
+        only: the one top-level package to stay in.
+    """
+    left = [(name, True) for name in asked] + [(name, False) for name in run]
+    tops = {name.partition(".")[0] for name, _ in left}
+    found: dict[str, Path] = {}
+    seen: set[tuple[str, bool]] = set()
+    while left:
+        name, whole = left.pop()
+        top = name.partition(".")[0]
+        if name in without or {(name, whole), (name, True)} & seen or _is_library(top) or only not in (None, top):
+            continue
+        seen.add((name, whole))
+        file = find(name)
+        if file is None or (top not in tops and is_installed(file)):
+            continue
+        found[name] = file
+        code = read(name, file)
+        left += [(name.rpartition(".")[0], False)] if "." in name else []
+        for module, taken, used in code.imports:
+            if taken and taken != "*" and _place(f"{module}.{taken}") is not None:
+                left.append((f"{module}.{taken}", True))
+            elif whole or used or not taken:
+                left.append((module, True))
+        if whole:
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            names = {absolute("." + word.lstrip("."), name) for word in code.late} | set(code.late)
+            left += [(own, True) for own in names if own.startswith(f"{package}.") and find(own)]
+    return found
+
+
+def _is_library(top: str) -> bool:
+    return top in LIBRARIES or top in sys.stdlib_module_names
+
+
+# What its code says --------------------------------------------------------------------------------------------------
+
+
+def normal(tree: ast.Module) -> str:
+    """A syntax tree as text without comments, layout, line ends and docstrings.
+
+    `ast.dump` writes every field, so that its text is another in each Python that adds one, and `ast.unparse` changes
+    its mind on quotes and brackets. Here what is empty is left out, which makes fields that a file does not use
+    harmless. Should a Python parse a file otherwise all the same, its runs are refused as those of other code.
+    """
+    out: list[str] = []
+    left: list[Any] = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, list):
+            out.append(str(len(node)))
+            left += reversed(node)
+        elif isinstance(node, ast.AST):
+            out.append(type(node).__name__)
+            documented = isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None
+            for field in node._fields:
+                value: Any = getattr(node, field, None)
+                value = value[1:] if documented and field == "body" else value
+                if value is not None and value != [] and field not in ("ctx", "kind", "type_comment"):
+                    out.append(field)
+                    left.append(value)
+        else:
+            out.append(hex(node) if type(node) is int else repr(node))  # digits of long numbers are refused
+    return "\n".join(out)
