@@ -46,9 +46,7 @@ def extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
         raise ConfigError(f"{told} has no checkpoint any more; put it back, or train anew with resume=auto")
     changed = provenance.changed_files(parent.record, settings)
     if changed and cfg.stale != "keep":
-        raise ConfigError(
-            f"{told} was made before {", ".join(changed)} changed; stale=keep goes on with the new code"
-        )
+        raise ConfigError(f"{told} was made before {', '.join(changed)} changed; stale=keep goes on with the new code")
     return parent
 
 
