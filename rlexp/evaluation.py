@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
+from rlexp.envs.checks import tell
 from rlexp.errors import EnvironmentFault
 from rlexp.run_folder import write_atomically
 from rlexp.seeding import evaluation_seeds
@@ -85,7 +86,10 @@ def _play(
         for _ in range(max_steps):
             watch.heed()
             sent = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
-            obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)
+            try:
+                obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)
+            except (Exception, SystemExit) as error:
+                tell(error, envs, environment.id)
             if not (np.isfinite(rewards) | ~playing.reshape(-1)).all():
                 raise EnvironmentFault(f"env.id={environment.id}: gave a reward that is not finite in evaluation")
             totals += np.where(playing, np.reshape(rewards, shape), 0.0)

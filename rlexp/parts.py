@@ -148,11 +148,11 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         ConfigError: spaces that are not supported, or a network that cannot read them.
     """
     cfg = jobs[0].cfg
-    watch = watch or Watch()
     device = torch.device(cfg.device)
     algo = Algorithm.side_by_side(_of_agents(jobs, build_algorithm))
     environment = build_environment(cfg)
-    observation_space, action_space = watch.call(environment.probe)
+    watch = watch or Watch(name=environment.id)
+    observation_space, action_space = environment.probe(watch, played=not cfg.debug)
     build = network_builder(cfg, observation_space, action_space)
     if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
         trial, found = build(), Findings()

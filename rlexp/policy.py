@@ -12,6 +12,7 @@ from rlexp.distributions import DiagGaussian, Distribution, make_distribution
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.networks.init import orthogonal
 from rlexp.normalize import ObservationNormalizer
+from rlexp.spaces import require_readable
 
 Torso = Callable[[spaces.Box], nn.Module]
 
@@ -48,7 +49,7 @@ class Encoder(nn.Module):
             self.space = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
             self.scalar = isinstance(space, spaces.Discrete)
         else:
-            raise ConfigError(f"observation space {space} is not supported; use Box, Discrete or MultiDiscrete")
+            require_readable(space)
 
     def forward(self, obs: Tensor) -> Tensor:
         """(..., *raw shape) -> (..., *space.shape), float32."""

@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlexp.distributions import Distribution
+from rlexp.envs.checks import tell
 from rlexp.envs.torch_vector import Place, TorchVectorEnv
 from rlexp.seeding import AgentStreams
 from rlexp.spaces import storage_dtype
@@ -107,7 +108,8 @@ def finished_episodes(
     previous = np.where(first, -1, np.roll(ends, 1))  # end of the episode before, in the same environment
     starts = np.where(first, dummy.reshape(flat)[0, columns].astype(np.int64), previous + 2)
     # cumulative sums carry a leading row: minus what the open episode had gathered before this rollout
-    returns = sums[ends + 1, columns] - sums[previous + 1, columns]
+    with np.errstate(invalid="ignore"):  # what is not finite is told in words: see `Collector._flaw`
+        returns = sums[ends + 1, columns] - sums[previous + 1, columns]
     lengths = counts[ends + 1, columns] - counts[previous + 1, columns]
     order = np.lexsort((columns, ends))
     agents, envs = np.divmod(columns[order], num_envs)
@@ -117,7 +119,8 @@ def finished_episodes(
     np.maximum.at(last, columns, ends)
     column = np.arange(flat[1])
     shape = (num_agents, num_envs)
-    open_returns = (sums[-1] - sums[last + 1, column]).reshape(shape)
+    with np.errstate(invalid="ignore"):
+        open_returns = (sums[-1] - sums[last + 1, column]).reshape(shape)
     open_lengths = (counts[-1] - counts[last + 1, column]).reshape(shape)
     return episodes, open_returns, open_lengths
 
@@ -254,14 +257,17 @@ class Collector:
             actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
             actions = to_env(actions.reshape(-1, *actions.shape[2:]))
             began = now()
-            obs, reward, terminated, truncated, _ = call(step, actions)
+            try:
+                obs, reward, terminated, truncated, _ = call(step, actions)
+                rewards[t], terminateds[t], truncateds[t] = (
+                    np.reshape(reward, shape),
+                    np.reshape(terminated, shape),
+                    np.reshape(truncated, shape),
+                )
+                self._write(obs, t + 1)
+            except (Exception, SystemExit) as error:  # whatever somebody else's environment raises, or gives
+                tell(error, envs, self.watch.name)
             self.seconds += now() - began
-            rewards[t], terminateds[t], truncateds[t] = (
-                np.reshape(reward, shape),
-                np.reshape(terminated, shape),
-                np.reshape(truncated, shape),
-            )
-            self._write(obs, t + 1)
         act(self.slots[-1])
 
     def _finish(self) -> Rollout:

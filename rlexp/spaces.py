@@ -30,6 +30,19 @@ def restore(data: dict[str, Any]) -> spaces.Space:
     return spaces.MultiDiscrete(data["nvec"], start=data["start"])
 
 
+def require_readable(space: spaces.Space) -> None:
+    """Refuse observations that no network here reads.
+
+    Raises:
+        ConfigError: naming the space.
+    """
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ConfigError(
+            f"observation space {space} is not supported; use Box, Discrete or MultiDiscrete, as "
+            "gymnasium.wrappers.FlattenObservation makes"
+        )
+
+
 def storage_dtype(space: spaces.Space) -> torch.dtype:
     """How raw observations are kept: uint8 stays uint8, other whole numbers int64, the rest float32."""
     if space.dtype == np.uint8:

@@ -38,6 +38,7 @@ from rlexp.sweep.plugins import register_plugins
 from rlexp.timing import shares
 from rlexp.trust import require_no_links
 from rlexp.watch import Watch
+from rlexp.whose import chain
 
 if TYPE_CHECKING:
     from rlexp.trainer import Trainer
@@ -202,7 +203,8 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             sys.exit(128 + stop.signum)
     except BaseException as error:
         note_failure(jobs, trainer, error)
-        clear_frames(error.__traceback__)  # whoever keeps the error would keep the trainer
+        for one in chain(error):
+            clear_frames(one.__traceback__)  # whoever keeps the error would keep the trainer
         raise
     finally:
         for handler in handlers:

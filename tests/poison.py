@@ -6,6 +6,7 @@ import sys
 import time
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.classic_control import CartPoleEnv
 from probes import Endless
 
@@ -143,7 +144,15 @@ class PlaysLong(Endless):
         return observation, reward, False, self.t >= 1000, info
 
 
+class OddReward(Endless):
+    """A reward that is a list of one, as arrays."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, np.array([reward]), *rest
+
+
 GRIEF = (Raises, FailsOnce, OutOfMemory, Killed, Announced, Tells)
-GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, HangsAtReset, HangsLate, Slow, PlaysLong)
+GRIEF += (RaisesAtReset, Exits, RaisesOddly, Hangs, HangsAtReset, HangsLate, Slow, PlaysLong, OddReward)
 for env in GRIEF:
     gym.register(f"{env.__name__}-v0", entry_point=env)

@@ -247,7 +247,7 @@ def at_each_job(monkeypatch):
     return record
 
 
-@pytest.mark.parametrize("env", ["env=cartpole", "env.id=poison:Raises-v0"])
+@pytest.mark.parametrize("env", ["env=cartpole", "env.id=poison:Raises-v0", "env.id=poison:RaisesAtReset-v0"])
 def test_a_job_leaves_no_objects_to_the_next(sweep, at_each_job, env):
     blocks = at_each_job(sys.getallocatedblocks)
     sweep("seed=0,1,2,3,4,5,6,7", env)

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -17,12 +18,15 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.envs.worlds import WORLDS, World
 from rlexp.errors import ConfigError, EnvironmentFault
-from rlexp.signals import Interrupted
+from rlexp.spaces import require_readable
+from rlexp.watch import Watch
+from rlexp.whose import package_of, raised, where_raised
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
 
@@ -154,23 +158,38 @@ class Environment:
         wanted = self.backend == "torch" or (self.backend == "auto" and own and plain)
         return WORLDS[self.name]() if wanted else None
 
-    def probe(self) -> tuple[spaces.Space, spaces.Space]:
-        """Observation and action space, read from environments that are closed again.
+    def probe(self, watch: Watch | None = None, *, played: bool = True) -> tuple[spaces.Space, spaces.Space]:
+        """Observation and action space, read from environments that are tried in a few steps and closed again.
+
+        Args:
+            watch: of their calls.
+            played: they are stepped, too.
 
         Raises:
             ConfigError: evaluation would play other environments than training.
+            EnvironmentFault: what they give cannot be used.
         """
-        found = []
+        watch = watch or Watch()
+        found, seen = [], []
         for independent in (False, True):
-            envs, _ = self.start([[0]], independent=independent)
-            found.append((envs.single_observation_space, envs.single_action_space, _layers(envs)))
-            envs.close()
+            envs, first = watch.call(self.start, [[0]], independent=independent, checked=True)
+            try:
+                names = [f"{type(x).__module__}.{type(x).__qualname__}" for x in checks.layers(envs)]
+                found.append((envs.single_observation_space, envs.single_action_space, names))
+                if played and self.world is None:  # whose environments are Gymnasium's own
+                    seen.append(checks.play(envs, first, watch, self.id))
+            finally:
+                with contextlib.suppress(Exception):
+                    envs.close()
         training, evaluation = found
         if training[:2] != evaluation[:2] or (training[2] != evaluation[2] and self.world is None):
             raise ConfigError(
                 f"env.id={self.id}: evaluation would not play what training does: {_told(*training)} in training, "
                 f"{_told(*evaluation)} in evaluation; env.vectorization=sync takes the same for both"
             )
+        if seen:
+            checks.warn_of_bounds(self.id, training[0], seen[0])
+            checks.warn_of_chance(self.id, *seen)
         return training[:2]
 
     @property
@@ -182,7 +201,12 @@ class Environment:
         return self.num_envs if self.vectorization == "async" or self._mode() == "vector" else None
 
     def start(
-        self, seeds: list[list[int]], *, independent: bool = False, device: torch.device | None = None
+        self,
+        seeds: list[list[int]],
+        *,
+        independent: bool = False,
+        device: torch.device | None = None,
+        checked: bool = False,
     ) -> tuple[VectorEnv, np.ndarray]:
         """A × E environments, reset; and their first observations (A·E, ...).
 
@@ -192,17 +216,22 @@ class Environment:
                 vector class with one random stream for the whole vector; and worlds in torch give way to the
                 environments that they were written after.
             device: where worlds in torch live; the host unless told otherwise.
+            checked: each environment refuses what its resets and steps may not give, which takes a moment.
 
         Raises:
             ConfigError: the environment cannot be made, or does not reset at the next step.
-            EnvironmentFault: it raises in its first reset.
+            EnvironmentFault: it raises as it is made or in its first reset.
         """
         try:
-            envs, first = self._make(seeds, independent, device or torch.device("cpu"))
-        except ConfigError:
+            envs, first = self._make(seeds, independent, device or torch.device("cpu"), checked)
+        except checks.NOT_THEIRS:
             raise
-        except (gym.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-            line = " ".join(str(error).split())
+        except (Exception, SystemExit) as error:
+            place = where_raised(error, self._packages())
+            needs_more = isinstance(error, gym.error.Error | ImportError)
+            if place and not needs_more:  # in its own code
+                raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {raised(error)}") from error
+            line = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
                 line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one way out, not two
             raise ConfigError(f"env.id={self.id}: cannot be made: {line}") from error
@@ -211,18 +240,20 @@ class Environment:
             envs.close()
             raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is understood")
         try:
+            require_readable(envs.single_observation_space)
             obs = envs.reset(seed=first)[0]
             self._check_first(envs, obs)
             return envs, obs
-        except (EnvironmentFault, Interrupted):
+        except BaseException as error:
             with contextlib.suppress(Exception):
                 envs.close()
-            raise
-        except Exception as error:  # whatever somebody else's environment raises
-            with contextlib.suppress(Exception):
-                envs.close()
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            raise EnvironmentFault(f"env.id={self.id}: raised in its first reset: {line}") from error
+            checks.tell(error, envs, self.id, "reset")
+
+    def _packages(self) -> set[str]:
+        """The packages in which the environment may be written."""
+        entry = getattr(gym.registry.get(self.name), "entry_point", None)
+        module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+        return {package_of(self.id.rpartition(":")[0]), package_of(module or "")} - {""}
 
     def _check_first(self, envs: VectorEnv, obs: Any) -> None:
         """Refuse first observations that are not what the space says.
@@ -238,7 +269,9 @@ class Environment:
         if np.asarray(obs).dtype.kind == "f" and not np.isfinite(obs).all():
             raise EnvironmentFault(f"env.id={self.id}: its first observations are not finite; mend its reset")
 
-    def _make(self, seeds: list[list[int]], independent: bool, device: torch.device) -> tuple[VectorEnv, Any]:
+    def _make(
+        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
+    ) -> tuple[VectorEnv, Any]:
         """Environments, and what their first reset is given as seed."""
         flat = [seed for agent in seeds for seed in agent]
         if self.backend == "envpool":
@@ -255,10 +288,12 @@ class Environment:
             parts = [self._vector(len(group)) for group in groups]
             firsts = [group[0] for group in groups]
             return (parts[0], firsts[0]) if len(parts) == 1 else (AgentVectorEnv(parts), firsts)
-        make = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
+        make: Callable[[], Any] = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
         if self.vectorization == "async":  # by the whole id, as a process may not have imported its module
             elsewhere = partial(gym.make, self.id, disable_env_checker=True, **self.kwargs)
             return ProcessVectorEnv([elsewhere] * len(flat)), list(flat)
+        if checked:
+            make = partial(_checked, make)
         # One an agent, whose state is then a thing of its own. copy=False: the collector copies what it keeps before it
         # steps again.
         shares = [flat] if independent else seeds
@@ -316,15 +351,8 @@ def _parameters(kind: Any) -> set[str]:
     return found
 
 
-def _layers(envs: VectorEnv) -> list[str]:
-    """Classes of one environment and of all its wrappers, as far as they can be seen, outermost first."""
-    leaf: Any = envs.parts[0] if isinstance(envs, AgentVectorEnv) else envs
-    layer = leaf.envs[0] if isinstance(leaf, SyncVectorEnv) else leaf
-    names = []
-    while layer is not None:
-        names.append(f"{type(layer).__module__}.{type(layer).__qualname__}")
-        layer = layer.env if isinstance(layer, gym.Wrapper) else None
-    return names
+def _checked(make: Callable[[], Any]) -> checks.Checked:
+    return checks.Checked(make())
 
 
 def _told(observations: spaces.Space, actions: spaces.Space, layers: list[str]) -> str:

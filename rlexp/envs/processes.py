@@ -14,6 +14,8 @@ import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
+from rlexp.envs.checks import Checked
+from rlexp.errors import EnvironmentFault
 from rlexp.signals import STOPPING
 
 PATIENCE = 5.0  # seconds that processes have to close their environments
@@ -26,6 +28,9 @@ class CarriedError(Exception):
 
 class _Carrying(gym.Wrapper):
     """Has the environment's errors, `sys.exit` among them, travel as text."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(Checked(env))  # which takes little beside the way between processes
 
     def step(self, action: Any) -> Any:
         return self._carry(self.env.step, action)
@@ -100,7 +105,9 @@ class ProcessVectorEnv(AsyncVectorEnv):
             self._tell_death(error)
         self._state = AsyncState.DEFAULT
         name, text = carried.args if isinstance(carried, CarriedError) else (kind.__name__, str(carried))
-        raised = type(name, (Exception,), {})(text)
+        raised: Exception = type(name, (Exception,), {})(text)
+        if name == EnvironmentFault.__name__:
+            raised = EnvironmentFault(text)
         raised.add_note(f"In the environment's own process:\n{trace}")
         raise raised
 

@@ -35,7 +35,9 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
     )
     done.cfg = done.hydra_cfg = None  # copies, which would stay until the sweep ends, a third of a megabyte a job
     error = done._return_value
-    if done.status == JobStatus.FAILED and not isinstance(error, UserError):
+    if isinstance(error, UserError):  # whose frames would keep the job's config, and what it was made of
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    elif done.status == JobStatus.FAILED:
         # one of somebody else's class may not travel between processes
         done.return_value = RuntimeError(" ".join(f"{type(error).__name__}: {error}".split()))
     return done

@@ -1,0 +1,101 @@
+"""Whose code it is: where the class of somebody else stands, and where in their code an error was raised."""
+
+import inspect
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType
+
+OURS = Path(__file__).resolve().parent
+# What calls other people's code, or is called by it: never where an error is theirs to mend
+NEVER = {"rlexp", "gymnasium", "torch", "numpy", "hydra", "envpool"}
+LIBRARIES = {str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+
+
+def package_of(module: str) -> str:
+    """The package that a module is part of."""
+    return module.partition(".")[0]
+
+
+def told(file: str, line: int) -> str:
+    """A place in a file, as seen from here, or from where it is imported."""
+    path = Path(file).resolve()
+    roots = [Path.cwd(), *(Path(entry or ".").resolve() for entry in sorted(sys.path, key=len, reverse=True))]
+    root = next((root for root in roots if path.is_relative_to(root)), path.parent)
+    return f"{path.relative_to(root)}:{line}"
+
+
+def _class_in(kind: type, method: str) -> type | None:
+    """The class of somebody else that a method of one is written in."""
+    for base in kind.__mro__:
+        if package_of(base.__module__) not in NEVER and method in vars(base):
+            return base
+    return None
+
+
+def is_theirs(kind: type) -> bool:
+    """Whether somebody else wrote a class."""
+    return package_of(kind.__module__) not in NEVER | {"builtins"}
+
+
+def where_defined(kind: type, method: str) -> str:
+    """'their_pkg/maze.py:12: Maze.step' of a class and what it or a base of it defines; '' if not theirs."""
+    if not is_theirs(kind):
+        return ""
+    found = _class_in(kind, method)
+    try:
+        if found is None:
+            return f"{told(inspect.getsourcefile(kind) or '', inspect.getsourcelines(kind)[1])}: {kind.__qualname__}"
+        code = getattr(inspect.unwrap(vars(found)[method]), "__code__", None)
+        if not isinstance(code, CodeType):
+            return f"{found.__qualname__}.{method}"
+        return f"{told(code.co_filename, code.co_firstlineno)}: {found.__qualname__}.{method}"
+    except (OSError, TypeError):  # typed into a prompt
+        return f"{kind.__qualname__}.{method}"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from or while handling."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def where_raised(error: BaseException, packages: Iterable[str] = ()) -> str:
+    """'their_pkg/maze.py:14: Maze.step', the deepest place in somebody else's code that an error came through.
+
+    Theirs is what is in one of the packages, or failing that what is no library. '' if it came through none.
+    """
+    known = set(packages) - NEVER
+    places = [
+        (frame.f_globals.get("__name__", ""), told_of(frame.f_code, line))
+        for one in chain(error)
+        for frame, line in reversed(list(traceback.walk_tb(one.__traceback__)))
+        if not _is_ours(frame.f_code.co_filename)
+    ]
+    for name, place in places:
+        if package_of(name) in known:
+            return place[1]
+    return next((place for _, (is_library, place) in places if not is_library), "")
+
+
+def told_of(code: CodeType, line: int) -> tuple[bool, str]:
+    """Whether code is a library's, and where it stands."""
+    file = code.co_filename
+    is_library = file.startswith("<") or any(Path(file).resolve().is_relative_to(root) for root in LIBRARIES)
+    return is_library, f"{told(file, line)}: {code.co_qualname}"
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).resolve().is_relative_to(OURS)
+
+
+def raised(error: BaseException) -> str:
+    """What was raised, in one line."""
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called while the run was at work"
+    return " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
