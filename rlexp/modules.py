@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rlexp.syntax import normal
+
 # Libraries whose versions run.json holds: their files are not read.
 LIBRARIES = ("torch", "gymnasium", "numpy", "hydra", "omegaconf", "ale_py", "envpool", "mujoco", "builtins")
 SITES = ("site-packages", "dist-packages")  # where what is installed lies, of this Python and of others
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 # Calls whose first word, if it is written out, names a module or what is in one
 LOADERS = ("import_module", "__import__", "resolve_name", "get_class", "get_method", "get_object")
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 # Where a module lies -------------------------------------------------------------------------------------------------
@@ -228,34 +229,3 @@ def closure(
 
 def _is_library(top: str) -> bool:
     return top in LIBRARIES or top in sys.stdlib_module_names
-
-
-# What its code says --------------------------------------------------------------------------------------------------
-
-
-def normal(tree: ast.Module) -> str:
-    """A syntax tree as text without comments, layout, line ends and docstrings.
-
-    `ast.dump` writes every field, so that its text is another in each Python that adds one, and `ast.unparse` changes
-    its mind on quotes and brackets. Here what is empty is left out, which makes fields that a file does not use
-    harmless. Should a Python parse a file otherwise all the same, its runs are refused as those of other code.
-    """
-    out: list[str] = []
-    left: list[Any] = [tree]
-    while left:
-        node = left.pop()
-        if isinstance(node, list):
-            out.append(str(len(node)))
-            left += reversed(node)
-        elif isinstance(node, ast.AST):
-            out.append(type(node).__name__)
-            documented = isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None
-            for field in node._fields:
-                value: Any = getattr(node, field, None)
-                value = value[1:] if documented and field == "body" else value
-                if value is not None and value != [] and field not in ("ctx", "kind", "type_comment"):
-                    out.append(field)
-                    left.append(value)
-        else:
-            out.append(hex(node) if type(node) is int else repr(node))  # digits of long numbers are refused
-    return "\n".join(out)
