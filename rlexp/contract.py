@@ -20,6 +20,7 @@ from rlexp.digest import digest
 from rlexp.errors import ObjectiveError, UserError
 from rlexp.learner import build_networks
 from rlexp.networks.checks import no_global_randomness, sample_rows
+from rlexp.networks.trial import where_network_raised
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import FinishedEpisodes, Rollout, RunSpec
 from rlexp.seeding import AgentStreams
@@ -31,7 +32,7 @@ AGENTS = 2
 class Findings:
     """What a loss does that others do not."""
 
-    alone_at: str | None = None  # where it looks at single values, so that agents cannot be stacked
+    alone_at: str | None = None  # where it, or the network, looks at single values: agents cannot be stacked
     draws: bool = True  # random numbers from the policy
 
 
@@ -196,7 +197,7 @@ def _why_not_stacked(
     except BdbQuit:
         raise
     except Exception as error:  # what vmap says of branches on tensors, .item(), float(), numpy
-        return _where_raised(error, algo)
+        return where_network_raised(error, networks[0]) or _where_raised(error, algo)
     return None
 
 

@@ -55,7 +55,8 @@ def batching_of(
         ConfigError: batching=vmap, where it cannot be.
     """
     alone = [*["algo.target_kl"] * (algo.target_kl is not None), *["this optimizer"] * (not optimizer.elementwise)]
-    alone += [] if alone_at is None else [f"the loss ({alone_at})"]
+    if alone_at is not None:
+        alone += [alone_at if alone_at.startswith("the network") else f"the loss ({alone_at})"]
     if alone and batching == "vmap":
         raise ConfigError(f"batching=vmap: {' and '.join(alone)} needs agents one by one; use batching=auto")
     if alone:
@@ -148,10 +149,9 @@ class Learner:
             self.batching = Choice(ALONE, "one agent")
         if alone_at is not None and len(networks) > 1:
             log.info(
-                "%s: %s.loss looks at single values there (a branch, .item(), float(), numpy): agents are trained one "
+                "%s looks at single values there (a branch, .item(), float(), numpy): agents are trained one "
                 "after the other, and %d take about %d times as long as one; torch.where keeps them side by side",
-                alone_at,
-                type(algo).__name__,
+                alone_at if alone_at.startswith("the network") else f"{alone_at}: {type(algo).__name__}.loss",
                 len(networks),
                 len(networks),
             )

@@ -15,10 +15,10 @@ from rlexp.algos.base import Algorithm
 from rlexp.config import check_groups, check_rows, check_run_settings, typed_config
 from rlexp.contract import Findings, check_loss
 from rlexp.envs import Environment
-from rlexp.errors import ConfigError, UserError, user_error_behind
+from rlexp.errors import ConfigError, user_error_behind
 from rlexp.jobs import Job
 from rlexp.learner import Learner
-from rlexp.networks.checks import check_network
+from rlexp.networks.trial import try_network
 from rlexp.optimizers import Traits, traits
 from rlexp.parents import check_initial
 from rlexp.policy import ActorCritic
@@ -29,6 +29,7 @@ from rlexp.signatures import typed
 from rlexp.speed import Choice, how_many_threads, whether_to_compile
 from rlexp.trainer import RunSettings, Trainer
 from rlexp.watch import Watch
+from rlexp.whose import package_of
 
 Part = TypeVar("Part")
 
@@ -123,17 +124,20 @@ def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int
     }
 
 
-def _try_network(build: Callable[[], ActorCritic], observation_space: spaces.Space) -> ActorCritic:
-    """A network that has been seen to do what a network must."""
-    try:
-        trial = build()
-        check_network(trial, observation_space, trial.distribution.num_params)
-    except UserError:
-        raise
-    except Exception as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"network: cannot be built for these spaces: {line}") from error
-    return trial
+def _batch_sizes(algo: Algorithm, environment: Environment) -> list[int]:
+    """How many rows a network reads at once: as it acts, and as it learns."""
+    return [environment.num_envs, environment.num_envs * algo.rollout_steps // algo.minibatches]
+
+
+def _packages(cfg: DictConfig) -> set[str]:
+    """The packages that a network's classes are named from."""
+    nodes: list[Any] = [OmegaConf.to_container(cfg.network, resolve=True)]
+    found = set()
+    while nodes:
+        node = nodes.pop()
+        found |= {package_of(str(node.get("_target_", "")))} if isinstance(node, dict) else set()
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    return found
 
 
 def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
@@ -157,7 +161,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
     if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
         trial, found = build(), Findings()
     else:
-        trial = _try_network(build, observation_space)
+        trial = try_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
         found = check_loss(build_algorithm(cfg), build, observation_space, environment.num_envs, device)
     lr = side_by_side(_of_agents(jobs, _learning_rate))
     if isinstance(lr, PerAgent) and not has_own_rates(cfg):

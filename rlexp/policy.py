@@ -1,6 +1,7 @@
 """The actor-critic: encoder, torso(s), and heads chosen from the spaces. Written for one agent."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.networks.init import orthogonal
 from rlexp.normalize import ObservationNormalizer
 from rlexp.spaces import require_readable
+from rlexp.whose import where_defined
 
 Torso = Callable[[spaces.Box], nn.Module]
 
@@ -65,6 +67,14 @@ class Encoder(nn.Module):
         return x if self.normalizer is None else self.normalizer(x)
 
 
+def _width(torso: nn.Module) -> int:
+    width: Any = getattr(torso, "out_features", None)
+    if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+        place = where_defined(type(torso), "__init__") or type(torso).__name__
+        raise ConfigError(f"network: {place}: out_features={width!r}: wants the number of features given, at least 1")
+    return int(width)
+
+
 class ActorCritic(nn.Module):
     """π_θ and V of one agent: ``policy(obs) -> (dist_params (..., P), values (...))``.
 
@@ -97,7 +107,7 @@ class ActorCritic(nn.Module):
         self.encoder = Encoder(observation_space, normalize=normalize_obs, clip=clip_obs)
         self.actor_torso = torso(self.encoder.space)
         self.critic_torso = None if shared else torso(self.encoder.space)
-        width: int = self.actor_torso.out_features  # type: ignore[assignment]
+        width = _width(self.actor_torso)
         self.log_std: nn.Parameter | None = None
         outputs = self.distribution.num_params
         if isinstance(self.distribution, DiagGaussian):

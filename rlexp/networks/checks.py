@@ -1,6 +1,7 @@
 """What a network must keep to, whoever wrote it: tried on a few rows before the first step."""
 
 import contextlib
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlexp.digest import digest
 from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.networks.tensors import attributes
 from rlexp.spaces import storage_dtype
+
+log = logging.getLogger(__name__)
 
 ROWS = 3
 
@@ -99,16 +103,29 @@ def _kept_aside(network: nn.Module) -> dict[str, str]:
     return {
         f"{name}.{key}".lstrip("."): digest(value)
         for name, module in network.named_modules()
-        for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training" and not isinstance(value, nn.Module)
+        for key, value in attributes(module).items()
     }
 
 
+def _warn_of_untrained(network: nn.Module) -> None:
+    """Tell of parts that no gradient reaches, as under no_grad, detach or numpy; those frozen apart."""
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    for part in sorted({name.partition(".")[0] for name in trained}):
+        own = [p for name, p in trained.items() if name.partition(".")[0] == part]
+        if not any(p.grad is not None and p.grad.any() for p in own):
+            log.warning("network: no gradient reaches %s, which stays as it is made; look for no_grad or detach", part)
+            trained = {name: p for name, p in trained.items() if name.partition(".")[0] != part}
+    left = [name for name, p in trained.items() if p.grad is None]
+    if left:
+        log.warning("network: no gradient reaches its %s, which stay as they are made", ", ".join(sorted(left)))
+
+
 @torch.no_grad()
-def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> None:
+def check_network(network: nn.Module, space: spaces.Space, num_params: int, sizes: Sequence[int] = ()) -> None:
     """Refuse a network that is no function of its parameters and of one row at a time.
 
-    network: `policy.ActorCritic` or what has its place; space: raw observations; num_params: P of the distribution.
+    network: `policy.ActorCritic` or what has its place; space: raw observations; num_params: P of the distribution;
+    sizes: of batches that it will read.
 
     Raises:
         ConfigError: outputs of other shapes, or rows that depend on their neighbours, as under BatchNorm.
@@ -117,11 +134,9 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> N
     obs = sample_rows(space)
     before = {name: x.clone() for name, x in network.named_buffers()}
     kept = _kept_aside(network)
-    for name, param in network.named_parameters():
-        if param.dtype != torch.float32:
-            raise ConfigError(f"network: its parameter {name} is of {param.dtype}; only torch.float32 can be trained")
     with no_global_randomness("the network"):
         params, values = network(obs)
+        read_again = network(obs)
         alone = [_one(network(row.expand(obs.shape)))[:1] for row in obs.split(1)]
         modes = {module: module.training for module in network.modules()}
         frozen = _one(network.eval()(obs))
@@ -134,21 +149,40 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int) -> N
             f"and {(ROWS,)}: a torso keeps the leading dimensions of its input"
         )
     whole = _one((params, values))
+    aside = [name for name, now in _kept_aside(network).items() if now != kept.get(name)]
+    if aside:
+        raise ConfigError(f"network: reading an observation changes its {aside[0]}, which no agent has of its own")
+    if not torch.allclose(_one(read_again), whole, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ConfigError(
+            "network: makes something else of the same rows when it reads them again: it reads what it, or something "
+            "else, writes, as a global number"
+        )
     if not torch.allclose(torch.cat(alone), whole, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             "network: what it makes of a row depends on the rows beside it, as BatchNorm does; use LayerNorm"
         )
     if not torch.allclose(frozen, whole, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError("network: is another one in eval() than in train(); here it acts and learns as the same")
-    aside = [name for name, now in _kept_aside(network).items() if now != kept.get(name)]
-    if aside:
-        raise ConfigError(f"network: reading an observation changes its {aside[0]}, which no agent has of its own")
+    single = network(obs[:1])
+    if single[0].shape != (1, num_params) or single[1].shape != (1,):
+        shapes = f"{tuple(single[0].shape)} and {tuple(single[1].shape)}"
+        raise ConfigError(
+            f"network: one observation gives parameters and values of shapes {shapes}; wanted {(1, num_params)} and "
+            "(1,): squeeze() takes away the axis of the rows, squeeze(-1) does not"
+        )
+    for rows in (1, *sizes):
+        most = min(rows, ROWS)
+        read = _one(network(obs[torch.arange(rows) % ROWS]))[:most]
+        if not torch.allclose(read, whole[:most], rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise ConfigError(f"network: what it makes of a row is another thing among {rows} rows than among {ROWS}")
     with (
         torch.enable_grad(),
         no_global_randomness("the network"),
     ):  # whether it can be learnt, too, as where it changes its input in place
         out, value = network(obs)
-        (out.sum() + value.sum()).backward()
+        weights = torch.linspace(1.0, 2.0, out.numel()).view_as(out)  # so that nothing cancels, as in a softmax
+        ((out * weights).sum() + (value * weights[:, 0]).sum()).backward()
+    _warn_of_untrained(network)
     network.zero_grad(set_to_none=True)
     changed = [name for name, x in network.named_buffers() if not torch.equal(x, before[name])]
     if changed:
@@ -176,8 +210,8 @@ def check_stacked(
         line = " ".join(str(error).split())[:160]
         raise ConfigError(f"network: cannot be stacked ({line}); use batching=loop") from error
     for agent, (own, value) in enumerate(alone):
-        same = torch.allclose(own, params[agent], rtol=1e-3, atol=1e-5)
-        if not (same and torch.allclose(value, values[agent], rtol=1e-3, atol=1e-5)):
+        found = _one((params[agent], values[agent]))
+        if not torch.allclose(_one((own, value)), found, rtol=1e-3, atol=1e-5, equal_nan=True):
             raise ConfigError(
                 "network: agents differ in something that is neither parameter nor buffer, and would share it; "
                 "use register_buffer, or batching=loop"
