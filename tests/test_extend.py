@@ -275,6 +275,7 @@ def test_a_run_killed_while_it_took_over_takes_over_again(cli, monkeypatch):
     assert "extends" not in record(ended("t", 2048)[0])
 
 
+@pytest.mark.slow
 def test_compiled_runs_are_extended_bit_for_bit(tmp_path):
     words = (*SIZES, "tuned=none", "progress=none", "compile=true", "evaluation.episodes=2", "log_every=512")
     for more in ((SHORT, "study=s"), (LONG, "study=whole"), (LONG, "study=s", "resume=extend")):

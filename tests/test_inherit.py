@@ -293,6 +293,7 @@ def test_side_by_side_all_start_from_a_run_or_none(cli, tmp_path):
     assert json.dumps(trainer.runs[0].record.data).find("parent") == -1
 
 
+@pytest.mark.slow
 def test_a_compiled_child_is_the_same_resumed_and_acts_like_its_parent(tmp_path, monkeypatch):
     def run(*words):
         process = Process(tmp_path, *WORDS, "compile=true", *words)
