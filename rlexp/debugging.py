@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlexp.errors import UserError
+from rlexp.errors import EnvironmentFault, UserError
 from rlexp.jobs import Job
 from rlexp.progress import ProgressDisplay
 from rlexp.run_writer import RunWriter
@@ -59,7 +59,8 @@ def run(job: Job) -> None:
             sys.exit(0)
         if isinstance(error, UserError) and error.__cause__ is None:
             raise
-        traceback.print_exception(error)
+        own = error.__cause__ if isinstance(error, EnvironmentFault) else None
+        traceback.print_exception(own or error)
         sys.exit(1)
 
 

@@ -75,7 +75,7 @@ class Run:
     def share(self) -> float:
         """Of the agents that were trained side by side, those of other runs included, how many were this run's own."""
         own = len(self.record.get("seeds") or self.curves)
-        return own / max(own, self.record.get("agents_together") or own)
+        return own / max(own, self.record.get("agents_together") or own, 1)
 
     @property
     def seconds(self) -> float:

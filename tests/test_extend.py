@@ -294,5 +294,5 @@ def test_the_older_code_of_the_parent_is_told(cli):
     said = refusal(cli(*WORDS, "study=s", LONG, "resume=extend"))
     assert "was made before rlexp/algos/ppo.py changed; stale=keep goes on with the new code" in said
     assert cli(*WORDS, "study=s", LONG, "resume=extend", "stale=keep").code == 0
-    assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp.algos.ppo": "00000000"}]
+    assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp/algos/ppo.py": "00000000"}]
     assert OmegaConf.load(ended("s", 2048)[0] / ".hydra" / "config.yaml").resume == "extend"

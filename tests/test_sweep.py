@@ -278,14 +278,15 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
     assert result.err == "rlexp: 2 of 3 jobs failed; retry_failed=true runs them again\n"
     raised, memory, fine = named("Raises"), named("OutOfMemory"), named("CartPole")
     assert [status(job) for job in (raised, memory, fine)] == ["failed", "failed", "done"]
-    assert record(raised)["error"] == "RuntimeError: poisoned on two lines"
+    place = r"EnvironmentFault: env\.id=poison:Raises-v0: poison\.py:\d+: Raises\.step: "
+    assert re.fullmatch(place + "RuntimeError: poisoned on two lines", record(raised)["error"])
     assert record(memory)["error"].startswith("MemoryError")
     for job in (raised, memory):
         assert "poison.py" in record(job)["traceback"]
         assert record(job)["traceback"] in (job / "train.log").read_text()
     assert [thing for thing in trainers() if all(thing is not old for old in before)] == []  # nor their memory
     at_once, row = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
-    assert re.match(r"\[\d/3\] failed: .*Raises-v0.*: RuntimeError: poisoned on two lines", at_once)
+    assert re.match(rf"\[\d/3\] failed: .*Raises-v0.*: {place}RuntimeError: poisoned on two lines", at_once)
     assert re.search(r"failed +0% .*RuntimeError: poisoned on two lines", row)
 
 

@@ -91,7 +91,7 @@ class Environment:
 
     def _unknown(self, known: list[str]) -> str:
         """What is told of an id that is not among the known ones."""
-        who = {"envpool": "envpool has", "torch": "rlexp has written in torch"}.get(self.backend, "Gymnasium knows")
+        who = {"envpool": "envpool has", "torch": "env.backend=torch knows"}.get(self.backend, "Gymnasium knows")
         module, extra = next((home for start, home in HOMES.items() if self.id.startswith(start)), ("", ""))
         if module and self.backend in ("auto", "gymnasium"):
             if importlib.util.find_spec(module) is None:
