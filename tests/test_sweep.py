@@ -285,7 +285,8 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
         assert "poison.py" in record(job)["traceback"]
         assert record(job)["traceback"] in (job / "train.log").read_text()
     assert [thing for thing in trainers() if all(thing is not old for old in before)] == []  # nor their memory
-    at_once, row = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
+    told = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
+    (at_once,), (row,) = ([line for line in told if part in line] for part in ("/3] failed", "0% "))
     assert re.match(rf"\[\d/3\] failed: .*Raises-v0.*: {place}RuntimeError: poisoned on two lines", at_once)
     assert re.search(r"failed +0% .*RuntimeError: poisoned on two lines", row)
 
