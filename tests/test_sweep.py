@@ -288,7 +288,7 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
     told = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
     (at_once,), (row,) = ([line for line in told if part in line] for part in ("/3] failed", "0% "))
     assert re.match(rf"\[\d/3\] failed: .*Raises-v0.*: {place}RuntimeError: poisoned on two lines", at_once)
-    assert re.search(r"failed +0% .*RuntimeError: poisoned on two lines", row)
+    assert re.search(r"failed +0% .*poison\.py:\d+: Raises\.step: ", row)
 
 
 def test_what_failed_runs_again_on_request_only(sweep):
