@@ -156,8 +156,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
     algo = Algorithm.side_by_side(_of_agents(jobs, build_algorithm))
     environment = build_environment(cfg)
     watch = watch or Watch(name=environment.id)
-    # in a sweep what dies in a step must die in a run that has begun, where deaths are counted
-    observation_space, action_space = environment.probe(watch, played=not (cfg.debug or jobs[0].in_sweep))
+    observation_space, action_space = environment.probe(watch)
     build = network_builder(cfg, observation_space, action_space)
     if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
         trial, found = build(), Findings()

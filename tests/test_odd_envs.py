@@ -114,9 +114,15 @@ for kind in (Odd, OfAll, Breaks, Pairs, WrongFirst, Chance, Wide, Late):
 gym.register("OfVectors-v0", entry_point=probes.Endless, vector_entry_point=OfVectors)
 
 
+def tried(id, **settings):
+    environment = Environment(id=id, **settings)
+    environment.probe()
+    environment.try_steps()
+
+
 def refused(id, **settings):
     with pytest.raises(EnvironmentFault) as caught:
-        Environment(id=id, **settings).probe()
+        tried(id, **settings)
     line = str(caught.value)
     assert "\n" not in line
     return line
@@ -170,7 +176,7 @@ def test_a_step_that_is_none(monkeypatch, given, line):
 @pytest.mark.parametrize("value", [np.float64(2), np.array(2.0), 3, True])
 def test_numbers_of_any_kind_are_rewards(monkeypatch, value):
     monkeypatch.setattr(Odd, "given", {"reward": value, "truncated": np.array(0)})
-    Environment(id="Odd-v0").probe()
+    tried("Odd-v0")
 
 
 def test_what_processes_give_is_told_alike():
@@ -199,13 +205,13 @@ def test_a_vector_class_is_tried_too():
 
 def test_bounds_and_seeds_that_do_not_hold_are_told_once(caplog):
     caplog.set_level(logging.WARNING)
-    Environment(id="Endless-v0").probe()
+    tried("Endless-v0")
     assert not caplog.messages
-    Environment(id="Wide-v0").probe()
+    tried("Wide-v0")
     assert len(caplog.messages) == 1
     assert re.search(r"env\.id=Wide-v0: an observation has 1000 where its space promises -1 to 1", caplog.text)
     caplog.clear()
-    Environment(id="Chance-v0").probe()
+    tried("Chance-v0")
     assert len(caplog.messages) == 1
     assert "env.id=Chance-v0: is another one with the same seed and the same actions" in caplog.text
 
@@ -226,10 +232,3 @@ def test_an_infinite_reward_is_told_without_warnings_of_numpy(tmp_path, monkeypa
         warnings.simplefilter("error")
         with pytest.raises(EnvironmentFault, match=r"gave a reward that is not finite \(inf\)"):
             train(tmp_path, *FEW, "env.id=Odd-v0")
-
-
-def test_who_debugs_is_not_tried_beforehand(tmp_path, monkeypatch):
-    steps = []
-    monkeypatch.setattr(OfAll, "given", {"all": lambda *five: steps.append(1) or five})
-    Environment(id="OfAll-v0").probe(played=False)
-    assert not steps

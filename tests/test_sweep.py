@@ -278,17 +278,16 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
     assert result.err == "rlexp: 2 of 3 jobs failed; retry_failed=true runs them again\n"
     raised, memory, fine = named("Raises"), named("OutOfMemory"), named("CartPole")
     assert [status(job) for job in (raised, memory, fine)] == ["failed", "failed", "done"]
-    place = r"EnvironmentFault: env\.id=poison:Raises-v0: poison\.py:\d+: Raises\.step: "
-    assert re.fullmatch(place + "RuntimeError: poisoned on two lines", record(raised)["error"])
-    assert ": MemoryError: cannot allocate" in record(memory)["error"]
+    assert record(raised)["error"].endswith("Raises.step: RuntimeError: poisoned on two lines")
+    assert "OutOfMemory.step: MemoryError" in record(memory)["error"]
     for job in (raised, memory):
         assert "poison.py" in record(job)["traceback"]
         assert record(job)["traceback"] in (job / "train.log").read_text()
     assert [thing for thing in trainers() if all(thing is not old for old in before)] == []  # nor their memory
-    told = [line for line in result.out.splitlines() if "Raises-v0" in line and "RuntimeError" in line]
-    (at_once,), (row,) = ([line for line in told if part in line] for part in ("/3] failed", "0% "))
-    assert re.match(rf"\[\d/3\] failed: .*Raises-v0.*: {place}RuntimeError: poisoned on two lines", at_once)
-    assert re.search(r"failed +0% .*poison\.py:\d+: Raises\.step: ", row)
+    whole = r"EnvironmentFault: env\.id=poison:Raises-v0: \S+: Raises\.step: RuntimeError: poisoned on two lines$"
+    assert re.search(rf"^\[\d/3\] failed: .*Raises-v0.*: {whole}", result.out, re.MULTILINE)
+    assert re.search(r"failed +0% .*EnvironmentFault: env\.id=poison:Raises-v0", result.out)
+    assert re.search(rf"^  {whole}", result.out, re.MULTILINE)
 
 
 def test_what_failed_runs_again_on_request_only(sweep):

@@ -158,39 +158,54 @@ class Environment:
         wanted = self.backend == "torch" or (self.backend == "auto" and own and plain)
         return WORLDS[self.name]() if wanted else None
 
-    def probe(self, watch: Watch | None = None, *, played: bool = True) -> tuple[spaces.Space, spaces.Space]:
-        """Observation and action space, read from environments that are tried in a few steps and closed again.
+    def probe(self, watch: Watch | None = None) -> tuple[spaces.Space, spaces.Space]:
+        """Observation and action space, read from environments that are closed again.
 
         Args:
             watch: of their calls.
-            played: they are stepped, too.
 
         Raises:
             ConfigError: evaluation would play other environments than training.
-            EnvironmentFault: what they give cannot be used.
+            EnvironmentFault: what their first reset gives cannot be used.
         """
         watch = watch or Watch()
-        found, seen = [], []
+        found = []
         for independent in (False, True):
-            envs, first = watch.call(self.start, [[0]], independent=independent, checked=True)
-            try:
-                names = [f"{type(x).__module__}.{type(x).__qualname__}" for x in checks.layers(envs)]
-                found.append((envs.single_observation_space, envs.single_action_space, names))
-                if played and self.world is None:  # whose environments are Gymnasium's own
-                    seen.append(checks.play(envs, first, watch, self.id))
-            finally:
-                with contextlib.suppress(Exception):
-                    envs.close()
+            envs, _ = watch.call(self.start, [[0]], independent=independent, checked=True)
+            names = [f"{type(x).__module__}.{type(x).__qualname__}" for x in checks.layers(envs)]
+            found.append((envs.single_observation_space, envs.single_action_space, names))
+            envs.close()
         training, evaluation = found
         if training[:2] != evaluation[:2] or (training[2] != evaluation[2] and self.world is None):
             raise ConfigError(
                 f"env.id={self.id}: evaluation would not play what training does: {_told(*training)} in training, "
                 f"{_told(*evaluation)} in evaluation; env.vectorization=sync takes the same for both"
             )
-        if seen:
-            checks.warn_of_bounds(self.id, training[0], seen[0])
-            checks.warn_of_chance(self.id, *seen)
         return training[:2]
+
+    def try_steps(self, watch: Watch | None = None) -> None:
+        """Make a few steps of environments like those of training, and of evaluation, which are closed again.
+
+        Args:
+            watch: of their calls.
+
+        Raises:
+            EnvironmentFault: what they give cannot be used, or they raise.
+        """
+        if self.world is not None:  # whose environments are Gymnasium's own
+            return
+        watch = watch or Watch()
+        seen = []
+        for independent in (False, True):
+            envs, first = watch.call(self.start, [[0]], independent=independent, checked=True)
+            try:
+                space = envs.single_observation_space
+                seen.append(checks.play(envs, first, watch, self.id))
+            finally:
+                with contextlib.suppress(Exception):
+                    envs.close()
+        checks.warn_of_bounds(self.id, space, seen[0])
+        checks.warn_of_chance(self.id, *seen)
 
     @property
     def evaluated_together(self) -> int | None:

@@ -68,7 +68,7 @@ def try_network(
         raise type(error)(f"{place}{error}") from error
     except Exception as error:  # whatever somebody else's code raises
         known = {package_of(type(module).__module__) for module in (() if trial is None else trial.modules())}
-        place = where_raised(error, known | set(packages))
+        place = where_raised(error, known | set(packages)) or place_of(trial).removesuffix(": ")
         if place:
             raise ConfigError(f"{place}: {raised(error)}") from error
         line = " ".join(str(error).split())
