@@ -59,8 +59,10 @@ def run(job: Job) -> None:
             sys.exit(0)
         if isinstance(error, UserError) and error.__cause__ is None:
             raise
-        own = error.__cause__ if isinstance(error, EnvironmentFault) else None
-        traceback.print_exception(own or error)
+        shown: BaseException = error
+        while isinstance(shown, EnvironmentFault) and shown.__cause__ is not None:  # what the environment itself raised
+            shown = shown.__cause__
+        traceback.print_exception(shown)
         sys.exit(1)
 
 
