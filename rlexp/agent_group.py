@@ -6,6 +6,7 @@ through `torch.func.vmap`; a group of one agent runs its network plainly.
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.algos.reads import Reads
+from rlexp.columns import EPOCHS, GRAD_NORM, LOSS
 from rlexp.compile import CudaGraph, Graph, LayoutError, Notes, compile_or_warn
 from rlexp.envs.torch_vector import Place, advance
 from rlexp.envs.worlds import World
@@ -26,9 +28,11 @@ from rlexp.faithful import Twin, is_faithful
 from rlexp.networks.checks import no_global_randomness
 from rlexp.optimizer_state import kept_by_agent, restore
 from rlexp.optimizers import recorded_step
+from rlexp.outputs import ANOTHER, require_loss, require_same_names, same
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rollout import Slot
 from rlexp.watch import Watch
+from rlexp.whereabouts import CHANGING, named, refusal
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +174,11 @@ class AgentGroup:
         def loss_of(
             params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
         ) -> tuple[Tensor, Metrics]:
-            return self.reads.watch(self.algo.bind(values)).loss(Policy(self.network, params | buffers, rows.key), rows)
+            bound = self.reads.watch(self.algo.bind(values))
+            given = bound.loss(Policy(self.network, params | buffers, rows.key), rows)
+            if not self.metric_names:  # the first call
+                require_loss(self.algo, given)
+            return given
 
         if not self.single:
             with torch.no_grad():  # else gradients keep a graph to their parameters: a cycle that nobody frees
@@ -199,30 +207,22 @@ class AgentGroup:
         Raises:
             ObjectiveError: it draws random numbers, counts, or cannot be stacked.
         """
-        batch = self._rows(inputs, number)
         found = []
         try:
             for _ in range(2):
-                with no_global_randomness("the loss"):
+                batch = self._rows(inputs, number)  # anew, as the loss may change its rows
+                with named(self.algo, "loss"), no_global_randomness("the loss"):
                     found.append(
                         tree_flatten(self._gradients(self.params, inputs.buffers, batch, inputs.coefficients))[0]
                     )
-        except RuntimeError as error:
+        except ObjectiveError as error:
             if self.single or "vmap" not in str(error):
                 raise
-            line = " ".join(str(error).split())[:200]
             raise ObjectiveError(
-                f"the loss of {type(self.algo).__name__} cannot be stacked for agents side by side ({line}); "
-                f"batching=loop trains them one after the other"
+                f"{error}: it cannot be stacked for agents side by side; batching=loop trains them one after the other"
             ) from error
-        close = (
-            partial(torch.allclose, rtol=1e-3, atol=1e-6) if found[0][0].is_cuda else torch.equal
-        )  # kernels may race
-        if not all(close(x.nan_to_num(), y.nan_to_num()) for x, y in zip(*found, strict=True)):
-            raise ObjectiveError(
-                f"the loss of {type(self.algo).__name__} is another one when it is called once more with the same "
-                f"rows: it draws random numbers or counts its calls, which no compiled or resumed run would repeat"
-            )
+        if not same(found[0], found[1], on_cuda=found[0][0].is_cuda):
+            raise refusal(self.algo, "loss", ANOTHER, *CHANGING)
 
     def _minibatch(
         self, params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, inputs: Inputs, number: Tensor
@@ -244,8 +244,10 @@ class AgentGroup:
         for param, grad in zip(params.values(), grads, strict=True):
             param.grad = grad.contiguous()  # as the parameter is; gradients of convolutions may be channels last
         self._move(params, step, lr, pace)
-        every = {name: x for name, x in metrics.items() if name not in ("loss", "grad_norm")}
-        every |= {"loss": loss, "grad_norm": norm}  # the last two, by which graphs are judged
+        every = metrics | {LOSS: loss, GRAD_NORM: norm}  # the last two, by which graphs are judged
+        if self.metric_names and list(every) != self.metric_names:
+            require_same_names(self.algo, self.metric_names, every)
+            every = {name: every[name] for name in self.metric_names}
         self.metric_names = list(every)
         return torch.stack([value.detach() for value in every.values()]).reshape(len(every), self.size)
 
@@ -329,7 +331,7 @@ class AgentGroup:
                 self.example = (*self._held(inputs), numbers[0])
         mean = dict(zip(self.metric_names, total / made, strict=True))
         if self.algo.target_kl is not None:
-            mean["epochs"] = torch.full_like(mean["loss"], made / minibatches)
+            mean[EPOCHS] = torch.full_like(mean[LOSS], made / minibatches)
         return mean
 
     def _held(self, inputs: Inputs) -> tuple[Any, ...]:
@@ -345,7 +347,13 @@ class AgentGroup:
         def eager(number: Tensor) -> Tensor:
             if self.tried and not self.metric_names:
                 self._try_loss(inputs, number)
-            return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
+            try:
+                return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
+            except Exception as error:
+                if "loss" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
+                    with named(self.algo, "loss"):
+                        raise
+                raise
 
         if not (self.compiled and self.updated):
             return eager

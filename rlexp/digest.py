@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import random
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -9,21 +10,33 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rlexp.envs.plain import NotPlainError, attributes_of
 
 
-def digest(value: Any) -> str:
-    """Text that is the same for two values only if they hold the same, however deep; readable where they are plain."""
+def digest(value: Any, *, opaque: bool = True) -> str:
+    """Text that is the same for two values only if they hold the same, however deep; readable where they are plain.
+
+    opaque: an object whose state is not in its attributes is like no other; else a stream of random numbers is like
+    others that stand where it does, and what nobody can read is like any of its class.
+    """
     if value is None or isinstance(value, bool | int | float | str | Enum):
         return repr(value)
-    text = _Digest().of(value)
+    text = _Digest(opaque).of(value)
     return text if len(text) <= 80 else f"{type(value).__name__} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def _state_of(stream: torch.Generator | np.random.Generator | random.Random) -> Any:
+    if isinstance(stream, torch.Generator):
+        return stream.get_state()
+    return stream.getstate() if isinstance(stream, random.Random) else stream.bit_generator.state
+
+
 class _Digest:
-    def __init__(self) -> None:
+    def __init__(self, opaque: bool) -> None:
+        self.opaque = opaque
         self.seen: dict[int, int] = {}  # identity -> number
         self.held: list[Any] = []  # an identity lasts as long as its owner
 
@@ -37,7 +50,7 @@ class _Digest:
         if isinstance(value, np.dtype | range | slice):
             return repr(value)
         if isinstance(value, Tensor):
-            value = value.detach().cpu().numpy()
+            return self._tensor(value.detach())
         if isinstance(value, np.ndarray | np.generic):
             return self._array(np.asarray(value))
         if isinstance(value, Mapping):
@@ -54,10 +67,23 @@ class _Digest:
         if isinstance(value, functools.partial):
             return f"partial({self.of(value.func)}, {self.of(value.args)}, {self.of(value.keywords)})"
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        if not self.opaque and isinstance(value, torch.Generator | np.random.Generator | random.Random):
+            return kind + self.of(_state_of(value))
         try:
             return kind + self._pairs(attributes_of(value).items())
         except NotPlainError:
-            return f"{kind} at {id(value)}"  # nobody knows what it holds: it is like no other that is there
+            return f"{kind} at {id(value)}" if self.opaque else kind  # nobody knows what it holds
+
+    def _tensor(self, x: Tensor) -> str:
+        if x.is_meta:
+            return f"{x.dtype}{tuple(x.shape)} on meta"
+        if x.is_quantized or x.layout != torch.strided:
+            return f"{x.layout} {self._tensor(x.dequantize() if x.is_quantized else x.to_dense())}"
+        x = x.cpu().resolve_conj().resolve_neg()
+        try:
+            return self._array(x.numpy())
+        except TypeError:  # NumPy has no such numbers, as bfloat16
+            return f"{x.dtype}{tuple(x.shape)}{self._array(x.reshape(-1).view(torch.uint8).numpy())}"
 
     def _array(self, x: np.ndarray) -> str:
         if x.dtype == object or x.size <= 8:

@@ -2,34 +2,36 @@
 
 import contextlib
 import logging
-import random
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.columns import EXPLAINED_VARIANCE
 from rlexp.compile import Notes
 from rlexp.digest import digest
 from rlexp.envs.worlds import World
-from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.errors import ConfigError
 from rlexp.losses import explained_variance
 from rlexp.networks.checks import check_stacked, no_global_randomness
 from rlexp.normalize import ObservationNormalizer, merge_moments
 from rlexp.optimizers import Traits, moves_alike
+from rlexp.outputs import require_coefficients, require_replay, require_same_names
 from rlexp.policy import ActorCritic
 from rlexp.rollout import Rollout, Slot
 from rlexp.schedules import PerAgent, Schedule
-from rlexp.seeding import AgentStreams
+from rlexp.seeding import AgentStreams, seeded
 from rlexp.speed import ALONE, IN_TURN, STACKED, Choice
 from rlexp.watch import Watch
+from rlexp.whereabouts import named
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +73,9 @@ def batching_of(
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
     """One network an agent, each initialised from its agent's own stream, wherever its layers draw from."""
     networks: list[ActorCritic] = []
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002  (that layers of others may draw from)
-    try:
-        for stream in streams:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(stream.init)
-                random.seed(stream.init)
-                np.random.seed(stream.init % 2**32)  # noqa: NPY002
-                networks.append(build())
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
+    for stream in streams:
+        with seeded(stream.init):
+            networks.append(build())
     owners: dict[int, int] = {}
     for agent, network in enumerate(networks):
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
@@ -118,7 +112,8 @@ class Learner:
         compiled: run acting and minibatch updates as compiled graphs.
         world: dynamics in torch of the environments, where acting is to step them.
         watch: ends compiling when the run is asked to stop; None: nobody does.
-        alone_at: where the loss looks at single values, so that agents cannot be stacked.
+        alone_at: where the loss, or the network, does what keeps agents from being stacked, as looking at single values.
+        alone_why: what it does there.
         tried: the loss is called twice before its first minibatch, and must be the same.
     """
 
@@ -138,6 +133,7 @@ class Learner:
         world: World | None = None,
         watch: Watch | None = None,
         alone_at: str | None = None,
+        alone_why: str = "",
         tried: bool = True,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
@@ -149,9 +145,9 @@ class Learner:
             self.batching = Choice(ALONE, "one agent")
         if alone_at is not None and len(networks) > 1:
             log.info(
-                "%s looks at single values there (a branch, .item(), float(), numpy): agents are trained one "
-                "after the other, and %d take about %d times as long as one; torch.where keeps them side by side",
+                "%s %s: agents are trained one after the other, and %d take about %d times as long as one",
                 alone_at if alone_at.startswith("the network") else f"{alone_at}: {type(algo).__name__}.loss",
+                alone_why,
                 len(networks),
                 len(networks),
             )
@@ -184,6 +180,7 @@ class Learner:
         ]
         if size > 1:
             check_stacked(networks, self.groups[0].params | self.groups[0].buffers, observation_space, device)
+        self.held_before: dict[str, set[str]] = {}  # by what the algorithm may train when it observes
         self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
         self.slots: list[Slot] = []
 
@@ -219,9 +216,11 @@ class Learner:
         """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device."""
         algo = self.algo
         untried = not self.groups[0].metric_names
-        before = self._told() if untried else {}
-        coefficients = algo.coefficients(progress, len(self.streams), self.device)
-        self._require_by_agent(coefficients)
+        before = self.held() | self.held_before if untried else {}
+        agents, minibatches = len(self.streams), algo.epochs * algo.minibatches
+        with named(algo, "coefficients"):
+            coefficients = algo.coefficients(progress, agents, self.device)
+        require_coefficients(algo, coefficients, agents)
         rates = np.broadcast_to(self.lr(progress), len(self.streams))
         for group, part in self._slices():
             group.set_rates(rates[part], own=isinstance(self.lr, PerAgent))
@@ -234,8 +233,9 @@ class Learner:
                 lambda x: torch.where(any_row.reshape(-1, *[1] * (x.dim() - 1)), x, torch.zeros_like(x))
             )
         data = data._replace(weights=rollout.weights.flatten(1))
-        with no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
-            data = data._replace(replay=algo.replay(algo.epochs * algo.minibatches))
+        with named(algo, "replay"), no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
+            data = data._replace(replay=algo.replay(minibatches))
+        require_replay(algo, data.replay, agents, minibatches)
         data = data._replace(key=torch.stack([self._keys(stream) for stream in self.streams]))
         self._require_same_algorithm()  # `observe` and the like may have changed something, too
         order = torch.stack([self._order(stream, rows.shape[1]) for stream in self.streams])  # (A, epochs, T*E)
@@ -243,33 +243,42 @@ class Learner:
         for group, part in self._slices():
             mine = tree_map(lambda x, part=part: x[part], (data, coefficients))
             metrics.append(group.update(mine[0], order[part], mine[1], algo.minibatches))
+        for own in metrics[1:]:
+            require_same_names(algo, metrics[0], own)
         merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
-        merged["explained_variance"] = vmap(explained_variance)(data.values, data.returns, data.weights)
-        with no_global_randomness("algo.adapt") if untried else contextlib.nullcontext():
+        merged[EXPLAINED_VARIANCE] = vmap(explained_variance)(data.values, data.returns, data.weights)
+        with named(algo, "adapt"), no_global_randomness("algo.adapt") if untried else contextlib.nullcontext():
             algo.adapt(merged)
         self._require_same_algorithm()
         if untried:
             self._tell_unsaved(before)
         return merged
 
-    def _require_by_agent(self, coefficients: dict[str, Tensor]) -> None:
-        for name, value in coefficients.items():
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            if shape != (len(self.streams),):
-                raise ObjectiveError(
-                    f"algo.coefficients: {name} is {shape}; wanted a tensor of {len(self.streams)} values, one an agent"
-                )
+    def held(self, *, learners: bool = False) -> dict[str, set[str]]:
+        """What attributes of the algorithm hold, as text: plain values, tensors, modules and streams, however nested.
 
-    def _told(self) -> dict[str, str]:
-        """Attributes of the algorithm that are plain or tensors, as text: what a resumed run cannot make again."""
-        kinds = (bool, int, float, str, list, tuple, dict, Tensor, np.ndarray)
-        return {name: digest(value) for name, value in vars(self.algo).items() if isinstance(value, kinds)}
+        learners: only what modules, optimizers and streams do, which change by their own hand alone.
+        """
+        plain = () if learners else (bool, int, float, str, Tensor, np.ndarray)
+        streams = (torch.Generator, np.random.Generator)
 
-    def _tell_unsaved(self, before: dict[str, str]) -> None:
+        def of(value: Any) -> set[str]:
+            found: set[str] = set()
+            for x in tree_flatten(value)[0]:
+                if isinstance(x, nn.Module | torch.optim.Optimizer):
+                    found |= {digest(leaf) for leaf in tree_flatten(x.state_dict())[0]}
+                elif isinstance(x, (*plain, *streams)):
+                    found.add(digest(x, opaque=False))
+            return found
+
+        own = {name: of(value) for name, value in self.algo._attributes().items()}
+        return {name: held for name, held in own.items() if held}
+
+    def _tell_unsaved(self, before: dict[str, set[str]]) -> None:
         """Say of what the first update changed and no checkpoint would hold."""
-        saved = {digest(x) for x in tree_flatten(self.algo.state_dict())[0]}
-        for name, now in self._told().items():
-            if now != before.get(name) and now not in saved:
+        saved = {digest(x, opaque=False) for x in tree_flatten(self.algo.state_dict())[0]}
+        for name, now in self.held().items():
+            if not now <= before.get(name, set()) | saved:
                 log.warning(
                     "algo.%s changes, and state_dict() does not hold it: a run that is resumed starts it anew", name
                 )

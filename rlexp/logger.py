@@ -15,17 +15,13 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from rlexp.errors import CheckpointError
+from rlexp.columns import CHARTS, KEYS, OF_THE_RUN
+from rlexp.errors import CheckpointError, ObjectiveError
 from rlexp.run_folder import storing, write_atomically
-
-KEYS = ("seed", "step", "wall_time")
-# Where TensorBoard shows a metric; what the algorithm or the learner returned goes under losses/.
-CHARTS = ("episodic_return", "episodic_length")
-OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # say little of a seed beside the others
 
 
 def chart_group(metric: str) -> str:
-    """The group of charts that a metric belongs to."""
+    """The group of TensorBoard's charts that a metric belongs to; whatever the update returned is of the losses."""
     if metric in CHARTS or metric in OF_THE_RUN:
         return "charts" if metric in CHARTS else "run"
     return "memory" if metric.startswith("anchor_") else "losses"
@@ -142,7 +138,7 @@ class MetricsLog:
         """One row an agent. steps (A,); wall_time, seconds of training so far; metrics, name -> (A,), NaN: nothing yet.
 
         Raises:
-            ValueError: metrics that the first row did not have.
+            ObjectiveError: metrics that the first row did not have.
             StorageError: it cannot be written.
         """
         with storing(self.path):
@@ -155,7 +151,10 @@ class MetricsLog:
                 csv.writer(file).writerow(self.columns)
         unknown = set(metrics) - set(self.columns)
         if unknown:
-            raise ValueError(f"metrics {sorted(unknown)} were not in the first row of {self.path}")
+            raise ObjectiveError(
+                f"metrics {sorted(unknown)} were not in the first row of {self.path}: an objective gives the same ones "
+                f"at each update, NaN where there is none yet"
+            )
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
             for k, seed in enumerate(self.seeds):

@@ -24,12 +24,13 @@ from rlexp.parents import check_initial
 from rlexp.policy import ActorCritic
 from rlexp.run_writer import RunWriter
 from rlexp.schedules import PerAgent, Schedule, side_by_side
-from rlexp.seeding import AgentStreams
+from rlexp.seeding import AgentStreams, seeded
 from rlexp.signatures import typed
 from rlexp.speed import Choice, how_many_threads, whether_to_compile
 from rlexp.trainer import RunSettings, Trainer
 from rlexp.watch import Watch
 from rlexp.whose import package_of
+from rlexp.wording import with_article
 
 Part = TypeVar("Part")
 
@@ -47,9 +48,20 @@ def _build(node: Any, **kwargs: Any) -> Any:
         raise ConfigError(line) from error
 
 
+def _algorithm(cfg: DictConfig) -> Algorithm:
+    made = _build(cfg.algo)
+    if not isinstance(made, Algorithm):
+        raise ConfigError(
+            f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is no "
+            f"rlexp.algos.base.Algorithm; derive it from that, or from rlexp.algos.ppo.PPO"
+        )
+    return made
+
+
 def build_algorithm(cfg: DictConfig) -> Algorithm:
-    """The objective."""
-    return cast(Algorithm, _build(cfg.algo))
+    """The objective; whatever the global streams stand at, the same."""
+    with seeded(0):
+        return _algorithm(cfg)
 
 
 def build_environment(cfg: DictConfig) -> Environment:
@@ -162,7 +174,8 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         trial, found = build(), Findings()
     else:
         trial = try_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
-        found = check_loss(build_algorithm(cfg), build, observation_space, environment.num_envs, device)
+        agents = sum(len(job.seeds) for job in jobs)
+        found = check_loss(lambda: _algorithm(cfg), build, observation_space, environment.num_envs, device, agents)
     lr = side_by_side(_of_agents(jobs, _learning_rate))
     if isinstance(lr, PerAgent) and not has_own_rates(cfg):
         raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
@@ -183,6 +196,7 @@ def build_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> Trainer:
         world=environment.world,
         watch=watch,
         alone_at=found.alone_at,
+        alone_why=found.alone_why,
         tried=not cfg.debug,
     )
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)

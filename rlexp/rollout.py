@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 from rlexp.distributions import Distribution
 from rlexp.envs.checks import tell
 from rlexp.envs.torch_vector import Place, TorchVectorEnv
-from rlexp.seeding import AgentStreams
+from rlexp.seeding import AgentStreams, seeded
 from rlexp.spaces import storage_dtype
 from rlexp.watch import Watch
+
+Made = TypeVar("Made")
 
 
 class Slot(NamedTuple):
@@ -41,6 +43,17 @@ class RunSpec:
     num_envs: int
     streams: list[AgentStreams]
     device: torch.device
+
+    def per_agent(self, make: Callable[[], Made]) -> list[Made]:
+        """One object an agent, as a random network, drawn from the agent's own stream wherever `make` draws from.
+
+        It is the same alone, beside others and resumed.
+        """
+        made: list[Made] = []
+        for stream in self.streams:
+            with seeded(int(torch.randint(2**62, (), generator=stream.made))):
+                made.append(make())
+        return made
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,36 @@
 """Random streams: each agent has its own, one for each purpose, so that nothing it does depends on its neighbours."""
 
+import contextlib
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 # Position of each stream among the children of SeedSequence(seed); append only, or every seed's results change.
-_INIT, _NOISE, _ORDER, _MEMORY, _ENVS, _LOSS = range(6)
+_INIT, _NOISE, _ORDER, _MEMORY, _ENVS, _LOSS, _MADE = range(7)
 # Evaluation draws from a root of its own, the same for every agent: no training seed reaches it.
 _EVALUATION_ROOT = 0x5EED_E7A1
 
 
 def _torch_seed(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """While entered, the global streams of torch, NumPy and Python begin at a seed; then they are as they were."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002  (that code of others may draw from)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
 
 
 def _generator(sequence: np.random.SeedSequence, device: torch.device) -> torch.Generator:
@@ -29,11 +47,12 @@ class AgentStreams:
     order: torch.Generator  # of minibatches
     memory: torch.Generator  # of episode memories
     loss: torch.Generator  # of keys, by which a loss draws; see `noise.py`
+    made: torch.Generator  # of what an algorithm makes at its start, as a resumed run does again; on the CPU
 
     @classmethod
     def make(cls, seed: int, device: torch.device) -> "AgentStreams":
         """All streams of one seed, at their beginning."""
-        children = np.random.SeedSequence(seed).spawn(6)
+        children = np.random.SeedSequence(seed).spawn(7)
         return cls(
             seed=seed,
             init=_torch_seed(children[_INIT]),
@@ -41,6 +60,7 @@ class AgentStreams:
             order=_generator(children[_ORDER], device),
             memory=_generator(children[_MEMORY], device),
             loss=_generator(children[_LOSS], device),
+            made=_generator(children[_MADE], torch.device("cpu")),
         )
 
     def state_dict(self) -> dict[str, torch.Tensor]:

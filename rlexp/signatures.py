@@ -133,6 +133,16 @@ def typed(node: Any) -> Any:
     return {key: as_type(value, hints.get(key, Any)) for key, value in node.items()}
 
 
+def _lacks_decorator(target: str, key: str) -> bool:
+    """Whether a class declares a field that nothing takes, as it derives from a dataclass and is none of its own."""
+    found: Any = get_object(target)
+    return inspect.isclass(found) and any(
+        key in vars(kind).get("__annotations__", {}) and "__dataclass_fields__" not in vars(kind)
+        for kind in found.__mro__
+        if dataclasses.is_dataclass(kind)
+    )
+
+
 def check_call(path: str, node: Mapping[str, Any]) -> None:
     """Check a `_target_` node against the signature it will be called with, and the nodes below it.
 
@@ -157,6 +167,8 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
             continue
         if key not in parameters and not open_ended:
             hint = nearest(key, list(parameters), f"{path}.")
+            if _lacks_decorator(node["_target_"], key):
+                hint = "its class declares it, but is no dataclass: write @dataclass(kw_only=True) above it"
             raise ConfigError(f"{path}.{key}={value}: {node['_target_']} has no such setting; {hint}")
         wanted = hints.get(key, Any)
         listed_rate = path == "optimizer" and key == "lr"  # a schedule; the optimizer itself gets its current value

@@ -15,26 +15,29 @@ from rlexp import resume
 from rlexp.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.busy import ProcessorShare
+from rlexp.columns import CHARTS, OF_THE_RUN, PARAMETER
 from rlexp.distributions import Distribution
 from rlexp.envs import Environment
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.evaluation import evaluate
 from rlexp.learner import Learner
+from rlexp.networks.checks import no_global_randomness
 from rlexp.normalize import ReturnScaler
+from rlexp.outputs import require_apart, require_observed
 from rlexp.profiling import Profiled
 from rlexp.progress import WARM_UP, ProgressDisplay
 from rlexp.rollout import Collector, FinishedEpisodes, Rollout, RunSpec
 from rlexp.run_writer import RunWriter
-from rlexp.seeding import AgentStreams, env_seeds
+from rlexp.seeding import AgentStreams, env_seeds, seeded
 from rlexp.signals import Paused, StopSignal
 from rlexp.speed import Choice, as_it_came, line
 from rlexp.timing import ACTING, REST, UPDATE, WITH_ENVIRONMENT, Clock
 from rlexp.watch import Watch
+from rlexp.whereabouts import named
 
 log = logging.getLogger(__name__)
 
-PARAMETER = "a parameter"  # beside the metrics: not finite where any of an agent's is not
 WINDOW = 100  # episodes that episodic_return and episodic_length average over
 
 
@@ -103,7 +106,9 @@ class Trainer:
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
-        algo.prepare(RunSpec(agents, num_envs, streams, device))
+        with named(algo, "prepare"), seeded(0):
+            algo.prepare(RunSpec(agents, num_envs, streams, device))
+        learner.held_before = learner.held(learners=True)
 
         self.rows = num_envs * algo.rollout_steps  # of one agent's update
         self.num_updates = settings.total_steps // self.rows
@@ -111,6 +116,7 @@ class Trainer:
         self.steps = np.zeros(agents, np.int64)  # environment steps made, dummies not counted
         self.episodes = np.zeros(agents, np.int64)  # finished
         self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
+        self.columns: set[str] | None = None  # metrics that `observe` gave the first time
         self.copyable: bool | None = None  # whether the environments' state can be saved; tried at the first need
 
     def env_seeds(self, restart: int = 0) -> list[list[int]]:
@@ -195,10 +201,11 @@ class Trainer:
         if self.scaler is not None:
             rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
         targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
-        observed = self.algo.observe(rollout)
+        observed = self._observe(rollout)
         self.clock.lap(REST)
         progress = self.update_number / self.num_updates
         losses = self.learner.update(rollout, targets, progress)
+        require_apart(self.algo, observed, losses)
         self.learner.normalize(rollout)
 
         made = rollout.steps
@@ -221,6 +228,15 @@ class Trainer:
         compiles = self.learner.compiled and self.update_number == 1  # next, and a stop may end that, but nothing else
         if (compiles or self._due(self.settings.checkpoint_every)) and self.update_number < self.num_updates:
             self.save()
+
+    def _observe(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Let the objective take in the rollout. Its metrics, one value an agent."""
+        untried = self.columns is None
+        with named(self.algo, "observe"), no_global_randomness("algo.observe") if untried else contextlib.nullcontext():
+            observed = self.algo.observe(rollout)
+        require_observed(self.algo, observed, len(self.seeds), self.columns)
+        self.columns = self.columns or set(observed)
+        return observed
 
     def _require_finite(self, rollout: Rollout) -> None:
         """Refuse observations and rewards that are NaN or infinite, where anybody would use them.
@@ -276,13 +292,9 @@ class Trainer:
         self.display.update(self.update_number * self.rows, rate, score, final)
         if not (final or self._due(self.settings.log_every)):
             return
-        charts = {
-            "episodic_return": returns,
-            "episodic_length": lengths,
-            "episodes": self.episodes.astype(float),
-            "steps_per_second": np.full(len(self.seeds), rate),
-            "learning_rate": np.broadcast_to(self.learner.lr(progress), len(self.seeds)),
-        }
+        lr = np.broadcast_to(self.learner.lr(progress), len(self.seeds))
+        charts = dict(zip(CHARTS, (returns, lengths), strict=True))
+        charts |= dict(zip(OF_THE_RUN, (self.episodes.astype(float), np.full(len(self.seeds), rate), lr), strict=True))
         for run in runs:
             run.log(self.steps, charts | values)
 

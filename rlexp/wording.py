@@ -13,3 +13,8 @@ def number(x: float | None, digits: int = 4) -> str:
 def span(low: float, high: float) -> str:
     """An interval in brackets, with a space before; nothing where there is none."""
     return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+
+
+def with_article(noun: str) -> str:
+    """A noun with "a" or "an"."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

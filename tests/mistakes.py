@@ -58,9 +58,9 @@ class NewState(Calm):
 
 
 class Random(Calm):
-    def loss(self, policy, batch):  # here
+    def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + torch.rand(()), metrics
+        return loss + torch.rand(()), metrics  # here
 
 
 class NoGradient(Calm):

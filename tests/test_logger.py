@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from rlexp.errors import ObjectiveError
 from rlexp.logger import MetricsLog
 
 
@@ -84,7 +85,7 @@ def test_hparams_lie_in_the_agents_own_folder(tmp_path):
 def test_a_metric_that_was_not_there_from_the_start_is_an_error(tmp_path):
     log = make(tmp_path)
     log.write(np.array([1, 1]), 0.0, {"a": np.zeros(2)})
-    with pytest.raises(ValueError, match="'b'"):
+    with pytest.raises(ObjectiveError, match="'b'"):
         log.write(np.array([2, 2]), 0.0, {"b": np.zeros(2)})
     log.close()
 

@@ -101,12 +101,16 @@ class Algorithm:
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """The scalar to minimise, and scalars to log. Pure and traceable."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines none")
 
     # Memory; most algorithms have none ---------------------------------------------------------------------------
 
     def prepare(self, spec: RunSpec) -> None:
-        """Called once before training. An algorithm with a memory makes it here."""
+        """Called before training: once for the run, and for objects that only try it, for `spec.num_agents` of theirs.
+
+        An algorithm with a memory makes it here. What is drawn at random is the agent's own where `spec.per_agent`
+        makes it, or where it is drawn from `spec.streams`; what is drawn elsewhere is refused.
+        """
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
         """Take in a fresh rollout; the returned metrics, one value an agent (A,), are logged."""

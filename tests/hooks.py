@@ -1,0 +1,318 @@
+"""Objectives that are right in ways that are easily taken for mistakes, or wrong in other hooks than the loss.
+
+The line at fault is marked.
+"""
+
+import functools
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mistake_helpers import halved, seventh
+from torch import nn
+
+from rlexp.algos.ppo import PPO
+
+PRETRAINED = nn.Parameter(torch.ones(4, 2))
+CALLS: list[int] = []
+
+
+@dataclass(kw_only=True)
+class Named(PPO):
+    """Logs one more metric."""
+
+    name: str = "calm"
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss, metrics | {self.name: loss}
+
+
+class ObservesStep(PPO):
+    def observe(self, rollout):
+        return {"step": torch.zeros(len(rollout.obs))}  # here
+
+
+class ObservesEntropy(PPO):
+    def observe(self, rollout):
+        return {"entropy": torch.zeros(len(rollout.obs))}  # here
+
+
+# What is random at the start ----------------------------------------------------------------------------------------
+
+
+class Reads(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + (policy(batch.obs)[0] - self.net(batch.obs)).square().mean(), metrics
+
+
+class GlobalNet(Reads):
+    def prepare(self, spec):
+        self.net = nn.Linear(4, 2)  # here
+
+
+class GlobalNetAtInit(Reads):
+    def __post_init__(self):
+        super().__post_init__()
+        self.net = nn.Linear(4, 2)  # here
+
+
+class ClockedNumber(PPO):
+    def prepare(self, spec):
+        self.start = np.random.default_rng().random()  # here
+
+
+class SeededNet(Reads):
+    def prepare(self, spec):
+        torch.manual_seed(3)
+        self.net = nn.Linear(4, 2)
+
+
+class OwnNets(PPO):
+    """A random network an agent, as RND has, and one more that learns when it observes."""
+
+    def prepare(self, spec):
+        self.targets = spec.per_agent(lambda: nn.Linear(4, 1))
+        self.learnt = spec.per_agent(lambda: nn.Linear(4, 1))
+
+    def observe(self, rollout):
+        errors = []
+        for target, net, obs in zip(self.targets, self.learnt, rollout.obs, strict=True):
+            with torch.enable_grad():
+                error = (net(obs) - target(obs).detach()).square().mean()
+                grads = torch.autograd.grad(error, list(net.parameters()))
+            with torch.no_grad():
+                for own, grad in zip(net.parameters(), grads, strict=True):
+                    own -= 0.1 * grad
+            errors.append(error.detach())
+        return {"novelty": torch.stack(errors)}
+
+
+class OwnNetsSaved(OwnNets):
+    def state_dict(self):
+        return {"learnt": [net.state_dict() for net in self.learnt]}
+
+    def load_state_dict(self, state):
+        for net, own in zip(self.learnt, state["learnt"], strict=True):
+            net.load_state_dict(own)
+
+
+# Right, though the made-up rollout may look otherwise ---------------------------------------------------------------
+
+
+class Positive(PPO):
+    def loss(self, policy, batch):
+        torch.distributions.Poisson(batch.returns.detach())
+        return super().loss(policy, batch)
+
+
+class Demanding(PPO):
+    def loss(self, policy, batch):
+        assert (batch.returns > 1e9).all(), "too small"  # here
+        return super().loss(policy, batch)
+
+
+class Remembers(PPO):
+    def prepare(self, spec):
+        self.best = None
+        self.agents = spec.num_agents
+
+    def observe(self, rollout):
+        if len(rollout.episodes.returns):
+            self.best = torch.tensor(float(rollout.episodes.returns.max())).expand(self.agents)
+        return {}
+
+    def replay(self, minibatches):
+        return {} if self.best is None else {"best": self.best[:, None].expand(-1, minibatches)}
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + (policy(batch.obs)[1] - batch.replay["best"]).square().mean(), metrics
+
+
+class Lazy(PPO):
+    @functools.cached_property
+    def table(self):
+        return torch.ones(1)
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        if not hasattr(self, "ramp"):
+            self.ramp = torch.linspace(0, 1, len(batch.obs))
+        return loss + self.table.sum() * (self.ramp * policy(batch.obs)[1]).mean(), metrics
+
+
+class OddTensors(PPO):
+    def prepare(self, spec):
+        self.half = torch.ones(3, dtype=torch.bfloat16)
+        self.sparse = torch.eye(3).to_sparse()
+        self.meta = torch.ones(2, device="meta")
+        self.turned = torch.ones(12, dtype=torch.complex64).conj()
+
+
+class Shares(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + (policy(batch.obs)[0] - batch.obs @ PRETRAINED).square().mean(), metrics
+
+
+class ClampsInPlace(PPO):
+    def loss(self, policy, batch):
+        batch.advantages.mul_(0.5)
+        return super().loss(policy, batch)
+
+
+# What slipped through -----------------------------------------------------------------------------------------------
+
+
+class OnlyCritic(PPO):
+    def loss(self, policy, batch):
+        return policy(batch.obs)[1].square().mean(), {}  # here
+
+
+class Complex(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss.to(torch.complex64), metrics  # here
+
+
+class Flickers(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        CALLS.append(1)
+        return loss, metrics | ({"calm": loss} if len(CALLS) % 2 else {})  # here
+
+
+class Clock(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1 + time.time() % 1), metrics  # here
+
+
+class System(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1 + os.urandom(4)[0] / 255 + os.urandom(4)[1]), metrics  # here
+
+
+class Backward(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        values = policy(batch.obs)[1].exp()
+        squares = values.square()  # here
+        values.mul_(2.0)
+        return loss + squares.mean(), metrics
+
+
+class MovesWeights(PPO):
+    def loss(self, policy, batch):
+        with torch.no_grad():
+            for x in policy.parameters():
+                x.mul_(0.99)  # here
+        return super().loss(policy, batch)
+
+
+# Other hooks --------------------------------------------------------------------------------------------------------
+
+
+class ObservesNothing(PPO):
+    def observe(self, rollout):  # here
+        pass
+
+
+class ObservesNumber(PPO):
+    def observe(self, rollout):
+        return {"calm": 1.0}  # here
+
+
+class ObservesScalar(PPO):
+    def observe(self, rollout):
+        return {"calm": torch.zeros(())}  # here
+
+
+class ReplaysFew(PPO):
+    def replay(self, minibatches):
+        return {"rows": torch.zeros(1, 1)}  # here
+
+
+class CoefficientNumber(PPO):
+    def coefficients(self, progress, num_agents, device):
+        return super().coefficients(progress, num_agents, device) | {"calm": 1.0}  # here
+
+
+class RaisesAtFirst(PPO):
+    """Cannot observe what is made up, and branches."""
+
+    def observe(self, rollout):
+        if float(rollout.rewards.max()) != 1.0:
+            raise ValueError("rewards of CartPole are 1")
+        return {}
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return (loss * 2 if loss > 1e3 else loss), metrics  # here
+
+
+class AdaptsToNothing(PPO):
+    def adapt(self, metrics):
+        metrics["nothing"]  # here
+
+
+# Places -------------------------------------------------------------------------------------------------------------
+
+
+class SetsMixin:
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        setattr(self, "last", loss)  # noqa: B010  # here
+        return loss, metrics
+
+
+class Mixed(SetsMixin, PPO):
+    pass
+
+
+class Partial(PPO):
+    def whole(self, flag, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss.expand(2), metrics  # here
+
+    loss = functools.partialmethod(whole, True)
+
+
+class Yields(PPO):
+    def loss(self, policy, batch):
+        yield super().loss(policy, batch)  # here
+
+
+class CallsHelper(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + seventh(batch.obs).mean(), metrics  # here
+
+
+class BranchesInHelper(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return halved(loss), metrics  # here
+
+
+class Accumulates(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        total = torch.zeros(())
+        for _ in range(2):
+            total += policy(batch.obs)[1].mean()  # here
+        return loss + total, metrics
+
+
+class Undecorated(PPO):
+    extra: float = 1.0
+
+
+class NoAlgorithm:
+    def __init__(self, **settings):
+        pass
