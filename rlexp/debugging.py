@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlexp.errors import EnvironmentFault, UserError
+from rlexp.errors import UserError
 from rlexp.jobs import Job
 from rlexp.progress import ProgressDisplay
 from rlexp.run_writer import RunWriter
@@ -60,7 +60,7 @@ def run(job: Job) -> None:
         if isinstance(error, UserError) and error.__cause__ is None:
             raise
         shown: BaseException = error
-        while isinstance(shown, EnvironmentFault) and shown.__cause__ is not None:  # what the environment itself raised
+        while isinstance(shown, UserError) and shown.__cause__ is not None:  # what was made one line of, as it was raised
             shown = shown.__cause__
         traceback.print_exception(shown)
         sys.exit(1)

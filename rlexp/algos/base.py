@@ -106,9 +106,9 @@ class Algorithm:
     # Memory; most algorithms have none ---------------------------------------------------------------------------
 
     def prepare(self, spec: RunSpec) -> None:
-        """Called before training: once for the run, and for objects that only try it, for `spec.num_agents` of theirs.
+        """Called before the first step: once for a run's own object, and before that for two others that only try it.
 
-        An algorithm with a memory makes it here. What is drawn at random is the agent's own where `spec.per_agent`
+        Those have `spec.num_agents` of 2 at most. An algorithm with a memory makes it here. What is drawn at random is the agent's own where `spec.per_agent`
         makes it, or where it is drawn from `spec.streams`; what is drawn elsewhere is refused.
         """
 
