@@ -108,8 +108,9 @@ class Algorithm:
     def prepare(self, spec: RunSpec) -> None:
         """Called before the first step: once for a run's own object, and before that for two others that only try it.
 
-        Those have `spec.num_agents` of 2 at most. An algorithm with a memory makes it here. What is drawn at random is the agent's own where `spec.per_agent`
-        makes it, or where it is drawn from `spec.streams`; what is drawn elsewhere is refused.
+        Those have `spec.num_agents` of 2 at most. An algorithm with a memory makes it here. What is drawn at random is
+        each agent's own where `spec.per_agent` makes it, or where it is drawn from `spec.streams`; what is drawn
+        elsewhere is refused.
         """
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
