@@ -37,7 +37,6 @@ class Findings:
 
     alone_at: str | None = None  # where it, or the network, does what keeps agents from being stacked
     alone_why: str = ""  # what that is
-    draws: bool = True  # random numbers from the policy
 
 
 def check_loss(
@@ -83,10 +82,10 @@ def check_loss(
             require_replay(algo, replay[0], agents, minibatches)
         batch = batch_of(rollout, replay[0] if replay else (), algo.rollout_steps * num_envs // algo.minibatches)
         trial = Trial(algo, networks, *tree_map(lambda x: x[0], (batch, values[0])))
-        draws = trial.run({} if observed is None else observed[0])
+        trial.run({} if observed is None else observed[0])
         if agents == 1:
-            return Findings(draws=draws)
-        return Findings(*_why_not_stacked(algo, networks, batch, values[0], certain=trial.ran), draws=draws)
+            return Findings()
+        return Findings(*_why_not_stacked(algo, networks, batch, values[0], certain=trial.ran))
 
 
 def _streams(agents: int, device: torch.device) -> list[AgentStreams]:

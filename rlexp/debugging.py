@@ -60,7 +60,7 @@ def run(job: Job) -> None:
         if isinstance(error, UserError) and error.__cause__ is None:
             raise
         shown: BaseException = error
-        while isinstance(shown, UserError) and shown.__cause__ is not None:  # what was made one line of, as it was raised
+        while isinstance(shown, UserError) and shown.__cause__ is not None:  # one line was made of it
             shown = shown.__cause__
         traceback.print_exception(shown)
         sys.exit(1)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from rlexp import checkpoint, parts, spaces
 from rlexp.agent_group import AgentGroup
-from rlexp.contract import made_up
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs import Job
 from rlexp.learner import Learner
+from rlexp.made_up import rollout_of
 from rlexp.normalize import ObservationNormalizer
 from rlexp.optimizer_state import kept_by_agent
 from rlexp.parents import Parent, initial, taken
@@ -260,7 +260,7 @@ def _remembered(trainer: "Trainer", job: Job) -> dict[str, Any]:
     num_envs = trainer.environment.num_envs
     algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
     space = trainer.collector.envs.single_observation_space
-    algo.observe(made_up([network], space, algo.rollout_steps, num_envs, device))
+    algo.observe(rollout_of([network], space, algo.rollout_steps, num_envs, device))
     return algo.state_dict()
 
 

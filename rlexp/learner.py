@@ -112,7 +112,7 @@ class Learner:
         compiled: run acting and minibatch updates as compiled graphs.
         world: dynamics in torch of the environments, where acting is to step them.
         watch: ends compiling when the run is asked to stop; None: nobody does.
-        alone_at: where the loss, or the network, does what keeps agents from being stacked, as looking at single values.
+        alone_at: where the loss, or the network, does what keeps agents from being stacked.
         alone_why: what it does there.
         tried: the loss is called twice before its first minibatch, and must be the same.
     """

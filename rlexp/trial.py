@@ -1,4 +1,4 @@
-"""A loss tried for one agent, on a minibatch that is made up: what it gives, its gradient, what it writes and draws.
+"""A loss tried for one agent, on a minibatch that is made up: what it gives, its gradient, what it writes.
 
 An exception that may be of the made-up numbers alone proves nothing: the first real update tells it.
 """
@@ -62,15 +62,15 @@ class Trial:
         self.learnt = {name: x for name, x in self.leaves.items() if x.requires_grad}
         self.ran = False
 
-    def run(self, observed: dict[str, Tensor]) -> bool:
-        """Refuse a loss that is none. Returns whether it draws from its policy."""
+    def run(self, observed: dict[str, Tensor]) -> None:
+        """Refuse a loss that is none."""
         algo, bound = self.algo, self.algo.bind(self.coefficients)
         before = {name: digest(value, opaque=False) for name, value in bound._attributes().items()}
         weights = {name: x.detach().clone() for name, x in self.leaves.items()}
         policy = Policy(self.network, self.leaves, self.batch.key)
         given = unless_made_up(algo, "loss", lambda: (self._call(bound, policy, self.batch),))
         if given is None:
-            return True
+            return
         require_loss(algo, given[0])
         loss, metrics = given[0]
         require_gradient(algo, loss)
@@ -91,7 +91,6 @@ class Trial:
                 raise refusal(algo, "loss", ANOTHER, *CHANGING)
         self._tell_unmoved(grads)
         self.ran = True
-        return policy.draws > 0
 
     def _call(self, bound: Algorithm, policy: Policy, batch: Batch) -> Any:
         with no_global_randomness("the loss"), torch.enable_grad():

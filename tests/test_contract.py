@@ -68,7 +68,7 @@ def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, capl
 
 def test_the_check_leaves_the_run_as_it_is(tmp_path, monkeypatch):
     checked = train(tmp_path / "checked", *SMALL, "algo=apo", "num_seeds=2")
-    monkeypatch.setattr("rlexp.parts.check_loss", lambda *_: Findings(draws=False))
+    monkeypatch.setattr("rlexp.parts.check_loss", lambda *_: Findings())
     unchecked = train(tmp_path / "unchecked", *SMALL, "algo=apo", "num_seeds=2")
     assert all(torch.equal(weights_of(unchecked)[name], x) for name, x in weights_of(checked).items())
 
