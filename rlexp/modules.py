@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,16 +33,15 @@ def find(name: str) -> Path | None:
 
     The name decides, so that a link is found under its own name and not under that of the file it leads to.
     """
-    place = _place(name)
-    return place[0] if place else None
+    return _place(name)[0]
 
 
-def _place(name: str) -> tuple[Path | None, tuple[str, ...]] | None:
-    """A module's file and the folders of its submodules."""
+def _place(name: str) -> tuple[Path | None, tuple[str, ...]]:
+    """A module's file and the folders of its submodules; there is no such module where it has neither."""
     top, *below = name.split(".")
     spec = _spec(top) if all(part.isidentifier() for part in (top, *below)) else None
     if spec is None:
-        return None
+        return None, ()
     file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
     folders = tuple(spec.submodule_search_locations or ())
     for part in below:
@@ -52,7 +51,7 @@ def _place(name: str) -> tuple[Path | None, tuple[str, ...]] | None:
         if file is not None:
             folders = (str(file.parent),) if file.name == "__init__.py" else ()
         elif not folders:
-            return None
+            break
     return file, folders
 
 
@@ -128,34 +127,19 @@ def read(name: str, file: Path) -> Code:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Code(_hash(content))  # whoever runs it will tell
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    nodes = list(_nodes(tree))
-    loaded = {node.id for node in nodes if isinstance(node, ast.Name)}
+    text, told = normal(tree)
+    loaded = {node.id for node in told if isinstance(node, ast.Name)}
     lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
-    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    words = {node.value for node in told if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return Code(
-        _hash(content if is_installed(file) else normal(tree).encode()),
-        tuple(found for node in nodes for found in _imports(node, package, loaded)),
+        _hash(content if is_installed(file) else text.encode()),
+        tuple(found for node in told for found in _imports(node, package, loaded)),
         tuple(sorted(word for word in words if re.fullmatch(r"\.*\w+(\.\w+)*", word))) if lazy else (),
     )
 
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
-
-
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All of a tree but what type checkers alone see; no recursion, as trees may be deep."""
-    left = [tree]
-    while left:
-        node = left.pop()
-        yield node
-        skipped: Sequence[ast.AST] = ()
-        if isinstance(node, ast.If):
-            negated = isinstance(node.test, ast.UnaryOp) and isinstance(node.test.op, ast.Not)
-            test = node.test.operand if isinstance(node.test, ast.UnaryOp) else node.test
-            if getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING":
-                skipped = node.orelse if negated else node.body
-        left += [child for child in ast.iter_child_nodes(node) if child not in skipped]
 
 
 def _imports(node: ast.AST, package: str, loaded: Collection[str]) -> Iterator[Import]:
@@ -203,20 +187,23 @@ def closure(
     tops = {name.partition(".")[0] for name, _ in left}
     found: dict[str, Path] = {}
     seen: set[tuple[str, bool]] = set()
+    place = functools.cache(_place)  # while this lasts
     while left:
         name, whole = left.pop()
         top = name.partition(".")[0]
         if name in without or {(name, whole), (name, True)} & seen or _is_library(top) or only not in (None, top):
             continue
         seen.add((name, whole))
-        file = find(name)
+        file, _ = place(name)
         if file is None or (top not in tops and is_installed(file)):
             continue
         found[name] = file
         code = read(name, file)
         left += [(name.rpartition(".")[0], False)] if "." in name else []
         for module, taken, used in code.imports:
-            if taken and taken != "*" and _place(f"{module}.{taken}") is not None:
+            if _is_library(module.partition(".")[0]):
+                continue
+            if taken and taken != "*" and any(place(f"{module}.{taken}")):
                 left.append((f"{module}.{taken}", True))
             elif whole or used or not taken:
                 left.append((module, True))

@@ -134,6 +134,10 @@ def test_links_count_by_their_name_and_by_what_they_lead_to(write):
 
 CODE = '''"""What it is."""
 import math  # of numbers
+if math.TYPE_CHECKING:
+    import unseen
+else:
+    import seen
 
 
 class Loss:
@@ -149,6 +153,7 @@ SAME = [
     CODE.replace("Of x.", "Of all\n        x."),
     CODE.replace('    """A loss."""\n\n', ""),
     CODE.replace("(1.5, None", "(\n  1.50,\n  None"),
+    CODE.replace("import unseen", "import unseen, more"),
     "\ufeff" + CODE.replace('"""What it is."""', "# what it is"),
 ]
 OTHER = [
@@ -159,6 +164,8 @@ OTHER = [
     CODE.replace('b"a"', '"a"'),
     CODE.replace("k=(", "*, k=("),
     CODE.replace("70", "71"),
+    CODE.replace("import seen", "import seen, more"),
+    CODE.replace("if math", "if not math"),
     CODE + "(",
 ]
 
