@@ -23,7 +23,8 @@ from rlexp.made_up import copied, other
 from rlexp.networks.checks import no_global_randomness
 from rlexp.outputs import ANOTHER, require_apart, require_gradient, require_loss, require_same_names, same
 from rlexp.policy import ActorCritic, Policy
-from rlexp.whereabouts import CHANGING, is_mistake, named, refusal, told_error, where_defined, where_undone
+from rlexp.whereabouts import CHANGING, is_mistake, named, refusal, where_defined, where_undone
+from rlexp.whose import raised
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Trial:
                     self._gradients_of(self._once_more(self.batch)[1][0])
             place = where_undone(error, [str(warning.message) for warning in caught], self.algo)
             raise ObjectiveError(
-                f"{place}: {type(self.algo).__name__}.loss: its gradient fails: {told_error(error)}"
+                f"{place}: {type(self.algo).__name__}.loss: its gradient fails: {raised(error)}"
             ) from error
 
     def _gradients_of(self, output: Tensor) -> list[Tensor | None]:

@@ -1,60 +1,24 @@
 """Where in an objective's own files something stands, and what went wrong there in one line."""
 
 import contextlib
-import functools
 import inspect
-import os
 import re
-import sysconfig
 import traceback
 from bdb import BdbQuit
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rlexp.algos.base import Algorithm
 from rlexp.errors import ObjectiveError, UserError
+from rlexp.whose import function_of, is_library, package_of, raised, through, told
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-_STANDARD = os.path.realpath(sysconfig.get_path("stdlib"))
-_LIBRARIES = tuple(os.path.dirname(os.path.realpath(module.__file__ or "")) + os.sep for module in (torch, np))
 # what torch says where numbers are at fault, rather than shapes
 _OF_VALUES = re.compile(r"out of bounds|probabilit|singular|positive|negative|converge|\bnan\b|\binf\b", re.IGNORECASE)
 # what is looked for where a loss is another one from call to call
 CHANGING = ("urandom", "time.", "time(", "uuid", "secrets", "default_rng", "generator=", "random", "next(", ".append(")
 _OF_INDICES = re.compile(r"too many indices|Dimension out of range|out of bounds for dimension")
-
-
-def told_place(file: str, line: int) -> str:
-    """A line of a file as people read it."""
-    path = Path(file)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}:{line}"
-
-
-def told_error(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:200]
-
-
-def _is_library(file: str) -> bool:
-    file = os.path.realpath(file) if not file.startswith("<") else file
-    return file.startswith((HERE + os.sep, *_LIBRARIES)) or (
-        file.startswith(_STANDARD + os.sep) and "site-packages" not in file
-    )
-
-
-def _function(member: Any) -> Any:
-    """The function behind what a class holds under a name."""
-    while True:
-        if isinstance(member, staticmethod | classmethod):
-            member = member.__func__
-        elif isinstance(member, functools.partialmethod | functools.partial):
-            member = member.func
-        else:
-            return inspect.unwrap(member) if callable(member) else member
 
 
 def _source(thing: Any) -> tuple[list[str], int, str]:
@@ -71,48 +35,51 @@ def _kinds(algo: Algorithm) -> list[type]:
     return [kind for kind in type(algo).__mro__ if kind not in (Algorithm, object)]
 
 
+def _packages(algo: Algorithm) -> set[str]:
+    return {package_of(kind.__module__) for kind in _kinds(algo)}
+
+
 def where_defined(algo: Algorithm, hook: str, *needles: str) -> str:
     """The last line in which one of these is written: in the hook, its bases', or else anywhere in the class.
 
     Where none is, the hook's first line, and where the class has no such hook, its own.
     """
     kinds = _kinds(algo)
-    hooks = [_source(_function(vars(kind)[hook])) for kind in kinds if hook in vars(kind)]
+    hooks = [_source(function_of(vars(kind)[hook])) for kind in kinds if hook in vars(kind)]
     classes = [_source(kind) for kind in kinds]
     literal = bool(needles) and all(needle[:1] in "\"'" or needle.startswith("self.") for needle in needles)
     for lines, first, file in (*hooks, *classes * literal):  # what is written anywhere names nothing in a whole class
         found = [number for number, line in enumerate(lines) if any(needle in line for needle in needles)]
         if found:
-            return told_place(file, first + found[-1])
+            return told(file, first + found[-1])
     for lines, first, file in (*hooks, *classes):
         if lines:
-            return told_place(file, first)
+            return told(file, first)
     return type(algo).__name__
 
 
 def where_raised(error: BaseException, algo: Algorithm, hook: str) -> str:
     """The last line that is neither rlexp's nor a library's; where it is of another file than the objective, both."""
     files = {_source(kind)[2] for kind in _kinds(algo)} - {""}
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_library(frame.filename)]
-    in_files = [frame for frame in (own or frames) if frame.filename in files]
-    if own and own[-1].filename not in files:
-        called = f", called at {told_place(in_files[-1].filename, in_files[-1].lineno or 0)}" if in_files else ""
-        return told_place(own[-1].filename, own[-1].lineno or 0) + called
+    own = through(error, _packages(algo))
+    walked = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    in_files = [told(file, line) for file, line in walked if file in files]
+    if own and own[-1].file not in files:
+        return told(own[-1].file, own[-1].line) + (f", called at {in_files[-1]}" if in_files else "")
     if in_files:
-        return told_place(in_files[-1].filename, in_files[-1].lineno or 0)
+        return in_files[-1]
     return where_defined(algo, hook, *(CHANGING if isinstance(error, ObjectiveError) else ()))
 
 
 def where_undone(error: BaseException, messages: list[str], algo: Algorithm) -> str:
     """The line in which a gradient failed: of a backward of somebody's own, or as anomaly detection tells it."""
-    if any(not _is_library(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
+    if through(error, _packages(algo)):
         return where_raised(error, algo, "loss")
     files = {_source(kind)[2] for kind in _kinds(algo)} - {""}
     frames = [frame for text in messages for frame in re.findall(r'File "(.+?)", line (\d+)', text)]
-    own = [(file, int(line)) for file, line in frames if not _is_library(file)]
+    own = [(file, int(line)) for file, line in frames if file in files or not is_library(file)]
     own = [frame for frame in own if frame[0] in files] or own
-    return told_place(*own[-1]) if own else where_defined(algo, "loss")
+    return told(*own[-1]) if own else where_defined(algo, "loss")
 
 
 def refusal(algo: Algorithm, hook: str, what: str, *needles: str) -> ObjectiveError:
@@ -137,7 +104,7 @@ def named(algo: Algorithm, hook: str) -> Iterator[None]:
         raise ObjectiveError(f"{where_raised(error, algo, hook)}: {type(algo).__name__}.{hook}: {error}") from error
     except Exception as error:  # whatever somebody else's code raises
         place = where_raised(error, algo, hook)
-        raise ObjectiveError(f"{place}: {type(algo).__name__}.{hook}: {told_error(error)}") from error
+        raise ObjectiveError(f"{place}: {type(algo).__name__}.{hook}: {raised(error)}") from error
 
 
 def is_mistake(error: BaseException) -> bool:
@@ -156,6 +123,6 @@ def is_mistake(error: BaseException) -> bool:
         return "values to unpack" in line
     if isinstance(error, RuntimeError):
         frames = traceback.extract_tb(error.__traceback__)
-        raised = bool(frames) and (frames[-1].line or "").startswith("raise")  # by Python, as checks of values do
-        return not (raised or isinstance(error, torch.linalg.LinAlgError) or _OF_VALUES.search(line))
+        by_python = bool(frames) and (frames[-1].line or "").startswith("raise")  # as checks of values do
+        return not (by_python or isinstance(error, torch.linalg.LinAlgError) or _OF_VALUES.search(line))
     return False

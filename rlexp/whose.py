@@ -1,5 +1,6 @@
 """Whose code it is: where the class of somebody else stands, and where in their code an error was raised."""
 
+import functools
 import inspect
 import sys
 import sysconfig
@@ -7,11 +8,15 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType
+from typing import Any, NamedTuple
 
 OURS = Path(__file__).resolve().parent
 # What calls other people's code, or is called by it: never where an error is theirs to mend
 NEVER = {"rlexp", "gymnasium", "torch", "numpy", "hydra", "envpool"}
-LIBRARIES = {str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+LIBRARIES = {OURS, *INSTALLED}
+
+MOST = 300  # characters of what was raised
 
 
 def package_of(module: str) -> str:
@@ -48,12 +53,23 @@ def where_defined(kind: type, method: str) -> str:
     try:
         if found is None:
             return f"{told(inspect.getsourcefile(kind) or '', inspect.getsourcelines(kind)[1])}: {kind.__qualname__}"
-        code = getattr(inspect.unwrap(vars(found)[method]), "__code__", None)
+        code = getattr(function_of(vars(found)[method]), "__code__", None)
         if not isinstance(code, CodeType):
             return f"{found.__qualname__}.{method}"
         return f"{told(code.co_filename, code.co_firstlineno)}: {found.__qualname__}.{method}"
     except (OSError, TypeError):  # typed into a prompt
         return f"{kind.__qualname__}.{method}"
+
+
+def function_of(member: Any) -> Any:
+    """The function behind what a class holds under a name."""
+    while True:
+        if isinstance(member, staticmethod | classmethod):
+            member = member.__func__
+        elif isinstance(member, functools.partialmethod | functools.partial):
+            member = member.func
+        else:
+            return inspect.unwrap(member) if callable(member) else member
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -65,37 +81,44 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def where_raised(error: BaseException, packages: Iterable[str] = ()) -> str:
-    """'their_pkg/maze.py:14: Maze.step', the deepest place in somebody else's code that an error came through.
+class Place(NamedTuple):
+    """A line that an error came through."""
 
-    Theirs is what is in one of the packages, or failing that what is no library. '' if it came through none.
+    file: str
+    line: int
+    name: str  # Maze.step
+
+
+def through(error: BaseException, packages: Iterable[str] = ()) -> list[Place]:
+    """The places in somebody else's code that an error came through, or failing that its causes; the deepest last.
+
+    Theirs is what is in one of the packages, and whatever is no library.
     """
     known = set(packages) - NEVER
-    places = [
-        (frame.f_globals.get("__name__", ""), told_of(frame.f_code, line))
-        for one in chain(error)
-        for frame, line in reversed(list(traceback.walk_tb(one.__traceback__)))
-        if not _is_ours(frame.f_code.co_filename)
-    ]
-    for name, place in places:
-        if package_of(name) in known:
-            return place[1]
-    return next((place for _, (is_library, place) in places if not is_library), "")
+    for one in chain(error):
+        walked = [
+            (frame.f_globals.get("__name__", ""), Place(frame.f_code.co_filename, line, frame.f_code.co_qualname))
+            for frame, line in traceback.walk_tb(one.__traceback__)
+        ]
+        theirs = [place for name, place in walked if package_of(name) in known or not is_library(place.file)]
+        if theirs:
+            return theirs
+    return []
 
 
-def told_of(code: CodeType, line: int) -> tuple[bool, str]:
-    """Whether code is a library's, and where it stands."""
-    file = code.co_filename
-    is_library = file.startswith("<") or any(Path(file).resolve().is_relative_to(root) for root in LIBRARIES)
-    return is_library, f"{told(file, line)}: {code.co_qualname}"
+def where_raised(error: BaseException, packages: Iterable[str] = ()) -> str:
+    """'their_pkg/maze.py:14: Maze.step', the deepest of `through`; '' if there is none."""
+    return next((f"{told(at.file, at.line)}: {at.name}" for at in reversed(through(error, packages))), "")
 
 
-def _is_ours(file: str) -> bool:
-    return Path(file).resolve().is_relative_to(OURS)
+def is_library(file: str) -> bool:
+    """Whether code is installed, Python's own, rlexp's or of no file."""
+    return file.startswith("<") or any(Path(file).resolve().is_relative_to(root) for root in LIBRARIES)
 
 
 def raised(error: BaseException) -> str:
     """What was raised, in one line."""
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r}) was called while the run was at work"
-    return " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
+    line = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
+    return line if len(line) <= MOST else f"{line[:MOST]} ..."
