@@ -4,6 +4,7 @@ Where it stands is told by `whereabouts.py`, what hooks must give by `outputs.py
 of the made-up numbers alone proves nothing: the first real update tells it (see `whereabouts.is_mistake`).
 """
 
+import copy
 import functools
 from bdb import BdbQuit
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm, Batch
+from rlexp.columns import EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.digest import digest
 from rlexp.learner import build_networks
 from rlexp.made_up import batch_of, copied, rollout_of
@@ -85,7 +87,10 @@ def check_loss(
         trial.run({} if observed is None else observed[0])
         if agents == 1:
             return Findings()
-        return Findings(*_why_not_stacked(algo, networks, batch, values[0], certain=trial.ran))
+        findings, metrics = _stacked(algo, networks, batch, values[0], certain=trial.ran)
+        if metrics is not None and type(algo).adapt is not Algorithm.adapt:
+            _require_own_metrics(algo, metrics, device)
+        return findings
 
 
 def _streams(agents: int, device: torch.device) -> list[AgentStreams]:
@@ -118,10 +123,10 @@ def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], spec: 
     return True
 
 
-def _why_not_stacked(
+def _stacked(
     algo: Algorithm, networks: list[ActorCritic], batch: Batch, coefficients: dict[str, Tensor], *, certain: bool
-) -> tuple[str | None, str]:
-    """Where and why agents cannot be stacked; certain: the loss is known to work for one agent."""
+) -> tuple[Findings, dict[str, Tensor] | None]:
+    """Where and why agents cannot be stacked, else their metrics; certain: the loss is known to work for one agent."""
     params, buffers = stack_module_state(networks)
 
     def loss_of(
@@ -130,16 +135,49 @@ def _why_not_stacked(
         return algo.bind(values).loss(Policy(networks[0], params | buffers, rows.key), rows)
 
     try:
-        vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, copied(batch), coefficients)
+        with torch.no_grad():
+            _, (loss, metrics) = vmap(grad_and_value(loss_of, has_aux=True))(
+                params, buffers, copied(batch), coefficients
+            )
     except BdbQuit:
         raise
     except Exception as error:  # what vmap says of branches on tensors, .item(), float(), numpy
         line = str(error)
         if place := where_network_raised(error, networks[0]):
-            return place, _told_by_vmap(line)
+            return Findings(place, _told_by_vmap(line)), None
         if certain or "vmap" in line:
-            return where_raised(error, algo, "loss"), _told_by_vmap(line)
-    return None, ""
+            return Findings(where_raised(error, algo, "loss"), _told_by_vmap(line)), None
+        return Findings(), None
+    return Findings(), metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
+
+
+def _require_own_metrics(algo: Algorithm, metrics: dict[str, Tensor], device: torch.device) -> None:
+    """Refuse an `adapt` by which an agent's coefficients follow the metrics of another, as those of a mean over all."""
+    try:
+        copies = [copy.deepcopy(algo) for _ in range(2)]
+    except Exception:  # of what the objective holds
+        return
+    own, others = (torch.tensor([1.0, factor], device=device) for factor in (1.0, 3.0))
+    tried = [{name: x * scale + scale - 1 for name, x in metrics.items()} for scale in (own, others)]
+
+    def adapted(one: Algorithm, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        one.adapt(metrics)
+        return one.coefficients(0.0, AGENTS, device)
+
+    found = unless_made_up(algo, "adapt", lambda: [adapted(*pair) for pair in zip(copies, tried, strict=True)])
+    if found is None:
+        return
+    for name, x in found[0].items():
+        if not torch.equal(x[0].nan_to_num(), found[1][name][0].nan_to_num()):
+            raise refusal(
+                algo,
+                "adapt",
+                f"{name} of an agent follows the metrics of the agent beside it, so that no agent would learn what it "
+                f"learns alone; metrics hold one value an agent (A,): keep them apart, without mean() or sum()",
+                "mean(",
+                "sum(",
+                f"self.{name}",
+            )
 
 
 def _told_by_vmap(line: str) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -47,7 +48,7 @@ class _Digest:
             return f"<{self.seen[id(value)]}>"
         self.seen[id(value)] = len(self.seen)
         self.held.append(value)
-        if isinstance(value, np.dtype | range | slice):
+        if isinstance(value, np.dtype | range | slice | itertools.count):
             return repr(value)
         if isinstance(value, Tensor):
             return self._tensor(value.detach())

@@ -4,10 +4,13 @@ An exception that may be of the made-up numbers alone proves nothing: the first 
 """
 
 import contextlib
+import itertools
 import logging
 import random
+import sys
 import warnings
 from bdb import BdbQuit
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,12 +27,27 @@ from rlexp.networks.checks import no_global_randomness
 from rlexp.outputs import ANOTHER, require_apart, require_gradient, require_loss, require_same_names, same
 from rlexp.policy import ActorCritic, Policy
 from rlexp.whereabouts import CHANGING, is_mistake, named, refusal, where_defined, where_undone
-from rlexp.whose import raised
+from rlexp.whose import package_of, raised
 
 log = logging.getLogger(__name__)
 
 STREAMS = (torch.Generator, np.random.Generator, random.Random)
+PLAIN = (bool, int, float, str, list, dict, set, deque, itertools.count, Tensor, np.ndarray, *STREAMS)
+Held = dict[tuple[str, str], str]  # (owner, name) -> digest of the value
 Result = TypeVar("Result")
+
+
+def _held(bound: Algorithm) -> Held:
+    """What an objective could keep from call to call: its attributes, and those of its classes and modules."""
+    found: Held = {("", name): digest(value, opaque=False) for name, value in bound._attributes().items()}
+    for kind in type(bound).__mro__:
+        if package_of(kind.__module__) in ("rlexp", "builtins"):
+            continue
+        for owner, holder in ((kind.__name__, kind), (f"module {kind.__module__}", sys.modules.get(kind.__module__))):
+            for name, value in vars(holder).items() if holder else ():
+                if isinstance(value, PLAIN) and not name.startswith("__"):
+                    found[owner, name] = digest(value, opaque=False)
+    return found
 
 
 def unless_made_up(algo: Algorithm, hook: str, call: Callable[[], Result]) -> Result | None:
@@ -50,6 +68,11 @@ def unless_made_up(algo: Algorithm, hook: str, call: Callable[[], Result]) -> Re
         return None
 
 
+def _writing(name: str) -> list[str]:
+    """How what a name holds is changed, in code."""
+    return [f"{name}{how}" for how in (" +=", " -=", " *=", " =", "[", ".append(", ".update(", ".add(")]
+
+
 class Trial:
     """A loss tried for one agent."""
 
@@ -66,22 +89,22 @@ class Trial:
     def run(self, observed: dict[str, Tensor]) -> None:
         """Refuse a loss that is none."""
         algo, bound = self.algo, self.algo.bind(self.coefficients)
-        before = {name: digest(value, opaque=False) for name, value in bound._attributes().items()}
+        before = _held(bound)
         weights = {name: x.detach().clone() for name, x in self.leaves.items()}
-        policy = Policy(self.network, self.leaves, self.batch.key)
-        given = unless_made_up(algo, "loss", lambda: (self._call(bound, policy, self.batch),))
+        given = self._try(bound, self.batch)
         if given is None:
             return
+        once = _held(bound)
         require_loss(algo, given[0])
         loss, metrics = given[0]
         require_gradient(algo, loss)
         require_apart(algo, observed, metrics)
-        self._require_nothing_written(bound, before)
+        again = self._try(bound, self.batch)
+        self._require_nothing_written(bound, before, once)
         if not all(torch.equal(x, weights[name]) for name, x in self.leaves.items()):
             what = "writes in place on the policy's parameters, which the optimizer alone moves; give a penalty instead"
             raise refusal(algo, "loss", what, "_(", "+=", "-=", "*=", ".data", "policy.parameters")
         grads = self._gradients(loss)
-        again = unless_made_up(algo, "loss", lambda: (self._once_more(self.batch)[1],))
         if again is not None:
             require_same_names(algo, metrics, again[0][1])
             found, new = (
@@ -91,16 +114,16 @@ class Trial:
             if not same(found, new, on_cuda=loss.is_cuda):
                 raise refusal(algo, "loss", ANOTHER, *CHANGING)
         self._tell_unmoved(grads)
+        self._tell_without_effect(loss, grads)
         self.ran = True
 
-    def _call(self, bound: Algorithm, policy: Policy, batch: Batch) -> Any:
+    def _call(self, bound: Algorithm, batch: Batch) -> Any:
         with no_global_randomness("the loss"), torch.enable_grad():
-            return bound.loss(policy, copied(batch))
+            return bound.loss(Policy(self.network, self.leaves, batch.key), copied(batch))
 
-    def _once_more(self, batch: Batch) -> tuple[Algorithm, Any]:
-        """The copy that is called, and what it gives."""
-        bound = self.algo.bind(self.coefficients)
-        return bound, self._call(bound, Policy(self.network, self.leaves, batch.key), batch)
+    def _try(self, bound: Algorithm, batch: Batch) -> tuple[Any] | None:
+        """What it gives; None: it raised what may be of made-up numbers."""
+        return unless_made_up(self.algo, "loss", lambda: (self._call(bound, batch),))
 
     def _gradients(self, loss: Tensor) -> list[Tensor | None]:
         if not self.learnt:
@@ -114,7 +137,7 @@ class Trial:
                 warnings.simplefilter("always")
                 # the same once more, as it tells where
                 with torch.autograd.detect_anomaly(check_nan=False), contextlib.suppress(Exception):
-                    self._gradients_of(self._once_more(self.batch)[1][0])
+                    self._gradients_of(self._call(self.algo.bind(self.coefficients), self.batch)[0])
             place = where_undone(error, [str(warning.message) for warning in caught], self.algo)
             raise ObjectiveError(
                 f"{place}: {type(self.algo).__name__}.loss: its gradient fails: {raised(error)}"
@@ -128,27 +151,49 @@ class Trial:
             torch.autograd.grad(output.sum(), learnt, allow_unused=True, retain_graph=True)
         )  # torsos are shared
 
-    def _require_nothing_written(self, bound: Algorithm, before: dict[str, str]) -> None:
-        now = {name: digest(value, opaque=False) for name, value in bound._attributes().items()}
-        changed = [name for name in now if now[name] != before.get(name)]
-        new = [name for name in changed if name not in before]
-        if new:  # what is made when it is first needed is fine where it is the same for all rows
-            once_more = unless_made_up(self.algo, "loss", lambda: self._once_more(other(self.batch)))
-            fresh = {} if once_more is None else once_more[0]._attributes()
-            fixed = {name: digest(value, opaque=False) for name, value in fresh.items()}
-            changed = [name for name in changed if name not in new or fixed.get(name) != now[name]]
-        for name in changed:
-            needles = (f"self.{name}", f'"{name}"', f"'{name}'")
-            if isinstance(bound._attributes()[name], STREAMS):
-                what = (
-                    f"draws from self.{name}, whose state is no agent's own; policy.rand_like(x) and randn_like(x) draw"
-                )
+    def _require_nothing_written(self, bound: Algorithm, before: Held, once: Held) -> None:
+        """Refuse a loss that keeps something from call to call; what it makes when it first needs it is fine."""
+        twice, fresh = _held(bound), self.algo.bind(self.coefficients)
+        changed = [at for at in twice if twice[at] != once.get(at)]
+        changed += [at for at in once if at in before and once[at] != before[at] and not at[0] and at not in changed]
+        new = [at for at in once if at not in before and at not in changed]
+        if new and self._try(fresh, other(self.batch)) is not None:
+            by_rows = _held(fresh)  # what depends on the rows is a result that somebody keeps
+            changed += [at for at in new if by_rows.get(at) != once[at]]
+        for owner, name in changed:
+            if owner:
+                what = f"changes {name} of {owner}, which all agents share and no checkpoint holds"
+            elif isinstance(bound._attributes()[name], STREAMS):
+                way_out = "whose state is no agent's own; policy.rand_like(x) and randn_like(x) draw"
+                raise refusal(self.algo, "loss", f"draws from self.{name}, {way_out}", f"self.{name}")
             else:
-                what = (
-                    f"writes self.{name}, which is lost: it is called on a copy, for one agent of several, and not at "
-                    f"all once it is compiled; return a metric and keep it in adapt(metrics), or in observe(rollout)"
+                what = f"writes self.{name}, which is lost: it is called on a copy, for one agent of several"
+            raise refusal(
+                self.algo,
+                "loss",
+                f"{what}, and not at all once it is compiled; return a metric and keep it in adapt(metrics), or in "
+                f"observe(rollout), and hand it out by coefficients()",
+                *_writing(name if owner else f"self.{name}"),
+                *((name,) if owner else (f"self.{name}", f'"{name}"', f"'{name}'")),
+            )
+
+    def _tell_without_effect(self, loss: Tensor, grads: list[Tensor | None]) -> None:
+        """Say of a coefficient that changes what the loss is and not where it leads, as that of a detached penalty."""
+        if type(self.algo).__module__.startswith("rlexp."):
+            return
+        for name, value in self.coefficients.items():
+            bound = self.algo.bind(self.coefficients | {name: value * 1.5 + 0.1})
+            given = self._try(bound, self.batch)
+            if given is None or torch.equal(given[0][0], loss):
+                continue
+            if same(grads, self._gradients(given[0][0]), on_cuda=loss.is_cuda):
+                log.warning(
+                    "%s: %s.loss: %s changes the loss and none of its gradients: is what it weighs detached, or made "
+                    "under no_grad?",
+                    where_defined(self.algo, "loss", f"self.{name}"),
+                    type(self.algo).__name__,
+                    name,
                 )
-            raise refusal(self.algo, "loss", what, *needles)
 
     def _tell_unmoved(self, grads: list[Tensor | None]) -> None:
         """Say of a loss by which nothing moves that only the actor has."""

@@ -40,7 +40,7 @@ def _packages(algo: Algorithm) -> set[str]:
 
 
 def where_defined(algo: Algorithm, hook: str, *needles: str) -> str:
-    """The last line in which one of these is written: in the hook, its bases', or else anywhere in the class.
+    """The last line in which the first of these that is found is written: in the hook, its bases', or in the class.
 
     Where none is, the hook's first line, and where the class has no such hook, its own.
     """
@@ -49,9 +49,10 @@ def where_defined(algo: Algorithm, hook: str, *needles: str) -> str:
     classes = [_source(kind) for kind in kinds]
     literal = bool(needles) and all(needle[:1] in "\"'" or needle.startswith("self.") for needle in needles)
     for lines, first, file in (*hooks, *classes * literal):  # what is written anywhere names nothing in a whole class
-        found = [number for number, line in enumerate(lines) if any(needle in line for needle in needles)]
-        if found:
-            return told(file, first + found[-1])
+        for needle in needles:
+            found = [number for number, line in enumerate(lines) if needle in line]
+            if found:
+                return told(file, first + found[-1])
     for lines, first, file in (*hooks, *classes):
         if lines:
             return told(file, first)

@@ -7,6 +7,7 @@ import functools
 import os
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from rlexp.algos.ppo import PPO
 
 PRETRAINED = nn.Parameter(torch.ones(4, 2))
-CALLS: list[int] = []
+CALLS = SimpleNamespace(made=0)
 
 
 @dataclass(kw_only=True)
@@ -182,8 +183,8 @@ class Complex(PPO):
 class Flickers(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        CALLS.append(1)
-        return loss, metrics | ({"calm": loss} if len(CALLS) % 2 else {})  # here
+        CALLS.made += 1
+        return loss, metrics | ({"calm": loss} if CALLS.made % 2 else {})  # here
 
 
 class Clock(PPO):

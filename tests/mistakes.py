@@ -6,6 +6,8 @@ import torch
 
 from rlexp.algos.ppo import PPO
 
+CALLS = []
+
 
 @dataclass(kw_only=True)
 class Calm(PPO):
@@ -57,6 +59,37 @@ class NewState(Calm):
         return loss, metrics
 
 
+class CountsOnceThere(Calm):
+    def loss(self, policy, batch):
+        if not hasattr(self, "calls"):
+            self.calls = 0
+        self.calls += 1  # here
+        loss, metrics = super().loss(policy, batch)
+        return loss * 0.9**self.calls, metrics
+
+
+class Keeps(Calm):
+    def loss(self, policy, batch):
+        self.history = [*getattr(self, "history", []), 1]  # here
+        return super().loss(policy, batch)
+
+
+class CountsForAll(Calm):
+    calls = 0
+
+    def loss(self, policy, batch):
+        type(self).calls += 1  # here
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1.0 if self.calls < 20 else 0.5), metrics
+
+
+class CountsInModule(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        CALLS.append(1)  # here
+        return loss * (1.0 if len(CALLS) < 20 else 0.5), metrics
+
+
 class Random(Calm):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
@@ -104,3 +137,38 @@ class Numpy(Calm):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
         return loss * (1.0 + batch.advantages.numpy().std().item()), metrics  # here
+
+
+@dataclass(kw_only=True)
+class MeanOfAll(Calm):
+    """Its coefficient is one for all agents, however many there are."""
+
+    def prepare(self, spec):
+        self.beta = torch.ones(spec.num_agents)
+
+    def coefficients(self, progress, num_agents, device):
+        return super().coefficients(progress, num_agents, device) | {"beta": self.beta}
+
+    def adapt(self, metrics):
+        self.beta = torch.full_like(self.beta, metrics["value_loss"].mean().item())  # here
+
+    def state_dict(self):
+        return {"beta": self.beta}
+
+    def load_state_dict(self, state):
+        self.beta = state["beta"]
+
+
+@dataclass(kw_only=True)
+class Detached(Calm):
+    """A penalty that nobody feels."""
+
+    calm_coef: float = 0.5
+
+    def coefficients(self, progress, num_agents, device):
+        own = {"calm_coef": torch.full((num_agents,), self.calm_coef)}
+        return super().coefficients(progress, num_agents, device) | own
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + self.calm_coef * self.calm(policy, batch).mean().detach(), metrics  # here

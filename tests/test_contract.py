@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 
 import mistakes
 import pytest
@@ -23,6 +24,10 @@ REFUSED = {
     "Nothing": r"returns nothing; wants \(loss, metrics\)",
     "Counts": r"writes self.count, which is lost: .*adapt\(metrics\)",
     "NewState": r"writes self.last, which is lost",
+    "CountsOnceThere": r"writes self.calls, which is lost",
+    "Keeps": r"writes self.history, which is lost",
+    "CountsForAll": r"changes calls of CountsForAll, which all agents share",
+    "CountsInModule": r"changes CALLS of module mistakes, which all agents share",
     "Random": r"the loss draws random numbers \(rand\)",
     "NoGradient": r"the loss has no gradient",
     "Misspelt": r"AttributeError: 'Batch' object has no attribute 'observations'",
@@ -31,9 +36,9 @@ REFUSED = {
 ALONE = ("Branches", "Items", "Floats", "Numpy")
 
 
-def line_of(name):
+def line_of(name, hook="loss"):
     """Where the mistake stands."""
-    lines, first = inspect.getsourcelines(getattr(mistakes, name).loss)
+    lines, first = inspect.getsourcelines(getattr(getattr(mistakes, name), hook))
     (place,) = [first + number for number, line in enumerate(lines) if "# here" in line]
     return rf"mistakes\.py:{place}"
 
@@ -64,6 +69,18 @@ def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, capl
     assert not [line for line in caplog.records if "looks at single values" in line.getMessage()]
     for key, x in weights_of(alone).items():
         assert_close(weights_of(together)[key][1], x[0], atol=1e-6, rtol=1e-5, msg=key)
+
+
+def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
+    line = rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent follows the metrics of the agent"
+    with pytest.raises(ObjectiveError, match=line):
+        make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
+
+
+def test_a_coefficient_that_weighs_what_is_detached_is_told(tmp_path, caplog):
+    make_trainer(tmp_path, *SMALL, algo("Detached"))
+    (line,) = [record.getMessage() for record in caplog.records if "none of its gradients" in record.getMessage()]
+    assert re.match(rf"\S*{line_of('Detached')}: Detached\.loss: calm_coef changes the loss", line)
 
 
 def test_the_check_leaves_the_run_as_it_is(tmp_path, monkeypatch):
