@@ -295,11 +295,13 @@ class AgentGroup:
             device = next(iter(self.params.values())).device
             self.pace = torch.tensor(rates / (fastest or 1.0), dtype=torch.float32, device=device)
 
-    def update(self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int) -> Metrics:
+    def update(
+        self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int, *, last: bool = False
+    ) -> Metrics:
         """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
 
-        `data.replay` is (a, epochs · minibatches, ...), and `data.key` where there is one. Rows that do not fill a
-        minibatch cannot be: N is checked to be divisible when the run is configured.
+        `data.replay` is (a, epochs · minibatches, ...), as is `data.key`. Rows that do not fill a minibatch cannot be:
+        N is checked to be divisible when the run is configured. last: of the run.
         """
         epochs, rows = order.shape[1:]
         offset = torch.arange(self.size, device=order.device)[:, None, None] * rows
@@ -307,7 +309,7 @@ class AgentGroup:
         order = order.transpose(0, 1).flatten(1)  # (epochs * minibatches, a*B)
         inputs = Inputs(self.buffers, coefficients, data.map_rows(lambda x: x.flatten(0, 1)), order, self.pace)
         numbers = torch.arange(epochs * minibatches, device=order.device).split(1)
-        step = self._stepper(inputs, numbers[0])
+        step = self._stepper(inputs, numbers[0], last)
         total: Tensor | None = None
         made = 0
         for number in numbers:
@@ -340,7 +342,7 @@ class AgentGroup:
         lr = torch.tensor(self.optimizer.param_groups[0]["lr"], device=inputs.order.device)
         return self.params, states, lr, inputs
 
-    def _stepper(self, inputs: Inputs, number: Tensor) -> Callable[[Tensor], Tensor]:
+    def _stepper(self, inputs: Inputs, number: Tensor, last: bool) -> Callable[[Tensor], Tensor]:
         """What makes a minibatch update, by its number."""
         lr = self.optimizer.param_groups[0]["lr"]
 
@@ -379,9 +381,9 @@ class AgentGroup:
             return graph.run([*leaves, number])[0]
 
         self.graph_updates += 1
-        if self.graph_updates & (self.graph_updates - 1):
+        if self.graph_updates & (self.graph_updates - 1) and not last:
             return compiled
-        return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ...
+        return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ..., and the last
 
     def _tell_uncompiled(self, why: str) -> None:
         self.notes.uncompiled[UPDATE] = why

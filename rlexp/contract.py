@@ -18,13 +18,13 @@ from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm, Batch
-from rlexp.columns import EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.digest import digest
 from rlexp.learner import build_networks
 from rlexp.made_up import batch_of, copied, rollout_of
 from rlexp.networks.trial import where_network_raised
 from rlexp.outputs import require_coefficients, require_observed, require_replay
 from rlexp.policy import ActorCritic, Policy
+from rlexp.rehearsal import rehearse
 from rlexp.rollout import RunSpec
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.trial import Trial, unless_made_up
@@ -68,7 +68,9 @@ def check_loss(
         networks = [network.to(device) for network in build_networks(build, _streams(agents, device))]
         algo = make()
         spec = functools.partial(_spec, agents, num_envs, device)
-        if not unless_made_up(algo, "prepare", lambda: _require_reproducible(algo, make, spec)):
+        specs = spec(), spec()
+        twin = unless_made_up(algo, "prepare", lambda: (_require_reproducible(algo, make, specs),))
+        if twin is None:
             return Findings()
         rollout = rollout_of(networks, space, algo.rollout_steps, num_envs, device)
         observed = unless_made_up(algo, "observe", lambda: (algo.observe(rollout),))
@@ -83,13 +85,17 @@ def check_loss(
         if replay is not None:
             require_replay(algo, replay[0], agents, minibatches)
         batch = batch_of(rollout, replay[0] if replay else (), algo.rollout_steps * num_envs // algo.minibatches)
-        trial = Trial(algo, networks, *tree_map(lambda x: x[0], (batch, values[0])))
-        trial.run({} if observed is None else observed[0])
-        if agents == 1:
-            return Findings()
-        findings, metrics = _stacked(algo, networks, batch, values[0], certain=trial.ran)
-        if metrics is not None and type(algo).adapt is not Algorithm.adapt:
+        trial = Trial(algo, networks[0], *tree_map(lambda x: x[0], (batch, values[0])))
+        metrics = trial.run({} if observed is None else observed[0])
+        findings = Findings() if agents == 1 else _why_not_stacked(algo, networks, batch, values[0], certain=trial.ran)
+        if metrics is None:
+            return findings
+        metrics = {name: x.detach().float().expand(agents) for name, x in metrics.items()}
+        if agents > 1 and type(algo).adapt is not Algorithm.adapt:
             _require_own_metrics(algo, metrics, device)
+        if twin[0] is not None and observed is not None:
+            sizes = (algo.rollout_steps, num_envs, device)
+            rehearse(algo, twin[0], specs, metrics, lambda: rollout_of(networks, space, *sizes, seed=1))
         return findings
 
 
@@ -101,14 +107,20 @@ def _spec(agents: int, num_envs: int, device: torch.device) -> RunSpec:
     return RunSpec(agents, num_envs, _streams(agents, device), device)
 
 
-def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], spec: Callable[[], RunSpec]) -> bool:
-    """Prepare the objective, and refuse one that holds something else when the global streams stand elsewhere."""
-    algo.prepare(spec())
-    if type(algo).__module__.startswith("rlexp."):  # which draws from the agents' streams alone, as tests see to
-        return True
+def _require_reproducible(
+    algo: Algorithm, make: Callable[[], Algorithm], specs: tuple[RunSpec, RunSpec]
+) -> Algorithm | None:
+    """Prepare the objective, and refuse one that holds something else when the global streams stand elsewhere.
+
+    Another one, prepared likewise; none for those of rlexp, which draw from the agents' streams alone and save what
+    they keep, as tests see to.
+    """
+    algo.prepare(specs[0])
+    if type(algo).__module__.startswith("rlexp."):
+        return None
     with seeded(1):
         again = make()
-        again.prepare(spec())
+        again.prepare(specs[1])
     for name, value in algo._attributes().items():
         if digest(value, opaque=False) != digest(again._attributes().get(name), opaque=False):
             hook = "prepare" if type(algo).prepare is not Algorithm.prepare else "__post_init__"
@@ -120,13 +132,13 @@ def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], spec: 
                 f"self.{name} = spec.per_agent(make) in prepare(spec)",
                 f"self.{name}",
             )
-    return True
+    return again
 
 
-def _stacked(
+def _why_not_stacked(
     algo: Algorithm, networks: list[ActorCritic], batch: Batch, coefficients: dict[str, Tensor], *, certain: bool
-) -> tuple[Findings, dict[str, Tensor] | None]:
-    """Where and why agents cannot be stacked, else their metrics; certain: the loss is known to work for one agent."""
+) -> Findings:
+    """Where and why agents cannot be stacked; certain: the loss is known to work for one agent."""
     params, buffers = stack_module_state(networks)
 
     def loss_of(
@@ -135,20 +147,16 @@ def _stacked(
         return algo.bind(values).loss(Policy(networks[0], params | buffers, rows.key), rows)
 
     try:
-        with torch.no_grad():
-            _, (loss, metrics) = vmap(grad_and_value(loss_of, has_aux=True))(
-                params, buffers, copied(batch), coefficients
-            )
+        vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, copied(batch), coefficients)
     except BdbQuit:
         raise
     except Exception as error:  # what vmap says of branches on tensors, .item(), float(), numpy
         line = str(error)
         if place := where_network_raised(error, networks[0]):
-            return Findings(place, _told_by_vmap(line)), None
+            return Findings(place, _told_by_vmap(line))
         if certain or "vmap" in line:
-            return Findings(where_raised(error, algo, "loss"), _told_by_vmap(line)), None
-        return Findings(), None
-    return Findings(), metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
+            return Findings(where_raised(error, algo, "loss"), _told_by_vmap(line))
+    return Findings()
 
 
 def _require_own_metrics(algo: Algorithm, metrics: dict[str, Tensor], device: torch.device) -> None:

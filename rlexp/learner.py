@@ -8,16 +8,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from rlexp.advantages import Advantages
 from rlexp.agent_group import AgentGroup
 from rlexp.algos.base import Algorithm, Batch, Metrics
 from rlexp.columns import EXPLAINED_VARIANCE
 from rlexp.compile import Notes
-from rlexp.digest import digest
 from rlexp.envs.worlds import World
 from rlexp.errors import ConfigError
 from rlexp.losses import explained_variance
@@ -180,7 +179,6 @@ class Learner:
         ]
         if size > 1:
             check_stacked(networks, self.groups[0].params | self.groups[0].buffers, observation_space, device)
-        self.held_before: dict[str, set[str]] = {}  # by what the algorithm may train when it observes
         self.shares: dict[int, list[Slot]] = {}  # of each group in a slot, by the slot's identity
         self.slots: list[Slot] = []
 
@@ -212,11 +210,13 @@ class Learner:
         params, values = zip(*outputs, strict=True)
         return torch.cat(params), torch.cat(values)
 
-    def update(self, rollout: Rollout, targets: Advantages, progress: float) -> Metrics:
-        """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device."""
+    def update(self, rollout: Rollout, targets: Advantages, progress: float, *, last: bool = False) -> Metrics:
+        """Epochs × minibatches of the algorithm's loss on one rollout. Mean metrics of each agent, (A,), on device.
+
+        progress: of the run, from 0 to 1; last: this is its last update.
+        """
         algo = self.algo
         untried = not self.groups[0].metric_names
-        before = self.held() | self.held_before if untried else {}
         agents, minibatches = len(self.streams), algo.epochs * algo.minibatches
         with named(algo, "coefficients"):
             coefficients = algo.coefficients(progress, agents, self.device)
@@ -242,7 +242,7 @@ class Learner:
         metrics: list[Metrics] = []
         for group, part in self._slices():
             mine = tree_map(lambda x, part=part: x[part], (data, coefficients))
-            metrics.append(group.update(mine[0], order[part], mine[1], algo.minibatches))
+            metrics.append(group.update(mine[0], order[part], mine[1], algo.minibatches, last=last))
         for own in metrics[1:]:
             require_same_names(algo, metrics[0], own)
         merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
@@ -250,38 +250,7 @@ class Learner:
         with named(algo, "adapt"), no_global_randomness("algo.adapt") if untried else contextlib.nullcontext():
             algo.adapt(merged)
         self._require_same_algorithm()
-        if untried:
-            self._tell_unsaved(before)
         return merged
-
-    def held(self, *, learners: bool = False) -> dict[str, set[str]]:
-        """What attributes of the algorithm hold, as text: plain values, tensors, modules and streams, however nested.
-
-        learners: only what modules, optimizers and streams do, which change by their own hand alone.
-        """
-        plain = () if learners else (bool, int, float, str, Tensor, np.ndarray)
-        streams = (torch.Generator, np.random.Generator)
-
-        def of(value: Any) -> set[str]:
-            found: set[str] = set()
-            for x in tree_flatten(value)[0]:
-                if isinstance(x, nn.Module | torch.optim.Optimizer):
-                    found |= {digest(leaf) for leaf in tree_flatten(x.state_dict())[0]}
-                elif isinstance(x, (*plain, *streams)):
-                    found.add(digest(x, opaque=False))
-            return found
-
-        own = {name: of(value) for name, value in self.algo._attributes().items()}
-        return {name: held for name, held in own.items() if held}
-
-    def _tell_unsaved(self, before: dict[str, set[str]]) -> None:
-        """Say of what the first update changed and no checkpoint would hold."""
-        saved = {digest(x, opaque=False) for x in tree_flatten(self.algo.state_dict())[0]}
-        for name, now in self.held().items():
-            if not now <= before.get(name, set()) | saved:
-                log.warning(
-                    "algo.%s changes, and state_dict() does not hold it: a run that is resumed starts it anew", name
-                )
 
     def _require_same_algorithm(self) -> None:
         for group in self.groups:

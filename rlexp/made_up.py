@@ -13,19 +13,26 @@ from rlexp.rollout import Rollout, finished_episodes
 
 
 def rollout_of(
-    networks: list[ActorCritic], space: spaces.Space, num_steps: int, num_envs: int, device: torch.device
+    networks: list[ActorCritic],
+    space: spaces.Space,
+    num_steps: int,
+    num_envs: int,
+    device: torch.device,
+    *,
+    seed: int = 0,
 ) -> Rollout:
     """A rollout of a few observations again and again, in which rewards are positive and episodes end."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     agents = len(networks)
     shape = (agents, num_steps, num_envs)
-    few = sample_rows(space)
-    obs = few[torch.randint(len(few), shape, generator=generator)].to(device)
+    few = sample_rows(space).to(device)
+    which = torch.randint(len(few), shape, generator=generator).to(device)
     distribution = networks[0].distribution
     with torch.no_grad():
-        outputs = [network(own.flatten(0, 1)) for network, own in zip(networks, obs, strict=True)]
-        params = torch.stack([params for params, _ in outputs]).unflatten(1, shape[1:])
-        values = torch.stack([values for _, values in outputs]).unflatten(1, shape[1:])
+        # each of the few is read once, as there may be more rows than a run ever reads together
+        outputs = [network(few) for network in networks]
+        params = torch.stack([params[own] for (params, _), own in zip(outputs, which, strict=True)])
+        values = torch.stack([values[own] for (_, values), own in zip(outputs, which, strict=True)])
         actions = distribution.sample(params, distribution.draw_noise(shape, generator).to(device))
         log_probs = distribution.log_prob(params, actions)
 
@@ -43,7 +50,7 @@ def rollout_of(
         return torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))).to(device)  # (T, A, E) -> (A, T, E)
 
     return Rollout(
-        obs=obs,
+        obs=few[which],
         actions=actions,
         dist_params=params,
         log_probs=log_probs,

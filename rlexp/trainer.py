@@ -108,7 +108,6 @@ class Trainer:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
         with named(algo, "prepare"), seeded(0):
             algo.prepare(RunSpec(agents, num_envs, streams, device))
-        learner.held_before = learner.held(learners=True)
 
         self.rows = num_envs * algo.rollout_steps  # of one agent's update
         self.num_updates = settings.total_steps // self.rows
@@ -204,7 +203,8 @@ class Trainer:
         observed = self._observe(rollout)
         self.clock.lap(REST)
         progress = self.update_number / self.num_updates
-        losses = self.learner.update(rollout, targets, progress)
+        last = self.update_number + 1 == self.num_updates
+        losses = self.learner.update(rollout, targets, progress, last=last)
         require_apart(self.algo, observed, losses)
         self.learner.normalize(rollout)
 

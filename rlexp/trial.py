@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from rlexp.algos.base import Algorithm, Batch
+from rlexp.algos.base import Algorithm, Batch, Metrics
+from rlexp.columns import EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.digest import digest
 from rlexp.errors import ObjectiveError, UserError
 from rlexp.made_up import copied, other
@@ -76,24 +77,22 @@ def _writing(name: str) -> list[str]:
 class Trial:
     """A loss tried for one agent."""
 
-    def __init__(
-        self, algo: Algorithm, networks: list[ActorCritic], batch: Batch, coefficients: dict[str, Tensor]
-    ) -> None:
-        self.algo, self.network, self.batch, self.coefficients = algo, networks[0], batch, coefficients
+    def __init__(self, algo: Algorithm, network: ActorCritic, batch: Batch, coefficients: dict[str, Tensor]) -> None:
+        self.algo, self.network, self.batch, self.coefficients = algo, network, batch, coefficients
         self.leaves = {name: x.detach() for name, x in self.network.named_buffers()}
         for name, x in self.network.named_parameters():
             self.leaves[name] = x.detach().clone().requires_grad_(x.requires_grad)
         self.learnt = {name: x for name, x in self.leaves.items() if x.requires_grad}
         self.ran = False
 
-    def run(self, observed: dict[str, Tensor]) -> None:
-        """Refuse a loss that is none."""
+    def run(self, observed: dict[str, Tensor]) -> Metrics | None:
+        """Refuse a loss that is none. What `adapt` is given of it; None: it raised what may be of made-up numbers."""
         algo, bound = self.algo, self.algo.bind(self.coefficients)
         before = _held(bound)
         weights = {name: x.detach().clone() for name, x in self.leaves.items()}
         given = self._try(bound, self.batch)
         if given is None:
-            return
+            return None
         once = _held(bound)
         require_loss(algo, given[0])
         loss, metrics = given[0]
@@ -116,6 +115,7 @@ class Trial:
         self._tell_unmoved(grads)
         self._tell_without_effect(loss, grads)
         self.ran = True
+        return metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
 
     def _call(self, bound: Algorithm, batch: Batch) -> Any:
         with no_global_randomness("the loss"), torch.enable_grad():

@@ -168,6 +168,20 @@ class InModule(Elsewhere):
 
 
 @dataclass(kw_only=True)
+class InModuleLate(InModule):
+    """It halves after the last update that is looked at for being a power of two."""
+
+    def prepare(self, spec):
+        super().prepare(spec)
+        self.updates = 0
+
+    def adapt(self, metrics):
+        self.updates += 1
+        if self.updates == 6:
+            super().adapt(metrics)
+
+
+@dataclass(kw_only=True)
 class InSlots(Elsewhere):
     """It is within a helper."""
 

@@ -77,6 +77,18 @@ def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
         make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
 
 
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_what_a_resumed_run_would_lose_is_told(tmp_path, caplog, num_seeds):
+    make_trainer(tmp_path, *SMALL, algo("Forgets"), f"num_seeds={num_seeds}")
+    assert re.findall(r"algo\.(\w+) changes, and state_dict\(\) does not hold it", caplog.text) == ["mean"]
+
+
+def test_a_state_that_cannot_be_taken_up_is_refused(tmp_path):
+    line = rf"^\S*{line_of('LoadsMore', 'load_state_dict')}: LoadsMore\.load_state_dict: KeyError: 'mean'"
+    with pytest.raises(ObjectiveError, match=line):
+        make_trainer(tmp_path, *SMALL, algo("LoadsMore"))
+
+
 def test_a_coefficient_that_weighs_what_is_detached_is_told(tmp_path, caplog):
     make_trainer(tmp_path, *SMALL, algo("Detached"))
     (line,) = [record.getMessage() for record in caplog.records if "none of its gradients" in record.getMessage()]
