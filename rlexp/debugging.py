@@ -4,7 +4,6 @@ It is eager, in one process, agents one after the other, and nothing but the upd
 environment: no loss is tried before, no graph traced, nothing evaluated. Nothing is written either.
 """
 
-import bdb
 import copy
 import dataclasses
 import logging
@@ -22,6 +21,7 @@ from rlexp.errors import UserError
 from rlexp.jobs import Job
 from rlexp.progress import ProgressDisplay
 from rlexp.run_writer import RunWriter
+from rlexp.whose import was_quit
 
 log = logging.getLogger("rlexp")
 
@@ -89,14 +89,3 @@ def _update(job: Job) -> None:
             trainer.iterate()
         finally:
             trainer.collector.envs.close()
-
-
-def was_quit(error: BaseException | None) -> bool:
-    """Whether a debugger was quit, however often what that raised was made another error of."""
-    seen: set[int] = set()  # what an error is raised from may have been raised from that error
-    while error is not None and id(error) not in seen:
-        if isinstance(error, bdb.BdbQuit):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False

@@ -38,7 +38,7 @@ from rlexp.sweep.plugins import register_plugins
 from rlexp.timing import shares
 from rlexp.trust import require_no_links
 from rlexp.watch import Watch
-from rlexp.whose import chain
+from rlexp.whose import chain, was_quit
 
 if TYPE_CHECKING:
     from rlexp.trainer import Trainer
@@ -236,9 +236,7 @@ def note_other_code(folder: Path, go_on: bool) -> None:
 
 def note_failure(jobs: Sequence[Job], trainer: "Trainer | None", error: BaseException) -> None:
     """Leave what ended the jobs in their folders."""
-    from rlexp import debugging
-
-    asked = isinstance(error, KeyboardInterrupt | SystemExit) or (debugging.was_quit(error) and not jobs[0].in_sweep)
+    asked = isinstance(error, KeyboardInterrupt | SystemExit) or (was_quit(error) and not jobs[0].in_sweep)
     for index, job in enumerate(jobs):
         record = RunRecord(job.folder) if trainer is None else trainer.runs[index].record
         begun = record.status == "running"
@@ -291,13 +289,11 @@ def job(cfg: DictConfig) -> None:
                 cfg = without_inherited(cfg, chosen)
             run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
         except Exception as error:
-            from rlexp import debugging
-
             if not (folder / "run.json").exists():
                 leave_no_trace(folder)
             if in_sweep:
                 raise  # to the sweep, which goes on and reports it
-            if debugging.was_quit(error):
+            if was_quit(error):
                 log.info("the debugger was quit, and with it the run; debug=true makes one update to look into")
                 sys.exit(1)
             if isinstance(error, UserError) and not WANTS_TRACEBACK:

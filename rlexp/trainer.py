@@ -148,7 +148,8 @@ class Trainer:
                 run.begin(len(self.streams), self.how)
             for run in self.runs:
                 run.record.update(training=True)  # whatever kills the process from now on may be this run's doing
-            self.environment.try_steps(self.watch)
+            if not go_on:
+                self.environment.try_steps(self.watch)
             processor = ProcessorShare(torch.get_num_threads())
             display = ProgressDisplay(self.total_rows, self.update_number * self.rows, self.settings.progress)
             with display as self.display:

@@ -5,6 +5,7 @@ import inspect
 import sys
 import sysconfig
 import traceback
+from bdb import BdbQuit
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType
@@ -79,6 +80,11 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def was_quit(error: BaseException | None) -> bool:
+    """Whether a debugger was quit, however often what that raised was made another error of."""
+    return any(isinstance(one, BdbQuit) for one in chain(error))
 
 
 class Place(NamedTuple):

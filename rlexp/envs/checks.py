@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 STEPS = 8  # tried beforehand
 SECONDS = 1.0  # after which a slow one has been tried enough
-NOT_THEIRS = (UserError, Interrupted, Paused, BdbQuit)  # raised while an environment runs, and no fault of it
+# raised while an environment runs, and no fault of it
+NOT_THEIRS = (UserError, Interrupted, Paused, BdbQuit, MemoryError, torch.OutOfMemoryError)
 NAMES = {"observation": "the observation", "reward": "the reward", "info": "its info"}
 WANTED = "(observation, reward, terminated, truncated, info)"
 
