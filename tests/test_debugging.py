@@ -170,7 +170,7 @@ def test_a_debugger_that_is_quit_in_a_plain_run_ends_it_in_one_line(debug, tmp_p
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines()[-1].startswith("(Pdb) the debugger was quit, and with it the run; debug=true")
     assert jobs(tmp_path) == []
-    result = debug("observe break", typed="c\nq\n")
+    result = debug("observe break", typed="c\nc\nc\nq\n")  # observed three times before
     assert (result.code, result.err) == (1, "")
     (run,) = jobs(tmp_path)
     assert record(run)["status"] == "interrupted"
