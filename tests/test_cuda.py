@@ -1,9 +1,12 @@
 """On a GPU: it learns, CUDA graphs compute what eager execution does, and a resumed run is the uninterrupted one."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import last_metrics, make_trainer, stop_after, train, weights_of
 from torch.testing import assert_close
+from torch.utils._pytree import tree_flatten
 
 from rlexp.signals import Interrupted
 
@@ -38,3 +41,24 @@ def test_recorded_is_eager_and_resumes_exactly(tmp_path, case):
 def test_cartpole_is_learnt(tmp_path, compiled):
     train(tmp_path, "env=cartpole", "tuned=ppo_cartpole", "device=cuda", "total_steps=40_000", f"compile={compiled}")
     assert last_metrics(tmp_path)["episodic_return"] > 200
+
+
+def test_an_extended_run_is_the_uninterrupted_one_and_others_begin_from_it(cli):
+    words = ("device=cuda", "compile=true", "algo=apo", "env=cartpole", "tuned=none", "num_seeds=2", "progress=none")
+    words += ("env.num_envs=4", "algo.rollout_steps=64", "evaluation.episodes=2")
+    for study, steps, resume in (("whole", 2048, "auto"), ("s", 1024, "auto"), ("s", 2048, "extend")):
+        result = cli(*words, f"study={study}", f"total_steps={steps}", f"resume={resume}")
+        assert result.code == 0, result.err
+    (whole,) = Path("outputs", "whole").iterdir()
+    (extended,) = Path("outputs", "s").glob("*total_steps=2048*")
+    learners = [torch.load(run / "checkpoint.pt", weights_only=True)["learner"] for run in (whole, extended)]
+    ours, theirs = (tree_flatten(learner)[0] for learner in learners)
+    assert all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(ours, theirs, strict=True))
+    child = cli(
+        *words,
+        "study=child",
+        "total_steps=1024",
+        f"init_from=outputs/whole/{whole.name[-8:]}",
+        "init_with=[optimizer,memory]",
+    )
+    assert child.code == 0, child.err
