@@ -106,10 +106,9 @@ def _names_no_yaml(override: str) -> bool:
 
 
 def _without(group: str) -> str:
-    """How a group is left out, and what there is."""
+    """How nothing is chosen in a group, or what there is."""
     known = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-    way = f"{group}=none is without" if "none" in known else "leave it out"
-    return f"{way}; known: {', '.join(known)}"
+    return f"{group}=none is without" if "none" in known else f"leave it out; known: {', '.join(known)}"
 
 
 def _no_setting(key: str, overrides: list[str]) -> str:

@@ -279,7 +279,7 @@ class Environment:
         """
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         spec = gym.registry.get(self.name)
-        if unknown is None or unknown[1] not in self.kwargs or spec is None:
+        if unknown is None or unknown[1] not in self.kwargs or spec is None or self.backend == "envpool":
             return
         entry = spec.vector_entry_point if self._mode() == "vector" else spec.entry_point
         kind = load_env_creator(entry) if isinstance(entry, str) else entry
