@@ -68,6 +68,6 @@ def _report(job: Callable[[], Any], overrides: list[str]) -> None:
     except ValueError as error:
         if "Config group override" not in str(error):  # Hydra's word for algo=null
             raise
-        end_with(UserError(" ".join(str(error).split())))
+        end_with(UserError(explain(error, overrides)))
     finally:
         del os.environ[FULL]

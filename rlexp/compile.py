@@ -80,6 +80,12 @@ def recording() -> Iterator[None]:
         torch.compiler._is_compiling_flag = before
 
 
+HELD = (
+    "it reads a tensor that is held beside what it is given: an objective hands its own out by coefficients() or "
+    "replay(), a network holds it by register_buffer"
+)
+
+
 class Graph:
     """A function of nested tensors, compiled for tensors laid out like those it is made with.
 
@@ -261,6 +267,8 @@ def compile_or_warn(
             if heed is not None:
                 heed()
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            if "FakeTensor" in reason:  # the tracer met a tensor that no argument holds
+                reason = HELD
             log.warning("%s runs uncompiled: %s", name, reason)
             graphs[name], notes.uncompiled[name] = None, reason
 

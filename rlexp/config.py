@@ -3,12 +3,11 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -207,19 +206,6 @@ def check_groups(plain: Mapping[str, Any]) -> None:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise ConfigError(f"{name}: has no _target_; choose one of conf/{name}/")
         check_call(name, node)
-
-
-def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
-    """Refuse a choice of `tuned` that is not there: the group is optional, so that Hydra would leave it out silently.
-
-    Raises:
-        ConfigError: naming the nearest one that is.
-    """
-    known = loader.get_group_options("tuned")
-    for override in overrides:
-        key, _, choice = override.partition("=")
-        if key == "tuned" and choice not in (*known, "null"):
-            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
 
 
 def check_rows(num_envs: int, rollout_steps: int, minibatches: int, total_steps: int) -> None:

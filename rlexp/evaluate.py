@@ -23,6 +23,7 @@ from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, ConfigError, UserError, command
 from rlexp.evaluation import evaluate, summarize, write_evaluation
 from rlexp.learner import build_networks
+from rlexp.parents import locate
 from rlexp.policy import ActorCritic
 from rlexp.run_folder import RunRecord, no_folder
 from rlexp.seeding import AgentStreams
@@ -59,7 +60,7 @@ def load_run(
     """Read a run's config and its agents' networks, all or those of some seeds. No environment is made.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or <study>/<hash>, the hash that it ends in.
         seeds: of the agents; by default all.
         wanted: config groups that the caller makes something of, and of what class that is.
         trust: see `trust.require_trusted`.
@@ -68,7 +69,7 @@ def load_run(
         CheckpointError: no run there, a damaged config or checkpoint, or a seed that it does not hold.
         TrustError: it would have code run that is nobody's whom one trusts.
     """
-    folder = Path(run)
+    folder = locate(Path(run)) or Path(run)
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         raise CheckpointError(f"run={run}: {_why_no_run(folder)}")
@@ -152,7 +153,7 @@ def load_policy(
     """The policy of one agent of a run, normaliser included.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or <study>/<hash>, the hash that it ends in.
         seed: the agent's seed; by default the run's first.
         deterministic: the most likely action instead of a drawn one.
         trust: packages besides rlexp and torch.nn whose networks may be made, which runs their code.

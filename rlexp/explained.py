@@ -126,14 +126,18 @@ class Explainer:
             lines.append(f"  of {target}{own}" + ("" if node is not None else "; in no yaml"))
         if key in CHOICES:
             lines.append(f"  one of {', '.join(CHOICES[key])}")
-        lines += [f"  {file} sets {text}" for file, text in self._set_by(key)]
+        places = list(self._set_by(key))
+        lines += [f"  {file} sets {text}" for file, text in places]
+        if places and key not in self.said:
+            lines.append(f"  what it means is told here once it is written beside it: {name}: {value}  # ...")
         return "\n".join(lines)
 
     def _unknown(self, key: str, known: list[str]) -> str:
         """What is told of a key that there is not."""
         group, parent = key.partition(".")[0], key.rpartition(".")[0]
         if others := choices_with(key, self.places):
-            return f"{group}={self.choice(group)} has no such setting; of {', '.join(others)} it is one"
+            of = f"of {', '.join(others)} it is one: {others[0]} --help {key}"
+            return f"{group}={self.choice(group)} has no such setting; {of}"
         names = [name for name in dict.fromkeys(known) if not name.startswith("_")]
         return f"there is no such setting; {nearest(key.rpartition('.')[2], names, f'{parent}.' if parent else '')}"
 

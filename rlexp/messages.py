@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
@@ -75,6 +76,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     missing = re.search(r"Could not find '([^']+)'", text)
     merging = re.search(r"Error merging override (\S+)", text)
+    if "Config group override must be" in text:
+        return next((f"{o}: names no yaml; {_without(key_of(o))}" for o in overrides if _names_no_yaml(o)), text)
     several = re.search(r"Ambiguous value for argument '([^']+)'", text)
     if unknown:
         return _no_setting(unknown[1], overrides)
@@ -96,6 +99,18 @@ def explain(error: Exception, overrides: list[str]) -> str:
     return f"{merging[1]}: {line}" if merging else " ".join(line.split())
 
 
+def _names_no_yaml(override: str) -> bool:
+    """Whether it gives a group something that is no name, as null."""
+    value = override.partition("=")[2]
+    return (CONF_DIR / key_of(override)).is_dir() and not isinstance(yaml.safe_load(value), str | list)
+
+
+def _without(group: str) -> str:
+    """How nothing is chosen in a group, or what there is."""
+    known = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+    return f"{group}=none is without" if "none" in known else f"leave it out; known: {', '.join(known)}"
+
+
 def _no_setting(key: str, overrides: list[str]) -> str:
     """What is told of a key that there is not: where it belongs, the nearest one that there is, or where to look."""
     typed = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
@@ -111,10 +126,15 @@ def _no_setting(key: str, overrides: list[str]) -> str:
         return f"{typed}: {chosen} has no such setting; of {', '.join(with_key)} it is one"
     known = [name for name in _keys(config) if name.startswith("hydra") == key.startswith("hydra")]
     theirs = group not in config  # perhaps a group of somebody else's
-    near = 0.5 if not theirs else 0.8 if "." in key else 0.65
-    close = difflib.get_close_matches(key, known, n=1, cutoff=near)
+    shared = f"{group}." if group in GROUPS and "." in key else ""  # what all have in common makes nothing near
+    inside = [name.removeprefix(shared) for name in known if name.startswith(shared)]
+    near = 0.55 if not theirs else 0.8 if "." in key else 0.65
+    close = difflib.get_close_matches(key.removeprefix(shared), inside, n=1, cutoff=near)
+    where = f" {group}" if shared else ""
     strange = f"; {HOW}" if theirs else ""
-    hint = f"did you mean {close[0]}?" if close else f"python -m rlexp.train --help lists the keys{strange}"
+    hint = (
+        f"did you mean {shared}{close[0]}?" if close else f"python -m rlexp.train --help{where} lists the keys{strange}"
+    )
     return f"{typed}: there is no setting {key}; {hint}"
 
 

@@ -63,6 +63,8 @@ def _traits(settings: str) -> Traits:
         raise
     except Exception as error:  # whatever somebody else's optimizer raises
         line = " ".join(str(error).split())
+        if isinstance(error, TypeError) and "'closure'" in line:
+            line = "its step wants a closure that computes the loss anew, and such optimizers are not supported"
         raise ConfigError(f"{name}: cannot be used here: {line}") from error
     if not all(torch.equal(one, other) for one, other in zip(alone, again, strict=True)):
         raise ConfigError(

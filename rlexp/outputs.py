@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Collection, Container, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
@@ -38,6 +39,13 @@ def _require_name(algo: Algorithm, hook: str, name: Any) -> None:
         raise refusal(algo, hook, f"metric {name!r} {flaw}", *(quoted(name) if isinstance(name, str) and name else ()))
 
 
+def _as_tensor(value: Any) -> str:
+    """How a number becomes a tensor; nothing of what cannot."""
+    if isinstance(value, float):
+        return ": leave out .item(), or torch.as_tensor(x)"
+    return ": torch.as_tensor(x)" if isinstance(value, bool | int | np.number | np.ndarray) else ""
+
+
 def require_loss(algo: Algorithm, given: Any) -> None:
     """Refuse what is not (scalar with a gradient, scalars by name)."""
     wanted = "wants (loss, metrics): a scalar tensor, and a dictionary of scalar tensors, which may be empty"
@@ -65,7 +73,7 @@ def require_loss(algo: Algorithm, given: Any) -> None:
         _require_name(algo, "loss", name)
         flaw = ""
         if not isinstance(value, Tensor):
-            flaw = f"is {told(value)}, wants a scalar tensor: torch.as_tensor(x)"
+            flaw = f"is {told(value)}, wants a scalar tensor{_as_tensor(value)}"
         elif value.dim():
             flaw = f"has shape {tuple(value.shape)}, wants a scalar: weighted_mean(x, weights)"
         elif value.is_complex() or value.is_meta:
@@ -77,7 +85,8 @@ def require_loss(algo: Algorithm, given: Any) -> None:
 def require_gradient(algo: Algorithm, loss: Tensor) -> None:
     """Refuse a loss that moves nothing."""
     if not loss.requires_grad:
-        raise refusal(algo, "loss", "the loss has no gradient: nothing in it depends on policy(batch.obs)", "return")
+        what = "nothing in it depends on policy(batch.obs), or .detach(), no_grad or .data cuts it off"
+        raise refusal(algo, "loss", f"the loss has no gradient: {what}", "return")
 
 
 def require_observed(algo: Algorithm, observed: Any, agents: int, known: Container[str] | None = None) -> None:

@@ -80,7 +80,7 @@ def initial(cfg: DictConfig) -> Parent:
     """
     typed = str(cfg.init_from)
     path, seed = _parse(typed)
-    folder = _locate(path)
+    folder = locate(path)
     if folder is None:
         study = _study_hint(path)
         raise ConfigError(f"init_from={typed}: {no_folder(path).partition(': ')[2]}{study}")
@@ -134,7 +134,7 @@ def check_same_parent(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> 
     begun = record.get("parent", {}).get("checkpoint")
     if begun is None or cfg.get("init_from") is None or cfg.stale == "keep":
         return
-    parent = _locate(_parse(str(cfg.init_from))[0])
+    parent = locate(_parse(str(cfg.init_from))[0])
     path = None if parent is None else parent / "checkpoint.pt"
     if path is not None and path.is_file() and file_digest(path) != begun:
         raise ConfigError(
@@ -150,8 +150,8 @@ def _parse(typed: str) -> tuple[Path, int | None]:
     return Path(match[1]), int(match[2])
 
 
-def _locate(path: Path) -> Path | None:
-    """The folder of that path, or the one in its study that ends in the hash that stands for its name."""
+def locate(path: Path) -> Path | None:
+    """A run's folder: that of the path, or the one in its study that ends in the hash that stands for its name."""
     if path.is_dir():
         return path
     if not re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name):

@@ -151,4 +151,4 @@ def choices_with(path: str, places: Sequence[Path]) -> list[str]:
             node = node.get(step, {}) if isinstance(node, dict) else {}
         if isinstance(node, dict) and name in node:
             found.append(f"{group}={file.stem}")
-    return found
+    return list(dict.fromkeys(found))  # a folder may be on the path twice

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 
 from rlexp.errors import ConfigError
+from rlexp.imports import why_not
 from rlexp.schedules import Scheduled
 
 
@@ -70,7 +71,7 @@ def _takes(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[st
     """Parameters of what a `_target_` names, None where they cannot be known, and their annotations.
 
     Raises:
-        Exception: whatever importing it raises.
+        Exception: whatever importing it raises; TypeError: it cannot be called.
     """
     hydras_log = logging.getLogger("hydra.utils")
     hydras_log.disabled = True  # it would print what is told by whoever asks
@@ -78,6 +79,8 @@ def _takes(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[st
         found: Callable[..., Any] = get_object(target)
     finally:
         hydras_log.disabled = False
+    if not callable(found):
+        raise TypeError(target)
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):  # some built-ins have none
@@ -156,9 +159,8 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
         return
     try:
         parameters, hints = _takes(node["_target_"])
-    except Exception as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path}._target_={node['_target_']}: cannot be imported: {line}") from None
+    except Exception:
+        raise ConfigError(f"{path}._target_={node['_target_']}: {why_not(node['_target_'])}") from None
     if parameters is None:
         return
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

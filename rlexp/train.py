@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
-from rlexp.config import CONF_DIR, check_tuned, register_schema
+from rlexp.config import CONF_DIR, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.explained import help_text
 from rlexp.jobs import Job, group_choices, settings_of
@@ -37,6 +37,7 @@ from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
 from rlexp.timing import shares
 from rlexp.trust import require_no_links
+from rlexp.tuned import check_tuned, untuned
 from rlexp.watch import Watch
 from rlexp.whose import chain, was_quit
 
@@ -287,6 +288,8 @@ def job(cfg: DictConfig) -> None:
                 require_unshadowed(chosen)
                 check_tuned(GlobalHydra.instance().config_loader(), words)
                 cfg = without_inherited(cfg, chosen)
+                for line in untuned([chosen]):
+                    log.info("%s", line)
             run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
         except Exception as error:
             if not (folder / "run.json").exists():

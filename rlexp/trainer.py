@@ -272,7 +272,7 @@ class Trainer:
                 lines[run.folder] = (
                     f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
                     f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
-                    f"Try a smaller optimizer.lr or algo.max_grad_norm"
+                    f"{_remedy(self.update_number)}"
                 )
         first, *others = lines.values()
         return DivergedError(first + (f" (and so in {len(others)} more jobs)" if others else ""), lines)
@@ -324,6 +324,16 @@ class Trainer:
         how = self.how | {"compiled": as_it_came(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
             run.save(resume.capture(self, run, by_agent), how)
+
+
+def _remedy(update: int) -> str:
+    """What to do about numbers that are not finite."""
+    if update > 1:
+        return "Try a smaller optimizer.lr or algo.max_grad_norm"
+    return (
+        "In the first update it comes of the loss, or of the environment's numbers, unless optimizer.lr is huge; "
+        "debug=true lets you look"
+    )
 
 
 def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:

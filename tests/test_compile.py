@@ -86,6 +86,9 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
 
     assert compile_or_warn({"this": (depends, torch.ones(2))}) == {"this": None}
     assert "this runs uncompiled" in caplog.text
+    held = torch.ones(2)
+    compile_or_warn({"that": (lambda x: (x * held,), torch.ones(2))})
+    assert "that runs uncompiled: it reads a tensor that is held beside what it is given" in caplog.text
 
     def stopped():
         raise Interrupted(signal.SIGINT)

@@ -265,7 +265,7 @@ def test_bad_settings_are_named():
         Environment(id="CartPole-v1", num_envs=0)
     with pytest.raises(ConfigError, match=r"needs no_such_module.*pip install 'rlexp\[toys\]'"):
         Environment(id="no_such_module:Toy-v0", extra="toys")
-    with pytest.raises(ConfigError, match=r"env.id=CartPole-v1: cannot be made.*colour"):
+    with pytest.raises(ConfigError, match=r"env\.kwargs\.colour=1: CartPoleVectorEnv takes no colour"):
         Environment(id="CartPole-v1", kwargs={"colour": 1}).start([[1]])
 
 

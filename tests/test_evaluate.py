@@ -77,6 +77,11 @@ def test_single_and_batched_observations(run):
     assert policy(np.zeros((7, 4))).shape == (7,)
 
 
+def test_a_run_is_found_by_the_hash_that_its_folder_ends_in(run, tmp_path):
+    (tmp_path / "algo=ppo-0123abcd").symlink_to(run[0])
+    assert rlexp.load_policy(tmp_path / "0123abcd").shape == rlexp.load_policy(run[0]).shape
+
+
 def test_long_episodes_are_cut_and_it_is_said(tmp_path, caplog):
     trainer = make_trainer(tmp_path, "env=pendulum", "total_steps=512", "algo.rollout_steps=64", "env.num_envs=2")
     trainer.settings.evaluation.update(episodes=2, max_steps=50)

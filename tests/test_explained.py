@@ -58,7 +58,10 @@ def test_help_of_one_key(cli, words, told):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["algo.anchor_coef"], "algo.anchor_coef: algo=ppo has no such setting; of algo=apo it is one"),
+        (
+            ["algo.anchor_coef"],
+            "algo.anchor_coef: algo=ppo has no such setting; of algo=apo it is one: algo=apo --help algo.anchor_coef",
+        ),
         (["algo.clp_coef"], "algo.clp_coef: there is no such setting; did you mean algo.clip_coef?"),
         (["sed"], "sed: there is no such setting; did you mean seed?"),
         (["algo=apq", "seed"], "algo=apq: there is no such choice; did you mean apo?"),
@@ -69,3 +72,13 @@ def test_help_of_what_there_is_not_is_one_line(cli, words, told):
     assert result.code == 1
     assert result.err.startswith(f"rlexp: {told}")
     assert result.err.count("\n") == 1
+
+
+def test_help_of_a_key_without_a_comment_says_where_one_goes(cli, tmp_path):
+    calm = tmp_path / "conf" / "algo" / "calm.yaml"
+    calm.parent.mkdir(parents=True)
+    calm.write_text("defaults: [ppo, _self_]\n_target_: strangers.Untyped\nextra: 0.1\n")
+    assert "once it is written beside it: extra: 0.1  # ..." in cli("--help", "algo.extra", "algo=calm").out
+    assert "written beside it" not in cli("--help", "algo.clip_coef", "algo=calm").out
+    place = f"hydra.searchpath=[file://{tmp_path}/conf]"  # which is on the path already
+    assert "; of algo=calm it is one: algo=calm --help algo.extra\n" in cli("--help", "algo.extra", place).err

@@ -11,8 +11,10 @@ import torch
 from helpers import jobs, last_metrics, make_trainer, train, weights_of
 from torch.testing import assert_close
 
+from rlexp.algos.ppo import PPO
 from rlexp.columns import RESERVED
 from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.outputs import require_gradient, require_loss
 
 SMALL = ("env=cartpole", "total_steps=256", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
@@ -146,6 +148,26 @@ def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path
 def test_a_loss_is_refused_where_it_stands(tmp_path, name, what):
     place = place_of("SetsMixin" if name == "Mixed" else name)
     assert re.match(rf"\S*{place}: {name}\.loss: {what}", refused(tmp_path, name))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("high", "a str, wants a scalar tensor"),
+        (None, "nothing, wants a scalar tensor"),
+        (2, "an int, wants a scalar tensor: torch.as_tensor(x)"),
+        (0.5, "a float, wants a scalar tensor: leave out .item(), or torch.as_tensor(x)"),
+    ],
+)
+def test_a_metric_that_is_no_tensor_is_told_how_it_becomes_one(value, told):
+    with pytest.raises(ObjectiveError) as error:
+        require_loss(PPO(), (torch.ones(()), {"calm": value}))
+    assert str(error.value).endswith(f"metric 'calm' is {told}")
+
+
+def test_a_loss_that_is_cut_off_is_told_what_may_have_done_it():
+    with pytest.raises(ObjectiveError, match=r"depends on policy\(batch\.obs\), or \.detach\(\), no_grad or \.data"):
+        require_gradient(PPO(), torch.ones(()))
 
 
 def test_a_loss_that_moves_the_critic_alone_is_told(tmp_path, caplog):

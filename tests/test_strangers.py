@@ -16,6 +16,7 @@ from rlexp import faithful, libraries, optimizer_state, parts
 from rlexp.algos.base import Algorithm
 from rlexp.compile import Graph
 from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.networks.checks import no_global_randomness
 from rlexp.optimizers import traits
 from rlexp.policy import Policy
 from rlexp.signals import Interrupted
@@ -88,7 +89,9 @@ def test_what_a_loss_does_not_read_may_change_and_what_stays_may_be_read(tmp_pat
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_random_numbers_in_a_loss_are_refused(tmp_path, num_seeds):
-    with pytest.raises(ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\)"):
+    with pytest.raises(
+        ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\): .*policy\.rand_like"
+    ):
         train(tmp_path, *SMALL, algo("Noisy"), f"num_seeds={num_seeds}")
 
 
@@ -160,6 +163,14 @@ def test_a_loss_that_differs_from_call_to_call_is_refused(tmp_path, name, what, 
 def test_random_numbers_in_other_hooks_are_refused(tmp_path):
     with pytest.raises(ObjectiveError, match=r"algo\.replay draws random numbers \(of NumPy or Python\)"):
         train(tmp_path, *SMALL, algo("DrawsInReplay"))
+
+
+def test_who_draws_is_told_a_way_out_that_it_has():
+    for who, way_out in (("the loss", "policy.rand_like(x) and randn_like(x) draw"), ("algo.adapt", "streams")):
+        with pytest.raises(ObjectiveError) as refused, no_global_randomness(who):
+            np.random.rand()  # noqa: NPY002
+        assert way_out in str(refused.value)
+        assert "Dropout" not in str(refused.value)
 
 
 def test_what_adapts_and_is_not_saved_is_told(tmp_path, caplog):
@@ -285,7 +296,11 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "error", "line"),
     [
-        ("Dropped", ObjectiveError, r"the network draws random numbers \((bernoulli_|native_dropout)\)"),
+        (
+            "Dropped",
+            ObjectiveError,
+            r"the network draws random numbers \((bernoulli_|native_dropout)\), as Dropout does",
+        ),
         ("BatchNormed", ConfigError, r"network: what it makes of a row depends on the rows beside it"),
         ("Counted", ConfigError, r"network: reading an observation changes its buffer actor_torso\.calls"),
         ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
@@ -364,7 +379,7 @@ class Sets(probes.Endless):
 
 
 REFUSED = {
-    "LBFGS": "closure",
+    "LBFGS": "its step wants a closure that computes the loss anew",
     "Muon": "2D parameters",
     "SparseAdam": "dense gradients",
 }

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.envs.worlds import WORLDS, World
 from rlexp.errors import ConfigError, EnvironmentFault
+from rlexp.imports import fault, no_module
+from rlexp.signatures import nearest
 from rlexp.spaces import require_readable
 from rlexp.watch import Watch
 from rlexp.whose import package_of, raised, where_raised
@@ -134,11 +137,14 @@ class Environment:
         try:
             return importlib.import_module(module)
         except ImportError as error:
+            name = error.name or module
+            if not isinstance(error, ModuleNotFoundError):
+                raise ConfigError(f"env.id={self.id}: cannot be imported: {fault(error, module)}") from None
+            if "." in name:  # a package that is there
+                raise ConfigError(f"env.id={self.id}: {no_module(name)}") from None
             extra = self.extra if module != "envpool" else "envpool"
-            way = f"pip install 'rlexp[{extra}]'" if extra else f"install {error.name or module}"
-            raise ConfigError(
-                f"env.id={self.id}: needs {error.name or module}, which is not installed: {way}"
-            ) from None
+            way = f"pip install 'rlexp[{extra}]'" if extra else f"install {name}"
+            raise ConfigError(f"env.id={self.id}: needs {name}, which is not installed: {way}") from None
 
     def _known_ids(self) -> list[str]:
         if self.backend == "envpool":
@@ -246,6 +252,7 @@ class Environment:
             needs_more = isinstance(error, gym.error.Error | ImportError)
             if place and not needs_more:  # in its own code
                 raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {raised(error)}") from error
+            self._require_taken(error)
             line = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
                 line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one way out, not two
@@ -263,6 +270,25 @@ class Environment:
             with contextlib.suppress(Exception):
                 envs.close()
             checks.tell(error, envs, self.id, "reset")
+
+    def _require_taken(self, error: BaseException) -> None:
+        """Name the key of `env.kwargs` that an error is about, if it is about one.
+
+        Raises:
+            ConfigError: the environment takes no such thing.
+        """
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        spec = gym.registry.get(self.name)
+        if unknown is None or unknown[1] not in self.kwargs or spec is None or self.backend == "envpool":
+            return
+        entry = spec.vector_entry_point if self._mode() == "vector" else spec.entry_point
+        kind = load_env_creator(entry) if isinstance(entry, str) else entry
+        known = {*_parameters(kind), "max_episode_steps"} - {"self", "args", "kwargs", "num_envs", "render_mode"}
+        name = getattr(kind, "__name__", self.name)
+        raise ConfigError(
+            f"env.kwargs.{unknown[1]}={self.kwargs[unknown[1]]}: {name} takes no {unknown[1]}; "
+            f"{nearest(unknown[1], sorted(known))}"
+        ) from error
 
     def _packages(self) -> set[str]:
         """The packages in which the environment may be written."""

@@ -21,6 +21,7 @@ from rlexp.spaces import storage_dtype
 log = logging.getLogger(__name__)
 
 ROWS = 3
+NETWORK, LOSS = "the network", "the loss"  # who may draw, in words
 
 
 def _never_drops(func: Any, args: Any, kwargs: Any) -> bool:
@@ -57,11 +58,15 @@ class NoRandomness(TorchDispatchMode):
             raise self._refusal("under vmap") from error
 
     def _refusal(self, what: str) -> ObjectiveError:
-        way_out = "policy.rand_like(x) and randn_like(x) draw" if self.who == "the loss" else "take the randomness out"
-        return ObjectiveError(
-            f"{self.who} draws random numbers ({what}), as Dropout does: no agent would repeat what it did, alone or "
-            f"beside others; {way_out}"
-        )
+        return _draws(self.who, f"({what}){', as Dropout does' if self.who == NETWORK else ''}", "")
+
+
+def _draws(who: str, what: str, otherwise: str) -> ObjectiveError:
+    """What is told of random numbers from a global stream."""
+    way_out = "policy.rand_like(x) and randn_like(x) draw" if who == LOSS else f"take the randomness out{otherwise}"
+    return ObjectiveError(
+        f"{who} draws random numbers {what}: no agent would repeat what it did, alone or beside others; {way_out}"
+    )
 
 
 @contextlib.contextmanager
@@ -80,10 +85,7 @@ def no_global_randomness(who: str) -> Iterator[None]:
     with NoRandomness(who):
         yield
     if streams() != before:
-        raise ObjectiveError(
-            f"{who} draws random numbers (of NumPy or Python): no agent would repeat what it did, alone or beside "
-            f"others; take the randomness out, or draw from streams of the agents' own"
-        )
+        raise _draws(who, "(of NumPy or Python)", ", or draw from streams of the agents' own")
 
 
 def sample_rows(space: spaces.Space) -> Tensor:
@@ -134,7 +136,7 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int, size
     obs = sample_rows(space)
     before = {name: x.clone() for name, x in network.named_buffers()}
     kept = _kept_aside(network)
-    with no_global_randomness("the network"):
+    with no_global_randomness(NETWORK):
         params, values = network(obs)
         read_again = network(obs)
         alone = [_one(network(row.expand(obs.shape)))[:1] for row in obs.split(1)]
@@ -177,7 +179,7 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int, size
             raise ConfigError(f"network: what it makes of a row is another thing among {rows} rows than among {ROWS}")
     with (
         torch.enable_grad(),
-        no_global_randomness("the network"),
+        no_global_randomness(NETWORK),
     ):  # whether it can be learnt, too, as where it changes its input in place
         out, value = network(obs)
         weights = torch.linspace(1.0, 2.0, out.numel()).view_as(out)  # so that nothing cancels, as in a softmax

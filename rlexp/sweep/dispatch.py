@@ -21,6 +21,7 @@ from rlexp.status import planned, read_standing, table
 from rlexp.sweep.launchers import JobLauncher, Result
 from rlexp.sweep.plan import Planned, changes, outlook
 from rlexp.sweep.reserve import reserving
+from rlexp.tuned import untuned
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
     with reserving(jobs):
         left = in_order([job for job in jobs if job.is_left(retry_failed)])
         print(outlook(jobs, left), flush=True)
-        for line in changes(jobs):
+        for line in [*untuned([planned.config.hydra for planned in jobs]), *changes(jobs)]:
             print(line, flush=True)
         write_plan(jobs)
         try:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.config import check_tuned, flatten
+from rlexp.config import flatten
 from rlexp.errors import ConfigError
 from rlexp.jobs import Job, group_choices, settings_of
 from rlexp.lock import is_held
@@ -29,6 +29,7 @@ from rlexp.replaced import without_inherited
 from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
 from rlexp.search_path import require_unshadowed
 from rlexp.sources import training_digest
+from rlexp.tuned import check_tuned
 
 log = logging.getLogger(__name__)
 
