@@ -4,11 +4,12 @@ import math
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlexp.audit import PER_SEED, code_differences, code_remarks, finished
+from rlexp.audit import PER_SEED, code_differences, code_remarks, few, finished
 from rlexp.scores import SCORES
 from rlexp.study import Curve, Run, StudyError
 
@@ -212,15 +213,21 @@ def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) ->
 def _gather(arm: Arm, env: str, remarks: list[str]) -> None:
     """The arm's seeds; of a seed that was trained twice, the run that started last."""
     found: dict[int, Sample] = {}
+    again: dict[int, None] = {}
+    others: dict[Path, None] = {}
     for run in arm.runs:
         for seed, curve in run.curves.items():
             if np.isnan(curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out, it finished no training episode")
                 continue
             if seed in found:
-                other = found[seed].run.folder
-                remarks.append(f"{env}, {arm.name}, seed {seed}: trained twice; {run.folder} counts, {other} does not")
+                again[seed] = others[found[seed].run.folder] = None
             found[seed] = Sample(seed, curve, run.evaluations.get(seed), run)
+    if again:
+        remarks.append(
+            f"{env}, {arm.name}, seed {few(sorted(again))}: trained twice; the run that started last counts, and not "
+            f"that in {few(list(others))}"
+        )
     arm.samples = [found[seed] for seed in sorted(found)]
 
 

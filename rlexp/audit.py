@@ -1,7 +1,7 @@
 """What a comparison cannot use or lacks, each by name: runs that have not ended, curves not whole, jobs not begun."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rlexp.status import planned
 from rlexp.study import Run, StudyError, read_curves, superseded_in
 
 PER_SEED = ("seed", "num_seeds")  # differ from run to run and make no arm
-NAMED = 5  # jobs that a remark names; the rest is counted
+NAMED = 5  # jobs, seeds or arms that a remark names
 KEPT = ("metrics.csv", "checkpoint.pt", "evaluation.json")  # show that a job had begun whose run.json is gone
 
 
@@ -125,13 +125,14 @@ def code_differences(runs: Mapping[int, Run]) -> list[str]:
             for digest in sorted(code.get(file, {"none"})):
                 versions.setdefault(digest, []).append(seed)
         if len(versions) > 1:
-            each = ", ".join(f"{digest} of seed {_few(seeds)}" for digest, seeds in versions.items())
+            each = ", ".join(f"{digest} of seed {few(seeds)}" for digest, seeds in versions.items())
             lines.append(f"{file} is {each}")
     return lines
 
 
-def _few(seeds: list[int]) -> str:
-    return ", ".join(map(str, seeds[:NAMED])) + (", ..." if len(seeds) > NAMED else "")
+def few(names: Sequence[Any]) -> str:
+    """The first of some seeds, arms or folders."""
+    return ", ".join(map(str, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 # Jobs that were planned ----------------------------------------------------------------------------------------------
