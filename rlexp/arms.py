@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.audit import PER_SEED, code_differences, code_remarks, few, finished
+from rlexp.audit import PER_SEED, code_between, code_differences, code_remarks, few, finished
 from rlexp.scores import SCORES
 from rlexp.study import Curve, Run, StudyError
 
@@ -70,12 +70,12 @@ def compare_runs(
 
     Args:
         runs: as `study.find_runs` gives them.
-        allow: keys that may differ besides the tested term, and "code" of the seeds of an arm; "all" allows everything.
+        allow: keys that may differ besides the tested term, and "code" of seeds and arms; "all" allows everything.
         threshold: of steps to the threshold and of retention, instead of what is known of each environment.
         known: what has to be said besides.
 
     Raises:
-        StudyError: nothing finished, or arms that differ in more than the tested term.
+        StudyError: nothing finished, arms that differ in more than the tested term, or different code of one file.
     """
     remarks = list(known)
     done = finished(runs, remarks)
@@ -199,15 +199,27 @@ def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None
 
 
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
-    """Refuse to pool seeds of one arm that are of different code of the objective, the network or the environment."""
+    """Refuse seeds of one arm, and arms, that are of different code of the objective, the network or the environment.
+
+    What only one arm has of it is what is tested.
+    """
+    allowed = bool({"code", "all"} & set(allow))
     for arm in task.arms.values():
         differences = code_differences({sample.seed: sample.run for sample in arm.samples})
-        if differences and not {"code", "all"} & set(allow):
+        if differences and not allowed:
             raise StudyError(
                 f"{task.env}, {arm.name}: its seeds are of different code ({'; '.join(differences)}). Make them anew "
                 f"with the same (stale=rerun), or say that it is meant: allow=code"
             )
         remarks += [f"{task.env}, {arm.name}: seeds of different code are pooled: {line}" for line in differences]
+    differences = code_between({name: [sample.run for sample in arm.samples] for name, arm in task.arms.items()})
+    if differences and not allowed:
+        raise StudyError(
+            f"{task.env}: the arms are of different code of the same files ({'; '.join(differences)}). Make them anew "
+            f"with the same (stale=rerun), or say that it is meant: allow=code"
+        )
+    if differences:
+        remarks.append(f"{task.env}: arms of different code are compared: {'; '.join(differences)}")
 
 
 def _gather(arm: Arm, env: str, remarks: list[str]) -> None:

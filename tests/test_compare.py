@@ -98,6 +98,23 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
     assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
 
 
+def test_arms_are_of_one_code_of_what_they_share(tmp_path):
+    files = {"a": {"mine.py": "1", "terms.py": "1"}, "b": {"mine.py": "2", "terms.py": "1"}}
+    for coef, (name, sources) in enumerate(files.items()):
+        folder = write_run(tmp_path / name, "apo", anchor_coef=coef)
+        record = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(record | {"sources": sources, "code": name}))
+    told = "mine.py is 1 in apo anchor_coef=0, 2 in apo anchor_coef=1"
+    with pytest.raises(StudyError, match=rf"different code of the same files \({told}\)\..*allow=code"):
+        compare_runs(find_runs([tmp_path]))
+    remarks = compare_runs(find_runs([tmp_path]), ["code"]).remarks
+    assert f"CartPole-v1: arms of different code are compared: {told}" in remarks
+    assert "the code of rlexp that trains is not the same in all runs: a, b" in remarks
+    record["sources"] = {"other.py": "2", "terms.py": "1"}  # each has a file of its own
+    (folder / "run.json").write_text(json.dumps(record))
+    compare_runs(find_runs([tmp_path]))
+
+
 def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
     cases = {
         (str(tmp_path / "nowhere"),): "there is no such folder",
