@@ -193,9 +193,21 @@ def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None
             for key in sorted(more)
         )
         raise StudyError(
-            f"{env}: the arms differ in more than the tested term ({values}). Train them with the same, or say that "
-            f"it is meant: allow={','.join(sorted(more))}"
+            f"{env}: the arms differ in more than the tested term ({values}). {_cure(runs)}, or say that it is meant: "
+            f"allow={','.join(sorted(more))}"
         )
+
+
+def _cure(runs: list[Run]) -> str:
+    """How to train runs with the same settings, where values tuned for some of them may be why they differ."""
+    of = sorted({(run.algo, run.tuned) for run in runs if run.tuned}, key=lambda own: (own[1] == "none", own))
+    choices = {tuned for _, tuned in of}
+    if "none" not in choices or len(choices) == 1:
+        return "Train them with the same"
+    said = [f"tuned={tuned}" if tuned != "none" else tuned for _, tuned in of]
+    made = [f"{algo}{'' if k else ' was trained'} with {said[k]}" for k, (algo, _) in enumerate(of)]
+    ways = " or ".join(f"tuned={tuned}" for tuned in dict.fromkeys(tuned for _, tuned in of))
+    return f"{', '.join(made[:-1])} and {made[-1]}: train all with {ways}"
 
 
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:

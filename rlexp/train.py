@@ -19,7 +19,7 @@ from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, check_tuned, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.explained import help_text
-from rlexp.jobs import Job, group_choices, settings_of
+from rlexp.jobs import Job, settings_of
 from rlexp.lock import FolderLock
 from rlexp.longest import extended, is_extending
 from rlexp.patches import keep_patches
@@ -31,7 +31,7 @@ from rlexp.run_folder import (
     register_resolvers,
     write_atomically,
 )
-from rlexp.search_path import require_unshadowed
+from rlexp.search_path import group_choices, require_unshadowed
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
@@ -289,7 +289,7 @@ def job(cfg: DictConfig) -> None:
                 require_unshadowed(chosen)
                 check_tuned(GlobalHydra.instance().config_loader(), words)
                 cfg = without_inherited(cfg, chosen)
-            run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
+            run(Job(cfg, folder, words, group_choices(chosen), in_sweep))
         except Exception as error:
             from rlexp import debugging
 

@@ -69,6 +69,22 @@ def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys)
     assert "optimizer.lr" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("tuned", "told"),
+    [
+        (("a", "none"), "ppo was trained with tuned=a and apo with none: train all with tuned=a or tuned=none"),
+        (("none", "b"), "apo was trained with tuned=b and ppo with none: train all with tuned=b or tuned=none"),
+        (("a", "b"), "Train them with the same"),
+        (("none", ""), "Train them with the same"),
+    ],
+)
+def test_values_tuned_for_one_arm_alone_are_told_as_the_cause(tmp_path, tuned, told):
+    write_run(tmp_path / "ppo", tuned=tuned[0])
+    write_run(tmp_path / "apo", "apo", lr=3e-4, tuned=tuned[1])
+    with pytest.raises(StudyError, match=rf"\)\. {told}, or say that it is meant: allow=optimizer.lr"):
+        compare_runs(find_runs([tmp_path]))
+
+
 def test_one_algorithm_may_vary_in_one_setting(tmp_path):
     for coef in (0, 1, 5):
         write_run(tmp_path / f"apo{coef}", "apo", anchor_coef=coef)
