@@ -4,11 +4,12 @@ import math
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlexp.audit import PER_SEED, code_differences, code_remarks, finished
+from rlexp.audit import PER_SEED, code_between, code_differences, code_remarks, few, finished
 from rlexp.scores import SCORES
 from rlexp.study import Curve, Run, StudyError
 
@@ -69,12 +70,12 @@ def compare_runs(
 
     Args:
         runs: as `study.find_runs` gives them.
-        allow: keys that may differ besides the tested term, and "code" of the seeds of an arm; "all" allows everything.
+        allow: keys that may differ besides the tested term, and "code" of seeds and arms; "all" allows everything.
         threshold: of steps to the threshold and of retention, instead of what is known of each environment.
         known: what has to be said besides.
 
     Raises:
-        StudyError: nothing finished, or arms that differ in more than the tested term.
+        StudyError: nothing finished, arms that differ in more than the tested term, or different code of one file.
     """
     remarks = list(known)
     done = finished(runs, remarks)
@@ -192,35 +193,65 @@ def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None
             for key in sorted(more)
         )
         raise StudyError(
-            f"{env}: the arms differ in more than the tested term ({values}). Train them with the same, or say that "
-            f"it is meant: allow={','.join(sorted(more))}"
+            f"{env}: the arms differ in more than the tested term ({values}). {_cure(runs)}, or say that it is meant: "
+            f"allow={','.join(sorted(more))}"
         )
 
 
+def _cure(runs: list[Run]) -> str:
+    """How to train runs with the same settings, where values tuned for some of them may be why they differ."""
+    of = sorted({(run.algo, run.tuned) for run in runs if run.tuned}, key=lambda own: (own[1] == "none", own))
+    choices = {tuned for _, tuned in of}
+    if "none" not in choices or len(choices) == 1:
+        return "Train them with the same"
+    said = [f"tuned={tuned}" if tuned != "none" else tuned for _, tuned in of]
+    made = [f"{algo}{'' if k else ' was trained'} with {said[k]}" for k, (algo, _) in enumerate(of)]
+    ways = " or ".join(f"tuned={tuned}" for tuned in dict.fromkeys(tuned for _, tuned in of))
+    return f"{', '.join(made[:-1])} and {made[-1]}: train all with {ways}"
+
+
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
-    """Refuse to pool seeds of one arm that are of different code of the objective, the network or the environment."""
+    """Refuse seeds of one arm, and arms, that are of different code of the objective, the network or the environment.
+
+    What only one arm has of it is what is tested.
+    """
+    allowed = bool({"code", "all"} & set(allow))
     for arm in task.arms.values():
         differences = code_differences({sample.seed: sample.run for sample in arm.samples})
-        if differences and not {"code", "all"} & set(allow):
+        if differences and not allowed:
             raise StudyError(
                 f"{task.env}, {arm.name}: its seeds are of different code ({'; '.join(differences)}). Make them anew "
                 f"with the same (stale=rerun), or say that it is meant: allow=code"
             )
         remarks += [f"{task.env}, {arm.name}: seeds of different code are pooled: {line}" for line in differences]
+    differences = code_between({name: [sample.run for sample in arm.samples] for name, arm in task.arms.items()})
+    if differences and not allowed:
+        raise StudyError(
+            f"{task.env}: the arms are of different code of the same files ({'; '.join(differences)}). Make them anew "
+            f"with the same (stale=rerun), or say that it is meant: allow=code"
+        )
+    if differences:
+        remarks.append(f"{task.env}: arms of different code are compared: {'; '.join(differences)}")
 
 
 def _gather(arm: Arm, env: str, remarks: list[str]) -> None:
     """The arm's seeds; of a seed that was trained twice, the run that started last."""
     found: dict[int, Sample] = {}
+    again: dict[int, None] = {}
+    others: dict[Path, None] = {}
     for run in arm.runs:
         for seed, curve in run.curves.items():
             if np.isnan(curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out, it finished no training episode")
                 continue
             if seed in found:
-                other = found[seed].run.folder
-                remarks.append(f"{env}, {arm.name}, seed {seed}: trained twice; {run.folder} counts, {other} does not")
+                again[seed] = others[found[seed].run.folder] = None
             found[seed] = Sample(seed, curve, run.evaluations.get(seed), run)
+    if again:
+        remarks.append(
+            f"{env}, {arm.name}, seed {few(sorted(again))}: trained twice; the run that started last counts, and not "
+            f"that in {few(list(others))}"
+        )
     arm.samples = [found[seed] for seed in sorted(found)]
 
 

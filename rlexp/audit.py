@@ -1,7 +1,7 @@
 """What a comparison cannot use or lacks, each by name: runs that have not ended, curves not whole, jobs not begun."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rlexp.status import planned
 from rlexp.study import Run, StudyError, read_curves, superseded_in
 
 PER_SEED = ("seed", "num_seeds")  # differ from run to run and make no arm
-NAMED = 5  # jobs that a remark names; the rest is counted
+NAMED = 5  # jobs, seeds or arms that a remark names
 KEPT = ("metrics.csv", "checkpoint.pt", "evaluation.json")  # show that a job had begun whose run.json is gone
 
 
@@ -91,6 +91,9 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
     if len(commits) > 1:
         known = ", ".join(sorted(str(commit)[:10] for commit in commits))
         remarks.append(f"the runs are of {len(commits)} commits: {known}")
+    codes = {str(code) for run in runs if (code := run.record.get("code"))}
+    if len(codes) > 1:
+        remarks.append(f"the code of rlexp that trains is not the same in all runs: {', '.join(sorted(codes))}")
     dirty = sum(bool(run.record.get("dirty")) for run in runs)
     if dirty:
         remarks.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes in the code")
@@ -118,20 +121,39 @@ def code_differences(runs: Mapping[int, Run]) -> list[str]:
         runs: by seed.
     """
     codes = {seed: _code_of(run) for seed, run in runs.items() if sources_of(run.record)}
-    lines = []
-    for file in sorted({file for code in codes.values() for file in code}):
-        versions: dict[str, list[int]] = {}
-        for seed, code in codes.items():
-            for digest in sorted(code.get(file, {"none"})):
-                versions.setdefault(digest, []).append(seed)
-        if len(versions) > 1:
-            each = ", ".join(f"{digest} of seed {_few(seeds)}" for digest, seeds in versions.items())
-            lines.append(f"{file} is {each}")
-    return lines
+    files = sorted({file for code in codes.values() for file in code})
+    versions = {file: {seed: code.get(file, {"none"}) for seed, code in codes.items()} for file in files}
+    return [_told(file, own, "of seed") for file, own in versions.items() if len(set().union(*own.values())) > 1]
 
 
-def _few(seeds: list[int]) -> str:
-    return ", ".join(map(str, seeds[:NAMED])) + (", ..." if len(seeds) > NAMED else "")
+def code_between(arms: Mapping[str, Iterable[Run]]) -> list[str]:
+    """Files that are not the same in all arms that have them, as what one arm alone has is what is tested.
+
+    Args:
+        arms: runs by the name of the arm.
+    """
+    versions: dict[str, dict[str, set[str]]] = {}  # file -> arm -> digests
+    for name, runs in arms.items():
+        for run in runs:
+            for file, digests in _code_of(run).items():
+                versions.setdefault(file, {}).setdefault(name, set()).update(digests)
+    return [
+        _told(file, own, "in") for file, own in sorted(versions.items()) if len(set(map(frozenset, own.values()))) > 1
+    ]
+
+
+def _told(file: str, digests: Mapping[Any, set[str]], where: str) -> str:
+    """A file, and who has which version of it."""
+    versions: dict[str, list[Any]] = {}
+    for who, own in digests.items():
+        for digest in sorted(own):
+            versions.setdefault(digest, []).append(who)
+    return f"{file} is " + ", ".join(f"{digest} {where} {few(own)}" for digest, own in versions.items())
+
+
+def few(names: Sequence[Any]) -> str:
+    """The first of some seeds, arms or folders."""
+    return ", ".join(map(str, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 # Jobs that were planned ----------------------------------------------------------------------------------------------

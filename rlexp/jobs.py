@@ -78,8 +78,3 @@ class Job:
                 f"{', '.join(changed)} changed since the run in {self.folder} was made: stale=keep takes it as "
                 f"it is (or goes on with the new code), stale=rerun makes it anew in a folder of its own"
             )
-
-
-def group_choices(choices: Any) -> dict[str, str]:
-    """What was chosen in each config group."""
-    return {str(name): str(choice) for name, choice in choices.items() if not str(name).startswith("hydra")}

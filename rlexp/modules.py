@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ SITES = ("site-packages", "dist-packages")  # where what is installed lies, of t
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 # Calls whose first word, if it is written out, names a module or what is in one
 LOADERS = ("import_module", "__import__", "resolve_name", "get_class", "get_method", "get_object")
+MAKERS = ("make", "make_vec")  # and an environment's id
 
 
 # Where a module lies -------------------------------------------------------------------------------------------------
@@ -84,8 +85,14 @@ def _holds_installed(folder: Path) -> bool:
 
 def home(dotted: str) -> str | None:
     """The module that a dotted name, their_pkg.nets.Torso or their_pkg.nets:Torso, begins with."""
-    parts = dotted.replace(":", ".").split(".")
-    return next((name for n in range(len(parts), 0, -1) if find(name := ".".join(parts[:n]))), None)
+    return _home(dotted.replace(":", "."), _place)
+
+
+def _home(dotted: str, place: Callable[[str], tuple[Path | None, tuple[str, ...]]]) -> str | None:
+    parts = dotted.split(".")
+    if not any(place(parts[0])):
+        return None
+    return next((name for n in range(len(parts), 0, -1) if place(name := ".".join(parts[:n]))[0]), None)
 
 
 def label(name: str, file: Path) -> str:
@@ -110,7 +117,8 @@ class Code:
 
     digest: str
     imports: tuple[Import, ...] = ()
-    late: tuple[str, ...] = ()  # words in a module with a __getattr__, which may import what they name
+    words: tuple[str, ...] = ()  # dotted names among its texts, of modules and of what is in them
+    made: tuple[str, ...] = ()  # ids of environments
 
 
 @functools.cache  # what a process has imported does not change with the file
@@ -129,13 +137,42 @@ def read(name: str, file: Path) -> Code:
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     text, told = normal(tree)
     loaded = {node.id for node in told if isinstance(node, ast.Name)}
+    calls = [(_called(node), node) for node in told if isinstance(node, ast.Call)]
+    # a package that registers environments does not make each a part of the others
+    registered = {id(part) for called, call in calls if called == "register" for part in ast.walk(call)}
+    texts = {node.value for node in told if isinstance(node, ast.Constant) and id(node) not in registered}
+    made = {_literal(call) for called, call in calls if called in MAKERS and id(call) not in registered}
     lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
-    words = {node.value for node in told if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    loads = lazy or any(called in LOADERS for called, _ in calls)
+    importing = [node for node in told if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
     return Code(
         _hash(content if is_installed(file) else text.encode()),
-        tuple(found for node in told for found in _imports(node, package, loaded)),
-        tuple(sorted(word for word in words if re.fullmatch(r"\.*\w+(\.\w+)*", word))) if lazy else (),
+        tuple(found for node in importing for found in _imports(node, package, loaded)),
+        tuple(sorted(_names({own for own in texts if isinstance(own, str)}, package, loads, lazy))),
+        tuple(sorted(made - {""})),
     )
+
+
+def _names(texts: Iterable[str], package: str, loads: bool, lazy: bool) -> Iterator[str]:
+    """Dotted names among texts; relative ones where something loads modules by name, any where a __getattr__ may."""
+    for text in texts:
+        if re.fullmatch(r"\w+(\.\w+)+", text):
+            yield text
+        if (lazy or (loads and text.startswith("."))) and re.fullmatch(r"\.*\w+(\.\w+)*", text):
+            own = absolute(text if text.startswith(".") else f".{text}", package)
+            if find(own):  # else it is no name, as ".csv"
+                yield own
+
+
+def _called(call: ast.Call) -> str:
+    return str(getattr(call.func, "id", getattr(call.func, "attr", "")))
+
+
+def _literal(call: ast.Call) -> str:
+    """The text that a call is given first, or as what name, path or id; empty where it is not written out."""
+    given = [*call.args[:1], *(own.value for own in call.keywords if own.arg in ("name", "path", "id"))]
+    text = given[0].value if given and isinstance(given[0], ast.Constant) else ""
+    return text if isinstance(text, str) else ""
 
 
 def _hash(content: bytes) -> str:
@@ -150,12 +187,10 @@ def _imports(node: ast.AST, package: str, loaded: Collection[str]) -> Iterator[I
         module = absolute("." * node.level + (node.module or ""), package)
         for alias in node.names:
             yield Import(module, alias.name, (alias.asname or alias.name) in loaded)
-    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-        word = node.args[0].value
-        if getattr(node.func, "id", getattr(node.func, "attr", "")) in LOADERS and isinstance(word, str):
-            found = home(absolute(word, package))
-            if found:
-                yield Import(found)
+    elif isinstance(node, ast.Call) and _called(node) in LOADERS and (text := _literal(node)):
+        found = home(absolute(text, package))
+        if found:
+            yield Import(found)
 
 
 def absolute(name: str, package: str) -> str:
@@ -207,10 +242,8 @@ def closure(
                 left.append((f"{module}.{taken}", True))
             elif whole or used or not taken:
                 left.append((module, True))
-        if whole:
-            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-            names = {absolute("." + word.lstrip("."), name) for word in code.late} | set(code.late)
-            left += [(own, True) for own in names if own.startswith(f"{package}.") and find(own)]
+        if whole and only is None:  # rlexp itself writes its imports out, and its commands as words
+            left += [(own, True) for word in code.words if (own := _home(word, place)) is not None]
     return found
 
 

@@ -14,10 +14,10 @@ from rlexp.modules import is_installed
 PATCH_LIMIT = 1_000_000  # bytes of changes that a patch holds beside those of the files that a config names
 PACKAGE = Path(__file__).resolve().parent
 # As `git apply` reads it, whatever somebody's own settings are
-PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
+PLAIN = ("-U3", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
 DIFF = ("diff", *PLAIN, "--binary", "--full-index", "--ignore-submodules=dirty")
-# What git tells its hooks, whose repository is not the one that is asked for
-HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+# What git tells its hooks, whose repository is not the one that is asked for, and what outdoes -U
+UNSET = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_DIFF_OPTS")
 SECTION = b"diff --git "  # begins the changes of one file; no line within them begins so
 
 
@@ -30,7 +30,7 @@ class Patch(NamedTuple):
 
 def git(folder: Path, *arguments: str) -> bytes | None:
     """What git says there; None where it says no, or is not there."""
-    environment = {name: value for name, value in os.environ.items() if name not in HOOKS}
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     command = ["git", "-C", str(folder), "--literal-pathspecs", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, env=environment)

@@ -117,6 +117,18 @@ def chain(group: str, choice: str | None, places: Sequence[Path]) -> Iterator[Pa
             yield from chain(group, name, places)
 
 
+def group_choices(hydra: Any) -> dict[str, str]:
+    """What was chosen in each config group; tuned=none where nothing is tuned for the pair, which Hydra passes over.
+
+    Args:
+        hydra: Hydra's own settings of a composed config.
+    """
+    choices = {str(name): str(choice) for name, choice in hydra.runtime.choices.items() if not name.startswith("hydra")}
+    tuned = f"{choices.get('tuned')}.yaml"
+    found = any((place / "tuned" / tuned).is_file() for place in folders(hydra))
+    return choices if found else choices | {"tuned": "none"}
+
+
 def require_unshadowed(hydra: Any) -> None:
     """Refuse a choice of which there are two, as only the first would count.
 

@@ -89,14 +89,19 @@ def _modules_of_class(kind: type) -> set[str]:
     return {own.__module__ for own in kind.__mro__}
 
 
-def _modules_of_environment(name: str) -> set[str]:
-    """The module that registers an id, those of the classes registered and of the wrappers around them."""
+def _modules_of_environment(name: str, made_by: str = "") -> set[str]:
+    """The module that registers an id, those of the classes registered and of the wrappers around them.
+
+    Args:
+        name: the id.
+        made_by: the module whose code makes it, which may be what registers it.
+    """
     import gymnasium
 
     module, _, own = name.rpartition(":")
-    if module:
+    if module or (made_by and own not in gymnasium.registry):
         with contextlib.suppress(Exception):  # told where the environment is made
-            importlib.import_module(module)
+            importlib.import_module(module or made_by)
     spec = gymnasium.registry.get(own)
     entries = [getattr(spec, "entry_point", None), getattr(spec, "vector_entry_point", None)]
     entries += [wrapper.entry_point for wrapper in getattr(spec, "additional_wrappers", ())]
@@ -134,7 +139,15 @@ def _sources(named: Named) -> dict[str, Path]:
         file = find(module) if module else None
         if module and file and not is_installed(file):
             asked.add(module)
-    return closure(sorted(asked - {""}), sorted(run - {""}), without={*training(), *SHOWN})
+    made: dict[str, str] = {}  # ids of environments that code makes -> one of the modules that do
+    while True:  # as what makes one may be made itself
+        found = closure(sorted(asked - {""}), sorted(run - {""}), without={*training(), *SHOWN})
+        new = {own: name for name, file in found.items() for own in read(name, file).made if own not in made}
+        inner = {module for own, name in new.items() for module in _modules_of_environment(own, made_by=name)}
+        if inner <= asked:
+            return found
+        made |= new
+        asked |= inner
 
 
 def digests(config: Mapping[str, Any]) -> dict[str, str]:

@@ -67,6 +67,11 @@ class Run:
         return str(choice or self.settings["algo._target_"].rpartition(".")[2].lower())
 
     @property
+    def tuned(self) -> str:
+        """The choice made in the group tuned; empty where that is not known."""
+        return str(self.record.get("choices", {}).get("tuned", ""))
+
+    @property
     def env(self) -> str:
         """The environment's id."""
         return str(self.settings["env.id"])

@@ -19,7 +19,7 @@ from rlexp.cli import WANTS_TRACEBACK, end_with, report_errors
 from rlexp.config import CONF_DIR, register_schema
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.explained import help_text
-from rlexp.jobs import Job, group_choices, settings_of
+from rlexp.jobs import Job, settings_of
 from rlexp.lock import FolderLock
 from rlexp.longest import extended, is_extending
 from rlexp.patches import keep_patches
@@ -31,7 +31,7 @@ from rlexp.run_folder import (
     register_resolvers,
     write_atomically,
 )
-from rlexp.search_path import require_unshadowed
+from rlexp.search_path import group_choices, require_unshadowed
 from rlexp.signals import Interrupted, Paused, hand_on
 from rlexp.sources import training_digest
 from rlexp.sweep.plugins import register_plugins
@@ -290,7 +290,7 @@ def job(cfg: DictConfig) -> None:
                 cfg = without_inherited(cfg, chosen)
                 for line in untuned([chosen]):
                     log.info("%s", line)
-            run(Job(cfg, folder, words, group_choices(chosen.runtime.choices), in_sweep))
+            run(Job(cfg, folder, words, group_choices(chosen), in_sweep))
         except Exception as error:
             if not (folder / "run.json").exists():
                 leave_no_trace(folder)

@@ -10,7 +10,9 @@ ALGOS = {
 }
 
 
-def write_run(folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, **more):
+def write_run(
+    folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, tuned="", **more
+):
     """A run's folder as training leaves it; seed k ends at level + k."""
     folder.mkdir(parents=True)
     config = {
@@ -33,7 +35,7 @@ def write_run(folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0
         "started": f"2026-01-01T00:00:{len(list(folder.parent.iterdir())):02d}",
         "config": config,
         "config_hash": config_hash(config),
-        "choices": {"algo": algo},
+        "choices": {"algo": algo} | ({"tuned": tuned} if tuned else {}),
         "seeds": list(seeds),
         "commit": "c0ffee",
         "dirty": False,

@@ -69,6 +69,22 @@ def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys)
     assert "optimizer.lr" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("tuned", "told"),
+    [
+        (("a", "none"), "ppo was trained with tuned=a and apo with none: train all with tuned=a or tuned=none"),
+        (("none", "b"), "apo was trained with tuned=b and ppo with none: train all with tuned=b or tuned=none"),
+        (("a", "b"), "Train them with the same"),
+        (("none", ""), "Train them with the same"),
+    ],
+)
+def test_values_tuned_for_one_arm_alone_are_told_as_the_cause(tmp_path, tuned, told):
+    write_run(tmp_path / "ppo", tuned=tuned[0])
+    write_run(tmp_path / "apo", "apo", lr=3e-4, tuned=tuned[1])
+    with pytest.raises(StudyError, match=rf"\)\. {told}, or say that it is meant: allow=optimizer.lr"):
+        compare_runs(find_runs([tmp_path]))
+
+
 def test_one_algorithm_may_vary_in_one_setting(tmp_path):
     for coef in (0, 1, 5):
         write_run(tmp_path / f"apo{coef}", "apo", anchor_coef=coef)
@@ -83,7 +99,7 @@ def test_one_algorithm_may_vary_in_one_setting(tmp_path):
 
 def test_says_what_is_wrong_with_the_runs(tmp_path):
     write_run(tmp_path / "ppo")
-    write_run(tmp_path / "ppo_2", seeds=range(4, 7), level=300.0)
+    write_run(tmp_path / "ppo_2", seeds=range(3, 7), level=300.0)
     write_run(tmp_path / "apo", "apo", seeds=range(3))
     write_run(tmp_path / "broken", "apo", status="failed")
     edited = write_run(tmp_path / "edited", "apo", seeds=range(10, 12))
@@ -91,10 +107,28 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
     comparison = compare_runs(find_runs([tmp_path]))
     said = "\n".join(comparison.remarks)
     assert "broken: left out, it is failed" in said
-    assert "ppo, seed 4: trained twice" in said
+    told = f"ppo, seed 3, 4: trained twice; the run that started last counts, and not that in {tmp_path}/ppo"
+    assert sum(told in remark for remark in comparison.remarks) == said.count("twice") == 1
     assert "edited: metrics.csv was edited after the run" in said
     assert "apo: has no seeds 3, 4, 5, 6, which other arms have" in said
     assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
+
+
+def test_arms_are_of_one_code_of_what_they_share(tmp_path):
+    files = {"a": {"mine.py": "1", "terms.py": "1"}, "b": {"mine.py": "2", "terms.py": "1"}}
+    for coef, (name, sources) in enumerate(files.items()):
+        folder = write_run(tmp_path / name, "apo", anchor_coef=coef)
+        record = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(record | {"sources": sources, "code": name}))
+    told = "mine.py is 1 in apo anchor_coef=0, 2 in apo anchor_coef=1"
+    with pytest.raises(StudyError, match=rf"different code of the same files \({told}\)\..*allow=code"):
+        compare_runs(find_runs([tmp_path]))
+    remarks = compare_runs(find_runs([tmp_path]), ["code"]).remarks
+    assert f"CartPole-v1: arms of different code are compared: {told}" in remarks
+    assert "the code of rlexp that trains is not the same in all runs: a, b" in remarks
+    record["sources"] = {"other.py": "2", "terms.py": "1"}  # each has a file of its own
+    (folder / "run.json").write_text(json.dumps(record))
+    compare_runs(find_runs([tmp_path]))
 
 
 def test_clear_lines_for_what_cannot_be(tmp_path, capsys):

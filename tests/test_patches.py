@@ -97,11 +97,13 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_a_patch_restores_what_was_not_committed(folder, tmp_path, edit):
+def test_a_patch_restores_what_was_not_committed(folder, tmp_path, monkeypatch, edit):
     commit(folder)
     assert kept(folder) == []  # nothing to restore
     git(folder, "config", "diff.noprefix", "true")
     git(folder, "config", "diff.renames", "copies")
+    git(folder, "config", "diff.context", "0")
+    monkeypatch.setenv("GIT_DIFF_OPTS", "-u0")
     write(folder, edit)
     (patch,) = kept(folder)
     assert patch.name == "code.their_repo.patch"

@@ -23,10 +23,11 @@ def install(folder, package):
 def test_yamls_in_conf_of_the_working_directory_are_found(cli, tmp_path):
     write(tmp_path / "conf" / "algo" / "calm.yaml")
     for words in (["algo=calm"], ["-m", "algo=calm,ppo"]):
-        result = cli(*words, *TINY)
+        result = cli(*words, *TINY[1:])
         assert result.code == 0, result.err
-    calm, _ = jobs()
+    calm, ppo = jobs()
     assert record(calm)["config"]["algo"]["clip_coef"] == 0.1
+    assert [record(job)["choices"]["tuned"] for job in (calm, ppo)] == ["none", "ppo_cartpole"]  # it has none
     assert calm.parent.name == "calm_cartpole"
 
 

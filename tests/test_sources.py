@@ -56,6 +56,21 @@ def test_an_environments_files_are_the_same_whatever_has_been_imported(write):
     assert sorted(before) == names
 
 
+def test_environments_within_environments_count_and_others_of_the_package_do_not(write):
+    register = "import gymnasium as gym\ngym.register('{0}-v3', entry_point='envs_o.{0}:Env')\n"
+    write(
+        {
+            "envs_o/__init__.py": register.format("outer") + register.format("inner") + register.format("other"),
+            "envs_o/outer.py": "import gymnasium as gym\nclass Env:\n    e = lambda _: gym.make('inner-v3')\n",
+            "envs_o/inner.py": register.format("late") + "class Env:\n    e = lambda _: gym.make_vec(id='late-v3')\n",
+            "envs_o/late.py": "from gymnasium import make\nclass Env:\n    e = lambda _: make('CartPole-v1')\n",
+            "envs_o/other.py": "class Env: pass\n",
+        }
+    )
+    found = sources.digests({"env": {"_target_": "rlexp.envs.environment.Environment", "id": "envs_o:outer-v3"}})
+    assert sorted(found) == [f"envs_o/{name}.py" for name in ("__init__", "inner", "late", "outer")]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -65,6 +80,9 @@ def test_an_environments_files_are_the_same_whatever_has_been_imported(write):
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    K: float\nelse:\n    from a_pkg.k import K\n",
         "import typing\nif not typing.TYPE_CHECKING:\n    from .k import K\n",
         "def late():\n    from . import k\n",
+        "import importlib\nK = importlib.import_module(name='a_pkg.k').K\n",
+        "for n in ('.no', '.k'):\n    import_module(n, __package__)\n",
+        "def late(act='a_pkg.k.K'):\n    return instantiate({'_target_': act})\n",
         "try:\n    from a_pkg.k import K\nexcept ImportError:\n    K = 1\n",
         "import a_pkg.lazy\n",
         "from a_pkg.inits import K\n",
@@ -89,15 +107,17 @@ def test_imports_are_followed_however_they_are_written(write, text):
     assert "a_pkg.k" in modules.closure(["a_pkg.own"])
 
 
-def test_what_type_checkers_alone_see_and_what_is_installed_does_not_count(write):
+def test_what_type_checkers_alone_see_what_is_installed_and_what_is_registered_does_not_count(write):
     text = "from typing import TYPE_CHECKING\nimport pytest, json, torch\nif TYPE_CHECKING:\n    from b_pkg import k\n"
+    text += "def f():\n    'b_pkg.k'\n    return '.k', 'b_pkg.k:K', 'pytest.raises', '1.5', 'no.such'\n"
+    text += "register('K-v0', entry_point='b_pkg.k:K', kwargs={'kind': 'b_pkg.k.K'})\n"
     write({"b_pkg/__init__.py": "", "b_pkg/own.py": text, "b_pkg/k.py": ""})
     assert set(modules.closure(["b_pkg.own"])) == {"b_pkg", "b_pkg.own"}
     assert "pytest" in modules.closure(["pytest"])  # unless it is what a config names
 
 
 def test_a_package_that_lists_its_modules_does_not_make_each_a_part_of_the_others(write):
-    init = "from zoo.a import A\nfrom zoo.b import B\nfrom zoo.patch import patch\npatch()\n"
+    init = "from zoo.a import A\nfrom zoo.b import B\nfrom zoo.patch import patch\npatch()\nALL = 'zoo.b.B'\n"
     write({"zoo/__init__.py": init, "zoo/a.py": "A = 1", "zoo/b.py": "B = 1", "zoo/patch.py": "def patch(): pass\n"})
     write({"through.py": "from zoo import A\n"})
     assert set(modules.closure(["zoo.a"])) == {"zoo", "zoo.a", "zoo.patch"}  # which its own code uses

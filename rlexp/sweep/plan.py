@@ -20,14 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config import flatten
 from rlexp.errors import ConfigError
-from rlexp.jobs import Job, group_choices, settings_of
+from rlexp.jobs import Job, settings_of
 from rlexp.lock import is_held
 from rlexp.longest import extended, is_extending, settled
 from rlexp.messages import explain, with_plus
 from rlexp.parents import check_same_parent
 from rlexp.replaced import without_inherited
 from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
-from rlexp.search_path import require_unshadowed
+from rlexp.search_path import group_choices, require_unshadowed
 from rlexp.sources import training_digest
 from rlexp.tuned import check_tuned
 
@@ -242,7 +242,7 @@ def _planned(config: DictConfig) -> Planned:
         HydraConfig.instance().cfg = before
     with read_write(config.hydra):
         config.hydra.sweep.subdir = subfolder  # whoever runs it takes this one, also with resume=never
-    chosen = group_choices(config.hydra.runtime.choices)
+    chosen = group_choices(config.hydra)
     folder = Path(config.hydra.sweep.dir) / subfolder
     return Planned(Job(cfg, folder, list(config.hydra.overrides.task), chosen, in_sweep=True), config, anew)
 
