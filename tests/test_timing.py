@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import make_trainer, record, stop_after, train
 
-from rlexp import libraries, speed
+from rlexp import speed
 from rlexp.signals import Interrupted
 from rlexp.timing import Clock, shares
 
@@ -86,18 +86,6 @@ def test_jobs_side_by_side_record_the_time_of_all(tmp_path):
     assert one["of_agents"] == 3
     assert "acting and environment" in one["seconds"]  # steps are part of acting there
     assert "environment" not in one["seconds"]
-
-
-def test_a_run_that_was_to_be_compiled_and_could_not_says_why(tmp_path, monkeypatch):
-    monkeypatch.setenv("RLEXP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(libraries, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
-    monkeypatch.setattr("sys.executable", "/bin/false")  # the process that would compile beside
-    train(tmp_path / "run", *SMALL, "compile=true")
-    told = record(tmp_path / "run")
-    why = {"acting: RuntimeError: no g++", "the minibatch update: RuntimeError: no g++"}
-    assert told["how"]["compiled"]["value"] is False
-    assert set(told["how"]["compiled"]["why"].split("; ")) == why
-    assert told["time"]["seconds"]["compiling"] > 0  # and acting is not blamed for it
 
 
 def test_a_profile_is_of_the_runs_own_updates_and_changes_nothing(cli, tmp_path):
