@@ -212,6 +212,32 @@ def test_a_sweep_over_parents(cli, launcher):
         assert "2 batches: init_from must be the same within one" in mixed.out
 
 
+def test_a_run_whose_parent_is_gone_is_known_by_its_seed_and_its_latest_launch(cli, parents):
+    parent = short(only("three"))
+    train(cli, f"init_from={parent}:1", "study=c", "stop_at=256")
+    child = only("c")
+    said = (child / "run.json").read_text()
+    entry = record(child)["config"]["init_from"]
+    # as if it had begun from another run of that name before, and from another seed since
+    for name, started, steps, seed in (("earlier", "2000", 512, 1), ("seed", "2999", 1024, 0)):
+        made = json.loads(said) | {"started": started}
+        made["config"]["init_from"] = f"{entry.partition(':')[0]}:{seed}@{steps}+normalizer"
+        made["parent"]["seed"] = seed
+        Path("outputs", "c", name).mkdir()
+        Path("outputs", "c", name, "run.json").write_text(json.dumps(made))
+    shutil.rmtree("outputs/three")
+    cfg = make_config(*WORDS, f"init_from={parent}:1", "study=c", "stop_at=256")
+    assert settings_of(cfg)["init_from"] == entry
+
+
+def test_a_launch_that_begins_anew_forgets_what_an_earlier_one_began_from(tmp_path):
+    jobs = make_jobs(tmp_path, *SIZES)
+    trainer = parts.build_trainer(jobs)
+    trainer.runs[0].record.data.update(parent={}, extends={})
+    inherit.begin(trainer, jobs)
+    assert not {"parent", "extends"} & trainer.runs[0].record.data.keys()
+
+
 REFUSED = {  # words of the child -> what is said
     "network.torso.hidden=[32]": r"actor_torso\.\S+ is \(64, 4\) there, \(32, 4\) here",
     "network.shared=true": r"is \(.*\) there, none here",
