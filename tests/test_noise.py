@@ -30,7 +30,11 @@ def test_numbers_are_distributed_as_they_say(draw):
 
 
 def test_keys_calls_and_elements_have_nothing_in_common():
-    x = [noise.normal(torch.zeros(SHAPE), key, draw) for key in (*KEYS, KEYS[0] + 1) for draw in (1, 2, 3)]
+    x = [
+        noise.normal(torch.zeros(SHAPE), key, draw)
+        for key in (*KEYS, KEYS[0] + 1, KEYS[0] ^ 2**40)
+        for draw in (1, 2, 3)
+    ]
     rows = torch.stack([own.flatten() for own in x])
     others = torch.corrcoef(rows) - torch.eye(len(rows))
     assert others.abs().max() < 5 / rows.shape[1] ** 0.5

@@ -42,6 +42,7 @@ def test_a_lap_is_the_parts_less_what_was_measured_within():
         (speed.whether_to_compile("auto", "cuda:0", 1_000), True, "1,000 calls, from 1,000 on it pays"),
         (speed.whether_to_compile("auto", "cuda", 999), False, "999 calls, from 1,000 on it pays"),
         (speed.whether_to_compile(True, "cuda", 1), True, "compile=true"),
+        (speed.as_it_came(speed.Choice(True, ""), {"acting": "no g++"}), "in part", "acting: no g++"),
         (speed.how_many_threads(3, 1, pixels=True), 3, "torch_threads=3"),
         (speed.how_many_threads(None, 1, pixels=True), speed.ALL_THREADS, "all there are, for pixels"),
         (speed.how_many_threads(None, 300, pixels=False), 1, "a minibatch has 300 rows, and 256 feed a thread"),
