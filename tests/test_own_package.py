@@ -217,7 +217,8 @@ def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
     refused = ["VectorLoss", "VectorMetric", "NumberMetric", "NoMetrics", "Nothing", "Counts", "Random", "NoGradient"]
     alone = ["Branches", "Items", "Floats", "Numpy"]
     cases = [(name, seeds) for name in refused + alone for seeds in (1, 3)]
-    commands = [("train", *TINY, f"algo._target_=their_pkg.mistakes.{n}", f"num_seeds={k}") for n, k in cases]
+    short = ("train", *TINY, "total_steps=128")
+    commands = [(*short, f"algo._target_=their_pkg.mistakes.{n}", f"num_seeds={k}") for n, k in cases]
     for (name, seeds), (code, out, err) in zip(cases, folder.many(*commands), strict=True):
         assert code == (name in refused)
         if name in refused:
