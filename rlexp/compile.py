@@ -173,18 +173,15 @@ class CudaGraph:
     Args:
         function: what to record; it must not wait for the device.
         args: nested tuples, lists and dicts of tensors on one CUDA device; they are held.
+        pool: memory that all recordings of a learner share, as they are replayed one after the other.
 
     Raises:
         Exception: whatever recording raises.
     """
 
-    pool: Any = None  # memory that all recordings of a process share, as they are replayed one after the other
-
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]], *args: Any) -> None:
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], *args: Any, pool: Any = None) -> None:
         self.held = tree_flatten(args)[0]
         self.layouts = [libraries.layout_of(x) for x in self.held]
-        if CudaGraph.pool is None:
-            CudaGraph.pool = torch.cuda.graph_pool_handle()
         with torch.no_grad():
             before = [x.clone() for x in self.held]
             stream = torch.cuda.Stream()
@@ -194,7 +191,7 @@ class CudaGraph:
                     function(*args)
             torch.cuda.current_stream().wait_stream(stream)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, pool=CudaGraph.pool):
+            with torch.cuda.graph(self.graph, pool=pool):
                 self.outputs = function(*args)
             for tensor, old in zip(self.held, before, strict=True):
                 tensor.copy_(old)
@@ -225,10 +222,11 @@ class CudaGraph:
 
 @dataclass
 class Notes:
-    """What compiling has told, of all that is compiled for one learner."""
+    """What is known of all that is compiled for one learner."""
 
     uncompiled: dict[str, str] = field(default_factory=dict)  # what runs without a graph, and why
     told_of_prints: bool = False
+    pool: Any = None  # of CUDA graphs; another run's may be gone with its recordings
 
 
 class LayoutError(ValueError):
@@ -275,7 +273,9 @@ def compile_or_warn(
     def trace(name: str) -> None:
         on_cuda = tree_flatten(wanted[name][1:])[0][0].is_cuda
         with listening(talking):
-            graphs[name] = CudaGraph(*wanted[name]) if on_cuda else Graph(*wanted[name])
+            if on_cuda:
+                notes.pool = notes.pool or torch.cuda.graph_pool_handle()
+            graphs[name] = CudaGraph(*wanted[name], pool=notes.pool) if on_cuda else Graph(*wanted[name])
 
     def build(name: str, graph: Graph, here: bool) -> None:
         if here:

@@ -160,9 +160,9 @@ class Shares(PPO):
         return loss + (policy(batch.obs)[0] - batch.obs @ PRETRAINED).square().mean(), metrics
 
 
-class ClampsInPlace(PPO):
+class AddsInPlace(PPO):
     def loss(self, policy, batch):
-        batch.advantages.mul_(0.5)
+        batch.returns.add_(1.0)
         return super().loss(policy, batch)
 
 
@@ -234,6 +234,11 @@ class ObservesScalar(PPO):
         return {"calm": torch.zeros(())}  # here
 
 
+class ObservesComplex(PPO):
+    def observe(self, rollout):
+        return {"calm": torch.zeros(len(rollout.obs), dtype=torch.complex64)}  # here
+
+
 class ReplaysFew(PPO):
     def replay(self, minibatches):
         return {"rows": torch.zeros(1, 1)}  # here
@@ -242,6 +247,41 @@ class ReplaysFew(PPO):
 class CoefficientNumber(PPO):
     def coefficients(self, progress, num_agents, device):
         return super().coefficients(progress, num_agents, device) | {"calm": 1.0}  # here
+
+
+class Late(PPO):
+    """Goes wrong in the second update."""
+
+    def prepare(self, spec):
+        self.updates = 0
+
+    def observe(self, rollout):
+        self.updates += 1
+        return {}
+
+
+class ObservesLate(Late):
+    def observe(self, rollout):
+        super().observe(rollout)
+        return {} if self.updates < 2 else {"calm": torch.zeros(len(rollout.obs))}  # here
+
+
+class ReplaysLate(Late):
+    def replay(self, minibatches):
+        return {} if self.updates < 2 else {"rows": torch.zeros(1, 1)}  # here
+
+
+class CoefficientLate(Late):
+    def coefficients(self, progress, num_agents, device):
+        calm = torch.zeros(num_agents) if self.updates < 2 else 1.0
+        return super().coefficients(progress, num_agents, device) | {"calm": calm}  # here
+
+
+class ObservesEntropyLate(PPO):
+    def observe(self, rollout):
+        if float(rollout.rewards.max()) != 1.0:
+            raise ValueError("rewards of CartPole are 1")
+        return {"entropy": torch.zeros(len(rollout.obs))}  # here
 
 
 class RaisesAtFirst(PPO):
@@ -293,6 +333,18 @@ class CallsHelper(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
         return loss + seventh(batch.obs).mean(), metrics  # here
+
+
+class Unpacks(PPO):
+    def loss(self, policy, batch):
+        params, values, more = policy(batch.obs)  # here
+        return (params.mean() + values.mean()) * more, {}
+
+
+class PicksRows(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + policy(batch.obs)[1][batch.advantages > 0].sum(), metrics  # here
 
 
 class BranchesInHelper(PPO):

@@ -7,21 +7,38 @@ import sys
 import probes  # noqa: F401  (registers them)
 import pytest
 import torch
-from helpers import make_trainer, stop_after, train, weights_of
+from helpers import make_trainer, record, stop_after, train, weights_of
 from torch.testing import assert_close
 
 from rlexp import libraries
+from rlexp.algos.ppo import PPO
 from rlexp.compile import Graph, cache_folder, compile_or_warn
+from rlexp.losses import weighted_mean
 from rlexp.signals import Interrupted
 
 SMALL = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
 MLP = ("network.torso.hidden=[64]",)  # a layer less is a third less to compile
 CASES = {
-    "alone": ("algo=ppo", "env=cartpole", "env.backend=gymnasium", "algo.clip_vloss=true", "algo.clip_coef=[0.2,0.1]"),
+    "alone": (
+        "algo._target_=test_compile.Draws",
+        "env=cartpole",
+        "env.backend=gymnasium",
+        "algo.clip_vloss=true",
+        "algo.clip_coef=[0.2,0.1]",
+    ),
     "stacked": ("algo=apo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
     "pixels": ("env.id=Pixels-v0", "network=nature_cnn", "network.torso.features=16", "num_seeds=2"),
 }
 OWN = {"stacked": (("optimizer.lr=1e-3", "gae.gamma=0.9"), ("optimizer.lr=[3e-3,0]", "seed=1", "algo.anchor_coef=0.1"))}
+
+
+class Draws(PPO):
+    """The loss, times random numbers."""
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        noise = weighted_mean(policy.randn_like(batch.returns), batch.weights)
+        return loss * (noise + policy.rand_like(noise)), metrics
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +124,11 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
         "the minibatch update runs uncompiled: RuntimeError: no g++",
         "acting runs uncompiled: RuntimeError: no g++",
     ]
+    told = record(tmp_path / "run")
+    assert told["how"]["compiled"]["value"] is False
+    why = {"acting: RuntimeError: no g++", "the minibatch update: RuntimeError: no g++"}
+    assert set(told["how"]["compiled"]["why"].split("; ")) == why
+    assert told["time"]["seconds"]["compiling"] > 0  # and acting is not blamed for it
 
 
 def test_a_library_that_ends_whoever_loads_it_is_tried_in_another_process(tmp_path, monkeypatch, caplog):
@@ -123,7 +145,7 @@ def test_a_library_that_ends_whoever_loads_it_is_tried_in_another_process(tmp_pa
     with monkeypatch.context() as patched:
         patched.setattr(libraries, "build", build)
         assert compile_or_warn({"it": (lambda x: (x + 1,), x)}) == {"it": None}
-    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (line,) = [own.getMessage() for own in caplog.records if own.levelname == "WARNING"]
     assert line.startswith("it runs uncompiled: OSError: a process that loads ")
     assert "ends by signal 11" in line
     assert not list(tmp_path.glob("loads-*"))

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from rlexp.algos.ppo import PPO
 from rlexp.columns import RESERVED
 from rlexp.errors import ConfigError, ObjectiveError
-from rlexp.outputs import require_gradient, require_loss
+from rlexp.outputs import require_gradient, require_loss, same
+from rlexp.whereabouts import is_mistake
 
 SMALL = ("env=cartpole", "total_steps=256", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
@@ -113,7 +114,7 @@ def test_a_module_that_learns_and_that_no_checkpoint_holds_is_told(tmp_path, cap
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
-@pytest.mark.parametrize("name", ["Positive", "Remembers", "Lazy", "OddTensors", "ClampsInPlace"])
+@pytest.mark.parametrize("name", ["Positive", "Remembers", "Lazy", "OddTensors", "AddsInPlace"])
 def test_what_only_looks_like_a_mistake_trains(tmp_path, name, num_seeds):
     train(tmp_path, *SMALL, algo(name), f"num_seeds={num_seeds}", "gae.gamma=0")  # returns are rewards
 
@@ -143,6 +144,7 @@ def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path
         ("Mixed", "writes self.last, which is lost"),
         ("Partial", r"the loss has shape \(2,\)"),
         ("Yields", "is a generator"),
+        ("Unpacks", "ValueError: not enough values to unpack"),
     ],
 )
 def test_a_loss_is_refused_where_it_stands(tmp_path, name, what):
@@ -170,6 +172,29 @@ def test_a_loss_that_is_cut_off_is_told_what_may_have_done_it():
         require_gradient(PPO(), torch.ones(()))
 
 
+def test_an_exception_of_numbers_is_no_mistake_by_its_kind_alone():
+    assert not is_mistake(ValueError("too small"))
+    assert not is_mistake(torch.linalg.LinAlgError("linalg.lstsq: no"))
+    assert is_mistake(RuntimeError("linalg.lstsq: no"))
+
+
+def test_a_gradient_that_comes_or_goes_is_another_one():
+    x = torch.ones(2)
+    assert same([x, None], [x.clone(), None], on_cuda=False)
+    assert not same([x, None], [x, x], on_cuda=False)
+    assert not same([x, x], [x, None], on_cuda=False)
+
+
+@pytest.mark.parametrize("agent", [0, 1])
+def test_agents_one_after_the_other_give_the_same_metrics(tmp_path, agent):
+    trainer = make_trainer(tmp_path, *SMALL, "num_seeds=2", "batching=loop")
+    group = trainer.learner.groups[agent]
+    update = group.update
+    group.update = lambda *given, **last: {name: x for name, x in update(*given, **last).items() if name != "entropy"}
+    with pytest.raises(ObjectiveError, match="gives metric 'entropy' in one call and not in another"):
+        trainer.run(False)
+
+
 def test_a_loss_that_moves_the_critic_alone_is_told(tmp_path, caplog):
     make_trainer(tmp_path, *SMALL, algo("OnlyCritic"))
     assert re.search(rf"{place_of('OnlyCritic')}: OnlyCritic\.loss moves the critic alone", caplog.text)
@@ -187,12 +212,28 @@ def test_a_loss_that_moves_the_critic_alone_is_told(tmp_path, caplog):
         ("ObservesNothing", r"observe: returns nothing; wants a dictionary of tensors \(A,\)"),
         ("ObservesNumber", r"observe: metric 'calm' is a float; wants"),
         ("ObservesScalar", r"observe: metric 'calm' is a tensor \(\); wants"),
+        ("ObservesComplex", r"observe: metric 'calm' is a tensor \(1,\); wants"),
         ("ReplaysFew", r"replay: \['rows'\] is a tensor \(1, 1\); wants tensors \(agents, minibatches"),
         ("CoefficientNumber", r"coefficients: calm is float; wanted a tensor of 1 values"),
     ],
 )
 def test_other_hooks_are_refused_where_they_stand(tmp_path, name, what):
     assert re.match(rf"\S*{place_of(name)}: {name}\.{what}", refused(tmp_path, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("ObservesLate", "observe: metric 'calm' was not there the first time"),
+        ("ObservesEntropyLate", "observe: metric 'entropy' is also one of the loss"),
+        ("ReplaysLate", r"replay: \['rows'\] is a tensor \(1, 1\)"),
+        ("CoefficientLate", "coefficients: calm is float"),
+    ],
+)
+def test_hooks_are_looked_at_in_each_update(tmp_path, name, what):
+    trainer = make_trainer(tmp_path, *SMALL, algo(name))
+    with pytest.raises(ObjectiveError, match=rf"{place_of(name)}: {name}\.{what}"):
+        trainer.run(False)
 
 
 def test_what_raises_on_made_up_rollouts_leaves_the_rest_of_the_check_on(tmp_path, caplog):
@@ -225,6 +266,7 @@ def test_an_error_in_another_file_names_both(tmp_path):
     [
         ("Accumulates", "changes a tensor in place there that is not the agent's own (write acc = acc + x"),
         ("BranchesInHelper", "looks at single values there"),
+        ("PicksRows", "picks rows by their values there"),
     ],
 )
 def test_why_agents_are_not_side_by_side(tmp_path, caplog, name, why):

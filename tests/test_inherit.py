@@ -54,6 +54,22 @@ def train(cli, *words):
     return result
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Parents that nobody changes: p of one seed, three of three."""
+    folder = tmp_path_factory.mktemp("parents")
+    for words in (("study=p",), ("study=three", "num_seeds=3")):
+        process = Process(folder, *WORDS, *words)
+        assert process.wait() == 0, process.communicate()
+    return folder / "outputs"
+
+
+@pytest.fixture
+def parents(trained, tmp_path):
+    """Copies of them where commands are typed."""
+    shutil.copytree(trained, tmp_path / "outputs")
+
+
 def begun(folder, *words):
     """A trainer whose agents have started from what init_from names."""
     jobs = make_jobs(folder, *SIZES, *words)
@@ -162,8 +178,7 @@ def test_a_child_is_extended_like_any_run(cli):
     assert record(longer)["parent"] == record(only("whole"))["parent"]
 
 
-def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli):
-    train(cli, "study=p")
+def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli, parents):
     parent = only("p")
     shutil.copytree(parent, "elsewhere/copy")
     typed = [short(parent), f"{short(parent)}:0", f"'{parent}'", f"'{parent.resolve()}:0'", "elsewhere/copy"]
@@ -197,6 +212,32 @@ def test_a_sweep_over_parents(cli, launcher):
         assert "2 batches: init_from must be the same within one" in mixed.out
 
 
+def test_a_run_whose_parent_is_gone_is_known_by_its_seed_and_its_latest_launch(cli, parents):
+    parent = short(only("three"))
+    train(cli, f"init_from={parent}:1", "study=c", "stop_at=256")
+    child = only("c")
+    said = (child / "run.json").read_text()
+    entry = record(child)["config"]["init_from"]
+    # as if it had begun from another run of that name before, and from another seed since
+    for name, started, steps, seed in (("earlier", "2000", 512, 1), ("seed", "2999", 1024, 0)):
+        made = json.loads(said) | {"started": started}
+        made["config"]["init_from"] = f"{entry.partition(':')[0]}:{seed}@{steps}+normalizer"
+        made["parent"]["seed"] = seed
+        Path("outputs", "c", name).mkdir()
+        Path("outputs", "c", name, "run.json").write_text(json.dumps(made))
+    shutil.rmtree("outputs/three")
+    cfg = make_config(*WORDS, f"init_from={parent}:1", "study=c", "stop_at=256")
+    assert settings_of(cfg)["init_from"] == entry
+
+
+def test_a_launch_that_begins_anew_forgets_what_an_earlier_one_began_from(tmp_path):
+    jobs = make_jobs(tmp_path, *SIZES)
+    trainer = parts.build_trainer(jobs)
+    trainer.runs[0].record.data.update(parent={}, extends={})
+    inherit.begin(trainer, jobs)
+    assert not {"parent", "extends"} & trainer.runs[0].record.data.keys()
+
+
 REFUSED = {  # words of the child -> what is said
     "network.torso.hidden=[32]": r"actor_torso\.\S+ is \(64, 4\) there, \(32, 4\) here",
     "network.shared=true": r"is \(.*\) there, none here",
@@ -213,8 +254,7 @@ REFUSED = {  # words of the child -> what is said
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_does_not_fit_is_refused_before_anything_is_written(cli, words):
-    train(cli, "study=p")
+def test_what_does_not_fit_is_refused_before_anything_is_written(cli, parents, words):
     said = refusal(cli(*WORDS, f"init_from={short(only('p'))}", "study=c", *words.split()))
     assert re.search(REFUSED[words], said), said
     assert not Path("outputs/c").exists()
@@ -230,17 +270,16 @@ def test_another_memory_is_refused(cli, tmp_path):
     begun(tmp_path / "c", "algo=apo_ce", "algo.max_steps=20", *words)  # which remembers the same
 
 
-def test_seeds_and_runs_that_are_not_there_are_refused_in_one_line(cli):
-    train(cli, "num_seeds=3", "study=p")
-    parent = short(only("p"))
+def test_seeds_and_runs_that_are_not_there_are_refused_in_one_line(cli, parents):
+    parent = short(only("three"))
     words = (*WORDS, "study=c")
     said = refusal(cli(*words, f"init_from={parent}:7"))
     assert "that run has no seed 7; it has seeds 0 to 2" in said
     said = refusal(cli(*words, f"init_from={parent}", "seed=2", "num_seeds=2"))
     assert "that run has no seed 3; it has seeds 0 to 2: say one for all, as in" in said
     assert "there is no such folder" in refusal(cli(*words, "init_from=outputs/q/none"))
-    assert "it is a study, of which one run is outputs/p/" in refusal(cli(*words, "init_from=outputs/p"))
-    assert "name the folder by the hash" in refusal(cli(*words, f"init_from={only('p')}"))
+    assert "it is a study, of which one run is outputs/three/" in refusal(cli(*words, "init_from=outputs/three"))
+    assert "name the folder by the hash" in refusal(cli(*words, f"init_from={only('three')}"))
     train(cli, "study=half", "stop_at=256")
     said = refusal(cli(*words, f"init_from={short(only('half'))}"))
     assert "that run is interrupted, not done; finish it first by its own command (python -m" in said
@@ -249,8 +288,7 @@ def test_seeds_and_runs_that_are_not_there_are_refused_in_one_line(cli):
     assert not Path("outputs/c").exists()
 
 
-def test_a_strangers_folder_runs_nothing_and_is_refused_where_it_is_damaged(cli):
-    train(cli, "study=p")
+def test_a_strangers_folder_runs_nothing_and_is_refused_where_it_is_damaged(cli, parents):
     parent, words = only("p"), (*WORDS, "study=c", f"init_from={short(only('p'))}")
     good, state = (parent / "checkpoint.pt").read_bytes(), state_of(parent)
     (parent / ".hydra" / "config.yaml").write_text("network: {_target_: os.system}")  # which nobody reads
@@ -270,8 +308,7 @@ def test_a_strangers_folder_runs_nothing_and_is_refused_where_it_is_damaged(cli)
     assert not Path("outputs/c").exists()
 
 
-def test_a_run_that_began_from_another_checkpoint_is_not_taken_for_this_one(cli):
-    train(cli, "study=p")
+def test_a_run_that_began_from_another_checkpoint_is_not_taken_for_this_one(cli, parents):
     words = (*WORDS, "study=c", f"init_from={short(only('p'))}")
     assert cli(*words, "stop_at=512").code == 0
     state = state_of(only("p"))
@@ -284,8 +321,7 @@ def test_a_run_that_began_from_another_checkpoint_is_not_taken_for_this_one(cli)
     assert len(runs("c")) == 2
 
 
-def test_side_by_side_all_start_from_a_run_or_none(cli, tmp_path):
-    train(cli, "study=p")
+def test_side_by_side_all_start_from_a_run_or_none(cli, parents, tmp_path):
     jobs = make_jobs(tmp_path / "x", *SIZES, own=((f"init_from={short(only('p'))}",), ("seed=1",)))
     trainer = parts.build_trainer(jobs)
     with pytest.raises(ConfigError, match="all start from earlier runs, or none"):

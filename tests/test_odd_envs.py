@@ -14,6 +14,7 @@ from gymnasium.vector import SyncVectorEnv
 from helpers import make_trainer, train
 
 from rlexp.envs import Environment
+from rlexp.envs.checks import warn_of_chance
 from rlexp.errors import ConfigError, EnvironmentFault
 
 FEW = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
@@ -67,6 +68,12 @@ class WrongFirst(probes.Endless):
         return np.zeros(4, np.float32), {}
 
 
+class Counts(probes.Endless):
+    """Promises whole numbers, and gives others."""
+
+    observation_space = spaces.Box(0, 9, (1,), np.int64)
+
+
 class Chance(probes.Endless):
     """Follows no seed."""
 
@@ -109,7 +116,7 @@ class OfVectors(SyncVectorEnv):
         return seen, reward[:, None], *rest
 
 
-for kind in (Odd, OfAll, Breaks, Pairs, WrongFirst, Chance, Wide, Late):
+for kind in (Odd, OfAll, Breaks, Pairs, WrongFirst, Counts, Chance, Wide, Late):
     gym.register(f"{kind.__name__}-v0", entry_point=kind)
 gym.register("OfVectors-v0", entry_point=probes.Endless, vector_entry_point=OfVectors)
 
@@ -201,6 +208,33 @@ def test_what_cannot_be_made_or_read_is_told():
 def test_a_vector_class_is_tried_too():
     line = rf"{HERE}OfVectors\.step: rewards have shape \(1, 1\) and are of float64; \(1,\) is wanted"
     assert re.search(line, refused("OfVectors-v0"))
+
+
+def test_floats_are_no_whole_numbers():
+    assert "the observation is of float32; its space promises int64" in refused("Counts-v0")
+
+
+def test_what_is_tried_is_closed(monkeypatch):
+    made, closed = [], []
+    start = Environment.start
+
+    def watched(*given, **more):
+        envs, first = start(*given, **more)
+        made.append(envs)
+        close = envs.close
+        envs.close = lambda: closed.append(envs) or close()
+        return envs, first
+
+    monkeypatch.setattr(Environment, "start", watched)
+    tried("Endless-v0")
+    with pytest.raises(EnvironmentFault):
+        tried("Breaks-v0")
+    assert closed == made != []
+
+
+def test_a_number_that_is_none_is_the_same_as_itself(caplog):
+    warn_of_chance("Odd-v0", [np.array([np.nan])], [np.array([np.nan])])
+    assert not caplog.messages
 
 
 def test_bounds_and_seeds_that_do_not_hold_are_told_once(caplog):

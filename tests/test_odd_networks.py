@@ -81,6 +81,10 @@ class NoFeatures(Torso):
     out_features = 0
 
 
+class BoolFeatures(Torso):
+    out_features = True
+
+
 class WrongFeatures(Torso):
     out_features = 7
 
@@ -158,6 +162,7 @@ class Repeats(Torso):
         ("LooseModules", r"the parameters of actor_torso\.more\[0\] would not be trained"),
         ("Lazy", r"its parameter actor_torso\.layer\.weight has no shape yet"),
         ("NoFeatures", r"out_features=0: wants the number of features"),
+        ("BoolFeatures", r"out_features=True: wants the number of features"),
         ("WrongFeatures", r"actor_torso makes \(3, 8\) of 3 observations; its out_features=7 promises \(3, 7\)"),
         ("ExtraAxis", r"actor_torso makes \(1, 3, 8\) of 3 observations; its out_features=8 promises \(3, 8\)"),
         ("Doubles", "actor_torso gives torch.float64"),

@@ -1,5 +1,6 @@
 """What a researcher does with code of their own: from a wheel, in an empty folder, in processes of their own.
 
+Commands that could be typed one after the other without an edit between them share one, which imports torch once.
 RLEXP_WHEEL=path/to.whl tries another version's wheel.
 """
 
@@ -79,20 +80,22 @@ YAML = """defaults: [ppo, _self_]
 _target_: their_pkg.calm.Calm
 calm_coef: 0.1        # * weight of E[V²]
 """
-DRIVER = """import contextlib, io, json, sys
+DRIVER = """import contextlib, importlib, io, json, sys, traceback
 from hydra.core.global_hydra import GlobalHydra
-from rlexp import train
 
 results = []
-for words in json.loads(sys.argv[1]):
+for command, *words in json.loads(sys.argv[1]):
     GlobalHydra.instance().clear()
     sys.argv[1:] = words
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            train.main()
+            importlib.import_module("rlexp." + command).main()
         except SystemExit as end:
-            code = end.code
+            code = end.code or 0
+        except Exception:
+            code = 1
+            traceback.print_exc()
     results.append((code, out.getvalue(), err.getvalue()))
 print(json.dumps(results))
 """
@@ -149,9 +152,9 @@ class Folder:
         )
 
     def many(self, *commands):
-        """What trainings print and tell, one after the other in one process, which imports torch once."""
+        """What commands end with, print and tell, one after the other in one process, which imports torch once."""
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER, json.dumps([[*TINY, *words] for words in commands])],
+            [sys.executable, "-c", DRIVER, json.dumps(commands)],
             cwd=self.path,
             env=os.environ | {"PYTHONPATH": str(self.wheel)},
             capture_output=True,
@@ -161,25 +164,19 @@ class Folder:
         assert done.returncode == 0, done.stderr
         return [tuple(result) for result in json.loads(done.stdout)]
 
-    def train(self, *words):
-        done = self("train", *TINY, *words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def refused(self, command, *words):
-        """What is told, in one line."""
-        done = self(command, *words)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.stderr
+    def train(self, *commands):
+        """What trainings print that all come to their end."""
+        done = self.many(*(("train", *TINY, *words) for words in commands))
+        assert [code for code, _, _ in done] == [0] * len(commands), done
+        return [out for _, out, _ in done]
 
     def records(self, study="*"):
         files = sorted(self.path.glob(f"outputs/{study}/*/run.json"))
         return [json.loads(file.read_text()) for file in files]
 
-    def last(self, column, seed=0):
-        """Of the only run's metrics."""
-        (file,) = self.path.glob("outputs/*/*/metrics.csv")
+    def last(self, study, column, seed=0):
+        """Of the metrics of a study's only run."""
+        (file,) = self.path.glob(f"outputs/{study}/*/metrics.csv")
         with open(file, newline="") as rows:
             return [float(row[column]) for row in csv.DictReader(rows) if int(row["seed"]) == seed][-1]
 
@@ -189,23 +186,23 @@ def folder(tmp_path, wheel):
     return Folder(tmp_path, wheel)
 
 
-@pytest.fixture
-def another(tmp_path, wheel):
-    return lambda name: Folder(tmp_path / name, wheel)
-
-
 def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(folder):
-    words = [*TINY, "-m", "algo=calm", "study=s"]
-    folder.train(*words[len(TINY) :], "algo.calm_coef=0.1,0.2")
+    words = ["-m", *TINY, "algo=calm", "study=s", "algo.calm_coef=0.1,0.2"]
+    done = folder("train", *words)
+    assert done.returncode == 0, done.stderr
     assert all(record["code"] and record["commit"] is None for record in folder.records())
     folder.edit("their_pkg/calm.py", "loss + self.calm_coef", "loss - self.calm_coef")
-    told = folder.refused("train", *words, "algo.calm_coef=0.1,0.2,0.3")
-    assert "their_pkg/calm.py changed since 2 of these jobs were run (of 3): stale=keep" in told
-    folder.train(*words[len(TINY) :], "algo.calm_coef=0.1,0.2", "seed=0,1", "stale=keep")
-    told = folder.refused("compare", "outputs/s", "figures=false")
-    assert "its seeds are of different code (their_pkg/calm.py is " in told
-    assert folder("compare", "outputs/s", "figures=false", "allow=code").returncode == 0
-    folder.train(*words[len(TINY) :], "algo.calm_coef=0.1,0.2", "stale=rerun")
+    told, kept, refused, pooled, rerun = folder.many(
+        ("train", *words[:-1], "algo.calm_coef=0.1,0.2,0.3"),
+        ("train", *words, "seed=0,1", "stale=keep"),
+        ("compare", "outputs/s", "figures=false"),
+        ("compare", "outputs/s", "figures=false", "allow=code"),
+        ("train", *words, "stale=rerun"),
+    )
+    assert [code for code, _, _ in (told, kept, refused, pooled, rerun)] == [1, 0, 1, 0, 0]
+    assert told[2].count("\n") == refused[2].count("\n") == 1
+    assert "their_pkg/calm.py changed since 2 of these jobs were run (of 3): stale=keep" in told[2]
+    assert "its seeds are of different code (their_pkg/calm.py is " in refused[2]
     assert len(folder.records("s")) == 6
 
 
@@ -219,40 +216,43 @@ def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
             places[name] = number
     refused = ["VectorLoss", "VectorMetric", "NumberMetric", "NoMetrics", "Nothing", "Counts", "Random", "NoGradient"]
     alone = ["Branches", "Items", "Floats", "Numpy"]
+    cases = [(name, seeds) for name in refused + alone for seeds in (1, 3)]
+    short = ("train", *TINY, "total_steps=128")
+    commands = [(*short, f"algo._target_=their_pkg.mistakes.{n}", f"num_seeds={k}") for n, k in cases]
+    for (name, seeds), (code, out, err) in zip(cases, folder.many(*commands), strict=True):
+        assert code == (name in refused)
+        if name in refused:
+            assert err.startswith(f"rlexp: their_pkg/mistakes.py:{places[name]}: {name}.loss: ")
+            assert err.count("\n") == 1
+        else:
+            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss looks at single values there"
+            assert (told in out) == (seeds == 3)
+    trained = [record["config"]["algo"]["_target_"].rpartition(".")[2] for record in folder.records()]
+    assert sorted(trained) == sorted(alone * 2)
 
-    def each(names):
-        commands = [(f"algo._target_=their_pkg.mistakes.{n}", f"num_seeds={k}") for n in names for k in (1, 3)]
-        return zip([n for n in names for _ in (1, 3)], [1, 3] * len(names), folder.many(*commands), strict=True)
 
-    for name, _, (code, _, err) in each(refused):
-        assert code == 1
-        assert err.startswith(f"rlexp: their_pkg/mistakes.py:{places[name]}: {name}.loss: ")
-        assert err.count("\n") == 1
-    assert folder.records() == []
-    for name, seeds, (code, out, _) in each(alone):
-        assert code == 0
-        told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss looks at single values there"
-        assert (told in out) == (seeds == 3)
-
-
-def test_random_numbers_of_a_loss_are_the_agents_own(another):
+def test_random_numbers_of_a_loss_are_the_agents_own(folder):
     noisy = ["algo=calm", "algo.noise_coef=1.0"]
-    alone, together, parts, quiet = (another(name) for name in ("alone", "together", "parts", "quiet"))
-    alone.train(*noisy, "seed=1")
-    together.train(*noisy, "num_seeds=2")
-    parts.train(*noisy, "seed=1", "stop_at=256")
-    parts.train(*noisy, "seed=1")
-    quiet.train("algo=calm", "seed=1")
-    assert alone.last("loss", 1) == pytest.approx(together.last("loss", 1), rel=1e-4)
-    assert alone.last("loss", 1) == parts.last("loss", 1)
-    assert alone.last("loss", 1) != pytest.approx(quiet.last("loss", 1), rel=1e-3)
+    folder.train(
+        [*noisy, "seed=1", "study=alone"],
+        [*noisy, "num_seeds=2", "study=together"],
+        ["algo=calm", "seed=1", "study=quiet"],
+        [*noisy, "seed=1", "study=parts", "stop_at=256"],
+    )
+    folder.train([*noisy, "seed=1", "study=parts"])  # in another process
+    alone = folder.last("alone", "loss", 1)
+    assert alone == pytest.approx(folder.last("together", "loss", 1), rel=1e-4)
+    assert alone == folder.last("parts", "loss", 1)
+    assert alone != pytest.approx(folder.last("quiet", "loss", 1), rel=1e-3)
 
 
 def test_classes_of_ones_own_take_the_place_of_others(folder):
     folder.write("conf/network/theirs.yaml", "defaults: [mlp, _self_]\ntorso:\n  _target_: their_pkg.nets.Torso\n")
-    folder.train("network=theirs", "optimizer._target_=torch.optim.SGD", "optimizer.momentum=0.9")
-    folder.train("network.torso._target_=their_pkg.nets.Torso", "network.torso.width=8")
-    folder.train("env.id=their_pkg.maze:Maze-v0", "env.kwargs.length=5")
+    folder.train(
+        ["network=theirs", "optimizer._target_=torch.optim.SGD", "optimizer.momentum=0.9"],
+        ["network.torso._target_=their_pkg.nets.Torso", "network.torso.width=8"],
+        ["env.id=their_pkg.maze:Maze-v0", "env.kwargs.length=5"],
+    )
     made = [record["config"] for record in folder.records()]
     torsos = [config["network"]["torso"] for config in made if config["env"]["id"] == "CartPole-v1"]
     assert sorted(torso.get("width", 0) for torso in torsos) == [0, 8]
@@ -274,40 +274,44 @@ def test_what_is_misspelt_or_meant_for_others_is_one_line(folder):
         ("env.id=their_pkg.maze:Mase-v0",): "did you mean Maze-v0?",
         ("env.id=MiniGrid-Empty-5x5-v0",): "pip install minigrid",
     }
-    for (code, _, err), part in zip(folder.many(*told), told.values(), strict=True):
+    shown = [("train", "--help", "algo=calm"), ("train", "--help", "algo.calm_coef", "algo=calm")]
+    *said, (_, whole, _), (_, one, _) = folder.many(*(("train", *TINY, *words) for words in told), *shown)
+    for (code, _, err), part in zip(said, told.values(), strict=True):
         assert code == 1
         assert part in err
         assert err.count("\n") == 1
     assert folder.records() == []
-    shown = folder("train", "--help", "algo=calm").stdout
-    assert re.search(r"algo\.calm_coef=0\.1 +# \* weight of E\[V²\]", shown)
-    assert "weight of E[V²]" in folder("train", "--help", "algo.calm_coef", "algo=calm").stdout
+    assert re.search(r"algo\.calm_coef=0\.1 +# \* weight of E\[V²\]", whole)
+    assert "weight of E[V²]" in one
 
 
 def test_a_run_is_one_however_it_is_typed(folder):
-    folder.train("algo=calm", "total_steps=512")
-    assert "already done" in folder.train("algo=calm", "total_steps=5.12e2")
-    folder.train("-m", "algo=calm", "total_steps=5_12")
+    _, again, _ = folder.train(
+        ["algo=calm", "total_steps=512"],
+        ["algo=calm", "total_steps=5.12e2"],
+        ["-m", "algo=calm", "total_steps=5_12"],
+    )
+    assert "already done" in again
     assert len(folder.records()) == 1
 
 
 def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     words = ["-m", "hydra/launcher=batched", "algo=calm"]
-    said = folder.train(*words, "algo.calm_coef=0.1,0.2")
-    assert "2 jobs (2 agents) side by side: algo.calm_coef differ" in said
-    said = folder.train(*words, "algo.noise_coef=0.1,0.2")
-    assert "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.schedules.Scheduled" in said
+    annotated, plain = folder.train([*words, "algo.calm_coef=0.1,0.2"], [*words, "algo.noise_coef=0.1,0.2"])
+    assert "2 jobs (2 agents) side by side: algo.calm_coef differ" in annotated
+    assert "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.schedules.Scheduled" in plain
 
 
 def test_from_one_run_to_the_next(folder):
-    folder.train("algo=calm", "study=first")
+    more = ["algo=calm", "total_steps=1024"]
+    folder.train(["algo=calm", "study=first"], [*more, "study=whole"])
     (first,) = folder.path.glob("outputs/first/*")
-    folder.train("algo=calm", "study=second", "optimizer.lr=1e-3", f"init_from=outputs/first/{first.name[-8:]}")
+    folder.train(
+        ["algo=calm", "study=second", "optimizer.lr=1e-3", f"init_from=outputs/first/{first.name[-8:]}"],
+        [*more, "study=first", "resume=extend"],
+    )
     (second,) = folder.records("second")
     assert str(second["parent"]["folder"]).endswith(first.name)
-    more = ["algo=calm", "total_steps=1024"]
-    folder.train(*more, "study=first", "resume=extend")
-    folder.train(*more, "study=whole")
     extended, whole = (
         next(path.parent for path in folder.path.glob(f"outputs/{study}/*total_steps=1024*/metrics.csv"))
         for study in ("first", "whole")
@@ -326,29 +330,28 @@ def test_from_one_run_to_the_next(folder):
 
 
 def test_why_it_is_slow_and_where_it_breaks(folder):
-    said = folder.train("algo=calm", "num_seeds=2", "profile=true", "total_steps=2560")
+    values, broken = "        values =", "        if self.noise_coef > 1.0:\n            values_of_nobody\n"
+    folder.edit("their_pkg/calm.py", values, broken + values)
+    words = ("train", *TINY, "algo=calm", "num_seeds=2")
+    raises = (*words, "algo.noise_coef=2", "study=d", "debug=true")
+    (code, said, told), (failed, _, trace) = folder.many((*words, "profile=true", "total_steps=2560"), raises)
+    assert code == 0, told
     (record,) = folder.records()
     assert record["how"]["compiled"]["value"] is False
     assert "calls, from 10,000 on it pays" in record["how"]["compiled"]["why"]
     assert record["how"]["batching"]["value"] == "stacked"
     assert {"acting and environment", "update", "rest"} <= set(record["time"]["seconds"])
     assert "eager (" in said
-    (trace,) = folder.path.glob("outputs/*/*/profile/trace.json")
-    assert json.loads(trace.read_text())["traceEvents"]
-    assert (trace.parent / "table.txt").read_text()
+    (file,) = folder.path.glob("outputs/*/*/profile/trace.json")
+    assert json.loads(file.read_text())["traceEvents"]
+    assert (file.parent / "table.txt").read_text()
 
-    folder.edit(
-        "their_pkg/calm.py", "        values =", "        print('here', len(batch.obs)); breakpoint()\n        values ="
-    )
-    done = folder(
-        "train", *TINY, "algo=calm", "num_seeds=2", "debug=true", "study=d", input="p type(batch).__name__\nq\n"
-    )
+    assert failed == 1
+    assert "NameError: name 'values_of_nobody' is not defined" in trace
+    assert re.search(r'File ".*their_pkg/calm\.py", line \d+, in loss', trace)
+    folder.edit("their_pkg/calm.py", "values_of_nobody", "print('here', len(batch.obs)); breakpoint()")
+    done = folder(*raises, input="p type(batch).__name__\nq\n")
     assert "here 64" in done.stdout
     assert "'Batch'" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    folder.edit("their_pkg/calm.py", "breakpoint()", "values_of_nobody")
-    done = folder("train", *TINY, "algo=calm", "debug=true", "study=d")
-    assert done.returncode == 1
-    assert "NameError: name 'values_of_nobody' is not defined" in done.stderr
-    assert re.search(r'File ".*their_pkg/calm\.py", line \d+, in loss', done.stderr)
     assert not list(folder.path.glob("outputs/d/*"))

@@ -35,6 +35,7 @@ FILES = {
     "their_pkg/terms.py": b"X = 1\n",
     "latin.txt": "größe\n".encode("latin-1"),
     "README": b"first\n",
+    ":notes": b"1\n",
 }
 
 
@@ -92,6 +93,7 @@ EDITS = {
     "binary": {"README": bytes(range(256))},
     "a new file": {"their_pkg/terms.py": b"from their_pkg.new import X", "their_pkg/new.py": b"X = 3"},
     "a new empty one": {"their_pkg/loss.py": b"import their_pkg.sub\n", "their_pkg/sub/__init__.py": b""},
+    "a name that is a pattern to git": {":notes": b"2\n"},
     "a line like a header": {"README": b"diff --git a/x b/x\n# first\n"},
 }
 
@@ -126,6 +128,28 @@ def test_it_does_where_a_file_has_become_a_link_or_is_gone(folder, tmp_path):
     (folder / "README").symlink_to("latin.txt")
     (folder / "latin.txt").unlink()
     (patch,) = kept(folder)
+    assert restored(folder, patch, tmp_path) == contents(folder)
+
+
+def test_it_does_where_a_file_has_another_name(folder, tmp_path):
+    write(folder, {"README": b"a line\n" * 20})
+    commit(folder)
+    git(folder, "mv", "README", "READ.ME")
+    (patch,) = kept(folder)
+    assert restored(folder, patch, tmp_path) == contents(folder)
+
+
+def test_a_hook_of_git_is_told_of_another_repository(folder, tmp_path, monkeypatch):
+    commit(folder)
+    write(tmp_path / "other", {"x": b""})
+    commit(tmp_path / "other")
+    with monkeypatch.context() as patched:
+        patched.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+        patched.setenv("GIT_INDEX_FILE", str(tmp_path / "other" / ".git" / "index"))
+        patched.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+        patched.setenv("GIT_PREFIX", "x/")
+        write(folder, {"README": b"second\n"})
+        (patch,) = kept(folder)
     assert restored(folder, patch, tmp_path) == contents(folder)
 
 

@@ -3,6 +3,8 @@ import sys
 import pytest
 from helpers import jobs, record
 
+from rlexp.search_path import read
+
 TINY = ["tuned=none", "total_steps=256", "progress=none", "evaluation.episodes=0", "algo.rollout_steps=16"]
 CALM = "defaults: [ppo, _self_]\nclip_coef: 0.1\n"
 
@@ -54,6 +56,12 @@ def test_two_yamls_of_one_name_are_refused_unless_they_say_the_same(cli, tmp_pat
     assert jobs() == []
     ppo.write_bytes((rlexp.config.CONF_DIR / "algo" / "ppo.yaml").read_bytes())
     assert cli(*TINY).code == 0
+
+
+def test_what_becomes_of_a_yaml_that_was_read_is_not_read_again(tmp_path):
+    write(tmp_path / "calm.yaml")
+    read(tmp_path / "calm.yaml")["defaults"].clear()
+    assert read(tmp_path / "calm.yaml") == {"defaults": ["ppo", "_self_"], "clip_coef": 0.1}
 
 
 @pytest.mark.parametrize("place", ["pkg://nowhere.conf", "/nowhere/conf", "file:///nowhere/conf"])

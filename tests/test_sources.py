@@ -124,11 +124,18 @@ def test_a_package_that_lists_its_modules_does_not_make_each_a_part_of_the_other
     assert set(modules.closure(["through"])) == {"through", "zoo", "zoo.a", "zoo.b", "zoo.patch"}
 
 
+def test_a_package_uses_what_it_imports_under_another_name(write):
+    write({"as_pkg/__init__.py": "from as_pkg.k import K as L\nX = L\n", "as_pkg/k.py": "K = 1", "as_pkg/own.py": ""})
+    assert set(modules.closure(["as_pkg.own"])) == {"as_pkg", "as_pkg.k", "as_pkg.own"}
+
+
 def test_words_among_the_settings_of_a_target_name_modules_too(write):
     write({"c_pkg/__init__.py": "", "c_pkg/nets.py": "def make(space): pass\n", "c_pkg/more.py": "X = 1\n"})
     write({"c_pkg/partial.py": "import functools\nfrom c_pkg.more import X\nP = functools.partial(print, X)\n"})
     fetched = {"torso": {"_target_": "hydra.utils.get_method", "path": "c_pkg.nets.make"}}
     assert set(sources.digests({"network": fetched})) == {"c_pkg/__init__.py", "c_pkg/nets.py"}
+    fetched = {"torso": {"_target_": "hydra.utils.get_method", "path": "pytest.raises"}}
+    assert "pytest/__init__.py" in sources.digests({"network": fetched})  # installed, but asked for
     named = {
         "_target_": "torch.nn.Linear",
         "kind": ["c_pkg.more.X", "torch.nn.Tanh", "pytest.raises", "1.5", "no.such"],
@@ -173,6 +180,7 @@ SAME = [
     CODE.replace("Of x.", "Of all\n        x."),
     CODE.replace('    """A loss."""\n\n', ""),
     CODE.replace("(1.5, None", "(\n  1.50,\n  None"),
+    CODE.replace('else "a', 'else u"a'),
     CODE.replace("import unseen", "import unseen, more"),
     "\ufeff" + CODE.replace('"""What it is."""', "# what it is"),
 ]
