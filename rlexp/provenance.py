@@ -62,7 +62,7 @@ def of_config(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _state(root: Path, files: frozenset[Path], left_out: Path) -> dict[str, Any]:
     """Path, commit and dirty flag: whether something is not committed that the config names or git knows."""
     changed = repositories.changed(root, files, left_out)
-    return {"path": str(root), "commit": said(root, "rev-parse", "--verify", "-q", "HEAD"), "dirty": changed}
+    return {"path": str(root), "commit": repositories.commit_of(root), "dirty": changed}
 
 
 def written(folder: Path) -> Path:

@@ -76,12 +76,14 @@ def _within(root: Path, files: Iterable[Path]) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in own)
 
 
-@functools.cache
-def _base(root: Path) -> str:
-    """What changes are held against: the last commit, or nothing at all where there is none yet."""
-    return (
-        said(root, "rev-parse", "--verify", "-q", "HEAD") or said(root, "hash-object", "-t", "tree", "/dev/null") or ""
-    )
+def commit_of(root: Path) -> str | None:
+    """The last commit; None: there is none yet."""
+    return said(root, "rev-parse", "--verify", "-q", "HEAD")
+
+
+def _base(root: Path, commit: str | None) -> str:
+    """What changes are held against: a commit, or nothing at all."""
+    return commit or said(root, "hash-object", "-t", "tree", "/dev/null") or ""
 
 
 def _new(root: Path, names: Sequence[str]) -> list[str]:
@@ -94,7 +96,7 @@ def changed(root: Path, files: Iterable[Path], left_out: Path) -> bool:
     """Whether something that git knows is not committed, or one of the files is new to it; a folder aside."""
     if _new(root, _within(root, files)):
         return True
-    names = git(root, *DIFF, "--name-only", "-z", _base(root)) or b""
+    names = git(root, *DIFF, "--name-only", "-z", _base(root, commit_of(root))) or b""
     return any(not _lies_in(root / os.fsdecode(name), left_out) for name in names.split(b"\0") if name)
 
 
@@ -113,7 +115,8 @@ def patch(root: Path, files: Iterable[Path], where: Sequence[Path], left_out: Pa
     """
     names = _within(root, files)
     new = _new(root, names)
-    base = _base(root)
+    commit = commit_of(root)  # once, as somebody may commit in the meantime
+    base = _base(root, commit)
     known = [name for name in names if name not in new]
     first = _sections(git(root, *DIFF, base, "--", *known) if known else b"")
     for name in new:
@@ -124,16 +127,11 @@ def patch(root: Path, files: Iterable[Path], where: Sequence[Path], left_out: Pa
     kept, missing = _up_to_limit(root, base, rest)
     if listed is None:
         missing.append("whatever else has changed: git did not say")
-    lines = [f"# {root}, {_commit(root)}: git apply restores this there"]
+    lines = [f"# {root}, {f'commit {commit}' if commit else 'no commit yet'}: git apply restores this there"]
     lines += [] if first or kept or missing else ["# nothing has changed since that commit"]
     lines += [f"# left out, as there is too much: {name}" for name in missing]
     head = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
     return Patch(head + b"".join(first + kept), clean=not (first or kept or missing))
-
-
-def _commit(root: Path) -> str:
-    commit = said(root, "rev-parse", "--verify", "-q", "HEAD")
-    return f"commit {commit}" if commit else "no commit yet"
 
 
 def _up_to_limit(root: Path, base: str, names: Sequence[str]) -> tuple[list[bytes], list[str]]:

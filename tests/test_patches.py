@@ -42,7 +42,7 @@ FILES = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where commands are typed: a repository with a package, which is not imported but read."""
-    for cached in (sources._sources, sources._digests, patches._patches, repositories.root_of, repositories._base):
+    for cached in (sources._sources, sources._digests, patches._patches, repositories.root_of):
         cached.cache_clear()
     folder = tmp_path / "their repo"
     write(folder, FILES)
@@ -53,7 +53,7 @@ def folder(tmp_path, monkeypatch):
 
 def kept(folder, name="their_pkg.loss", launch=1):
     """What a launch leaves in a run's folder, of repositories other than rlexp's."""
-    for cached in (modules.read, sources._sources, patches._patches, repositories._base):
+    for cached in (modules.read, sources._sources, patches._patches):
         cached.cache_clear()
     run = folder / "outputs" / "s" / "job"
     run.mkdir(parents=True, exist_ok=True)
@@ -201,6 +201,7 @@ def test_launches_keep_patches_of_their_own_where_they_differ(folder):
     assert [path.name for path in kept(folder, launch=3)] == ["code.their_repo.3.patch"]
     commit(folder, "README")
     (clean,) = kept(folder, launch=10)
+    assert git(folder, "rev-parse", "HEAD").decode().strip() in clean.read_text()
     assert clean.read_text().splitlines()[1:] == ["# nothing has changed since that commit"]
     assert kept(folder, launch=11) == []
 
