@@ -106,9 +106,9 @@ class Algorithm:
     # Memory; most algorithms have none ---------------------------------------------------------------------------
 
     def prepare(self, spec: RunSpec) -> None:
-        """Called before the first step: once for a run's own object, and before that for two others that only try it.
+        """Called before the first step: once for a run's own object, and for others that only try what it does.
 
-        Those have `spec.num_agents` of 2 at most. An algorithm with a memory makes it here. What is drawn at random is
+        Those may have fewer agents. An algorithm with a memory makes it here. What is drawn at random is
         each agent's own where `spec.per_agent` makes it, or where it is drawn from `spec.streams`; what is drawn
         elsewhere is refused.
         """
