@@ -33,7 +33,7 @@ def extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     """The finished run to go on from: the longest of the same settings and fewer total_steps.
 
     Raises:
-        ConfigError: there is none, it is not done, or it was made by other code.
+        ConfigError: there is none, none is done, or it was made by other code.
     """
     parent = _longest(cfg, settings)
     told = f"resume={cfg.resume}: the run to extend, {parent.folder},"
@@ -55,7 +55,7 @@ def _bare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _longest(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
-    """The run that is to be extended, done or not."""
+    """The run that is to be extended: one that is not done only where none is, for a refusal to name."""
     study, own, total = study_of(cfg), _bare(settings), int(settings["total_steps"])
     at = str(cfg.resume).partition(":")[2]
     every = [(folder, record) for folder, record in records(study) if isinstance(record.get("config"), dict)]
@@ -87,10 +87,10 @@ def _is_below(steps: Any, total: int) -> bool:
     return isinstance(steps, int) and steps < total
 
 
-def _preference(run: Parent) -> tuple[int, bool, bool, str]:
-    """The longest; of those the one whose schedules were never stretched, that is done, that was started last."""
+def _preference(run: Parent) -> tuple[bool, int, bool, str]:
+    """The longest that is done; of those the one whose schedules were never stretched, that was started last."""
     plain = "extended_at" not in run.record["config"]
-    return run.total_steps, plain, run.record["status"] == "done", str(run.record.get("started"))
+    return run.record["status"] == "done", run.total_steps, plain, str(run.record.get("started"))
 
 
 def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:

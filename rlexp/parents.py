@@ -14,10 +14,11 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from rlexp.errors import ConfigError
-from rlexp.run_folder import RecordError, config_hash, file_digest, no_folder, read_record
+from rlexp.run_folder import RecordError, config_hash, file_digest, key_of, no_folder, read_record
 from rlexp.signatures import nearest
 
 TAKEN = ("optimizer", "normalizer", "memory")  # what init_with may name
+OF_A_LAUNCH = ("stop_at", "debug", "profile")  # of one launch of a run: not for the command that finishes it
 
 
 @dataclass(frozen=True)
@@ -240,9 +241,10 @@ def standing(record: dict[str, Any]) -> str:
 
 
 def command_of(record: dict[str, Any]) -> str:
-    """The command that a run was last begun by, in brackets."""
-    words = record.get("command") or []
-    return f" ({shlex.join(['python', '-m', 'rlexp.train', *map(str, words[1:])])})" if words else ""
+    """The command that a run was last begun by, in brackets, less what would have it pause or begin anew."""
+    typed = list(map(str, record.get("command") or []))
+    words = [word for word in typed[1:] if key_of(word) not in OF_A_LAUNCH and not word.startswith("resume=never")]
+    return f" ({shlex.join(['python', '-m', 'rlexp.train', *words])})" if typed else ""
 
 
 def _listed(seeds: Sequence[int]) -> str:

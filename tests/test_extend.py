@@ -1,6 +1,7 @@
 """A finished run that is extended is the run that was never stopped, bit for bit; where it cannot be, it says so."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,10 @@ def test_events_are_those_of_the_whole_curve(cli):
 def test_the_longest_finished_run_is_extended_and_one_of_no_more_updates_ends_at_once(cli):
     for total in ("768", "1024"):
         assert cli(*WORDS, f"total_steps={total}", "study=s").code == 0
+    halted = record(ended("s", 1024)[0]) | {"status": "interrupted"}
+    halted["config"]["total_steps"] = 1536
+    Path("outputs/s/halted").mkdir()
+    Path("outputs/s/halted/run.json").write_text(json.dumps(halted))
     result = cli(*WORDS, LONG, "study=s", "resume=extend")
     assert "from 1024 to 2048 steps" in result.out
     assert cli(*WORDS, "total_steps=1100", "study=s", "resume=extend").code == 0  # the same four updates
@@ -181,10 +186,11 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert "there is no run at all in it" in refusal(cli(*words))
     assert "total_steps below 2048" in refusal(cli(*words, "optimizer.lr=[1e-3,0]"))
     assert not Path("outputs/s").exists()
-    assert cli(*WORDS, "study=s", SHORT, "stop_at=256").code == 0
+    assert cli(*WORDS, "study=s", SHORT, "stop_at=256", "resume=never").code == 0
     said = refusal(cli(*words))
     assert "is interrupted, not done; finish it first by its own command (python -m rlexp.train " in said
     assert SHORT in said
+    assert not re.search("stop_at|never", said)
     assert cli(*WORDS, "study=s", SHORT).code == 0
     said = refusal(cli(*words, "seed=3", "gae.gamma=0.5"))
     assert "the nearest of 1, outputs/s/" in said
