@@ -1,5 +1,6 @@
 """Which finished run resume=extend goes on from, and when that makes a run of its own."""
 
+import copy
 import re
 from typing import Any
 
@@ -62,7 +63,8 @@ def _longest(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     alike = [Parent(folder, record) for folder, record in every if _bare(record["config"]) == own]
     shorter = [run for run in alike if _is_below(run.total_steps, total) and at in ("", str(run.total_steps))]
     if shorter:
-        return max(shorter, key=_preference)
+        found = max(shorter, key=_preference)
+        return Parent(found.folder, copy.deepcopy(found.record))  # whoever takes it over may change what is in it
     wanted = f"total_steps={at}" if at else f"total_steps below {total}"
     looked = f"resume={cfg.resume}: {study} holds no run of these settings and {wanted} that could be extended"
     if alike:

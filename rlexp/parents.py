@@ -217,7 +217,7 @@ def study_of(cfg: DictConfig) -> Path:
 
 
 def records(study: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """What run.json says in each folder of a study, where it can be read."""
+    """What run.json says in each folder of a study, where it can be read; shared, and not to be changed."""
     found = []
     for path in sorted(study.glob("*/run.json")):
         try:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from process import Process
 from test_resume import records
 
-from rlexp import compare, extend
+from rlexp import compare, extend, parents
 from rlexp.algos.ppo import PPO
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
@@ -295,10 +295,11 @@ def test_the_older_code_of_the_parent_is_told(cli):
     assert cli(*WORDS, "study=s", SHORT).code == 0
     (run,) = ended("s", 768)
     made = record(run)
-    made["sources"] = dict.fromkeys(made["sources"], "00000000")
+    made["sources"], made["made_by"] = dict.fromkeys(made["sources"], "00000000"), []
     (run / "run.json").write_text(json.dumps(made))
     said = refusal(cli(*WORDS, "study=s", LONG, "resume=extend"))
     assert "was made before rlexp/algos/ppo.py changed; stale=keep goes on with the new code" in said
     assert cli(*WORDS, "study=s", LONG, "resume=extend", "stale=keep").code == 0
     assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp/algos/ppo.py": "00000000"}]
+    assert [own["made_by"] for folder, own in parents.records(run.parent) if folder.name == run.name] == [[]]
     assert OmegaConf.load(ended("s", 2048)[0] / ".hydra" / "config.yaml").resume == "extend"
