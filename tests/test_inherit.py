@@ -192,7 +192,9 @@ def test_a_sweep_over_parents(cli, launcher):
             theirs = state_of(Path(record(run)["parent"]["folder"]))["learner"]["tensors"]
             assert same(state_of(run)["learner"]["tensors"], theirs)
     assert "4 jobs: 4 done" in train(cli, *words).out
-    mixed = train(cli, "-m", f"hydra/launcher={launcher}", f"init_from=null,{parents[0]}", "study=d", "seed=0,1")
+    mixed = train(
+        cli, "-m", f"hydra/launcher={launcher}", f"init_from=null,{parents[0]}", "study=d", "seed=0,1", "init_with=null"
+    )
     if launcher == "batched":
         assert "2 batches: init_from must be the same within one" in mixed.out
 
