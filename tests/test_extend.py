@@ -198,6 +198,8 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert "seed (0 there, 3 here)" in said
     assert "those of these settings have total_steps=768" in refusal(cli(*words, "total_steps=512"))
     assert "total_steps=512 that could be extended" in refusal(cli(*words, "resume=extend:512"))
+    assert "debug=true: makes the first update of a run, and extends none" in refusal(cli(*words, "debug=true"))
+    assert "train from the start without resume=extend" in refusal(cli(*words, "stale=rerun"))
     (run,) = ended("s", 768)
     table = run / "metrics.csv"
     kept = table.read_bytes()
@@ -211,7 +213,9 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert [job.name for job in jobs()] == [run.name]
     (run / "kept.pt").rename(run / "checkpoint.pt")
     assert cli(*words).code == 0
-    assert "resume=extends: must be one of auto, never, must, extend" in refusal(cli(*words, "resume=extends"))
+    assert "resume=extends: must be one of auto, never, must, extend, extend:<total_steps>" in refusal(
+        cli(*words, "resume=extends")
+    )
 
 
 @pytest.mark.parametrize("launcher", ["basic", "batched"])
