@@ -21,6 +21,7 @@ YAMLS = {
     "optimizer/rms": "defaults: [adam, _self_]\n_target_: torch.optim.RMSprop\nalpha: 0.95\n",
     "optimizer/rms_typo": "defaults: [adam, _self_]\n_target_: torch.optim.RMSprop\nalpa: 0.95\n",
     "optimizer/rms_calm": "defaults: [rms, _self_]\neps: 1e-6\n",
+    "experiment/rms_study": "# @package _global_\noptimizer:\n  _target_: torch.optim.RMSprop\n  alpha: 0.95\n",
     "network/theirs": "defaults: [mlp, _self_]\ntorso:\n  _target_: replaced_nets.Torso\n",
 }
 TORSO = "network.torso._target_=replaced_nets.Torso"
@@ -62,6 +63,8 @@ RMS = {"_target_": "torch.optim.RMSprop", "lr": 3e-4}
         (["optimizer._target_=torch.optim.RMSprop", "optimizer.eps=1e-5"], RMS | {"eps": 1e-5}, MLP),
         (["optimizer=rms"], RMS | {"alpha": 0.95}, MLP),
         (["optimizer=rms_calm"], RMS | {"alpha": 0.95, "eps": 1e-6}, MLP),
+        (["optimizer={_target_:torch.optim.RMSprop,lr:1e-3,_partial_:true}"], RMS | {"lr": 1e-3}, MLP),
+        (["experiment=rms_study"], RMS | {"alpha": 0.95}, MLP),
         (["optimizer=rms", "optimizer.lr=1e-3"], RMS | {"alpha": 0.95, "lr": 1e-3}, MLP),
         (["optimizer=adam_annealed"], ADAM | {"lr": [3e-4, 0]}, MLP),
         ([TORSO], ADAM, {"_target_": "replaced_nets.Torso"}),
@@ -86,6 +89,10 @@ def test_a_job_of_a_sweep_and_a_run_share_one_folder_however_the_class_was_named
     ("words", "told"),
     [
         (["optimizer._target_=torch.optim.SGD", "optimizer.eps=1e-5"], "optimizer.eps=1e-05: torch.optim.SGD has no"),
+        (
+            ["+optimizer.zzz=1"],
+            "maximize, weight_decay",
+        ),
         (
             ["optimizer=rms_typo"],
             "optimizer.alpa=0.95: torch.optim.RMSprop has no such setting; did you mean optimizer.alpha?",
