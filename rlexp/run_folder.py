@@ -110,10 +110,10 @@ def names_an_environment(overrides: Sequence[str]) -> bool:
 
 
 def naming(overrides: Sequence[str]) -> list[str]:
-    """Those of the overrides that can change results, in the order in which they name a job."""
+    """Those of the overrides that can change results, in the order in which they name a job, with or without a +."""
     return [
         override
-        for override in sorted(overrides)
+        for override in sorted(override.lstrip("+") for override in overrides)
         if not (key := key_of(override)).startswith("hydra") and key.partition("@")[0] not in NOT_IDENTITY
     ]
 
