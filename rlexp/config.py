@@ -199,8 +199,8 @@ def check_run_settings(cfg: DictConfig) -> None:
         if key == "resume" and extends:
             continue
         if value not in choices:
-            known = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
-            raise ConfigError(f"{key}={value}: must be one of {known}{nearest_choice(value, choices)}")
+            told = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
+            raise ConfigError(f"{key}={value}: must be one of {told}{nearest_choice(value, choices)}")
     try:
         device = torch.device(cfg.device)
     except RuntimeError:
