@@ -6,6 +6,7 @@ The run may be a stranger's: its checkpoint is plain data, and nothing is made o
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,8 +87,7 @@ def begin(trainer: "Trainer", jobs: Sequence[Job]) -> None:
     except Exception as error:  # whatever comes of a checkpoint that is another program's
         if isinstance(error, UserError):
             raise
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise sources[0].refusal(f"{sources[0].parent.checkpoint_path} does not fit this run ({line})") from error
+        raise sources[0].refusal(misfit(sources[0].parent, error)) from error
     for own, source in zip(trainer.runs, sources, strict=True):
         own.record.data["parent"] = {**source.parent.told(), "with": words}
 
@@ -103,12 +103,35 @@ def told(record: Mapping[str, Any]) -> list[str]:
 
 
 def _source(job: Job) -> Source:
-    parent = initial(job.cfg)
-    way_out = f"name another run than init_from={job.cfg.init_from}"
-    state = checkpoint.load(parent.checkpoint_path, config_hash=parent.config_hash, way_out=way_out)
+    parent, setting = initial(job.cfg), f"init_from={job.cfg.init_from}"
+    return Source(job, parent, checkpoint_of(parent, setting, f"name another run than {setting}"))
+
+
+def checkpoint_of(parent: Parent, setting: str, way_out: str) -> dict[str, Any]:
+    """The checkpoint of an earlier run.
+
+    Args:
+        parent: the run.
+        setting: that asks for it.
+        way_out: what a refusal says to do.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be read, or is another run's.
+    """
+    path = parent.checkpoint_path
+    if not path.is_file():
+        cause = "python -m rlexp.study clean what=checkpoints removes them"
+        raise CheckpointError(f"{setting}: {parent.folder} has no checkpoint any more ({cause}); {way_out}")
+    state = checkpoint.load(path, config_hash=parent.config_hash, way_out=way_out)
     if state.get("seeds") != parent.seeds:
-        raise CheckpointError(f"{parent.checkpoint_path}: is of other seeds than run.json says; {way_out}")
-    return Source(job, parent, state)
+        raise CheckpointError(f"{path}: is of other seeds than run.json says; {way_out}")
+    return state
+
+
+def misfit(parent: Parent, error: Exception) -> str:
+    """What is told of an earlier run's checkpoint that raised something."""
+    line = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+    return f"{parent.checkpoint_path}: does not fit this run ({line})"
 
 
 def _require_fit(source: Source, theirs: Shapes, ours: Shapes, way_out: str = "") -> None:

@@ -85,7 +85,11 @@ def initial(cfg: DictConfig) -> Parent:
     if folder is None:
         study = _study_hint(path)
         raise ConfigError(f"init_from={typed}: {no_folder(path).partition(': ')[2]}{study}")
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except RecordError as error:
+        why = str(error).rpartition("; ")[0]  # less its way out, which is for the run's own folder
+        raise ConfigError(f"init_from={typed}: {why}; mend it, or name another run") from None
     if record is None:
         raise ConfigError(f"init_from={typed}: there is no run in {folder} (no run.json){_study_hint(folder)}")
     if record["status"] != "done":
