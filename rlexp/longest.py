@@ -2,15 +2,21 @@
 
 import copy
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rlexp import provenance
 from rlexp.config import EXTENDING, flatten
 from rlexp.errors import ConfigError
 from rlexp.parents import Parent, command_of, records, standing, study_of
+from rlexp.schedules import Schedule
 
+if TYPE_CHECKING:
+    from rlexp.algos.base import Algorithm
+
+PROBES = 256  # values of progress at which coefficients are looked at
 NAMED = 3  # settings that a refusal names; the rest is counted
 
 
@@ -97,8 +103,6 @@ def _preference(run: Parent) -> tuple[bool, int, bool, str]:
 
 def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
     """The total_steps at which schedules were stretched; none where nothing depends on the end of training."""
-    from rlexp.extend import schedules  # torch, which nothing else here needs
-
     if not schedules(cfg):
         return []
     at, bare = str(cfg.resume).partition(":")[2], _bare(settings)
@@ -113,3 +117,47 @@ def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
         return list(max(begun)[1])
     parent = _longest(cfg, settings)
     return [*parent.record["config"].get("extended_at", ()), parent.total_steps]
+
+
+# What depends on the end ---------------------------------------------------------------------------------------------
+
+
+def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
+    """What changes with progress, which is the share of the whole run: name -> value at a progress.
+
+    Besides lists that were typed, whatever else an algorithm's `coefficients` make of progress; that is tried out.
+    """
+    from rlexp import parts  # torch, which nothing else here needs
+    from rlexp.algos.base import Algorithm
+
+    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    algo = parts.build_algorithm(cfg)
+    typed = {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
+    typed["optimizer.lr"] = Schedule.named("optimizer.lr", plain.get("lr"))
+    found: dict[str, Callable[[float], float]] = {
+        name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1
+    }
+    if type(algo).coefficients is not Algorithm.coefficients:
+        found |= _probed(algo, int(cfg.env.num_envs), set(algo.scheduled()))
+    return dict(sorted(found.items()))
+
+
+def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> dict[str, Callable[[float], float]]:
+    """Coefficients that an algorithm makes of progress by itself."""
+    import torch
+
+    from rlexp.rollout import RunSpec
+    from rlexp.seeding import AgentStreams
+
+    device = torch.device("cpu")
+    algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
+
+    def value(name: str, progress: float) -> float:
+        return float(algo.coefficients(progress, 1, device)[name])
+
+    def of(name: str) -> Callable[[float], float]:
+        return lambda progress: value(name, progress)
+
+    each = [algo.coefficients(number / PROBES, 1, device) for number in range(PROBES)]
+    varied = [name for name in each[0] if name not in typed and len({float(own[name]) for own in each}) > 1]
+    return {f"algo.coefficients()[{name!r}]": of(name) for name in varied}

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from process import Process
 from test_resume import records
 
-from rlexp import compare, extend, parents
+from rlexp import compare, extend, longest, parents
 from rlexp.algos.ppo import PPO
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
@@ -169,10 +169,10 @@ class Fading(PPO):
 
 def test_what_an_algorithm_makes_of_progress_by_itself_is_found():
     cfg = make_config("algo._target_=test_extend.Fading", "algo.ent_coef=[0.1,0]")
-    found = extend.schedules(cfg)
+    found = longest.schedules(cfg)
     assert list(found) == ["algo.coefficients()['late']", "algo.ent_coef"]
     assert [found["algo.coefficients()['late']"](p) for p in (0.5, 0.95)] == [0.0, 1.0]
-    assert extend.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
+    assert longest.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
 
 
 def refusal(result):
