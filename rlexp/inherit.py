@@ -24,6 +24,7 @@ from rlexp.optimizer_state import kept_by_agent
 from rlexp.parents import Parent, initial, taken
 from rlexp.resume import of_agents, together
 from rlexp.rollout import RunSpec
+from rlexp.run_folder import key_of
 from rlexp.seeding import AgentStreams
 
 if TYPE_CHECKING:
@@ -100,11 +101,12 @@ def begin(trainer: "Trainer", jobs: Sequence[Job]) -> None:
         own.record.data["parent"] = {**source.parent.told(), "with": [word for word in words if there[word]]}
 
 
-def told(record: Mapping[str, Any]) -> list[str]:
-    """What the log says of the run that another starts from; nothing where it starts from none."""
+def told(record: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """What the log says of the run that another starts from, and of an init_with that was typed where there is none."""
     parent = record.get("parent")
     if parent is None:
-        return []
+        typed = [word for word in overrides if key_of(word) == "init_with"]
+        return [f"{word}: of no effect without init_from" for word in typed]
     whose = "each seed's own" if parent["seed"] is None else f"seed {parent['seed']}"
     beside = "".join(f", {word}" for word in parent["with"])
     return [f"starting from {parent['folder']}: parameters{beside} of {whose}"]

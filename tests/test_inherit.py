@@ -181,7 +181,9 @@ def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli):
 
 @pytest.mark.parametrize("launcher", ["basic", "batched"])
 def test_a_sweep_over_parents(cli, launcher):
-    train(cli, "-m", "seed=0,1", "study=p")
+    alone = train(cli, "-m", "seed=0,1", "study=p", "init_with=[optimizer]").out
+    assert "init_with=[optimizer]: of no effect without init_from" in alone
+    assert not [run for run in runs("p") if "init_with" in run.name]
     parents = [short(run) for run in runs("p")]
     words = ("-m", f"hydra/launcher={launcher}", f"init_from={','.join(parents)}", "optimizer.lr=0,1e-3", "study=c")
     result = train(cli, *words)
