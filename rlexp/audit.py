@@ -39,11 +39,15 @@ def finished(runs: Iterable[Run], remarks: list[str]) -> list[Run]:
             remarks.append(f"{run.folder}: left out, {flaw}")
         else:
             done.append(run)
+    extended = {run.record.get("extends", {}).get("config_hash") for run in done} - {None}
+    longest = [run for run in done if run.record.get("config_hash") not in extended]
+    if less := len(done) - len(longest):
+        remarks.append(f"{less} run{'s are' if less > 1 else ' is'} left out, as longer ones here extend them")
     if tuning:
         remarks.append(
             f"{tuning} runs on tuning seeds ({TUNING_SEED} and up) are left out: they chose what is compared"
         )
-    return done
+    return longest
 
 
 def _read(run: Run) -> str | None:

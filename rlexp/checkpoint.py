@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def load(path: Path, *, config_hash: str | None = None, way_out: str = OWN_WAY_O
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever comes of reading bytes that are no checkpoint
-        line = " ".join(str(error).split())[:120]
+        line = shorten(str(error), 120, placeholder=" ...")
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({line}); {way_out}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: was not written by this version of rlexp (no {FORMAT}); {way_out}")

@@ -4,10 +4,12 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from rlexp.errors import UserError, user_error_behind
 from rlexp.messages import composed, explain, with_plus
@@ -38,15 +40,26 @@ def report_errors(job: Callable[[], Any]) -> None:
 
 def _with_plus_where_needed(job: Callable[[], Any], overrides: list[str]) -> None:
     """Run a job; keys that no yaml has, but that what they are meant for takes, need no + before them."""
-    try:
-        job()
-    except HydraException as error:  # nothing has begun: the config could not be composed
-        better = with_plus(error, overrides, composed)
-        if better is None:
-            raise
+    while True:
+        try:
+            job()
+            return
+        except HydraException as error:  # nothing has begun: the config could not be composed
+            better = with_plus(error, overrides, composed)
+            if better is None:
+                raise
         places = dict(zip(overrides, better, strict=True))
         sys.argv[1:] = [places.get(word, word) for word in sys.argv[1:]]
-        _with_plus_where_needed(job, better)
+        overrides = better  # tried again out here, as whatever a job raises would be told with the error above it
+
+
+def _broken_yaml(error: MarkedYAMLError) -> str | None:
+    """Where one of the config's yamls cannot be read, and why; None for a yaml that is read by a job itself."""
+    modules = {frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__)}
+    mark = error.problem_mark
+    if mark is None or not modules & {"hydra._internal.config_repository", "rlexp.search_path"}:
+        return None
+    return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _report(job: Callable[[], Any], overrides: list[str]) -> None:
@@ -65,6 +78,11 @@ def _report(job: Callable[[], Any], overrides: list[str]) -> None:
         if error.filename is None or not (isinstance(error, PLACES) or error.errno in FULL_OR_READ_ONLY):
             raise
         end_with(UserError(f"{error.filename}: {error.strerror}; say by outputs=<folder> where runs may write"))
+    except MarkedYAMLError as error:
+        told = _broken_yaml(error)
+        if told is None:
+            raise
+        end_with(UserError(told))
     except ValueError as error:
         if "Config group override" not in str(error):  # Hydra's word for algo=null
             raise

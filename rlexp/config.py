@@ -183,12 +183,23 @@ def check_run_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"stop_at={cfg.stop_at}: must be at least 1, or null")
     if cfg.torch_threads is not None and cfg.torch_threads < 1:
         raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
+    extends = re.fullmatch(EXTENDING, str(cfg.resume)) is not None
+    if extends and cfg.debug:
+        raise ConfigError(
+            f"debug=true: makes the first update of a run, and extends none; leave out resume={cfg.resume}"
+        )
+    if extends and cfg.stale == "rerun":
+        raise ConfigError(
+            f"stale=rerun: with resume={cfg.resume} nothing is made anew; train from the start without "
+            f"resume={cfg.resume}"
+        )
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
-        if key == "resume" and re.fullmatch(EXTENDING, str(value)):
+        if key == "resume" and extends:
             continue
         if value not in choices:
-            raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}{nearest_choice(value, choices)}")
+            told = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
+            raise ConfigError(f"{key}={value}: must be one of {told}{nearest_choice(value, choices)}")
     try:
         device = torch.device(cfg.device)
     except RuntimeError:

@@ -1,68 +1,21 @@
 """Going on from a finished run with more total_steps (resume=extend), in a folder of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
-
-from rlexp import checkpoint, parts
-from rlexp.algos.base import Algorithm
+from rlexp import checkpoint
 from rlexp.errors import CheckpointError
+from rlexp.inherit import checkpoint_of, misfit
 from rlexp.jobs import Job
 from rlexp.logger import MetricsLog
-from rlexp.longest import extended, is_extending
+from rlexp.longest import extended, is_extending, schedules
 from rlexp.parents import Parent
-from rlexp.rollout import RunSpec
 from rlexp.run_folder import file_digest, write_atomically
 from rlexp.run_writer import RunWriter
-from rlexp.schedules import Schedule
-from rlexp.seeding import AgentStreams
 
 if TYPE_CHECKING:
     from rlexp.trainer import Trainer
-
-PROBES = 256  # values of progress at which coefficients are looked at
-
-
-# What depends on the end ---------------------------------------------------------------------------------------------
-
-
-def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
-    """What changes with progress, which is the share of the whole run: name -> value at a progress.
-
-    Besides lists that were typed, whatever else an algorithm's `coefficients` make of progress; that is tried out.
-    """
-    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
-    algo = parts.build_algorithm(cfg)
-    typed = {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
-    typed["optimizer.lr"] = Schedule.named("optimizer.lr", plain.get("lr"))
-    found: dict[str, Callable[[float], float]] = {
-        name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1
-    }
-    if type(algo).coefficients is not Algorithm.coefficients:
-        found |= _probed(algo, int(cfg.env.num_envs), set(algo.scheduled()))
-    return dict(sorted(found.items()))
-
-
-def _probed(algo: Algorithm, num_envs: int, typed: set[str]) -> dict[str, Callable[[float], float]]:
-    """Coefficients that an algorithm makes of progress by itself."""
-    device = torch.device("cpu")
-    algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
-
-    def value(name: str, progress: float) -> float:
-        return float(algo.coefficients(progress, 1, device)[name])
-
-    def of(name: str) -> Callable[[float], float]:
-        return lambda progress: value(name, progress)
-
-    each = [algo.coefficients(number / PROBES, 1, device) for number in range(PROBES)]
-    varied = [name for name in each[0] if name not in typed and len({float(own[name]) for own in each}) > 1]
-    return {f"algo.coefficients()[{name!r}]": of(name) for name in varied}
-
-
-# Taking over ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -108,7 +61,7 @@ def takeovers(trainer: "Trainer", jobs: Sequence[Job]) -> list[Takeover | None]:
 def _read(trainer: "Trainer", job: Job, own: RunWriter) -> Takeover:
     parent = extended(job.cfg, job.settings)
     way_out = "train anew with resume=auto"
-    state = checkpoint.load(parent.checkpoint_path, config_hash=parent.config_hash, way_out=way_out)
+    state = checkpoint_of(parent, f"resume={job.cfg.resume}", way_out)
     path = parent.folder / "metrics.csv"
     digest = parent.record.get("files", {}).get("metrics.csv")
     if path.is_file() and digest is not None and file_digest(path) != digest:
@@ -117,13 +70,10 @@ def _read(trainer: "Trainer", job: Job, own: RunWriter) -> Takeover:
         progress = state["trainer"]
         update, counts = int(progress["update_number"]), [int(count) for count in progress["rows"]]
         steps = dict(zip(job.seeds, progress["steps"], strict=True))
-        if state["seeds"] != job.seeds:
-            raise ValueError(f"it is of seeds {state['seeds']}")
         source = MetricsLog(parent.folder, job.seeds, {}, 0.0)
         rows = source.rows_until(steps, float(progress["seconds"]), dict(zip(job.seeds, counts, strict=True)))
     except (KeyError, TypeError, ValueError) as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise CheckpointError(f"{parent.checkpoint_path}: does not fit this run ({line}); {way_out}") from error
+        raise CheckpointError(f"{misfit(parent, error)}; {way_out}") from error
     if not _is_due(trainer, update):  # the last row is there because the run ended
         rows, counts = _without_last(rows), [count - 1 for count in counts]
     state["config_hash"], state["trainer"] = own.config_hash, {**progress, "rows": counts}

@@ -6,6 +6,7 @@ The run may be a stranger's: its checkpoint is plain data, and nothing is made o
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from rlexp import checkpoint, parts, spaces
 from rlexp.agent_group import AgentGroup
+from rlexp.config import flatten
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs import Job
 from rlexp.learner import Learner
@@ -22,6 +24,7 @@ from rlexp.optimizer_state import kept_by_agent
 from rlexp.parents import Parent, initial, taken
 from rlexp.resume import of_agents, together
 from rlexp.rollout import RunSpec
+from rlexp.run_folder import key_of
 from rlexp.seeding import AgentStreams
 
 if TYPE_CHECKING:
@@ -52,6 +55,12 @@ class Source:
         total = len(self.state["seeds"])
         return [of_agents(state, slice(agent, agent + 1), total) for agent in self.agents]
 
+    def classes(self, group: str) -> tuple[str, str]:
+        """Names of the classes that a config group named in the earlier run, and names here."""
+        there = str(flatten(self.parent.record.get("config", {})).get(f"{group}._target_"))
+        here = str(self.job.cfg[group].get("_target_"))
+        return there.rpartition(".")[2], here.rpartition(".")[2]
+
     def refusal(self, what: str) -> CheckpointError:
         """One line that names the setting."""
         return CheckpointError(f"init_from={self.job.cfg.init_from}: {what}")
@@ -77,38 +86,62 @@ def begin(trainer: "Trainer", jobs: Sequence[Job]) -> None:
         for source in sources:
             _require_spaces(trainer, source)
         _take_tensors(trainer.learner, sources, "normalizer" in words)
+        there = {"normalizer": bool(_statistics(trainer.learner)) or trainer.scaler is not None}
         if "normalizer" in words and trainer.scaler is not None:
             _take_scaling(trainer, sources)
         if "optimizer" in words:
-            _take_optimizer(trainer.learner, sources)
+            there["optimizer"] = _take_optimizer(trainer.learner, sources)
         if "memory" in words:
-            _take_memory(trainer, sources)
+            there["memory"] = _take_memory(trainer, sources)
     except Exception as error:  # whatever comes of a checkpoint that is another program's
         if isinstance(error, UserError):
             raise
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise sources[0].refusal(f"{sources[0].parent.checkpoint_path} does not fit this run ({line})") from error
+        raise sources[0].refusal(misfit(sources[0].parent, error)) from error
     for own, source in zip(trainer.runs, sources, strict=True):
-        own.record.data["parent"] = {**source.parent.told(), "with": words}
+        own.record.data["parent"] = {**source.parent.told(), "with": [word for word in words if there[word]]}
 
 
-def told(record: Mapping[str, Any]) -> list[str]:
-    """What the log says of the run that another starts from; nothing where it starts from none."""
+def told(record: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """What the log says of the run that another starts from, and of an init_with that was typed where there is none."""
     parent = record.get("parent")
     if parent is None:
-        return []
+        typed = [word for word in overrides if key_of(word) == "init_with"]
+        return [f"{word}: of no effect without init_from" for word in typed]
     whose = "each seed's own" if parent["seed"] is None else f"seed {parent['seed']}"
     beside = "".join(f", {word}" for word in parent["with"])
     return [f"starting from {parent['folder']}: parameters{beside} of {whose}"]
 
 
 def _source(job: Job) -> Source:
-    parent = initial(job.cfg)
-    way_out = f"name another run than init_from={job.cfg.init_from}"
-    state = checkpoint.load(parent.checkpoint_path, config_hash=parent.config_hash, way_out=way_out)
+    parent, setting = initial(job.cfg), f"init_from={job.cfg.init_from}"
+    return Source(job, parent, checkpoint_of(parent, setting, f"name another run than {setting}"))
+
+
+def checkpoint_of(parent: Parent, setting: str, way_out: str) -> dict[str, Any]:
+    """The checkpoint of an earlier run.
+
+    Args:
+        parent: the run.
+        setting: that asks for it.
+        way_out: what a refusal says to do.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be read, or is another run's.
+    """
+    path = parent.checkpoint_path
+    if not path.is_file():
+        cause = "python -m rlexp.study clean what=checkpoints removes them"
+        raise CheckpointError(f"{setting}: {parent.folder} has no checkpoint any more ({cause}); {way_out}")
+    state = checkpoint.load(path, config_hash=parent.config_hash, way_out=way_out)
     if state.get("seeds") != parent.seeds:
-        raise CheckpointError(f"{parent.checkpoint_path}: is of other seeds than run.json says; {way_out}")
-    return Source(job, parent, state)
+        raise CheckpointError(f"{path}: is of other seeds than run.json says; {way_out}")
+    return state
+
+
+def misfit(parent: Parent, error: Exception) -> str:
+    """What is told of an earlier run's checkpoint that raised something."""
+    line = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+    return f"{parent.checkpoint_path}: does not fit this run ({line})"
 
 
 def _require_fit(source: Source, theirs: Shapes, ours: Shapes, way_out: str = "") -> None:
@@ -130,8 +163,7 @@ def _require_spaces(trainer: "Trainer", source: Source) -> None:
             for own in (mine, other)
         ]
         if pairs[0] != pairs[1]:
-            there = spaces.restore(other)
-            raise source.refusal(f"the {name} space is {there} there, {space} here")
+            raise source.refusal(f"the {name} space is {spaces.told(other)} there, {spaces.told(mine)} here")
 
 
 # Parameters and statistics -------------------------------------------------------------------------------------------
@@ -180,14 +212,19 @@ def _take_scaling(trainer: "Trainer", sources: Sequence[Source]) -> None:
 Flat = dict[tuple[str, str, str], Tensor]  # what `optimizer_state.kept_by_agent` gives, by kind, name and key
 
 
-def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> None:
+def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
+    """Whether there was anything to take."""
     first = learner.groups[0]
     settings = _settings_of(first)
     wanted = _told_shapes(_flat(_stepped(first)), settings)
     of_each: list[Any] = []
     for source in sources:
         theirs = source.state["learner"]["optimizer"]
-        _require_fit(source, _told_shapes(_flat(theirs), settings), wanted)
+        shapes, (there, here) = _told_shapes(_flat(theirs), settings), source.classes("optimizer")
+        way_out = "; leave optimizer out of init_with"
+        if shapes != wanted and there != here:
+            raise source.refusal(f"the optimizer is {there} there, {here} here{way_out}")
+        _require_fit(source, shapes, wanted, way_out)
         of_each += source.of_each(theirs)
     kept_there = _flat(together(of_each))
     for number, group in enumerate(learner.groups):
@@ -203,6 +240,7 @@ def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> None:
         now = _flat(group.optimizer_state())
         if any(not torch.equal(now[place].cpu(), x.cpu()) for place, x in kept.items()):
             raise sources[0].refusal("the optimizers of these agents stand at different steps; use batching=loop")
+    return bool(wanted)
 
 
 def _flat(kept: Any) -> Flat:
@@ -242,15 +280,21 @@ def _stepped(group: AgentGroup) -> Any:
 # The algorithm's memory ----------------------------------------------------------------------------------------------
 
 
-def _take_memory(trainer: "Trainer", sources: Sequence[Source]) -> None:
+def _take_memory(trainer: "Trainer", sources: Sequence[Source]) -> bool:
+    """Whether there was any to take."""
     wanted = _leaves(_remembered(trainer, sources[0].job))
     of_each: list[Any] = []
     for source in sources:
         own = source.of_each(source.state["algo"])
-        _require_fit(source, _leaves(own[0]), wanted)
+        kept, (there, here) = _leaves(own[0]), source.classes("algo")
+        if bool(kept) != bool(wanted):
+            whose = f"that run's {there}" if wanted else f"{here}, which is trained here,"
+            raise source.refusal(f"{whose} keeps no memory; leave memory out of init_with")
+        _require_fit(source, kept, wanted, "; leave memory out of init_with")
         of_each += own
     if wanted:
         trainer.algo.load_state_dict(together(of_each))
+    return bool(wanted)
 
 
 def _remembered(trainer: "Trainer", job: Job) -> dict[str, Any]:

@@ -1,15 +1,22 @@
 """Which finished run resume=extend goes on from, and when that makes a run of its own."""
 
+import copy
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rlexp import provenance
 from rlexp.config import EXTENDING, flatten
 from rlexp.errors import ConfigError
 from rlexp.parents import Parent, command_of, records, standing, study_of
+from rlexp.schedules import Schedule
 
+if TYPE_CHECKING:
+    from rlexp.algos.base import Algorithm
+
+PROBES = 256  # values of progress at which coefficients are looked at
 NAMED = 3  # settings that a refusal names; the rest is counted
 
 
@@ -33,7 +40,7 @@ def extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     """The finished run to go on from: the longest of the same settings and fewer total_steps.
 
     Raises:
-        ConfigError: there is none, it is not done, or it was made by other code.
+        ConfigError: there is none, none is done, or it was made by other code.
     """
     parent = _longest(cfg, settings)
     told = f"resume={cfg.resume}: the run to extend, {parent.folder},"
@@ -55,14 +62,15 @@ def _bare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _longest(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
-    """The run that is to be extended, done or not."""
+    """The run that is to be extended: one that is not done only where none is, for a refusal to name."""
     study, own, total = study_of(cfg), _bare(settings), int(settings["total_steps"])
     at = str(cfg.resume).partition(":")[2]
     every = [(folder, record) for folder, record in records(study) if isinstance(record.get("config"), dict)]
     alike = [Parent(folder, record) for folder, record in every if _bare(record["config"]) == own]
     shorter = [run for run in alike if _is_below(run.total_steps, total) and at in ("", str(run.total_steps))]
     if shorter:
-        return max(shorter, key=_preference)
+        found = max(shorter, key=_preference)
+        return Parent(found.folder, copy.deepcopy(found.record))  # whoever takes it over may change what is in it
     wanted = f"total_steps={at}" if at else f"total_steps below {total}"
     looked = f"resume={cfg.resume}: {study} holds no run of these settings and {wanted} that could be extended"
     if alike:
@@ -87,16 +95,14 @@ def _is_below(steps: Any, total: int) -> bool:
     return isinstance(steps, int) and steps < total
 
 
-def _preference(run: Parent) -> tuple[int, bool, bool, str]:
-    """The longest; of those the one whose schedules were never stretched, that is done, that was started last."""
+def _preference(run: Parent) -> tuple[bool, int, bool, str]:
+    """The longest that is done; of those the one whose schedules were never stretched, that was started last."""
     plain = "extended_at" not in run.record["config"]
-    return run.total_steps, plain, run.record["status"] == "done", str(run.record.get("started"))
+    return run.record["status"] == "done", run.total_steps, plain, str(run.record.get("started"))
 
 
 def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
     """The total_steps at which schedules were stretched; none where nothing depends on the end of training."""
-    from rlexp.extend import schedules  # torch, which nothing else here needs
-
     if not schedules(cfg):
         return []
     at, bare = str(cfg.resume).partition(":")[2], _bare(settings)
@@ -111,3 +117,47 @@ def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
         return list(max(begun)[1])
     parent = _longest(cfg, settings)
     return [*parent.record["config"].get("extended_at", ()), parent.total_steps]
+
+
+# What depends on the end ---------------------------------------------------------------------------------------------
+
+
+def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
+    """What changes with progress, which is the share of the whole run: name -> value at a progress.
+
+    Besides lists that were typed, whatever else an algorithm's `coefficients` make of progress; that is tried out.
+    """
+    from rlexp import parts  # torch, which nothing else here needs
+    from rlexp.algos.base import Algorithm
+
+    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    algo = parts.build_algorithm(cfg)
+    typed = {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
+    typed["optimizer.lr"] = Schedule.named("optimizer.lr", plain.get("lr"))
+    found: dict[str, Callable[[float], float]] = {
+        name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1
+    }
+    if type(algo).coefficients is not Algorithm.coefficients:
+        found |= _probed(algo, int(cfg.env.num_envs), set(algo.scheduled()))
+    return dict(sorted(found.items()))
+
+
+def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> dict[str, Callable[[float], float]]:
+    """Coefficients that an algorithm makes of progress by itself."""
+    import torch
+
+    from rlexp.rollout import RunSpec
+    from rlexp.seeding import AgentStreams
+
+    device = torch.device("cpu")
+    algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
+
+    def value(name: str, progress: float) -> float:
+        return float(algo.coefficients(progress, 1, device)[name])
+
+    def of(name: str) -> Callable[[float], float]:
+        return lambda progress: value(name, progress)
+
+    each = [algo.coefficients(number / PROBES, 1, device) for number in range(PROBES)]
+    varied = [name for name in each[0] if name not in typed and len({float(own[name]) for own in each}) > 1]
+    return {f"algo.coefficients()[{name!r}]": of(name) for name in varied}

@@ -14,10 +14,11 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from rlexp.errors import ConfigError
-from rlexp.run_folder import RecordError, config_hash, file_digest, no_folder, read_record
+from rlexp.run_folder import RecordError, config_hash, file_digest, key_of, no_folder, read_record
 from rlexp.signatures import nearest
 
 TAKEN = ("optimizer", "normalizer", "memory")  # what init_with may name
+OF_A_LAUNCH = ("stop_at", "debug", "profile")  # of one launch of a run: not for the command that finishes it
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,11 @@ def initial(cfg: DictConfig) -> Parent:
     if folder is None:
         study = _study_hint(path)
         raise ConfigError(f"init_from={typed}: {no_folder(path).partition(': ')[2]}{study}")
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except RecordError as error:
+        why = str(error).rpartition("; ")[0]  # less its way out, which is for the run's own folder
+        raise ConfigError(f"init_from={typed}: {why}; mend it, or name another run") from None
     if record is None:
         raise ConfigError(f"init_from={typed}: there is no run in {folder} (no run.json){_study_hint(folder)}")
     if record["status"] != "done":
@@ -216,7 +221,7 @@ def study_of(cfg: DictConfig) -> Path:
 
 
 def records(study: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """What run.json says in each folder of a study, where it can be read."""
+    """What run.json says in each folder of a study, where it can be read; shared, and not to be changed."""
     found = []
     for path in sorted(study.glob("*/run.json")):
         try:
@@ -240,9 +245,10 @@ def standing(record: dict[str, Any]) -> str:
 
 
 def command_of(record: dict[str, Any]) -> str:
-    """The command that a run was last begun by, in brackets."""
-    words = record.get("command") or []
-    return f" ({shlex.join(['python', '-m', 'rlexp.train', *map(str, words[1:])])})" if words else ""
+    """The command that a run was last begun by, in brackets, less what would have it pause or begin anew."""
+    typed = list(map(str, record.get("command") or []))
+    words = [word for word in typed[1:] if key_of(word) not in OF_A_LAUNCH and not word.startswith("resume=never")]
+    return f" ({shlex.join(['python', '-m', 'rlexp.train', *words])})" if typed else ""
 
 
 def _listed(seeds: Sequence[int]) -> str:

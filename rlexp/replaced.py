@@ -31,9 +31,11 @@ def without_inherited(config: DictConfig, hydra: Any) -> DictConfig:
     """
     words, choices = list(hydra.overrides.task), hydra.runtime.choices
     shipped = all((CONF_DIR / group / f"{choices.get(group)}.yaml").is_file() for group in GROUPS)
-    if shipped and not any("_target_" in word for word in words):
-        return config  # so that most commands need not read the yamls twice
     places = list(folders(hydra))
+    overlays = [place / group / f"{choices.get(group)}.yaml" for place in places for group in OVERLAYS]
+    theirs = any(file.is_file() and not file.is_relative_to(CONF_DIR) for file in overlays)
+    if shipped and not theirs and not any("_target_" in word for word in words):
+        return config  # so that most commands need not read the yamls twice
     files = [(group, file) for group in (*GROUPS, *OVERLAYS) for file in chain(group, choices.get(group), places)]
     layers = [_layer(group, file) for group, file in files]
     layers += [_typed(words)]
@@ -53,8 +55,10 @@ def _typed(words: Sequence[str]) -> Layer:
     """What is set on the command line."""
     typed = OmegaConf.create()
     for override in OverridesParser.create().parse_overrides(list(words)):
-        group = override.key_or_group.partition(".")[0]
-        if group in GROUPS and "." in override.key_or_group and not override.is_delete():
+        group, _, below = override.key_or_group.partition(".")
+        if group not in GROUPS or override.is_delete():
+            continue
+        if below or isinstance(override.value(), dict):  # else it chooses a yaml
             OmegaConf.update(typed, override.key_or_group, override.value(), force_add=True)
     plain: Any = OmegaConf.to_container(typed)
     return plain

@@ -110,10 +110,10 @@ def names_an_environment(overrides: Sequence[str]) -> bool:
 
 
 def naming(overrides: Sequence[str]) -> list[str]:
-    """Those of the overrides that can change results, in the order in which they name a job."""
+    """Those of the overrides that can change results, in the order in which they name a job, with or without a +."""
     return [
         override
-        for override in sorted(overrides)
+        for override in sorted(override.lstrip("+") for override in overrides)
         if not (key := key_of(override)).startswith("hydra") and key.partition("@")[0] not in NOT_IDENTITY
     ]
 
@@ -122,6 +122,7 @@ def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """What was overridden and can change results, then a hash of the whole config."""
     parent = str(settings.get("init_from", "")).partition("@")[0]  # instead of a path, however it is typed
     words = [f"init_from={parent}" if parent and key_of(o) == "init_from" else o for o in naming(overrides)]
+    words = [word for word in words if parent or key_of(word) != "init_with"]  # without a parent of no effect
     kept = [re.sub(r"[^\w.=+~,-]", "_", word) for word in words]
     cut = ",".join(kept).encode()[:NAME_WIDTH].decode(errors="ignore")
     return "-".join([cut or "default", config_hash(settings)])

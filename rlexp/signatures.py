@@ -168,7 +168,8 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
         if key.startswith("_") and key.endswith("_"):
             continue
         if key not in parameters and not open_ended:
-            hint = nearest(key, list(parameters), f"{path}.")
+            known = list(parameters)[1 if node.get("_partial_") else 0 :]  # less what code hands over, as `params`
+            hint = nearest(key, known, f"{path}.")
             if _lacks_decorator(node["_target_"], key):
                 hint = "its class declares it, but is no dataclass: write @dataclass(kw_only=True) above it"
             raise ConfigError(f"{path}.{key}={value}: {node['_target_']} has no such setting; {hint}")

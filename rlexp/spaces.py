@@ -30,6 +30,11 @@ def restore(data: dict[str, Any]) -> spaces.Space:
     return spaces.MultiDiscrete(data["nvec"], start=data["start"])
 
 
+def told(data: dict[str, Any]) -> str:
+    """The space that `describe` described, in a few words: of a Box without its bounds."""
+    return f"Box{tuple(data['low'].shape)} {data['dtype']}" if data["type"] == "Box" else str(restore(data))
+
+
 def require_readable(space: spaces.Space) -> None:
     """Refuse observations that no network here reads.
 

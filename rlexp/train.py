@@ -184,7 +184,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             again = f", launch {before + 1}" if before else ""
             what = "resuming" if go_on else "training"
             log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
-            for line in takeover.lines if takeover else [] if go_on else inherit.told(own.record.data):
+            for line in takeover.lines if takeover else [] if go_on else inherit.told(own.record.data, job.overrides):
                 log_of(job.folder).info("%s", line)
         log.info("%s", trainer.told_how())
         with no_exit(), watch.on():

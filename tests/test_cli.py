@@ -193,6 +193,7 @@ def test_an_id_alone_takes_nothing_that_is_known_of_the_default_environment(cli)
 def test_a_setting_that_is_taken_needs_no_plus(cli):
     assert cli(*TINIER, "optimizer.weight_decay=0.1", "env.kwargs.max_episode_steps=20", "algo.target_kl=1").code == 0
     (first,) = jobs()
+    assert "optimizer.weight_decay=0.1" in first.name.split(",")
     assert record(first)["config"]["optimizer"]["weight_decay"] == 0.1
     assert record(first)["config"]["env"]["kwargs"] == {"max_episode_steps": 20}
     words = ("optimizer.weight_decay=0.1,0.2", "env.kwargs.max_episode_steps=20", "algo.target_kl=1")

@@ -1,6 +1,7 @@
 """A finished run that is extended is the run that was never stopped, bit for bit; where it cannot be, it says so."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from process import Process
 from test_resume import records
 
-from rlexp import compare, extend
+from rlexp import compare, extend, longest, parents
 from rlexp.algos.ppo import PPO
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
@@ -99,6 +100,10 @@ def test_events_are_those_of_the_whole_curve(cli):
 def test_the_longest_finished_run_is_extended_and_one_of_no_more_updates_ends_at_once(cli):
     for total in ("768", "1024"):
         assert cli(*WORDS, f"total_steps={total}", "study=s").code == 0
+    halted = record(ended("s", 1024)[0]) | {"status": "interrupted"}
+    halted["config"]["total_steps"] = 1536
+    Path("outputs/s/halted").mkdir()
+    Path("outputs/s/halted/run.json").write_text(json.dumps(halted))
     result = cli(*WORDS, LONG, "study=s", "resume=extend")
     assert "from 1024 to 2048 steps" in result.out
     assert cli(*WORDS, "total_steps=1100", "study=s", "resume=extend").code == 0  # the same four updates
@@ -128,9 +133,10 @@ def test_schedules_are_stretched_and_make_another_run(cli, capsys):
     assert plain != stretched
     assert cli(*words, LONG, "seed=1").code == 0
     capsys.readouterr()
-    shutil.rmtree(ended("s", 768)[0])
-    compare.main(["outputs/s", "figures=false", "baseline=ppo extended_at=—"])  # two arms, not pooled
+    compare.main(["outputs/s", "figures=false", "baseline=ppo extended_at=—", "out=page"])  # two arms, not pooled
     told = capsys.readouterr().out
+    assert "1 run is left out, as longer ones here extend them" in told
+    shutil.rmtree(ended("s", 768)[0])
     assert "ppo extended_at=[768]" in told
     assert "ppo extended_at=—" in told
     assert "already done" in cli(*words, LONG, "resume=extend").out  # also without its parent
@@ -163,10 +169,10 @@ class Fading(PPO):
 
 def test_what_an_algorithm_makes_of_progress_by_itself_is_found():
     cfg = make_config("algo._target_=test_extend.Fading", "algo.ent_coef=[0.1,0]")
-    found = extend.schedules(cfg)
+    found = longest.schedules(cfg)
     assert list(found) == ["algo.coefficients()['late']", "algo.ent_coef"]
     assert [found["algo.coefficients()['late']"](p) for p in (0.5, 0.95)] == [0.0, 1.0]
-    assert extend.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
+    assert longest.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
 
 
 def refusal(result):
@@ -181,10 +187,11 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert "there is no run at all in it" in refusal(cli(*words))
     assert "total_steps below 2048" in refusal(cli(*words, "optimizer.lr=[1e-3,0]"))
     assert not Path("outputs/s").exists()
-    assert cli(*WORDS, "study=s", SHORT, "stop_at=256").code == 0
+    assert cli(*WORDS, "study=s", SHORT, "stop_at=256", "resume=never").code == 0
     said = refusal(cli(*words))
     assert "is interrupted, not done; finish it first by its own command (python -m rlexp.train " in said
     assert SHORT in said
+    assert not re.search("stop_at|never", said)
     assert cli(*WORDS, "study=s", SHORT).code == 0
     said = refusal(cli(*words, "seed=3", "gae.gamma=0.5"))
     assert "the nearest of 1, outputs/s/" in said
@@ -192,6 +199,8 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert "seed (0 there, 3 here)" in said
     assert "those of these settings have total_steps=768" in refusal(cli(*words, "total_steps=512"))
     assert "total_steps=512 that could be extended" in refusal(cli(*words, "resume=extend:512"))
+    assert "debug=true: makes the first update of a run, and extends none" in refusal(cli(*words, "debug=true"))
+    assert "train from the start without resume=extend" in refusal(cli(*words, "stale=rerun"))
     (run,) = ended("s", 768)
     table = run / "metrics.csv"
     kept = table.read_bytes()
@@ -205,7 +214,9 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert [job.name for job in jobs()] == [run.name]
     (run / "kept.pt").rename(run / "checkpoint.pt")
     assert cli(*words).code == 0
-    assert "resume=extends: must be one of auto, never, must, extend" in refusal(cli(*words, "resume=extends"))
+    assert "resume=extends: must be one of auto, never, must, extend, extend:<total_steps>" in refusal(
+        cli(*words, "resume=extends")
+    )
 
 
 @pytest.mark.parametrize("launcher", ["basic", "batched"])
@@ -289,10 +300,11 @@ def test_the_older_code_of_the_parent_is_told(cli):
     assert cli(*WORDS, "study=s", SHORT).code == 0
     (run,) = ended("s", 768)
     made = record(run)
-    made["sources"] = dict.fromkeys(made["sources"], "00000000")
+    made["sources"], made["made_by"] = dict.fromkeys(made["sources"], "00000000"), []
     (run / "run.json").write_text(json.dumps(made))
     said = refusal(cli(*WORDS, "study=s", LONG, "resume=extend"))
     assert "was made before rlexp/algos/ppo.py changed; stale=keep goes on with the new code" in said
     assert cli(*WORDS, "study=s", LONG, "resume=extend", "stale=keep").code == 0
     assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp/algos/ppo.py": "00000000"}]
+    assert [own["made_by"] for folder, own in parents.records(run.parent) if folder.name == run.name] == [[]]
     assert OmegaConf.load(ended("s", 2048)[0] / ".hydra" / "config.yaml").resume == "extend"

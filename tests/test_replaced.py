@@ -21,6 +21,8 @@ YAMLS = {
     "optimizer/rms": "defaults: [adam, _self_]\n_target_: torch.optim.RMSprop\nalpha: 0.95\n",
     "optimizer/rms_typo": "defaults: [adam, _self_]\n_target_: torch.optim.RMSprop\nalpa: 0.95\n",
     "optimizer/rms_calm": "defaults: [rms, _self_]\neps: 1e-6\n",
+    "optimizer/broken": "lr: [\n",
+    "experiment/rms_study": "# @package _global_\noptimizer:\n  _target_: torch.optim.RMSprop\n  alpha: 0.95\n",
     "network/theirs": "defaults: [mlp, _self_]\ntorso:\n  _target_: replaced_nets.Torso\n",
 }
 TORSO = "network.torso._target_=replaced_nets.Torso"
@@ -62,6 +64,8 @@ RMS = {"_target_": "torch.optim.RMSprop", "lr": 3e-4}
         (["optimizer._target_=torch.optim.RMSprop", "optimizer.eps=1e-5"], RMS | {"eps": 1e-5}, MLP),
         (["optimizer=rms"], RMS | {"alpha": 0.95}, MLP),
         (["optimizer=rms_calm"], RMS | {"alpha": 0.95, "eps": 1e-6}, MLP),
+        (["optimizer={_target_:torch.optim.RMSprop,lr:1e-3,_partial_:true}"], RMS | {"lr": 1e-3}, MLP),
+        (["experiment=rms_study"], RMS | {"alpha": 0.95}, MLP),
         (["optimizer=rms", "optimizer.lr=1e-3"], RMS | {"alpha": 0.95, "lr": 1e-3}, MLP),
         (["optimizer=adam_annealed"], ADAM | {"lr": [3e-4, 0]}, MLP),
         ([TORSO], ADAM, {"_target_": "replaced_nets.Torso"}),
@@ -85,7 +89,13 @@ def test_a_job_of_a_sweep_and_a_run_share_one_folder_however_the_class_was_named
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["optimizer=broken"], "conf/optimizer/broken.yaml, line 2, column 1: expected the node content, but found"),
+        (["-m", "optimizer=broken"], "conf/optimizer/broken.yaml, line 2, column 1: expected the node content"),
         (["optimizer._target_=torch.optim.SGD", "optimizer.eps=1e-5"], "optimizer.eps=1e-05: torch.optim.SGD has no"),
+        (
+            ["+optimizer.zzz=1"],
+            "maximize, weight_decay",
+        ),
         (
             ["optimizer=rms_typo"],
             "optimizer.alpa=0.95: torch.optim.RMSprop has no such setting; did you mean optimizer.alpha?",
@@ -97,6 +107,7 @@ def test_what_a_user_writes_is_refused_where_the_new_class_does_not_take_it(cli,
     result = cli(*TINY, *words)
     assert result.code == 1
     assert told in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_an_objective_that_takes_the_place_of_another_keeps_the_tuned_values_of_what_both_take(cli):

@@ -18,6 +18,7 @@ from rlexp.config import flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.lock import FolderLock
 from rlexp.longest import extended, is_extending
+from rlexp.parents import taken
 from rlexp.sweep import on_joblib
 from rlexp.sweep.launchers import JobLauncher, Result, execute, require_whole, share_out
 from rlexp.sweep.plan import Planned
@@ -148,7 +149,7 @@ def common_settings(job: Planned) -> dict[str, Any]:
         own.remove("optimizer.lr")
     settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.job.cfg, resolve=True))))
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # with what it makes of its settings
-    if "optimizer" not in settings.get("init_with", ()):  # which may have made another number of steps elsewhere
+    if "optimizer" not in taken(job.job.cfg):  # which may have made another number of steps elsewhere
         settings["init_from"] = settings.get("init_from") is not None
     return {key: value for key, value in settings.items() if key not in (*own, *OF_THE_PLACE)}
 
