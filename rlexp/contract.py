@@ -4,7 +4,6 @@ Where it stands is told by `whereabouts.py`, what hooks must give by `outputs.py
 of the made-up numbers alone proves nothing: the first real update tells it (see `whereabouts.is_mistake`).
 """
 
-import copy
 import functools
 from bdb import BdbQuit
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from rlexp.networks.trial import where_network_raised
 from rlexp.outputs import require_coefficients, require_observed, require_replay
 from rlexp.policy import ActorCritic, Policy
 from rlexp.rehearsal import rehearse
-from rlexp.rollout import RunSpec
+from rlexp.rollout import Rollout, RunSpec
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.trial import Trial, unless_made_up
 from rlexp.whereabouts import refusal, where_raised
@@ -72,7 +71,8 @@ def check_loss(
         twin = unless_made_up(algo, "prepare", lambda: (_require_reproducible(algo, make, specs),))
         if twin is None:
             return Findings()
-        rollout = rollout_of(networks, space, algo.rollout_steps, num_envs, device)
+        make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
+        rollout = make_rollout()
         observed = unless_made_up(algo, "observe", lambda: (algo.observe(rollout),))
         if observed is not None:
             require_observed(algo, observed[0], agents)
@@ -90,12 +90,12 @@ def check_loss(
         findings = Findings() if agents == 1 else _why_not_stacked(algo, networks, batch, values[0], certain=trial.ran)
         if metrics is None:
             return findings
-        metrics = {name: x.detach().float().expand(agents) for name, x in metrics.items()}
-        if agents > 1 and type(algo).adapt is not Algorithm.adapt:
-            _require_own_metrics(algo, metrics, device)
         if twin[0] is not None and observed is not None:
-            sizes = (algo.rollout_steps, num_envs, device)
-            rehearse(algo, twin[0], specs, metrics, lambda: rollout_of(networks, space, *sizes, seed=1))
+            metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
+            if agents > 1 and type(algo).adapt is not Algorithm.adapt:
+                _require_own_metrics(algo, twin[0], make_rollout, metrics, device)
+            trial.warm(twin[0])
+            rehearse(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
         return findings
 
 
@@ -127,9 +127,9 @@ def _require_reproducible(
             raise refusal(
                 algo,
                 hook,
-                f"self.{name} is another one each time it is made: its random numbers are no agent's own, and a run "
-                f"that is resumed, or has other seeds beside it, would have others; make one an agent by "
-                f"self.{name} = spec.per_agent(make) in prepare(spec)",
+                f"self.{name} is another one each time it is made, by random numbers, a clock or what torch.empty "
+                f"finds in memory, and a run that is resumed, or has other seeds beside it, would have others; random "
+                f"ones are made by self.{name} = spec.per_agent(make) in prepare(spec), others by torch.zeros",
                 f"self.{name}",
             )
     return again
@@ -159,31 +159,36 @@ def _why_not_stacked(
     return Findings()
 
 
-def _require_own_metrics(algo: Algorithm, metrics: dict[str, Tensor], device: torch.device) -> None:
-    """Refuse an `adapt` by which an agent's coefficients follow the metrics of another, as those of a mean over all."""
-    try:
-        copies = [copy.deepcopy(algo) for _ in range(2)]
-    except Exception:  # of what the objective holds
-        return
-    own, others = (torch.tensor([1.0, factor], device=device) for factor in (1.0, 3.0))
-    tried = [{name: x * scale + scale - 1 for name, x in metrics.items()} for scale in (own, others)]
+def _require_own_metrics(
+    algo: Algorithm, twin: Algorithm, observed: Callable[[], Rollout], metrics: dict[str, Tensor], device: torch.device
+) -> None:
+    """Refuse an `adapt` by which an agent's coefficients follow the metrics of another, as those of a mean over all.
 
-    def adapted(one: Algorithm, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-        one.adapt(metrics)
+    algo, twin: prepared alike; one has observed what the other is to.
+    """
+
+    def adapted(one: Algorithm, factor: float) -> dict[str, Tensor]:
+        scale = torch.tensor([1.0, factor], device=device)
+        one.adapt({name: x * scale for name, x in metrics.items()})
         return one.coefficients(0.0, AGENTS, device)
 
-    found = unless_made_up(algo, "adapt", lambda: [adapted(*pair) for pair in zip(copies, tried, strict=True)])
-    if found is None:
+    try:
+        twin.observe(observed())
+        ours, theirs = adapted(algo, 1.0), adapted(twin, 0.25)
+    except BdbQuit:
+        raise
+    except Exception:  # of numbers that no update gives; whatever else it is, the first update tells it
         return
-    for name, x in found[0].items():
-        if not torch.equal(x[0].nan_to_num(), found[1][name][0].nan_to_num()):
+    for name, x in ours.items():
+        if not torch.equal(x[0].nan_to_num(), theirs[name][0].nan_to_num()):
+            reduced = [f"{how}(" for how in ("mean", "max", "min", "sum", "any", "all", "item", "median")]
             raise refusal(
                 algo,
                 "adapt",
                 f"{name} of an agent follows the metrics of the agent beside it, so that no agent would learn what it "
-                f"learns alone; metrics hold one value an agent (A,): keep them apart, without mean() or sum()",
-                "mean(",
-                "sum(",
+                f"learns alone; metrics hold one value an agent (A,): keep them apart, without mean() or max()",
+                *(f"].{how}" for how in reduced),
+                *reduced,
                 f"self.{name}",
             )
 

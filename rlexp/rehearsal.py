@@ -3,15 +3,19 @@
 import copy
 import functools
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from rlexp.algos.base import Algorithm
 from rlexp.digest import digest
 from rlexp.rollout import Rollout, RunSpec
 from rlexp.trial import unless_made_up
-from rlexp.whereabouts import named
+from rlexp.whereabouts import named, where_defined
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,18 @@ def rehearse(
         ObjectiveError: `load_state_dict` cannot use what `state_dict` gives.
     """
 
+    def copied(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x.clone() for name, x in metrics.items()}
+
     def update(own: Algorithm, spec: RunSpec) -> bool:
         own.observe(make_rollout())
         own.coefficients(0.5, spec.num_agents, spec.device)
         own.replay(own.epochs * own.minibatches)
-        own.adapt(metrics)
+        own.adapt(copied(metrics))
         return True
 
     def adapt() -> bool:
-        algo.adapt(metrics)
+        algo.adapt(copied(metrics))
         return True
 
     if not unless_made_up(algo, "adapt", adapt):
@@ -60,7 +67,24 @@ def rehearse(
             return
     theirs = twin._attributes()
     for name, value in algo._attributes().items():
-        if digest(value, opaque=False) != digest(theirs.get(name), opaque=False):
+        if dict(_leaves(value)) != dict(_leaves(theirs.get(name))):
             log.warning(
-                "algo.%s changes, and state_dict() does not hold it: a run that is resumed starts it anew", name
+                "%s: algo.%s changes, and state_dict() does not hold it, or load_state_dict() does not take it up: a "
+                "run that is resumed starts it anew",
+                where_defined(algo, "state_dict"),
+                name,
             )
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What a value holds, by its place: neither the order of names counts nor who else holds the same."""
+    if isinstance(value, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+        value = value.state_dict()
+    if isinstance(value, Mapping):
+        for key, own in value.items():
+            yield from _leaves(own, (*path, str(key)))
+    elif isinstance(value, list | tuple | deque):
+        for number, own in enumerate(value):
+            yield from _leaves(own, (*path, str(number)))
+    else:
+        yield path, digest(value.item() if isinstance(value, np.generic) else value, opaque=False)

@@ -117,6 +117,10 @@ class Trial:
         self.ran = True
         return metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
 
+    def warm(self, twin: Algorithm) -> None:
+        """Let another object make what the loss makes when it first needs it."""
+        self._try(twin.bind(self.coefficients), self.batch)
+
     def _call(self, bound: Algorithm, batch: Batch) -> Any:
         with no_global_randomness("the loss"), torch.enable_grad():
             return bound.loss(Policy(self.network, self.leaves, batch.key), copied(batch))
@@ -155,11 +159,10 @@ class Trial:
         """Refuse a loss that keeps something from call to call; what it makes when it first needs it is fine."""
         twice, fresh = _held(bound), self.algo.bind(self.coefficients)
         changed = [at for at in twice if twice[at] != once.get(at)]
-        changed += [at for at in once if at in before and once[at] != before[at] and not at[0] and at not in changed]
-        new = [at for at in once if at not in before and at not in changed]
-        if new and self._try(fresh, other(self.batch)) is not None:
+        made = [at for at in once if once[at] != before.get(at) and not at[0] and at not in changed]
+        if made and self._try(fresh, other(self.batch)) is not None:
             by_rows = _held(fresh)  # what depends on the rows is a result that somebody keeps
-            changed += [at for at in new if by_rows.get(at) != once[at]]
+            changed += [at for at in made if by_rows.get(at) != once[at]]
         for owner, name in changed:
             if owner:
                 what = f"changes {name} of {owner}, which all agents share and no checkpoint holds"
@@ -178,15 +181,29 @@ class Trial:
             )
 
     def _tell_without_effect(self, loss: Tensor, grads: list[Tensor | None]) -> None:
-        """Say of a coefficient that changes what the loss is and not where it leads, as that of a detached penalty."""
+        """Say of a coefficient that weighs what no gradient passes, as a detached penalty.
+
+        It changes the loss, by another amount on other rows, which a target or a threshold does not, and no gradient.
+        """
         if type(self.algo).__module__.startswith("rlexp."):
             return
+
+        def given(values: dict[str, Tensor], batch: Batch) -> Tensor:
+            return self._call(self.algo.bind(values), batch)[0]
+
         for name, value in self.coefficients.items():
-            bound = self.algo.bind(self.coefficients | {name: value * 1.5 + 0.1})
-            given = self._try(bound, self.batch)
-            if given is None or torch.equal(given[0][0], loss):
+            nudged = self.coefficients | {name: value * 0.99}
+            try:
+                here = given(nudged, self.batch)
+                moved = (here - loss).detach()
+                there = given(nudged, other(self.batch)) - given(self.coefficients, other(self.batch))
+                found = self._gradients_of(here)
+            except BdbQuit:
+                raise
+            except Exception:  # of numbers that nobody has set
                 continue
-            if same(grads, self._gradients(given[0][0]), on_cuda=loss.is_cuda):
+            apart = moved.abs() > 1e-6 * loss.abs() and not torch.allclose(moved, there.detach(), rtol=0.1)
+            if apart and same(grads, found, on_cuda=loss.is_cuda):
                 log.warning(
                     "%s: %s.loss: %s changes the loss and none of its gradients: is what it weighs detached, or made "
                     "under no_grad?",

@@ -97,7 +97,7 @@ def named(algo: Algorithm, hook: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BdbQuit, MemoryError, torch.OutOfMemoryError):
+    except (BdbQuit, torch.OutOfMemoryError):
         raise
     except UserError as error:
         if not isinstance(error, ObjectiveError) or re.match(r"[^:]+:\d+[:,]", str(error)):

@@ -223,7 +223,7 @@ def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
             group.params["actor_head.weight"].mul_(500)
     metrics = []
     update = trainer.learner.update
-    trainer.learner.update = lambda *args: metrics.append(update(*args)) or metrics[-1]
+    trainer.learner.update = lambda *args, **last: metrics.append(update(*args, **last)) or metrics[-1]
     trainer.run(False)
     (rollout,), (target,), (told,) = rollouts, targets, metrics
     entropy = trainer.collector.distribution.entropy(rollout.dist_params)

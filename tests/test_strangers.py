@@ -540,8 +540,8 @@ def test_a_parameter_that_diverges_in_the_last_minibatch_is_seen(tmp_path, num_s
     trainer = make_trainer(tmp_path, *SMALL, f"num_seeds={num_seeds}", "log_every=1")
     update = trainer.learner.update
 
-    def diverge(*args):
-        metrics = update(*args)
+    def diverge(*args, **last):
+        metrics = update(*args, **last)
         if trainer.update_number == 2:
             trainer.learner.groups[0].params["critic_head.bias"].data.view(-1)[-1] = math.inf
         return metrics

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 STEPS = 8  # tried beforehand
 SECONDS = 1.0  # after which a slow one has been tried enough
 # raised while an environment runs, and no fault of it
-NOT_THEIRS = (UserError, Interrupted, Paused, BdbQuit, MemoryError, torch.OutOfMemoryError)
+NOT_THEIRS = (UserError, Interrupted, Paused, BdbQuit, torch.OutOfMemoryError)
 NAMES = {"observation": "the observation", "reward": "the reward", "info": "its info"}
 WANTED = "(observation, reward, terminated, truncated, info)"
 
