@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from rlexp.signals import Ended, ending_at_once
-from rlexp.terminal import harmless_output
+from rlexp.text import harmless_output
 
 
 class UserError(Exception):

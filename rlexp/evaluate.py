@@ -17,17 +17,21 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
-from rlexp import checkpoint, parts, spaces
-from rlexp.config import EvaluationConfig
+from rlexp import spaces
+from rlexp.build import build_environment, network_builder
+from rlexp.config.identity import with_current_names
+from rlexp.config.schema import EvaluationConfig
 from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, ConfigError, UserError, command
-from rlexp.evaluation import evaluate, summarize, write_evaluation
-from rlexp.learner import build_networks
-from rlexp.parents import locate
-from rlexp.policy import ActorCritic
-from rlexp.run_folder import RunRecord, no_folder
+from rlexp.jobs.init_from import locate
+from rlexp.networks.actor_critic import ActorCritic, build_networks
+from rlexp.run import checkpoint
+from rlexp.run.names import no_folder
+from rlexp.run.record import RunRecord
+from rlexp.run.trust import require_trusted
+from rlexp.run.writer import write_evaluation
 from rlexp.seeding import AgentStreams
-from rlexp.trust import require_trusted
+from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
 
 WANTED: Mapping[str, type] = {"network": ActorCritic}  # of a config, to act
@@ -74,7 +78,7 @@ def load_run(
     if not path.is_file():
         raise CheckpointError(f"run={run}: {_why_no_run(folder)}")
     try:
-        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        plain: Any = with_current_names(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
         config = OmegaConf.create({key: plain[key] for key in ("env", "network")})
     except (OSError, ValueError, TypeError, KeyError, YAMLError, OmegaConfBaseException) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:120]
@@ -106,11 +110,11 @@ def _why_no_run(folder: Path) -> str:
 def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: list[int]) -> SavedRun:
     """Networks of some seeds, with the tensors that they had."""
     observation_space, action_space = (spaces.restore(state["spaces"][name]) for name in ("observation", "action"))
-    build = parts.network_builder(config, observation_space, action_space)
+    make = network_builder(config, observation_space, action_space)
     networks = []
     for seed in seeds:
         # from the agent's own stream: a network may keep what it drew, and is in no state
-        (network,) = build_networks(build, [AgentStreams.make(seed, torch.device("cpu"))])
+        (network,) = build_networks(make, [AgentStreams.make(seed, torch.device("cpu"))])
         own = dict(network.named_parameters()) | dict(network.named_buffers())
         with torch.no_grad():
             for name, tensor in state["learner"]["tensors"].items():
@@ -193,7 +197,7 @@ def run_command(words: list[str]) -> None:
             raise ConfigError(f"{name}={getattr(options, name)}: must be at least {least}")
     trust = [name.strip() for name in options.trust.split(",") if name.strip()]
     saved = load_run(run, wanted={**WANTED, "env": Environment}, trust=trust)
-    environment = parts.build_environment(saved.config)
+    environment = build_environment(saved.config)
     watch = Watch(environment.timeout, environment.id)
     settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
     with watch.on():

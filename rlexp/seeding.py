@@ -4,9 +4,13 @@ import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rlexp.errors import ObjectiveError
 
 # Position of each stream among the children of SeedSequence(seed); append only, or every seed's results change.
 _INIT, _NOISE, _ORDER, _MEMORY, _ENVS, _LOSS, _MADE = range(7)
@@ -82,3 +86,70 @@ def env_seeds(seed: int, num_envs: int, restart: int = 0) -> list[int]:
 def evaluation_seeds(episodes: int) -> list[int]:
     """Seeds of the evaluation episodes: a fixed list, apart from every training seed's."""
     return [int(s) for s in np.random.SeedSequence(_EVALUATION_ROOT).generate_state(episodes) >> 1]
+
+
+NETWORK, LOSS = "the network", "the loss"  # who may draw, in words
+
+
+def _never_drops(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation that may drop something, as attention does, is told to drop nothing."""
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.name in ("dropout_p", "dropout", "p"):
+            given = args[number] if number < len(args) else (kwargs or {}).get(argument.name, argument.default_value)
+            return not given
+    return False
+
+
+class NoRandomness(TorchDispatchMode):
+    """While entered, an operation that draws from the global stream is refused: no seed of an agent reaches it.
+
+    Args:
+        who: draws, in words.
+    """
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self.who = who
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation."""
+        own_stream = (kwargs or {}).get("generator") is not None
+        if torch.Tag.nondeterministic_seeded in func.tags and not own_stream and not _never_drops(func, args, kwargs):
+            raise self._refusal(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Tell vmap's own refusal in the same words."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, RuntimeError) and "called random operation" in str(error):
+            raise self._refusal("under vmap") from error
+
+    def _refusal(self, what: str) -> ObjectiveError:
+        return _draws(self.who, f"({what}){', as Dropout does' if self.who == NETWORK else ''}", "")
+
+
+def _draws(who: str, what: str, otherwise: str) -> ObjectiveError:
+    """What is told of random numbers from a global stream."""
+    way_out = "policy.rand_like(x) and randn_like(x) draw" if who == LOSS else f"take the randomness out{otherwise}"
+    return ObjectiveError(
+        f"{who} draws random numbers {what}: no agent would repeat what it did, alone or beside others; {way_out}"
+    )
+
+
+@contextlib.contextmanager
+def no_global_randomness(who: str) -> Iterator[None]:
+    """While entered, nothing is drawn from any global stream: torch's, NumPy's or Python's; see `NoRandomness`.
+
+    Raises:
+        ObjectiveError: something was.
+    """
+
+    def streams() -> list[Any]:
+        numpys: Any = np.random.get_state()  # noqa: NPY002  (whoever draws from it is who is looked for)
+        return [random.getstate(), numpys[1].tolist(), numpys[2]]
+
+    before = streams()
+    with NoRandomness(who):
+        yield
+    if streams() != before:
+        raise _draws(who, "(of NumPy or Python)", ", or draw from streams of the agents' own")

@@ -13,10 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
-from rlexp import parts
-from rlexp.config import CONF_DIR
-from rlexp.jobs import Job
-from rlexp.rollout import Rollout, finished_episodes
+from rlexp import build, execute
+from rlexp.config.schema import CONF_DIR
+from rlexp.data import Rollout, finished_episodes
+from rlexp.jobs.job import Job
+from rlexp.training.profiling import Profiled
 
 # eager, as compiling takes longer than most tests; RLEXP_TEST_COMPILE=true scripts/test ... runs them compiled
 COMPILE = f"compile={os.environ.get('RLEXP_TEST_COMPILE', 'false')}"
@@ -34,14 +35,18 @@ def make_jobs(folder: Path, *overrides, own=((),)):
     jobs = []
     for number, mine in enumerate(own):
         job = Job(make_config(*overrides, *mine), folder / str(number) if len(own) > 1 else folder)
-        parts.check(job.cfg)
+        build.check(job.cfg)
         job.folder.mkdir(parents=True, exist_ok=True)
         jobs.append(job)
     return jobs
 
 
 def make_trainer(folder: Path, *overrides, own=((),)):
-    return parts.build_trainer(make_jobs(folder, *overrides, own=own))
+    return trainer_of(make_jobs(folder, *overrides, own=own))
+
+
+def trainer_of(jobs):
+    return execute.make_trainer(jobs)[0]
 
 
 def write_config(folder: Path, *overrides):
@@ -51,8 +56,9 @@ def write_config(folder: Path, *overrides):
 
 
 def train(folder: Path, *overrides, resume=False, own=((),)):
-    trainer = make_trainer(folder, *overrides, own=own)
-    trainer.run(resume)
+    jobs = make_jobs(folder, *overrides, own=own)
+    trainer = trainer_of(jobs)
+    trainer.run(resume, Profiled(trainer, jobs[0].folder) if jobs[0].cfg.profile else None)
     return trainer
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 # forked from a process that has what a run imports; one for each of pytest's workers, begun at the first use
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["rlexp.train", "rlexp.parts", "torch._dynamo", "torch.utils.tensorboard"])
+_context.set_forkserver_preload(["rlexp.train", "rlexp.build", "torch._dynamo", "torch.utils.tensorboard"])
 
 
 LOCKLESS = ("ENOSYS", "ENOTSUP", "ENOLCK")  # what file systems without locks say
@@ -34,7 +34,7 @@ def child(code, folder, kind="locks"):
 
     kind: "locks", or one of LOCKLESS.
     """
-    preamble = "import os, time\nfrom pathlib import Path\nfrom rlexp.lock import FolderLock\n"
+    preamble = "import os, time\nfrom pathlib import Path\nfrom rlexp.run.lock import FolderLock\n"
     if kind != "locks":
         preamble += "import errno, fcntl\ndef refuse(*_): raise OSError(errno." + kind + ", 'no locks')\n"
         preamble += "fcntl.flock = refuse\n"

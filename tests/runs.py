@@ -2,7 +2,8 @@
 
 import json
 
-from rlexp.run_folder import config_hash, file_digest
+from rlexp.config.identity import config_hash
+from rlexp.files import file_digest
 
 ALGOS = {
     "ppo": {"_target_": "rlexp.algos.PPO", "clip_coef": 0.2},

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
-from rlexp.losses import weighted_mean
-from rlexp.schedules import Scheduled
+from rlexp.algos.schedules import Scheduled
 
 # Algorithms ----------------------------------------------------------------------------------------------------------
 

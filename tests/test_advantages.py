@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rlexp.advantages import GAE, gae, reverse_scan
+from rlexp.algos.advantages import GAE, gae, reverse_scan
 from rlexp.errors import ConfigError
 
 

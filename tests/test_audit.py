@@ -6,11 +6,11 @@ import shutil
 import pytest
 from runs import write_run
 
-from rlexp import compare
-from rlexp.arms import compare_runs
-from rlexp.audit import missing_jobs
-from rlexp.run_folder import file_digest
-from rlexp.study import StudyError, find_runs
+from rlexp.compare import __main__ as compare
+from rlexp.compare.arms import compare_runs
+from rlexp.compare.audit import missing_jobs
+from rlexp.files import file_digest
+from rlexp.study.runs import StudyError, find_runs
 
 
 def rewrite(folder, change, **result):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_jobs, record, status, stop_after, train, weights_of
+from helpers import make_jobs, record, status, stop_after, train, trainer_of, weights_of
 from torch.testing import assert_close
 
-from rlexp import parts
+from rlexp import build
 from rlexp.algos.ppo import PPO
 from rlexp.errors import ConfigError, DivergedError
 from rlexp.signals import Interrupted
@@ -49,12 +49,12 @@ def assert_same(ours, theirs, part=slice(None)):
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_among_others_is_that_job_alone(tmp_path, case):
     batch = make_jobs(tmp_path / "batch", *SMALL, *CASES[case], own=OWN)
-    together = parts.build_trainer(batch)
+    together = trainer_of(batch)
     together.run(False)
     assert together.learner.groups[0].size == (1 if case == "loop" else len(together.seeds))
     alone = make_jobs(tmp_path / "alone", *SMALL, *CASES[case], own=OWN)
     for job, part in zip(alone, agents(alone), strict=True):
-        trainer = parts.build_trainer([job])
+        trainer = trainer_of([job])
         trainer.run(False)
         assert_same(together, trainer, part)
         assert together.steps[part].tolist() == trainer.steps.tolist()
@@ -68,22 +68,22 @@ def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_p
     whole = train(tmp_path / "whole", *settings, own=OWN)
 
     jobs = make_jobs(tmp_path / "parted", *settings, own=OWN)
-    first = parts.build_trainer(jobs)
+    first = trainer_of(jobs)
     stop_after(first, 3)
     with pytest.raises(Interrupted):
         first.run(False)
     for job, part in zip(jobs, agents(jobs), strict=True):
-        trainer = parts.build_trainer([job])
+        trainer = trainer_of([job])
         trainer.run(True)
         assert_same(whole, trainer, part)
 
     jobs = make_jobs(tmp_path / "joined", *settings, own=OWN)
     for job in jobs:
-        trainer = parts.build_trainer([job])
+        trainer = trainer_of([job])
         stop_after(trainer, 3)
         with pytest.raises(Interrupted):
             trainer.run(False)
-    joined = parts.build_trainer(jobs)
+    joined = trainer_of(jobs)
     joined.run(True)
     assert joined.copyable
     assert_same(whole, joined)
@@ -92,7 +92,7 @@ def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_p
 def test_a_job_that_diverges_leaves_its_neighbours_saved(tmp_path):
     bad = "optimizer.lr=1e30"
     jobs = make_jobs(tmp_path, *SMALL, own=(("optimizer.lr=1e-3",), (bad, "seed=3"), (bad, "seed=7")))
-    trainer = parts.build_trainer(jobs)
+    trainer = trainer_of(jobs)
     with pytest.raises(
         DivergedError, match=r"of seed 3 is nan; there is no checkpoint yet.*debug=true.*1 more"
     ) as caught:
@@ -159,12 +159,12 @@ def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_
     rates = (("optimizer.lr=1e-3",), ("optimizer.lr=1e-4",))
     jobs = make_jobs(tmp_path, *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", own=rates)
     with pytest.raises(ConfigError, match="cannot differ in it with this optimizer"):
-        parts.build_trainer(jobs)
+        trainer_of(jobs)
     words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0")
     words += ("compile=false", *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", "optimizer.lr=1e-3,1e-4")
     assert "2 batches: optimizer.lr must be the same within one" in cli(*words, "seed=0,1").out
     for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"):
-        assert parts.has_own_rates(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
+        assert build.has_own_rates(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
 
 
 def test_what_an_algorithm_derives_from_its_settings_must_be_alike():

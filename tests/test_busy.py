@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import train
 
-from rlexp import busy
-from rlexp.busy import ProcessorShare, thread_times
+from rlexp.training import busy
+from rlexp.training.busy import ProcessorShare, thread_times
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from helpers import jobs, record, status
 from omegaconf import OmegaConf
 
-from rlexp.config import CONF_DIR
+from rlexp.config.schema import CONF_DIR
 
 TINY = ["env=cartpole", "tuned=none", "total_steps=2048", "progress=none", "evaluation.episodes=2"]
 TINY += ["algo.rollout_steps=64"]

@@ -18,12 +18,13 @@ from process import Process
 from runs import write_run
 from scipy import stats
 
-from rlexp import compare, figures, statistics, verdict
-from rlexp.arms import compare_runs
-from rlexp.config import flatten
+from rlexp.compare import __main__ as compare
+from rlexp.compare import figures, statistics, verdict
+from rlexp.compare.arms import compare_runs
+from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import ConfigError
-from rlexp.run_folder import config_hash, file_digest
-from rlexp.study import StudyError, find_runs, read_curves
+from rlexp.files import file_digest
+from rlexp.study.runs import StudyError, find_runs, read_curves
 
 
 def rows_of(folder):
@@ -156,9 +157,14 @@ def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
     study = tmp_path / "first"
     compare.main([str(study)])
     made = {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
-    assert {"compare.md", "compare.csv", "compare.html", "curves_steps.svg", "curves_steps.png", "profile.svg"} <= set(
-        made
-    )
+    assert {
+        "compare.md",
+        "compare.csv",
+        "compare.html",
+        "curves_steps.svg",
+        "curves_steps.png",
+        "profile.svg",
+    } <= set(made)
     shutil.rmtree(study / "compare")
     compare.main([str(study)])
     assert made == {path.name: path.read_bytes() for path in (study / "compare").iterdir()}

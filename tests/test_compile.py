@@ -10,10 +10,10 @@ import torch
 from helpers import make_trainer, record, stop_after, train, weights_of
 from torch.testing import assert_close
 
-from rlexp import libraries
+from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
-from rlexp.compile import Graph, cache_folder, compile_or_warn
-from rlexp.losses import weighted_mean
+from rlexp.compiling import libraries
+from rlexp.compiling.compile import Graph, cache_folder, compile_or_warn
 from rlexp.signals import Interrupted
 
 SMALL = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")

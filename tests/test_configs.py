@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
-from rlexp import parts
-from rlexp.advantages import GAE
-from rlexp.algos import Algorithm
-from rlexp.config import CONF_DIR, NOT_IDENTITY, identity
-from rlexp.run_folder import config_hash
+from rlexp import build
+from rlexp.algos.advantages import GAE
+from rlexp.algos.base import Algorithm
+from rlexp.config.identity import NOT_IDENTITY, config_hash, identity
+from rlexp.config.schema import CONF_DIR
 from rlexp.spaces import storage_dtype
 from rlexp.sweep.grids import union
 
@@ -124,10 +124,10 @@ def comments_of(file):
 def test_every_yaml_composes_and_what_it_names_is_built(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where MuJoCo drops its log
     cfg = make(*choice(file))
-    parts.check(cfg)
-    environment = parts.build_environment(cfg)
+    build.check(cfg)
+    environment = build.build_environment(cfg)
     observation_space, action_space = environment.probe()
-    network = parts.network_builder(cfg, observation_space, action_space)()
+    network = build.network_builder(cfg, observation_space, action_space)()
     obs = torch.as_tensor(observation_space.sample()).to(storage_dtype(observation_space))
     params, values = network(obs[None])
     assert params.shape == (1, network.distribution.num_params)
@@ -170,7 +170,7 @@ def test_every_grid_of_an_experiment_composes_and_is_accepted(name, monkeypatch)
     for grid in grids:
         for job in (grid[0], grid[-1]):  # they differ in every key that the grid varies
             cfg = make(*job)
-            parts.check(cfg)
+            build.check(cfg)
             assert cfg.env.timeout  # one that hangs may not hold up the others
             assert config_hash(identity(cfg)) == config_hash(identity(make(*job, "env.timeout=null")))
             hashes.add((cfg.study, config_hash(identity(cfg))))
@@ -206,7 +206,7 @@ def test_a_number_that_no_annotation_asks_for_is_another_setting_when_it_is_anot
 
 def test_5e5_steps_are_a_budget_of_500000():
     cfg = make("total_steps=5e5")
-    parts.check(cfg)
+    build.check(cfg)
     assert identity(cfg)["total_steps"] == 500_000
 
 

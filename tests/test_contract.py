@@ -10,7 +10,7 @@ import torch
 from helpers import jobs, make_trainer, train, weights_of
 from torch.testing import assert_close
 
-from rlexp.contract import Findings
+from rlexp.checks.objective import Findings
 from rlexp.errors import ObjectiveError
 
 SMALL = ("env=cartpole", "total_steps=512", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
@@ -97,7 +97,7 @@ def test_a_coefficient_that_weighs_what_is_detached_is_told(tmp_path, caplog):
 
 def test_the_check_leaves_the_run_as_it_is(tmp_path, monkeypatch):
     checked = train(tmp_path / "checked", *SMALL, "algo=apo", "num_seeds=2")
-    monkeypatch.setattr("rlexp.parts.check_loss", lambda *_: Findings())
+    monkeypatch.setattr("rlexp.build.check_loss", lambda *_: Findings())
     unchecked = train(tmp_path / "unchecked", *SMALL, "algo=apo", "num_seeds=2")
     assert all(torch.equal(weights_of(unchecked)[name], x) for name, x in weights_of(checked).items())
 

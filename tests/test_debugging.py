@@ -13,8 +13,8 @@ import torch
 from helpers import jobs, record
 
 import rlexp
-from rlexp import libraries
-from rlexp.compile import Notes, compile_or_warn
+from rlexp.compiling import libraries
+from rlexp.compiling.compile import Notes, compile_or_warn
 
 # What a user might be at work on: prints wherever their code is called, and does what is asked for in one place.
 THEIRS = """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlexp.digest import digest
+from rlexp.plain.digest import digest
 
 
 class Held:

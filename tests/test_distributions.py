@@ -8,8 +8,8 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
-from rlexp.distributions import make_distribution
 from rlexp.errors import ConfigError
+from rlexp.networks.distributions import make_distribution
 
 LOG2, LOG3 = math.log(2), math.log(3)
 GAUSS = make_distribution(spaces.Box(-1, 1, (2,)))

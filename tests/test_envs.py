@@ -11,9 +11,9 @@ from gymnasium.envs.registration import WrapperSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from helpers import last_metrics, make_config, make_trainer, train
 
-from rlexp import parts
+from rlexp import build
 from rlexp.envs import Environment
-from rlexp.envs.state import copyable
+from rlexp.envs.snapshot import copyable
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.seeding import env_seeds, evaluation_seeds
 
@@ -333,7 +333,7 @@ def _iterate_undisplayed(trainer):
 @pytest.mark.parametrize("independent", [False, True])
 def test_returns_of_atari_are_the_games_own_and_no_action_sticks(independent):
     pytest.importorskip("ale_py", reason="extra atari is not installed")
-    environment = parts.build_environment(make_config("env=breakout", "env.id=ale_py:ALE/SpaceInvaders-v5"))
+    environment = build.build_environment(make_config("env=breakout", "env.id=ale_py:ALE/SpaceInvaders-v5"))
     assert environment.sign_reward
     envs, obs = environment.start([[3]], independent=independent)
     assert obs.shape == (1, 4, 84, 84)
@@ -374,5 +374,5 @@ def test_evaluation_takes_no_more_processes_than_training():
 def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):
     monkeypatch.setattr("rlexp.envs.environment.MODULES", {"mujoco": "no_such_module"})
     with pytest.raises(ConfigError, match=r"HalfCheetah-v5: needs the extra mujoco.*pip install 'rlexp\[mujoco\]'"):
-        parts.build_environment(make_config("env=halfcheetah"))
-    parts.build_environment(make_config("env=cartpole"))
+        build.build_environment(make_config("env=halfcheetah"))
+    build.build_environment(make_config("env=cartpole"))

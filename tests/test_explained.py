@@ -1,7 +1,8 @@
 import pytest
 import yaml
 
-from rlexp.config import CONF_DIR, GROUPS, NOT_IDENTITY, RunConfig
+from rlexp.config.identity import NOT_IDENTITY
+from rlexp.config.schema import CONF_DIR, GROUPS, RunConfig
 
 
 def squeezed(text):

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from process import Process
 from test_resume import records
 
-from rlexp import compare, extend, longest, parents
 from rlexp.algos.ppo import PPO
+from rlexp.compare import __main__ as compare
+from rlexp.jobs import extend, extend_from, init_from
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
 PLAIN = ("tuned=none", "progress=none", "compile=false", "torch_threads=1")
@@ -169,10 +170,10 @@ class Fading(PPO):
 
 def test_what_an_algorithm_makes_of_progress_by_itself_is_found():
     cfg = make_config("algo._target_=test_extend.Fading", "algo.ent_coef=[0.1,0]")
-    found = longest.schedules(cfg)
+    found = extend_from.schedules(cfg)
     assert list(found) == ["algo.coefficients()['late']", "algo.ent_coef"]
     assert [found["algo.coefficients()['late']"](p) for p in (0.5, 0.95)] == [0.0, 1.0]
-    assert longest.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
+    assert extend_from.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
 
 
 def refusal(result):
@@ -306,5 +307,5 @@ def test_the_older_code_of_the_parent_is_told(cli):
     assert "was made before rlexp/algos/ppo.py changed; stale=keep goes on with the new code" in said
     assert cli(*WORDS, "study=s", LONG, "resume=extend", "stale=keep").code == 0
     assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp/algos/ppo.py": "00000000"}]
-    assert [own["made_by"] for folder, own in parents.records(run.parent) if folder.name == run.name] == [[]]
+    assert [own["made_by"] for folder, own in init_from.records(run.parent) if folder.name == run.name] == [[]]
     assert OmegaConf.load(ended("s", 2048)[0] / ".hydra" / "config.yaml").resume == "extend"

@@ -11,11 +11,11 @@ import torch
 from helpers import jobs, last_metrics, make_trainer, train, weights_of
 from torch.testing import assert_close
 
+from rlexp.algos.metric_names import RESERVED
 from rlexp.algos.ppo import PPO
-from rlexp.columns import RESERVED
+from rlexp.checks.hook_outputs import require_gradient, require_loss, same
+from rlexp.checks.location import is_mistake
 from rlexp.errors import ConfigError, ObjectiveError
-from rlexp.outputs import require_gradient, require_loss, same
-from rlexp.whereabouts import is_mistake
 
 SMALL = ("env=cartpole", "total_steps=256", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from runs import write_run
 
-from rlexp import compare
-from rlexp.run_folder import config_hash
+from rlexp.compare import __main__ as compare
+from rlexp.config.identity import config_hash
 
 SAMPLES = Path(__file__).with_name("hostile.txt").read_text().splitlines()
 TAGS = {"a", "defs", "use", "path", "g", "svg", "text", "tspan", "rect", "clippath", "image", "style", "metadata"}

@@ -1,8 +1,8 @@
 import pytest
 
+from rlexp.config.imports import why_not
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
-from rlexp.imports import why_not
 
 
 @pytest.fixture(scope="module", autouse=True)

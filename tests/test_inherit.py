@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_config, make_jobs, record, status
+from helpers import make_config, make_jobs, record, status, trainer_of
 from process import Process
 from test_extend import contents, refusal, same, state_of
 from test_resume import records
 from torch.testing import assert_close
 
 import rlexp
-from rlexp import inherit, parts
-from rlexp.config import identity
+from rlexp.config.identity import config_hash, identity
 from rlexp.errors import CheckpointError, ConfigError
-from rlexp.jobs import settings_of
-from rlexp.run_folder import config_hash, file_digest
+from rlexp.files import file_digest
+from rlexp.jobs import inherit
+from rlexp.jobs.job import settings_of
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2", "total_steps=1024")
 WORDS = (
@@ -73,7 +73,7 @@ def parents(trained, tmp_path):
 def begun(folder, *words):
     """A trainer whose agents have started from what init_from names."""
     jobs = make_jobs(folder, *SIZES, *words)
-    trainer = parts.build_trainer(jobs)
+    trainer = trainer_of(jobs)
     inherit.begin(trainer, jobs)
     return trainer
 
@@ -237,7 +237,7 @@ def test_a_run_whose_parent_is_gone_is_known_by_its_seed_and_its_latest_launch(c
 
 def test_a_launch_that_begins_anew_forgets_what_an_earlier_one_began_from(tmp_path):
     jobs = make_jobs(tmp_path, *SIZES)
-    trainer = parts.build_trainer(jobs)
+    trainer = trainer_of(jobs)
     trainer.runs[0].record.data.update(parent={}, extends={})
     inherit.begin(trainer, jobs)
     assert not {"parent", "extends"} & trainer.runs[0].record.data.keys()
@@ -329,7 +329,7 @@ def test_a_run_that_began_from_another_checkpoint_is_not_taken_for_this_one(cli,
 
 def test_side_by_side_all_start_from_a_run_or_none(cli, parents, tmp_path):
     jobs = make_jobs(tmp_path / "x", *SIZES, own=((f"init_from={short(only('p'))}",), ("seed=1",)))
-    trainer = parts.build_trainer(jobs)
+    trainer = trainer_of(jobs)
     with pytest.raises(ConfigError, match="all start from earlier runs, or none"):
         inherit.begin(trainer, jobs)
     assert json.dumps(trainer.runs[0].record.data).find("parent") == -1

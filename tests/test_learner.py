@@ -154,14 +154,14 @@ def test_apo_loss_by_hand(tmp_path):
     # two actions, two anchor rows: π* = (¾, ¼); π = (½, ½): KL = ¾ log 1.5 + ¼ log ½
     import math
 
-    from rlexp.algos.base import Batch
-    from rlexp.memory import MemoryRows
+    from rlexp.algos.episode_memory import MemoryRows
+    from rlexp.data import Batch
 
     trainer = make_trainer(tmp_path, "algo=apo", "algo.anchor_coef=2")
     network = trainer.learner.groups[0].network
     for parameter in network.actor_head.parameters():
         parameter.data.zero_()
-    from rlexp.policy import Policy
+    from rlexp.networks.actor_critic import Policy
 
     rows = 6
     policy = Policy(network)

@@ -11,7 +11,7 @@ import time
 import pytest
 from process import LOCKLESS, child, without_locks
 
-from rlexp.lock import BusyError, FolderLock, has_locks, holder, is_held, probe
+from rlexp.run.lock import BusyError, FolderLock, has_locks, holder, is_held, probe
 
 
 @pytest.fixture(params=["locks", *LOCKLESS])

@@ -8,7 +8,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from rlexp.errors import ObjectiveError
-from rlexp.logger import MetricsLog
+from rlexp.run.metrics import MetricsLog
 
 
 def make(folder):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rlexp import losses
+from rlexp.algos import losses
 
 ONES = torch.ones(2)
 MASK = torch.tensor([1.0, 1.0, 0.0])  # the third row is a dummy and full of nonsense

@@ -8,11 +8,11 @@ import torch
 from gymnasium import spaces
 from helpers import HandMade, make_trainer, weights_of
 
+from rlexp.algos.episode_memory import EpisodeMemory
+from rlexp.data import RunSpec
 from rlexp.errors import EnvironmentFault
-from rlexp.memory import EpisodeMemory
-from rlexp.normalize import ReturnScaler
-from rlexp.rollout import RunSpec
 from rlexp.seeding import AgentStreams
+from rlexp.training.return_scaler import ReturnScaler
 
 NAN = float("nan")
 SMALL = ("total_steps=256", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=2")

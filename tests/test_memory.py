@@ -3,8 +3,8 @@ import torch
 from helpers import HandMade
 from torch.testing import assert_close
 
-from rlexp.memory import EpisodeMemory
-from rlexp.rollout import RunSpec
+from rlexp.algos.episode_memory import EpisodeMemory
+from rlexp.data import RunSpec
 from rlexp.seeding import AgentStreams
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import torch.utils.checkpoint
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves
 
-from rlexp import noise
-from rlexp.compile import Graph
+from rlexp.compiling.compile import Graph
 from rlexp.errors import ObjectiveError
-from rlexp.policy import Policy
+from rlexp.networks import noise
+from rlexp.networks.actor_critic import Policy
 
 SHAPE = (200, 500)
 KEYS = torch.randint(2**62, (4,), generator=torch.Generator().manual_seed(0))

@@ -3,7 +3,8 @@ import torch
 from helpers import make_trainer
 from torch.testing import assert_close
 
-from rlexp.normalize import ObservationNormalizer, ReturnScaler, merge_moments
+from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
+from rlexp.training.return_scaler import ReturnScaler
 
 CPU = torch.device("cpu")
 

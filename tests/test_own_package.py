@@ -299,7 +299,10 @@ def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     words = ["-m", "hydra/launcher=batched", "algo=calm"]
     annotated, plain = folder.train([*words, "algo.calm_coef=0.1,0.2"], [*words, "algo.noise_coef=0.1,0.2"])
     assert "2 jobs (2 agents) side by side: algo.calm_coef differ" in annotated
-    assert "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.schedules.Scheduled" in plain
+    assert (
+        "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.algos.schedules.Scheduled"
+        in plain
+    )
 
 
 def test_from_one_run_to_the_next(folder):

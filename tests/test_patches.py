@@ -7,8 +7,8 @@ import pytest
 from helpers import jobs, record
 from process import Process
 
-from rlexp import modules, patches, repositories, sources
-from rlexp.provenance import of_config
+from rlexp.provenance import modules, patches, repositories, sources
+from rlexp.provenance.code_state import of_config
 
 
 def git(folder, *words):

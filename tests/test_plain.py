@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlexp.envs.plain import HEAD, NotPlainError, dump, load
+from rlexp.plain.attributes import HEAD, NotPlainError
+from rlexp.plain.dump import dump
+from rlexp.plain.load import load
 
 
 class Colour(enum.Enum):

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from rlexp import spaces
 from rlexp.errors import ConfigError
 from rlexp.networks import MLP, NatureCNN
-from rlexp.policy import ActorCritic, Encoder
+from rlexp.networks.actor_critic import ActorCritic, Encoder
 
 IMAGE = gym_spaces.Box(0, 255, (4, 84, 84), np.uint8)
 VECTOR = gym_spaces.Box(-1, 1, (3,))

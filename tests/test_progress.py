@@ -3,13 +3,13 @@
 import math
 import time
 
-from rlexp.progress import ProgressDisplay
+from rlexp.run.progress import ProgressDisplay
 
 
 def test_the_time_left_does_not_count_the_updates_in_which_graphs_are_compiled(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    display = ProgressDisplay(1000, 400, "lines")
+    display = ProgressDisplay("lines").start(1000, 400)
     with caplog.at_level("INFO", "rlexp"), display:
         for step, seconds, score in ((410, 40, math.nan), (420, 80, 1.5), (430, 80.5, 2), (520, 90, 3)):
             now[0] = seconds

@@ -11,9 +11,9 @@ import torch
 from helpers import make_trainer, stop_after, weights_of
 from process import Process
 
-from rlexp import resume
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.signals import Interrupted, Paused
+from rlexp.training import resume
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
 SETTINGS += ("algo.minibatches=2", "log_every=256")

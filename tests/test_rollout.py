@@ -4,9 +4,9 @@ from helpers import HandMade
 
 from rlexp.envs import Environment
 from rlexp.networks import MLP
-from rlexp.policy import ActorCritic
-from rlexp.rollout import Collector
+from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, env_seeds
+from rlexp.training.collector import Collector
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,7 @@
 import pytest
 
+from rlexp.algos.schedules import Schedule
 from rlexp.errors import ConfigError
-from rlexp.schedules import Schedule
 
 
 def test_a_number_is_constant_and_a_list_is_piecewise_linear():

@@ -14,13 +14,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from rlexp import statistics
+from rlexp.compare import statistics
+from rlexp.config.identity import config_hash
 from rlexp.errors import ConfigError
-from rlexp.run_folder import config_hash
-from rlexp.sweep.objective import score
-from rlexp.sweep.pruners import make_pruner
-from rlexp.sweep.search import SAMPLERS, make_sampler, open_study, unfinished
-from rlexp.sweep.space import as_overrides, describe, grid, grid_size, space
+from rlexp.sweep.tune.objective import score
+from rlexp.sweep.tune.pruners import make_pruner
+from rlexp.sweep.tune.samplers import SAMPLERS, make_sampler, open_study, unfinished
+from rlexp.sweep.tune.space import as_overrides, describe, grid, grid_size, space
 
 PARSER = OverridesParser.create()
 PLANE = {"x": FloatDistribution(-10, 10), "y": FloatDistribution(-10, 10)}

@@ -3,7 +3,7 @@ import sys
 import pytest
 from helpers import jobs, record
 
-from rlexp.search_path import read
+from rlexp.config.search_path import read
 
 TINY = ["tuned=none", "total_steps=256", "progress=none", "evaluation.episodes=0", "algo.rollout_steps=16"]
 CALM = "defaults: [ppo, _self_]\nclip_coef: 0.1\n"
@@ -43,7 +43,7 @@ def test_yamls_of_an_installed_package_are_found(cli, tmp_path, monkeypatch):
 
 
 def test_two_yamls_of_one_name_are_refused_unless_they_say_the_same(cli, tmp_path):
-    import rlexp.config
+    import rlexp.config.schema
 
     ppo = tmp_path / "conf" / "algo" / "ppo.yaml"
     write(ppo)
@@ -54,7 +54,7 @@ def test_two_yamls_of_one_name_are_refused_unless_they_say_the_same(cli, tmp_pat
         assert str(ppo) in result.err
         assert result.err.count("\n") == 1
     assert jobs() == []
-    ppo.write_bytes((rlexp.config.CONF_DIR / "algo" / "ppo.yaml").read_bytes())
+    ppo.write_bytes((rlexp.config.schema.CONF_DIR / "algo" / "ppo.yaml").read_bytes())
     assert cli(*TINY).code == 0
 
 

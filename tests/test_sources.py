@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rlexp import modules, sources, syntax
+from rlexp.provenance import modules, sources, syntax
 
 
 @pytest.fixture

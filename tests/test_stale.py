@@ -6,7 +6,8 @@ import pytest
 from helpers import jobs, record, status
 from process import Process
 
-from rlexp import compare, provenance, sources
+from rlexp.compare import __main__ as compare
+from rlexp.provenance import code_state, sources
 
 TERMS = "SCALE = 1.0\n"
 CALM = """from dataclasses import dataclass
@@ -125,19 +126,31 @@ def test_a_run_keeps_commits_and_what_is_not_committed(run, package, tmp_path, m
 def test_runs_made_before_digests_were_of_files_say_nothing():
     config = {"algo": {"_target_": "rlexp.algos.apo.APO"}}
     for old in ({}, {"sources": {"rlexp.algos.apo": "1e389dc3"}}, {"sources": {}}):
-        assert provenance.changed_files(old, config) == []
-    assert provenance.changed_files({"sources": {"gone.py": "1e389dc3", **sources.digests(config)}}, config) == [
+        assert code_state.changed_files(old, config) == []
+    assert code_state.changed_files({"sources": {"gone.py": "1e389dc3", **sources.digests(config)}}, config) == [
         "gone.py"
     ]
 
 
 def test_what_trains_is_hashed_and_nothing_else():
     training = set(sources.training())
-    assert {"rlexp.trainer", "rlexp.learner", "rlexp.losses", "rlexp.rollout", "rlexp.envs.environment"} <= training
-    assert not {name for name in training if name.startswith(("rlexp.sweep", "rlexp.compare", "rlexp.report"))}
-    assert not training & {"rlexp.train", "rlexp.study", "rlexp.status", "rlexp.figures", "rlexp.verdict"}
+    assert {
+        "rlexp.training.trainer",
+        "rlexp.training.learner",
+        "rlexp.algos.losses",
+        "rlexp.training.collector",
+        "rlexp.envs.environment",
+    } <= training
+    assert not {name for name in training if name.startswith(("rlexp.sweep", "rlexp.compare", "rlexp.compare.report"))}
+    assert not training & {
+        "rlexp.train",
+        "rlexp.study",
+        "rlexp.study.status",
+        "rlexp.compare.figures",
+        "rlexp.compare.verdict",
+    }
     config = {"algo": {"_target_": "rlexp.algos.apo.APO"}, "optimizer": {"_target_": "torch.optim.Adam"}}
-    assert set(sources.digests(config)) == {"rlexp/algos/apo.py", "rlexp/algos/ppo.py", "rlexp/memory.py"}
+    assert set(sources.digests(config)) == {"rlexp/algos/apo.py", "rlexp/algos/ppo.py", "rlexp/algos/episode_memory.py"}
 
 
 def test_imports_are_followed(tmp_path, monkeypatch):

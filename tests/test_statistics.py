@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from rlexp import curves, statistics
-from rlexp.statistics import Difference
+from rlexp.compare import measures, statistics
+from rlexp.compare.statistics import Difference
 
 # Three tasks each; what rliable 1.2.0 computes from them stands in the tests below.
 ARM = np.array(
@@ -109,13 +109,13 @@ def test_overall_weighs_every_environment_alike():
 def test_measures_of_a_curve():
     steps = np.array([0.0, 10, 20, 40])
     returns = np.array([math.nan, 1.0, 3.0, 2.0])
-    assert curves.area_under_curve(steps, returns) == pytest.approx((1 * 10 + 2 * 10 + 2.5 * 20) / 40)
-    assert curves.steps_to(2.5, steps, returns) == 20
-    assert curves.steps_to(4, steps, returns) == math.inf
+    assert measures.area_under_curve(steps, returns) == pytest.approx((1 * 10 + 2 * 10 + 2.5 * 20) / 40)
+    assert measures.steps_to(2.5, steps, returns) == 20
+    assert measures.steps_to(4, steps, returns) == math.inf
     # from 400 on: 400/400, 500/500, 250/500, 500/500
-    assert curves.retention(400, np.array([10.0, 400, 500, 250, 500])) == pytest.approx(3.5 / 4)
-    assert curves.retention(-100, np.array([-500.0, -100, -300]), floor=-500) == pytest.approx((1 + 200 / 400) / 2)
-    assert math.isnan(curves.retention(600, np.array([10.0, 400])))
+    assert measures.retention(400, np.array([10.0, 400, 500, 250, 500])) == pytest.approx(3.5 / 4)
+    assert measures.retention(-100, np.array([-500.0, -100, -300]), floor=-500) == pytest.approx((1 + 200 / 400) / 2)
+    assert math.isnan(measures.retention(600, np.array([10.0, 400])))
 
 
 # Simulation: ten seeds an arm, scores of many shapes -----------------------------------------------------------------

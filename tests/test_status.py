@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from process import child
 
-from rlexp.lock import FolderLock
-from rlexp.status import (
+from rlexp.run.lock import FolderLock
+from rlexp.study.__main__ import main
+from rlexp.study.status import (
     Standing,
     duration,
     last_rows,
@@ -22,7 +23,6 @@ from rlexp.status import (
     summary,
     table,
 )
-from rlexp.study import main
 
 HEADER = "seed,step,wall_time,episodic_return,episodes\r\n"
 

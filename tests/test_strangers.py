@@ -12,14 +12,16 @@ from helpers import last_metrics, make_config, make_trainer, stop_after, train, 
 from torch.testing import assert_close
 
 import rlexp
-from rlexp import faithful, libraries, optimizer_state, parts
+from rlexp import build
 from rlexp.algos.base import Algorithm
-from rlexp.compile import Graph
+from rlexp.compiling import libraries, verify
+from rlexp.compiling.compile import Graph
 from rlexp.errors import ConfigError, ObjectiveError
-from rlexp.networks.checks import no_global_randomness
-from rlexp.optimizers import traits
-from rlexp.policy import Policy
+from rlexp.networks.actor_critic import Policy
+from rlexp.seeding import no_global_randomness
 from rlexp.signals import Interrupted
+from rlexp.training import optimizer_state
+from rlexp.training.optimizers import traits
 
 SMALL = ("env=cartpole", "total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
@@ -108,8 +110,8 @@ def test_a_number_that_is_read_elsewhere_may_not_change_once_it_is_compiled(tmp_
 @pytest.mark.parametrize("name", ["ppo", "apo", "ppo_kl"])
 def test_compiled_updates_that_do_what_their_code_does_are_left_alone(tmp_path, traced, monkeypatch, name):
     found = []
-    distance = faithful.Twin.distance
-    monkeypatch.setattr(faithful.Twin, "distance", lambda *a: found.append(distance(*a)) or found[-1])
+    distance = verify.Twin.distance
+    monkeypatch.setattr(verify.Twin, "distance", lambda *a: found.append(distance(*a)) or found[-1])
     train(tmp_path, *SMALL, f"algo={name}", "compile=true", "num_seeds=2", "total_steps=2560")
     assert len(found) == 6  # updates 1, 2, 4, 8, 16 of the compiled ones, and the last
     assert max(found) < 0.5
@@ -141,7 +143,7 @@ def test_a_graph_that_computes_something_else_than_its_code_is_dropped_at_once(t
 def test_a_compiled_update_that_is_not_finite_where_eager_is_goes_too_far():
     param = torch.ones(3)
     for spoilt, far in (((0.0, 0.0), 0.0), ((math.nan, 0.0), math.inf), ((0.0, 1.0), 100.0)):
-        twin = faithful.Twin({"p": param}, [{"m": torch.zeros(3)}])
+        twin = verify.Twin({"p": param}, [{"m": torch.zeros(3)}])
         param += 1.0
         twin.remember(torch.ones(2, 1))
         assert param.tolist() == [1.0, 1.0, 1.0]
@@ -213,7 +215,7 @@ def test_a_property_over_what_is_scheduled_may_be_read(tmp_path):
 
 
 def test_jobs_differ_in_what_is_too_long_to_be_told(tmp_path):
-    one, same, other = (parts.build_algorithm(make_config(algo("Table"), f"+algo.k={k}")) for k in (1.0, 1.0, 50.0))
+    one, same, other = (build.build_algorithm(make_config(algo("Table"), f"+algo.k={k}")) for k in (1.0, 1.0, 50.0))
     Algorithm.side_by_side([one, same])
     with pytest.raises(ConfigError, match=r"algo\.table: is"):
         Algorithm.side_by_side([one, other])
@@ -234,12 +236,12 @@ def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
 )
 def test_zero_is_not_positive(setting, line):
     with pytest.raises(ConfigError, match=line):
-        parts.check(make_config("algo=ppo", setting))
+        build.check(make_config("algo=ppo", setting))
 
 
 def test_a_target_of_zero_is_no_target_of_ppo_kl():
     with pytest.raises(ConfigError, match=r"algo\.kl_target=0\.0: must be positive"):
-        parts.check(make_config("algo=ppo_kl", "algo.kl_target=0"))
+        build.check(make_config("algo=ppo_kl", "algo.kl_target=0"))
 
 
 def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path, traced):
@@ -418,7 +420,7 @@ def test_there_are_optimizers():
 )
 def test_optimizers_that_cannot_work_are_refused_by_name(name, why):
     with pytest.raises(ConfigError, match=rf"optimizer\._target_={target(name)}: cannot be used here: .*{why}"):
-        parts.check(make_config(*choose(name)))
+        build.check(make_config(*choose(name)))
 
 
 @pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
@@ -492,9 +494,9 @@ def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):
 
 @pytest.mark.parametrize("name", ["Rprop", "OwnRate"])
 def test_a_schedule_that_would_be_without_effect_is_refused(name):
-    parts.check(make_config(*choose(name), "optimizer.lr=1e-3"))
+    build.check(make_config(*choose(name), "optimizer.lr=1e-3"))
     with pytest.raises(ConfigError, match=rf"optimizer\.lr=\[.*\]: .*{name} heeds no rate that changes"):
-        parts.check(make_config(*choose(name), "optimizer.lr=[1e-3,0]"))
+        build.check(make_config(*choose(name), "optimizer.lr=[1e-3,0]"))
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adafactor", "Rprop", *OTHERS])
@@ -522,9 +524,9 @@ def test_traits():
 
 def test_numbers_keep_the_type_that_nobody_asked_to_change(tmp_path):
     cfg = make_config(algo("Untyped"), "+algo.anything=2.0", "+algo.extra=1", "algo.rollout_steps=32.0")
-    made = parts.build_algorithm(cfg)
+    made = build.build_algorithm(cfg)
     assert (type(made.anything), type(made.rollout_steps), made.extra(0.0)) == (float, int, 1.0)
-    assert type(parts.build_environment(make_config("+env.kwargs.start=2.0")).kwargs["start"]) is float
+    assert type(build.build_environment(make_config("+env.kwargs.start=2.0")).kwargs["start"]) is float
     kl = make_trainer(tmp_path, "algo=ppo_kl", "algo.kl_coef=1")
     assert kl.algo.beta.dtype == torch.float32
     assert isinstance(kl.algo.kl_coef, float)

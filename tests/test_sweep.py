@@ -16,14 +16,15 @@ import yaml
 from helpers import jobs, last_metrics, record, status
 from process import Process
 
-import rlexp.parts
+import rlexp.build
 import rlexp.sweep.plan
-from rlexp.config import CONF_DIR
-from rlexp.lock import FolderLock
-from rlexp.run_folder import config_hash, job_name
+from rlexp.config.identity import config_hash
+from rlexp.config.schema import CONF_DIR
+from rlexp.run.lock import FolderLock
+from rlexp.run.names import job_name
 from rlexp.signals import StopSignal, hand_on
-from rlexp.sweep.workers import Stop, heeding
-from rlexp.trainer import Trainer
+from rlexp.sweep.launchers.worker import Stop, heeding
+from rlexp.training.trainer import Trainer
 
 TINY = (
     "-m",
@@ -237,11 +238,11 @@ def test_a_sweep_that_is_refused_leaves_no_new_folder(sweep, words):
 @pytest.fixture
 def at_each_job(monkeypatch):
     """at_each_job(measure) -> a list of what `measure` says when each job begins."""
-    build = rlexp.parts.build_trainer
+    build = rlexp.build.build_trainer
 
     def record(measure):
         seen = []
-        monkeypatch.setattr(rlexp.parts, "build_trainer", lambda *a: seen.append(measure()) or build(*a))
+        monkeypatch.setattr(rlexp.build, "build_trainer", lambda *a: seen.append(measure()) or build(*a))
         return seen
 
     return record

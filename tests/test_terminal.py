@@ -9,9 +9,10 @@ import sys
 import pytest
 from helpers import jobs, status
 
-from rlexp import evaluate, study
-from rlexp.run_folder import RunRecord
-from rlexp.terminal import HarmlessStream, harmless
+from rlexp import evaluate
+from rlexp.run.record import RunRecord
+from rlexp.study import __main__ as study
+from rlexp.text import HarmlessStream, harmless
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31mred\u202e"
 
@@ -117,7 +118,7 @@ def test_a_read_only_file_system_is_told(cli, small):
 def test_a_folder_that_is_removed_while_its_run_writes_is_told(cli, monkeypatch):
     import shutil
 
-    from rlexp.trainer import Trainer
+    from rlexp.training.trainer import Trainer
 
     iterate = Trainer.iterate
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers import make_trainer, record, stop_after, train
 
-from rlexp import speed
 from rlexp.signals import Interrupted
-from rlexp.timing import Clock, shares
+from rlexp.training import how
+from rlexp.training.timing import Clock, shares
 
 SMALL = ("total_steps=640", "env.num_envs=2", "algo.rollout_steps=32", "algo.epochs=1", "algo.minibatches=2")
 SMALL += ("network.torso.hidden=[8]", "torch_threads=1")
@@ -37,15 +37,15 @@ def test_a_lap_is_the_parts_less_what_was_measured_within():
 @pytest.mark.parametrize(
     ("chosen", "value", "why"),
     [
-        (speed.whether_to_compile("auto", "cpu", 12_000), True, "12,000 calls, from 10,000 on it pays"),
-        (speed.whether_to_compile("auto", "cpu", 768), False, "768 calls, from 10,000 on it pays"),
-        (speed.whether_to_compile("auto", "cuda:0", 1_000), True, "1,000 calls, from 1,000 on it pays"),
-        (speed.whether_to_compile("auto", "cuda", 999), False, "999 calls, from 1,000 on it pays"),
-        (speed.whether_to_compile(True, "cuda", 1), True, "compile=true"),
-        (speed.as_it_came(speed.Choice(True, ""), {"acting": "no g++"}), "in part", "acting: no g++"),
-        (speed.how_many_threads(3, 1, pixels=True), 3, "torch_threads=3"),
-        (speed.how_many_threads(None, 1, pixels=True), speed.ALL_THREADS, "all there are, for pixels"),
-        (speed.how_many_threads(None, 300, pixels=False), 1, "a minibatch has 300 rows, and 256 feed a thread"),
+        (how.whether_to_compile("auto", "cpu", 12_000), True, "12,000 calls, from 10,000 on it pays"),
+        (how.whether_to_compile("auto", "cpu", 768), False, "768 calls, from 10,000 on it pays"),
+        (how.whether_to_compile("auto", "cuda:0", 1_000), True, "1,000 calls, from 1,000 on it pays"),
+        (how.whether_to_compile("auto", "cuda", 999), False, "999 calls, from 1,000 on it pays"),
+        (how.whether_to_compile(True, "cuda", 1), True, "compile=true"),
+        (how.as_it_came(how.Choice(True, ""), {"acting": "no g++"}), "in part", "acting: no g++"),
+        (how.how_many_threads(3, 1, pixels=True), 3, "torch_threads=3"),
+        (how.how_many_threads(None, 1, pixels=True), how.ALL_THREADS, "all there are, for pixels"),
+        (how.how_many_threads(None, 300, pixels=False), 1, "a minibatch has 300 rows, and 256 feed a thread"),
     ],
 )
 def test_what_is_chosen_says_why(chosen, value, why):

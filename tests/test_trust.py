@@ -59,11 +59,11 @@ def test_a_run_writes_nothing_through_a_link(tmp_path, launcher, link):
 HOSTILE = [
     ("network._target_", "os.system"),
     ("network._target_", "rlexp.train.os.system"),
-    ("network._target_", "rlexp.run_folder.subprocess.Popen"),
-    ("network._target_", "rlexp.checkpoint.torch.load"),
+    ("network._target_", "rlexp.run.record.subprocess.Popen"),
+    ("network._target_", "rlexp.run.checkpoint.torch.load"),
     ("network._target_", "rlexp.sweep.reserve.make_new"),
     ("network._target_", "rlexp.evaluate.run_command"),
-    ("network._target_", "rlexp.run_folder.RunRecord"),
+    ("network._target_", "rlexp.run.record.RunRecord"),
     ("network._target_", "torch.nn.Linear.__init__"),
     ("network._target_", ["os.system"]),
     ("network.torso._target_", "torch.load"),
@@ -72,7 +72,7 @@ HOSTILE = [
     ("network.torso._target_", "shutil.copy"),
     ("network.torso._target_", "builtins.open"),
     ("network.torso._target_", "builtins.eval"),
-    ("network.torso._target_", "rlexp.run_writer.RunWriter"),
+    ("network.torso._target_", "rlexp.run.writer.RunWriter"),
     ("network.torso._target_", "torch.nn.functional.relu"),
     ("network.torso._target_", "torch.nnx.Evil"),
     ("network.torso._target_", "rlexp_evil.Evil"),
@@ -86,7 +86,7 @@ HOSTILE = [
 ]
 OF_ENVIRONMENTS = [
     ("env._target_", "os.system"),
-    ("env._target_", "rlexp.policy.ActorCritic"),
+    ("env._target_", "rlexp.networks.actor_critic.ActorCritic"),
     ("env._target_", "rlexp.envs.environment.importlib.import_module"),
     ("env.id", "antigravity:CartPole-v1"),
     ("env.id", "this.that:CartPole-v1"),

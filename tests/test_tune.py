@@ -219,8 +219,8 @@ def test_values_that_cannot_be_together_are_a_failed_trial(tune):
 
 
 def test_what_was_the_best_before_further_trials_is_not_compared(tune):
-    from rlexp.arms import compare_runs
-    from rlexp.study import find_runs
+    from rlexp.compare.arms import compare_runs
+    from rlexp.study.runs import find_runs
 
     def known(lr, value):
         """A trial that somebody else has made."""
@@ -328,8 +328,8 @@ def test_tuning_and_evaluation_seeds_are_kept_apart(cli):
     result = cli(*words, "seed=998", "num_seeds=4")
     assert result.code == 1
     assert "At most 2 from seed=998" in result.err
-    from rlexp.arms import compare_runs
-    from rlexp.study import StudyError, find_runs
+    from rlexp.compare.arms import compare_runs
+    from rlexp.study.runs import StudyError, find_runs
 
     assert cli(*words, "seed=1000").code == 0
     with pytest.raises(StudyError, match="1 runs on tuning seeds"):

@@ -3,8 +3,8 @@
 import pytest
 
 import rlexp.train  # noqa: F401  (registers the schema and the search path)
-from rlexp.messages import composed
-from rlexp.tuned import untuned
+from rlexp.config.messages import composed
+from rlexp.config.tuned import untuned
 
 DIFFER = "tuned values on cartpole differ: ppo has tuned=ppo_cartpole, mine none; tuned=ppo_cartpole or tuned=none "
 DIFFER += "holds for all"

@@ -7,11 +7,11 @@ import torch
 from helpers import train, weights_of
 from torch.testing import assert_close
 
-from rlexp.compile import Graph
+from rlexp.compiling.compile import Graph
 from rlexp.envs import Environment
-from rlexp.envs.state import copyable
+from rlexp.envs.classic_control import WORLDS
+from rlexp.envs.snapshot import copyable
 from rlexp.envs.torch_vector import Place, advance
-from rlexp.envs.worlds import WORLDS
 from rlexp.seeding import env_seeds
 
 

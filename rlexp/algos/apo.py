@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from rlexp.algos.base import Batch, Metrics
+from rlexp.algos.base import Metrics
+from rlexp.algos.episode_memory import EpisodeMemory
+from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
-from rlexp.losses import weighted_mean
-from rlexp.memory import EpisodeMemory
-from rlexp.policy import Policy
-from rlexp.rollout import Rollout, RunSpec
-from rlexp.schedules import Scheduled
+from rlexp.algos.schedules import Scheduled
+from rlexp.data import Batch, Rollout, RunSpec
+from rlexp.networks.actor_critic import Policy
 
 
 @dataclass(kw_only=True)

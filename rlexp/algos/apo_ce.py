@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlexp.algos.apo import APO
-from rlexp.algos.base import Batch
-from rlexp.policy import Policy
+from rlexp.data import Batch
+from rlexp.networks.actor_critic import Policy
 
 
 @dataclass(kw_only=True)

@@ -3,53 +3,20 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self, get_type_hints
+from collections.abc import Sequence
+from typing import Any, Self, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp.digest import digest
+from rlexp.algos.schedules import Schedule, Scheduled, side_by_side
+from rlexp.data import Batch, Rollout, RunSpec
 from rlexp.errors import ConfigError
-from rlexp.policy import Policy
-from rlexp.rollout import Rollout, RunSpec
-from rlexp.schedules import Schedule, Scheduled, side_by_side
+from rlexp.networks.actor_critic import Policy
+from rlexp.plain.digest import digest
 
 Metrics = dict[str, Tensor]
-
-
-class Batch(NamedTuple):
-    """The rows of one minibatch, as the loss of one agent sees them. B rows; weight 0 marks dummy rows."""
-
-    obs: Tensor  # raw (B, ...)
-    actions: Tensor  # as drawn, unclipped (B, ...)
-    dist_params: Tensor  # of the policy that acted (B, P)
-    log_probs: Tensor  # of the policy that acted (B,)
-    values: Tensor  # of the critic that acted (B,)
-    advantages: Tensor  # (B,)
-    returns: Tensor  # λ-returns (B,)
-    weights: Tensor  # (B,)
-    replay: Any = ()  # what the algorithm's `replay` gave for this minibatch
-    key: Tensor | tuple[()] = ()  # by which `policy.rand_like` draws, where the loss does ()
-
-    @classmethod
-    def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor) -> "Batch":
-        """Everything of a rollout, (A, T, E, ...), and what its steps were worth."""
-        return cls(
-            obs=rollout.obs,
-            actions=rollout.actions,
-            dist_params=rollout.dist_params,
-            log_probs=rollout.log_probs,
-            values=rollout.values,
-            advantages=advantages,
-            returns=returns,
-            weights=rollout.weights,
-        )
-
-    def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        """The same batch with every field of rows put through a function, the last two left alone."""
-        return self._replace(**{name: function(getattr(self, name)) for name in self._fields[:-2]})
 
 
 @functools.cache

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rlexp import losses
-from rlexp.algos.base import Algorithm, Batch, Metrics
-from rlexp.policy import Policy
-from rlexp.schedules import Scheduled
+from rlexp.algos import losses
+from rlexp.algos.base import Algorithm, Metrics
+from rlexp.algos.schedules import Scheduled
+from rlexp.data import Batch
+from rlexp.networks.actor_critic import Policy
 
 
 @dataclass(kw_only=True)
@@ -31,7 +32,7 @@ class PPO(Algorithm):
         self.require_knots("vf_coef", 0.0)
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
-        """L = L_clip(θ) + vf_coef · L_value(θ) − ent_coef · H[π_θ], scalar; all terms as in `rlexp.losses`."""
+        """L = L_clip(θ) + vf_coef · L_value(θ) − ent_coef · H[π_θ], scalar; all terms as in `rlexp.algos.losses`."""
         dist, weights = policy.distribution, batch.weights
         params, values = policy(batch.obs)
         log_ratio = dist.log_prob(params, batch.actions) - batch.log_probs  # (B,)

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlexp.algos.base import Batch, Metrics
+from rlexp.algos.base import Metrics
+from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
-from rlexp.losses import weighted_mean
-from rlexp.policy import Policy
-from rlexp.rollout import RunSpec
+from rlexp.data import Batch, RunSpec
+from rlexp.networks.actor_critic import Policy
 
 
 @dataclass(kw_only=True)

@@ -16,8 +16,8 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.errors import EnvironmentFault, UserError
 from rlexp.signals import Interrupted, Paused
+from rlexp.user_code import package_of, raised, where_defined, where_raised
 from rlexp.watch import Watch
-from rlexp.whose import package_of, raised, where_defined, where_raised
 
 log = logging.getLogger(__name__)
 

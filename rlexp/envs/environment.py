@@ -19,17 +19,17 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rlexp.config.imports import fault, no_module
+from rlexp.config.signatures import nearest
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
+from rlexp.envs.classic_control import WORLDS, World
 from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
-from rlexp.envs.worlds import WORLDS, World
 from rlexp.errors import ConfigError, EnvironmentFault
-from rlexp.imports import fault, no_module
-from rlexp.signatures import nearest
 from rlexp.spaces import require_readable
+from rlexp.user_code import package_of, raised, where_raised
 from rlexp.watch import Watch
-from rlexp.whose import package_of, raised, where_raised
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
 

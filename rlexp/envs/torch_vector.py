@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlexp.envs.worlds import World
+from rlexp.envs.classic_control import World
 
 
 class Place(NamedTuple):

@@ -49,8 +49,8 @@ class Grids(Sweeper):
             ConfigError: a setting of any job that cannot be; none is started.
             SweepError: jobs have failed; the others are done.
         """
-        from rlexp.sweep.dispatch import run_all  # torch, which --help need not wait for
         from rlexp.sweep.plan import Composer, plan
+        from rlexp.sweep.run import run_all  # torch, which --help need not wait for
 
         assert self.config is not None  # set by `setup`
         common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]

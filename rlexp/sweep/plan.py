@@ -18,18 +18,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.config import flatten
+from rlexp.config.identity import config_hash, flatten
+from rlexp.config.messages import explain, with_plus
+from rlexp.config.overrides import naming
+from rlexp.config.replaced import without_inherited
+from rlexp.config.search_path import group_choices, require_unshadowed
+from rlexp.config.tuned import check_tuned
 from rlexp.errors import ConfigError
-from rlexp.jobs import Job, settings_of
-from rlexp.lock import is_held
-from rlexp.longest import extended, is_extending, settled
-from rlexp.messages import explain, with_plus
-from rlexp.parents import check_same_parent
-from rlexp.replaced import without_inherited
-from rlexp.run_folder import RecordError, RunRecord, config_hash, naming, read_record
-from rlexp.search_path import group_choices, require_unshadowed
-from rlexp.sources import training_digest
-from rlexp.tuned import check_tuned
+from rlexp.jobs.extend_from import extended, is_extending, settled
+from rlexp.jobs.init_from import check_same_parent
+from rlexp.jobs.job import Job, settings_of
+from rlexp.provenance.sources import training_digest
+from rlexp.run.lock import is_held
+from rlexp.run.record import RecordError, RunRecord, read_record
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
     Raises:
         ConfigError: the first setting that cannot be, with the job that has it.
     """
-    from rlexp import parts
+    from rlexp import build
 
     check_tuned(composer.loader, itertools.chain.from_iterable(overrides))
     found: dict[tuple[Path, str], Planned] = {}
@@ -187,7 +188,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         require_unshadowed(config.hydra)
         planned = _planned(config)
         try:
-            parts.check(planned.job.cfg)
+            build.check(planned.job.cfg)
         except ConfigError as error:
             raise ImpossibleError(f"{error} (in the job {' '.join(words)})") from None
         if planned.standing() != "damaged":  # which is that job's own affair

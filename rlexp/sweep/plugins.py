@@ -7,15 +7,15 @@ from types import ModuleType
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from rlexp.config import CONF_DIR
-from rlexp.search_path import Theirs
-from rlexp.sweep.batched import Batched
+from rlexp.config.schema import CONF_DIR
+from rlexp.config.search_path import Theirs
 from rlexp.sweep.grids import Grids
-from rlexp.sweep.launchers import Basic
-from rlexp.sweep.on_joblib import Joblib
-from rlexp.sweep.on_ray import Ray
-from rlexp.sweep.on_slurm import Submitit
-from rlexp.sweep.optuna_sweeper import Optuna
+from rlexp.sweep.launchers.base import Basic
+from rlexp.sweep.launchers.batched import Batched
+from rlexp.sweep.launchers.joblib import Joblib
+from rlexp.sweep.launchers.ray import Ray
+from rlexp.sweep.launchers.submitit import Submitit
+from rlexp.sweep.tune.sweeper import Optuna
 
 NAMESPACE = "hydra_plugins.rlexp"  # Hydra takes plugins from modules below hydra_plugins only
 

@@ -1,0 +1,211 @@
+"""Episode memory: the rows of the best episodes of each agent, with what its policy said when it acted."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlexp.data import Rollout, RunSpec
+
+FIELDS = ("obs", "actions", "dist_params")
+
+
+class MemoryRows(NamedTuple):
+    """Rows drawn from remembered episodes; weight 0 while there is none."""
+
+    obs: Tensor  # raw
+    actions: Tensor
+    dist_params: Tensor  # as recorded when the policy acted
+    weights: Tensor
+
+
+class EpisodeMemory:
+    """Keeps `top_k` finished episodes an agent, each with at most `max_steps` rows.
+
+    An episode longer than that is kept as a uniform sample of its rows (reservoir sampling, Vitter 1985). Rows of
+    running episodes wait in buffers of the same size until the episode ends.
+
+    Args:
+        spec: agents, environments, random streams.
+        top_k: episodes kept.
+        max_steps: M, rows kept of each episode.
+        keep: "best": those of highest raw return; "random": a uniform choice among all that finished.
+        replace_on_tie: a new episode as good as the worst one kept takes its place.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        *,
+        top_k: int = 1,
+        max_steps: int = 512,
+        keep: Literal["best", "random"] = "best",
+        replace_on_tie: bool = True,
+    ) -> None:
+        self.spec, self.top_k, self.max_steps, self.keep = spec, top_k, max_steps, keep
+        self.replace_on_tie = replace_on_tie
+        slots = (spec.num_agents, top_k)
+        self.returns = np.full(slots, -np.inf)
+        self.lengths = np.zeros(slots, np.int64)  # steps of the whole episode
+        self.counts = np.zeros(slots, np.int64)  # rows kept of it
+        self.recorded_at = np.zeros(slots, np.int64)  # agent's steps when it was recorded
+        self.steps = np.zeros(spec.num_agents, np.int64)
+        self.seen = np.zeros(spec.num_agents, np.int64)  # episodes finished
+        self.kept: dict[str, Tensor] = {}  # (A*K, M, ...)
+        self.running: dict[str, Tensor] = {}  # (A*E, M, ...)
+
+    def add(self, rollout: Rollout) -> None:
+        """Take in the episodes that ended in this rollout and the rows of those that go on."""
+        if not self.kept:
+            self.kept = self._table(self.spec.num_agents * self.top_k, rollout)
+            self.running = self._table(self.spec.num_agents * self.spec.num_envs, rollout)
+        self.steps += rollout.steps
+        for (agent, slot), index in self._choose(rollout).items():
+            self._store(agent, slot, rollout, index)
+        self._carry(rollout)
+
+    def _table(self, slots: int, rollout: Rollout) -> dict[str, Tensor]:
+        tensors = {name: getattr(rollout, name) for name in FIELDS}
+        return {name: x.new_zeros((slots, self.max_steps, *x.shape[3:])) for name, x in tensors.items()}
+
+    def _choose(self, rollout: Rollout) -> dict[tuple[int, int], int]:
+        """Which finished episode goes to which slot: (agent, slot) -> index. Only the last occupant is copied."""
+        chosen: dict[tuple[int, int], int] = {}
+        episodes = rollout.episodes
+        for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), episodes.returns.tolist(), strict=True)):
+            self.seen[agent] += 1
+            slot = self._slot(agent, score)
+            if slot is None:
+                continue
+            self.returns[agent, slot] = score
+            self.lengths[agent, slot] = episodes.lengths[index]
+            self.recorded_at[agent, slot] = self.steps[agent]
+            chosen.pop((agent, slot), None)
+            chosen[agent, slot] = index
+        return chosen
+
+    def _slot(self, agent: int, score: float) -> int | None:
+        if self.keep == "random":
+            seen = int(self.seen[agent])
+            if seen <= self.top_k:
+                return seen - 1
+            draw = int(self._uniform(agent, 1)[0] * seen)
+            return draw if draw < self.top_k else None
+        returns = self.returns[agent]
+        worst = returns.min()
+        if score < worst or (score == worst and not self.replace_on_tie):
+            return None
+        ties = np.flatnonzero(returns == worst)
+        return int(ties[self.recorded_at[agent, ties].argmin()])  # the oldest of them
+
+    def _store(self, agent: int, slot: int, rollout: Rollout, index: int) -> None:
+        episodes = rollout.episodes
+        env, start, end = int(episodes.envs[index]), int(episodes.starts[index]), int(episodes.ends[index])
+        before = int(episodes.lengths[index]) - (end - start + 1)
+        source, target = agent * self.spec.num_envs + env, agent * self.top_k + slot
+        held = min(before, self.max_steps)
+        for name in FIELDS:
+            self.kept[name][target, :held] = self.running[name][source, :held]
+        self._append(self.kept, target, before, agent, env, start, end + 1, rollout)
+        self.counts[agent, slot] = min(int(episodes.lengths[index]), self.max_steps)
+
+    def _append(
+        self,
+        table: dict[str, Tensor],
+        slot: int,
+        before: int,
+        agent: int,
+        env: int,
+        start: int,
+        stop: int,
+        rollout: Rollout,
+    ) -> None:
+        """Rows start:stop of an environment join a reservoir that has seen `before` rows."""
+        free = max(0, min(stop - start, self.max_steps - before))
+        for name in FIELDS:
+            table[name][slot, before : before + free] = getattr(rollout, name)[agent, start : start + free, env]
+        surplus = stop - start - free
+        if surplus <= 0:
+            return
+        # row number n (from 0) replaces a random one of the M kept with probability M / (n + 1)
+        numbers = before + free + np.arange(surplus)
+        draws = (self._uniform(agent, surplus) * (numbers + 1)).astype(np.int64)
+        last = {int(place): start + free + i for i, place in enumerate(draws) if place < self.max_steps}
+        if last:
+            places, rows = list(last.keys()), list(last.values())
+            for name in FIELDS:
+                table[name][slot, places] = getattr(rollout, name)[agent, rows, env]
+
+    def _carry(self, rollout: Rollout) -> None:
+        """Rows of episodes still running join their buffers."""
+        envs, steps = self.spec.num_envs, rollout.obs.shape[1]
+        before = rollout.open_lengths.copy()
+        start = rollout.dummy_first.astype(np.int64)
+        episodes = rollout.episodes
+        np.maximum.at(start, (episodes.agents, episodes.envs), episodes.ends + 2)
+        before[episodes.agents, episodes.envs] = 0
+        room = np.clip(self.max_steps - before, 0, np.maximum(steps - start, 0))
+        # all environments at once, as far as the buffers have room ...
+        t = np.arange(steps)[None, :, None]
+        fits = (t >= start[:, None]) & (t < (start + room)[:, None])  # (A, T, E)
+        a, rows, e = np.nonzero(fits)
+        places = before[a, e] + rows - start[a, e]
+        device = rollout.obs.device
+        to = [torch.from_numpy(x).to(device) for x in (a * envs + e, places)]
+        source = torch.from_numpy((a * steps + rows) * envs + e).to(device)
+        for name in FIELDS:
+            self.running[name][to[0], to[1]] = getattr(rollout, name).flatten(0, 2)[source]
+        # ... and one by one where they overflow
+        for a_, e_ in np.argwhere(start + room < steps):
+            first = int(start[a_, e_] + room[a_, e_])
+            seen = int(before[a_, e_] + room[a_, e_])
+            self._append(self.running, a_ * envs + e_, seen, int(a_), int(e_), first, steps, rollout)
+
+    def _uniform(self, agent: int, n: int) -> np.ndarray:
+        generator = self.spec.streams[agent].memory
+        return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
+
+    def sample(self, minibatches: int, rows: int) -> MemoryRows:
+        """Rows drawn uniformly, with replacement, from all that are kept: (A, minibatches, rows, ...)."""
+        agents = self.spec.num_agents
+        u = np.stack([self._uniform(agent, minibatches * rows) for agent in range(agents)])  # (A, N)
+        ends = self.counts.cumsum(1)  # (A, K)
+        total = ends[:, -1:]
+        draw = np.minimum((u * total).astype(np.int64), np.maximum(total - 1, 0))
+        slot = (draw[:, :, None] >= ends[:, None, :]).sum(2).clip(max=self.top_k - 1)
+        row = draw - np.take_along_axis(ends - self.counts, slot, 1)
+        flat = ((np.arange(agents)[:, None] * self.top_k + slot) * self.max_steps + row).reshape(-1)
+        device = self.kept["obs"].device
+        index = torch.from_numpy(flat).to(device)
+        shape = (agents, minibatches, rows)
+        drawn = {name: self.kept[name].flatten(0, 1)[index].unflatten(0, shape) for name in FIELDS}
+        known = torch.from_numpy((total > 0).astype(np.float32)).to(device)
+        return MemoryRows(**drawn, weights=known[:, :, None].expand(shape).contiguous())
+
+    def summary(self) -> dict[str, Tensor]:
+        """Mean return, length and age in steps of the kept episodes of each agent, (A,); NaN while there is none."""
+        held = self.counts > 0
+        n = np.where(held.any(1), held.sum(1), np.nan)
+
+        def mean(x: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.where(held, x, 0.0).sum(1) / n).float()
+
+        return {
+            "return": mean(self.returns),
+            "length": mean(self.lengths),
+            "age": mean(self.steps[:, None] - self.recorded_at),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        names = ("returns", "lengths", "counts", "recorded_at", "steps", "seen")
+        arrays = {name: torch.from_numpy(getattr(self, name).copy()) for name in names}
+        return {"arrays": arrays, "kept": self.kept, "running": self.running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        for name, value in state["arrays"].items():
+            setattr(self, name, value.cpu().numpy().copy())
+        self.kept = {name: value.to(self.spec.device) for name, value in state["kept"].items()}
+        self.running = {name: value.to(self.spec.device) for name, value in state["running"].items()}

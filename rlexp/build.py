@@ -1,0 +1,228 @@
+"""Config to parts. The config stops here: what is built gets plain values."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from gymnasium import spaces
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from rlexp.algos.advantages import GAE
+from rlexp.algos.base import Algorithm
+from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
+from rlexp.checks.network import try_network
+from rlexp.checks.objective import Findings, check_loss
+from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
+from rlexp.config.identity import typed_config
+from rlexp.config.schema import seeds_of
+from rlexp.config.signatures import typed
+from rlexp.envs import Environment
+from rlexp.errors import ConfigError, user_error_behind
+from rlexp.networks.actor_critic import ActorCritic
+from rlexp.seeding import AgentStreams, seeded
+from rlexp.text import with_article
+from rlexp.training.how import Choice, how_many_threads, whether_to_compile
+from rlexp.training.learner import Learner
+from rlexp.training.optimizers import Traits, traits
+from rlexp.training.recorder import Display, Recorder
+from rlexp.training.trainer import RunSettings, Trainer
+from rlexp.user_code import package_of
+from rlexp.watch import Watch
+
+Part = TypeVar("Part")
+
+
+def _build(node: Any, **kwargs: Any) -> Any:
+    """Instantiate one node; errors meant for the user come through as themselves."""
+    plain = OmegaConf.create(typed(OmegaConf.to_container(node, resolve=True)))
+    try:
+        return instantiate(plain, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        meant = user_error_behind(error)
+        if meant is not None:
+            raise meant from None
+        line = " ".join(str(error).split())
+        raise ConfigError(line) from error
+
+
+def _algorithm(cfg: DictConfig) -> Algorithm:
+    made = _build(cfg.algo)
+    if not isinstance(made, Algorithm):
+        raise ConfigError(
+            f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is no "
+            f"rlexp.algos.base.Algorithm; derive it from that, or from rlexp.algos.ppo.PPO"
+        )
+    return made
+
+
+def build_algorithm(cfg: DictConfig) -> Algorithm:
+    """The objective; whatever the global streams stand at, the same."""
+    with seeded(0):
+        return _algorithm(cfg)
+
+
+def build_environment(cfg: DictConfig) -> Environment:
+    """The environment factory; no environment is made."""
+    return cast(Environment, _build(cfg.env))
+
+
+def network_builder(
+    cfg: DictConfig, observation_space: spaces.Space, action_space: spaces.Space
+) -> Callable[[], ActorCritic]:
+    """A function that makes one agent's network."""
+    make = _build(cfg.network)
+    options = {"normalize_obs": cfg.env.normalize_obs, "clip_obs": cfg.env.clip_obs}
+
+    def build() -> ActorCritic:
+        return make(observation_space, action_space, **options)
+
+    return build
+
+
+def check(cfg: DictConfig) -> None:
+    """Every check that needs no environment.
+
+    Raises:
+        ConfigError: the first setting that cannot be, named.
+    """
+    check_run_settings(cfg)
+    check_initial(cfg)
+    check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
+    algo, environment = build_algorithm(cfg), build_environment(cfg)
+    _build(cfg.gae)
+    _learning_rate(cfg)
+    _traits(cfg)
+    check_rows(environment.num_envs, algo.rollout_steps, algo.minibatches, int(cfg.total_steps))
+
+
+def _optimizer(cfg: DictConfig) -> Callable[..., torch.optim.Optimizer]:
+    """What makes an optimizer from parameters and the current learning rate."""
+    return _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
+
+
+def _traits(cfg: DictConfig) -> Traits:
+    return traits(cast(dict[str, Any], OmegaConf.to_container(cfg.optimizer, resolve=True)))
+
+
+def has_own_rates(cfg: DictConfig) -> bool:
+    """Whether agents side by side may have learning rates of their own: steps are proportional to the rate."""
+    return _traits(cfg).proportional
+
+
+def _learning_rate(cfg: DictConfig) -> Schedule:
+    plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    schedule = Schedule.named("optimizer.lr", plain.get("lr"))
+    if min(schedule.knots) < 0:
+        raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
+    if len(set(schedule.knots)) > 1 and not _traits(cfg).heeding:
+        raise ConfigError(
+            f"optimizer.lr={schedule}: {plain.get('_target_')} heeds no rate that changes; give one number"
+        )
+    return schedule
+
+
+def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool) -> dict[str, Choice]:
+    """What is chosen of how to compute, agents side by side apart."""
+    own_rows = environment.num_envs * algo.rollout_steps
+    updates = int(cfg.total_steps) // own_rows
+    calls = updates * (algo.rollout_steps + algo.epochs * algo.minibatches)
+    rows = agents * own_rows // algo.minibatches
+    return {
+        "compiled": whether_to_compile(cfg.compile, cfg.device, calls),
+        "torch_threads": how_many_threads(cfg.torch_threads, rows, pixels=pixels),
+    }
+
+
+def _batch_sizes(algo: Algorithm, environment: Environment) -> list[int]:
+    """How many rows a network reads at once: as it acts, and as it learns."""
+    return [environment.num_envs, environment.num_envs * algo.rollout_steps // algo.minibatches]
+
+
+def _packages(cfg: DictConfig) -> set[str]:
+    """The packages that a network's classes are named from."""
+    nodes: list[Any] = [OmegaConf.to_container(cfg.network, resolve=True)]
+    found = set()
+    while nodes:
+        node = nodes.pop()
+        found |= {package_of(str(node.get("_target_", "")))} if isinstance(node, dict) else set()
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    return found
+
+
+def build_trainer(
+    cfgs: Sequence[DictConfig], records: Sequence[Recorder], display: Display, watch: Watch | None = None
+) -> Trainer:
+    """All parts of what trains the agents of several runs side by side.
+
+    Args:
+        cfgs: one a run; they differ only in seeds and in what each agent may have of its own: learning rate, γ, λ and
+            scheduled hyperparameters. `check` has passed each.
+        records: where each run is recorded, in the same order.
+        display: shows progress.
+        watch: of the environments' calls; by default they may take as long as they like.
+
+    Raises:
+        ConfigError: spaces that are not supported, or a network that cannot read them.
+    """
+    cfg = cfgs[0]
+    device = torch.device(cfg.device)
+    algo = Algorithm.side_by_side(_of_agents(cfgs, build_algorithm))
+    environment = build_environment(cfg)
+    watch = watch or Watch(name=environment.id)
+    observation_space, action_space = environment.probe(watch)
+    build = network_builder(cfg, observation_space, action_space)
+    if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
+        trial, found = build(), Findings()
+    else:
+        trial = try_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
+        agents = sum(int(own.num_seeds) for own in cfgs)
+        found = check_loss(lambda: _algorithm(cfg), build, observation_space, environment.num_envs, device, agents)
+    lr = side_by_side(_of_agents(cfgs, _learning_rate))
+    if isinstance(lr, PerAgent) and not has_own_rates(cfg):
+        raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
+    streams = [AgentStreams.make(seed, device) for own in cfgs for seed in seeds_of(own)]
+    how = _how(cfg, algo, environment, len(streams), pixels=trial.encoder.pixels)
+    torch.set_num_threads(how["torch_threads"].value)
+    learner = Learner(
+        build,
+        algo,
+        _optimizer(cfg),
+        _traits(cfg),
+        lr,
+        streams,
+        observation_space=observation_space,
+        device=device,
+        batching=cfg.batching,
+        compiled=how["compiled"].value,
+        world=environment.world,
+        watch=watch,
+        alone_at=found.alone_at,
+        alone_why=found.alone_why,
+        tried=not cfg.debug,
+    )
+    return Trainer(
+        environment=environment,
+        algo=algo,
+        gae=GAE.side_by_side(_of_agents(cfgs, lambda own: cast(GAE, _build(own.gae))), device),
+        learner=learner,
+        distribution=trial.distribution,
+        streams=streams,
+        watch=watch,
+        how=how | {"batching": learner.batching},
+        runs=list(records),
+        display=display,
+        settings=RunSettings(
+            total_steps=int(cfg.total_steps),
+            stop_at=None if cfg.stop_at is None else int(cfg.stop_at),
+            checkpoint_every=int(cfg.checkpoint_every),
+            log_every=int(cfg.log_every),
+            evaluation=dict(cfg.evaluation),
+        ),
+    )
+
+
+def _of_agents(cfgs: Sequence[DictConfig], make: Callable[[DictConfig], Part]) -> list[Part]:
+    """What a run's config makes, once for each of its agents."""
+    return [part for cfg in cfgs for part in [make(cfg)] * int(cfg.num_seeds)]

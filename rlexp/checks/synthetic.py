@@ -1,0 +1,93 @@
+"""A rollout as it could be, and minibatches of it, on which an objective is tried before there is a real one."""
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from rlexp.checks.network import sample_rows
+from rlexp.data import Batch, Rollout, finished_episodes
+from rlexp.networks.actor_critic import ActorCritic
+
+
+def rollout_of(
+    networks: list[ActorCritic],
+    space: spaces.Space,
+    num_steps: int,
+    num_envs: int,
+    device: torch.device,
+    *,
+    seed: int = 0,
+) -> Rollout:
+    """A rollout of a few observations again and again, in which rewards are positive and episodes end."""
+    generator = torch.Generator().manual_seed(seed)
+    agents = len(networks)
+    shape = (agents, num_steps, num_envs)
+    few = sample_rows(space).to(device)
+    which = torch.randint(len(few), shape, generator=generator).to(device)
+    distribution = networks[0].distribution
+    with torch.no_grad():
+        # each of the few is read once, as there may be more rows than a run ever reads together
+        outputs = [network(few) for network in networks]
+        params = torch.stack([params[own] for (params, _), own in zip(outputs, which, strict=True)])
+        values = torch.stack([values[own] for (_, values), own in zip(outputs, which, strict=True)])
+        actions = distribution.sample(params, distribution.draw_noise(shape, generator).to(device))
+        log_probs = distribution.log_prob(params, actions)
+
+    period = max(2, (num_steps + 1) // 2) if num_steps > 1 else 1
+    ends = np.zeros((num_steps, agents, num_envs), bool)
+    ends[period - 1 :: period] = True
+    dummy = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+    rewards = torch.rand((num_steps, agents, num_envs), generator=generator).numpy() + 0.01
+    rewards[dummy] = 0.0
+    nothing = np.zeros((agents, num_envs))
+    episodes, _, open_lengths = finished_episodes(rewards, ends, dummy, nothing, nothing.astype(np.int64))
+    cut = np.arange(num_envs) % 2 == 1  # every second environment ends by its time limit
+
+    def rows(x: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))).to(device)  # (T, A, E) -> (A, T, E)
+
+    return Rollout(
+        obs=few[which],
+        actions=actions,
+        dist_params=params,
+        log_probs=log_probs,
+        values=values,
+        rewards=rows(rewards.astype(np.float32)),
+        terminated=rows(ends & ~cut),
+        truncated=rows(ends & cut),
+        weights=rows((~dummy).astype(np.float32)),
+        last_values=values[:, -1],
+        steps=(~dummy).sum((0, 2)),
+        dummy_first=np.zeros((agents, num_envs), bool),
+        open_lengths=open_lengths * 0,
+        episodes=episodes,
+    )
+
+
+def batch_of(rollout: Rollout, replay: object, rows: int) -> Batch:
+    """The first rows as a minibatch of each agent (A, B, ...), with advantages of both signs and positive returns."""
+    signs = torch.linspace(-1.0, 1.0, rollout.rewards.shape[1], device=rollout.rewards.device)[:, None]
+    batch = Batch.of(rollout, rollout.rewards + signs, rollout.rewards + 0.1)
+    batch = batch.map_rows(lambda x: x.flatten(1, 2)[:, :rows])
+    key = torch.zeros(len(rollout.obs), dtype=torch.int64, device=rollout.obs.device)
+    return batch._replace(replay=tree_map(lambda x: x[:, 0], replay), key=key)
+
+
+def copied(batch: Batch) -> Batch:
+    """The same numbers in tensors of their own, as each real minibatch has them."""
+    return tree_map(lambda x: x.clone(), batch)
+
+
+def other(batch: Batch) -> Batch:
+    """As many rows with other numbers: all of them the first row, and worth something else."""
+    rows = batch.map_rows(lambda x: x[:1].expand_as(x))
+    return copied(
+        rows._replace(
+            values=rows.values * 0.5 + 0.3,
+            log_probs=rows.log_probs - 0.1,
+            advantages=rows.advantages * 1.5 + 0.1,
+            returns=rows.returns * 1.5 + 0.1,
+        )
+    )

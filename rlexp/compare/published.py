@@ -1,0 +1,58 @@
+"""Scores beside published ones: beside=published.csv, with the columns env, score, deviation, seeds and source."""
+
+import csv
+import math
+from pathlib import Path
+
+from rlexp.compare.statistics import Summary, summary, welch
+from rlexp.compare.verdict import Result
+from rlexp.errors import ConfigError
+from rlexp.text import number, span
+
+Published = dict[str, tuple[Summary, str]]  # by environment: mean, variance and number of seeds; and where it stands
+
+COLUMNS = ("env", "score", "deviation", "seeds", "source")
+
+
+def read_published(path: str) -> Published:
+    """Of each environment, what was published: mean, variance over seeds, number of seeds; and where.
+
+    Raises:
+        ConfigError: the file cannot be read, or lacks a column.
+    """
+    try:
+        with open(Path(path), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            row["env"]: (
+                Summary(float(row["score"]), float(row["deviation"]) ** 2, int(row["seeds"])),
+                row["source"].strip(),
+            )
+            for row in rows
+        }
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"beside={path}: cannot be read as a table with the columns {', '.join(COLUMNS)} ({error!r})"
+        ) from None
+
+
+def beside_rows(results: list[Result], published: Published) -> list[list[str]]:
+    """Header, then one row for each final score of an arm: ours, theirs, Welch's interval of the difference."""
+    rows = [["environment", "arm", "here", "published", "difference [95 %]", "p", "source"]]
+    for r in results:
+        if r.measure != "final" or not len(r.scores):
+            continue
+        ours = summary(r.scores)
+        if r.env not in published:
+            rows.append([r.env, r.arm, _shown(ours), "none", "", "", ""])
+            continue
+        theirs, source = published[r.env]
+        d = welch(ours, theirs)
+        size = f"{d.value:+.4g}{span(d.low, d.high)}"
+        rows.append([r.env, r.arm, _shown(ours), _shown(theirs), size, number(d.p, 2), source])
+    return rows
+
+
+def _shown(x: Summary) -> str:
+    spread = "" if math.isnan(x.variance) else f" ± {x.variance**0.5:.1f}"
+    return f"{x.mean:.1f}{spread} ({x.n} seed{'s' * (x.n > 1)})"

@@ -1,0 +1,1 @@
+"""The schema of settings, their checks, and one-line errors of the command line."""

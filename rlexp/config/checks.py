@@ -1,0 +1,133 @@
+"""Checks of settings that end a bad run before any environment is made."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from rlexp.config.schema import CHOICES, GROUPS, TUNING_SEED, EvaluationConfig, RunConfig
+from rlexp.config.signatures import check_call, nearest, nearest_choice
+from rlexp.errors import ConfigError
+
+EXTENDING = r"extend(:\d+)?"  # of resume: what is extended may be named by its total_steps
+
+
+def check_run_settings(cfg: DictConfig) -> None:
+    """Ranges of the run-level settings.
+
+    Raises:
+        ConfigError: naming the key, its value and what would do.
+    """
+    import torch  # here, as --help and a misspelt word need not wait for it
+
+    for node, known, prefix in ((cfg, RunConfig, ""), (cfg.evaluation, EvaluationConfig, "evaluation.")):
+        names = [entry.name for entry in dataclasses.fields(known)]
+        for key in map(str, node):
+            if key not in (*names, "hydra"):
+                hint = nearest(key, names, prefix)
+                raise ConfigError(f"{prefix}{key}={node[key]}: there is no setting {prefix}{key}; {hint}")
+    least = {
+        "seed": 0,
+        "num_seeds": 1,
+        "total_steps": 1,
+        "checkpoint_every": 1,
+        "log_every": 1,
+        "evaluation.episodes": 0,
+        "evaluation.max_steps": 1,
+    }
+    for key, low in least.items():
+        value = OmegaConf.select(cfg, key)
+        if value < low:
+            raise ConfigError(f"{key}={value}: must be at least {low}")
+        if not math.isfinite(value) or value != int(value):
+            raise ConfigError(f"{key}={value}: must be a whole number")
+    last = cfg.seed + cfg.num_seeds - 1
+    if cfg.seed < TUNING_SEED <= last:
+        raise ConfigError(
+            f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} are of both kinds; those from {TUNING_SEED} on are "
+            f"for tuning, those before it for evaluation. At most {TUNING_SEED - cfg.seed} from seed={cfg.seed}"
+        )
+    if cfg.stop_at is not None and cfg.stop_at < 1:
+        raise ConfigError(f"stop_at={cfg.stop_at}: must be at least 1, or null")
+    if cfg.torch_threads is not None and cfg.torch_threads < 1:
+        raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
+    extends = re.fullmatch(EXTENDING, str(cfg.resume)) is not None
+    if extends and cfg.debug:
+        raise ConfigError(
+            f"debug=true: makes the first update of a run, and extends none; leave out resume={cfg.resume}"
+        )
+    if extends and cfg.stale == "rerun":
+        raise ConfigError(
+            f"stale=rerun: with resume={cfg.resume} nothing is made anew; train from the start without "
+            f"resume={cfg.resume}"
+        )
+    for key, choices in CHOICES.items():
+        value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
+        if key == "resume" and extends:
+            continue
+        if value not in choices:
+            told = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
+            raise ConfigError(f"{key}={value}: must be one of {told}{nearest_choice(value, choices)}")
+    try:
+        device = torch.device(cfg.device)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={cfg.device}: no such device; use cpu, cuda or cuda:0")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={cfg.device}: torch sees no CUDA device here; use device=cpu")
+
+
+def check_groups(plain: Mapping[str, Any]) -> None:
+    """`check_call` for every config group of a resolved config."""
+    for name in GROUPS:
+        node = plain[name]
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise ConfigError(f"{name}: has no _target_; choose one of conf/{name}/")
+        check_call(name, node)
+
+
+def check_rows(num_envs: int, rollout_steps: int, minibatches: int, total_steps: int) -> None:
+    """Sizes that must fit one another.
+
+    Raises:
+        ConfigError: rows not divisible by minibatches, minibatches of a single row, or no whole rollout in the budget.
+    """
+    rows = num_envs * rollout_steps
+    if rows % minibatches:
+        near = min((d for d in range(1, rows + 1) if rows % d == 0), key=lambda d: (abs(d - minibatches), -d))
+        raise ConfigError(
+            f"algo.minibatches={minibatches}: the {rows} rows of an update (env.num_envs={num_envs} x "
+            f"algo.rollout_steps={rollout_steps}) are not divisible by it; the nearest that fits is {near}"
+        )
+    if rows == minibatches and rows > 1:
+        raise ConfigError(f"algo.minibatches={minibatches}: leaves one row a minibatch; use at most {rows // 2}")
+    if total_steps < rows:
+        raise ConfigError(
+            f"total_steps={total_steps}: less than one rollout of {rows} rows (env.num_envs={num_envs} x "
+            f"algo.rollout_steps={rollout_steps}); give at least {rows}"
+        )
+
+
+TAKEN = ("optimizer", "normalizer", "memory")  # what init_with may name
+
+
+def check_initial(cfg: DictConfig) -> None:
+    """Refuse words of init_with that name nothing.
+
+    Raises:
+        ConfigError: naming the nearest.
+    """
+    for word in taken(cfg):
+        if word not in TAKEN:
+            raise ConfigError(f"init_with={cfg.init_with}: there is no {word}; {nearest(word, TAKEN)}")
+
+
+def taken(cfg: DictConfig) -> list[str]:
+    """What is taken of an earlier run besides parameters: init_with as a list, however it is typed."""
+    words = cfg.get("init_with")
+    each = words if isinstance(words, ListConfig | list) else [] if words is None else [words]
+    return sorted({str(word) for word in each})

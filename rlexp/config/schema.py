@@ -1,0 +1,78 @@
+"""The schema of run-level settings."""
+
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from rlexp.files import PACKAGE
+
+# conf/ stands beside the package in a checkout and inside it in a wheel
+_BESIDE = PACKAGE.parent / "conf"
+CONF_DIR = _BESIDE if (_BESIDE / "config.yaml").is_file() else PACKAGE / "conf"
+
+GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
+WHOLE = ("total_steps", "stop_at", "checkpoint_every", "log_every")  # may be written as 5e5
+
+TUNING_SEED = 1000  # seeds from here on are for tuning; those before it for evaluation: what is compared
+
+
+@dataclass
+class EvaluationConfig:
+    """Evaluation of the final policy."""
+
+    episodes: int = 20
+    deterministic: bool = True
+    max_steps: int = 100_000
+
+
+@dataclass
+class RunConfig:
+    """Types of the run-level keys; conf/config.yaml explains them. Groups stay open to third parties."""
+
+    seed: int = 0
+    num_seeds: int = 1
+    total_steps: Union[int, float] = 500_000  # noqa: UP007  (OmegaConf reads Union; 5e5 is a float to YAML)
+    study: str = ""
+    outputs: str = "outputs"
+    device: str = "cpu"
+    torch_threads: int | None = None
+    compile: Union[bool, str] = "auto"  # noqa: UP007
+    batching: str = "auto"
+    init_from: str | None = None
+    init_with: Any = field(default_factory=lambda: ["normalizer"])
+    resume: str = "auto"
+    retry_failed: bool = False
+    stale: str = "refuse"
+    stop_at: Union[int, float, None] = None  # noqa: UP007
+    checkpoint_every: Union[int, float] = 50_000  # noqa: UP007
+    log_every: Union[int, float] = 2_000  # noqa: UP007
+    progress: str = "auto"
+    profile: bool = False
+    debug: bool = False
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    algo: Any = None
+    env: Any = None
+    network: Any = None
+    gae: Any = None
+    optimizer: Any = None
+
+
+CHOICES = {
+    "compile": ("auto", "true", "false"),  # the last two are booleans to YAML
+    "batching": ("auto", "vmap", "loop"),
+    "resume": ("auto", "never", "must", "extend"),
+    "stale": ("refuse", "keep", "rerun"),
+    "progress": ("auto", "bar", "lines", "none"),
+}
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra as the config `schema`."""
+    ConfigStore.instance().store(name="schema", node=RunConfig, provider="rlexp")
+
+
+def seeds_of(cfg: DictConfig) -> list[int]:
+    """One an agent."""
+    return [int(cfg.seed) + k for k in range(int(cfg.num_seeds))]

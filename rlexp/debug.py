@@ -1,0 +1,91 @@
+"""debug=true: one update of a job that prints, breaks into a debugger and crashes like a plain script.
+
+It is eager, in one process, agents one after the other, and nothing but the update calls an objective, a network or an
+environment: no loss is tried before, no graph traced, nothing evaluated. Nothing is written either.
+"""
+
+import copy
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlexp.errors import UserError
+from rlexp.jobs.job import Job
+from rlexp.run.progress import ProgressDisplay
+from rlexp.run.writer import RunWriter
+from rlexp.user_code import was_quit
+
+log = logging.getLogger("rlexp")
+
+NOWHERE = Path(os.devnull, "debug")  # no folder can be there, and none is found
+
+
+class _Shown(RunWriter):
+    """A run of which everything is said and nothing written."""
+
+    def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
+        """Print the metrics of each agent."""
+        for agent, seed in enumerate(self.seeds):
+            told = ", ".join(f"{name} {values[agent]:.4g}" for name, values in metrics.items())
+            log.info("  seed %s, %s steps: %s", seed, steps[agent], told)
+
+    def save(self, *_: Any) -> None:
+        """Keep nothing."""
+
+
+def run(job: Job) -> None:
+    """Make one update.
+
+    Raises:
+        UserError: a setting that cannot be, in one line.
+        SystemExit: something else raised, and its traceback is printed; or the debugger was quit.
+    """
+    job = dataclasses.replace(job, cfg=_debugged(job), folder=NOWHERE)
+    try:
+        log.info("debug: one update, eager, in one process, agents one after the other; nothing is kept")
+        _update(job)
+        log.info("debug: the update is made")
+    except (Exception, SystemExit) as error:  # whatever it is, this is what it is for
+        if was_quit(error):
+            log.info("debug: ended by the debugger")
+            sys.exit(0)
+        if isinstance(error, UserError) and error.__cause__ is None:
+            raise
+        shown: BaseException = error
+        while isinstance(shown, UserError) and shown.__cause__ is not None:  # one line was made of it
+            shown = shown.__cause__
+        traceback.print_exception(shown)
+        sys.exit(1)
+
+
+def _debugged(job: Job) -> Any:
+    cfg = copy.deepcopy(job.cfg)
+    cfg.compile, cfg.batching, cfg.profile = False, "loop", False
+    cfg.stop_at = 1  # the first update is the last: its metrics are told
+    cfg.checkpoint_every = max(cfg.total_steps, 1)
+    if cfg.env is not None and cfg.env.get("vectorization") == "async":
+        cfg.env.vectorization = "sync"
+    return cfg
+
+
+def _update(job: Job) -> None:
+    from rlexp import build
+    from rlexp.jobs import inherit
+
+    build.check(job.cfg)
+    with torch.autograd.set_detect_anomaly(True):
+        shown = [_Shown(job.folder, job.settings, job.seeds)]
+        trainer = build.build_trainer([job.cfg], shown, ProgressDisplay("none"))
+        try:
+            inherit.begin(trainer, [job], shown)
+            trainer.iterate()
+        finally:
+            trainer.collector.envs.close()

@@ -1,0 +1,1 @@
+"""A job, and the earlier run that it starts from or extends."""

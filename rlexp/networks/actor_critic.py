@@ -1,0 +1,202 @@
+"""The actor-critic: encoder, torso(s), and heads chosen from the spaces. Written for one agent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.networks import noise
+from rlexp.networks.distributions import DiagGaussian, Distribution, make_distribution
+from rlexp.networks.init import orthogonal
+from rlexp.networks.normalizer import ObservationNormalizer
+from rlexp.seeding import AgentStreams, seeded
+from rlexp.spaces import require_readable
+from rlexp.user_code import where_defined
+
+Torso = Callable[[spaces.Box], nn.Module]
+
+
+class Encoder(nn.Module):
+    """Raw observations, as the environment gives them, to floats.
+
+    Box: float32, normalised if asked to; images, which are uint8 of three axes, divided by 255. Discrete: one-hot.
+    MultiDiscrete: one-hots side by side. `space` is the Box that comes out, which torsos read.
+
+    Raises:
+        ConfigError: any other observation space, or images that are to be normalised.
+    """
+
+    def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.starts: list[int] = []
+        self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+        if self.pixels and normalize:
+            raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; use env.normalize_obs=false")
+        self.normalizer: ObservationNormalizer | None = None
+        if isinstance(space, spaces.Box):
+            self.space = spaces.Box(-np.inf, np.inf, space.shape or (1,), np.float32)
+            self.scalar = not space.shape
+            if normalize:
+                self.normalizer = ObservationNormalizer(self.space.shape, clip)
+        elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+            nvec = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec)
+            if nvec.ndim != 1:
+                raise ConfigError(f"observation space {space}: only one-dimensional MultiDiscrete spaces can be read")
+            self.sizes = [int(n) for n in nvec]
+            self.starts = [int(s) for s in np.broadcast_to(space.start, nvec.shape)]
+            self.space = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
+            self.scalar = isinstance(space, spaces.Discrete)
+        else:
+            require_readable(space)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """(..., *raw shape) -> (..., *space.shape), float32."""
+        x = obs.unsqueeze(-1) if self.scalar else obs
+        if self.sizes:
+            # a comparison rather than F.one_hot, whose range check cannot be vmapped
+            pairs = zip(self.sizes, self.starts, strict=True)
+            classes = [torch.arange(s, s + n, device=x.device) for n, s in pairs]
+            return torch.cat([x[..., i, None] == c for i, c in enumerate(classes)], -1).float()
+        x = x.float()
+        if self.pixels:
+            return x / 255.0
+        return x if self.normalizer is None else self.normalizer(x)
+
+
+def _width(torso: nn.Module) -> int:
+    width: Any = getattr(torso, "out_features", None)
+    if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+        place = where_defined(type(torso), "__init__") or type(torso).__name__
+        raise ConfigError(f"network: {place}: out_features={width!r}: wants the number of features given, at least 1")
+    return int(width)
+
+
+class ActorCritic(nn.Module):
+    """π_θ and V of one agent: ``policy(obs) -> (dist_params (..., P), values (...))``.
+
+    Separate torsos for actor and critic, or one for both (`shared`). The log standard deviation of continuous actions
+    is a parameter of its own, independent of the state.
+
+    Args:
+        observation_space: raw, as the environment gives it.
+        action_space: Discrete, MultiDiscrete or Box.
+        torso: called with the encoded Box space, returns a module with `out_features`.
+        shared: one torso for both heads.
+        log_std_init: initial log σ of continuous actions.
+        normalize_obs: keep running statistics of Box observations and normalise by them.
+        clip_obs: bound on normalised observations.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        torso: Torso,
+        *,
+        shared: bool = False,
+        log_std_init: float = 0.0,
+        normalize_obs: bool = False,
+        clip_obs: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.distribution: Distribution = make_distribution(action_space)
+        self.encoder = Encoder(observation_space, normalize=normalize_obs, clip=clip_obs)
+        self.actor_torso = torso(self.encoder.space)
+        self.critic_torso = None if shared else torso(self.encoder.space)
+        width = _width(self.actor_torso)
+        self.log_std: nn.Parameter | None = None
+        outputs = self.distribution.num_params
+        if isinstance(self.distribution, DiagGaussian):
+            outputs = self.distribution.noise_size
+            self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init)))
+        self.actor_head = orthogonal(nn.Linear(width, outputs), 0.01)
+        self.critic_head = orthogonal(nn.Linear(width, 1), 1.0)
+
+    def forward(self, obs: Tensor, actor_only: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Packed distribution parameters (..., P), and values (...) unless `actor_only`."""
+        encoded = self.encoder(obs)
+        features = self.actor_torso(encoded)
+        params = self.actor_head(features)
+        if self.log_std is not None:
+            params = torch.cat([params, self.log_std.expand_as(params)], -1)
+        if actor_only:
+            return params, None
+        if self.critic_torso is not None:
+            features = self.critic_torso(encoded)
+        return params, self.critic_head(features).squeeze(-1)
+
+
+class Policy:
+    """One agent's π_θ and V as a loss sees them: a network, and the tensors to run it with."""
+
+    def __init__(
+        self, network: ActorCritic, tensors: dict[str, Tensor] | None = None, key: Tensor | tuple[()] = ()
+    ) -> None:
+        self._network, self._tensors, self._key = network, tensors, key
+        self.draws = 0  # calls of `rand_like` and `randn_like`
+        self._depth = noise.depth() if isinstance(key, Tensor) else 0
+        self.distribution = network.distribution
+
+    def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
+        if self._tensors is None:  # the network's own
+            return self._network(obs, actor_only)
+        return torch.func.functional_call(self._network, self._tensors, (obs, actor_only))
+
+    def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed distribution parameters (..., P) and values (...)."""
+        params, values = self._run(obs, False)
+        assert values is not None
+        return params, values
+
+    def dist_params(self, obs: Tensor) -> Tensor:
+        """Packed distribution parameters alone (..., P): the critic is not run."""
+        return self._run(obs, True)[0]
+
+    def rand_like(self, x: Tensor) -> Tensor:
+        """Uniform random numbers in [0, 1), of the agent's own, of the shape of x.
+
+        They are the same alone and beside others, compiled and resumed.
+
+        Raises:
+            ObjectiveError: outside of a loss, for other types than floats, within `torch.vmap` of one's own, and where
+                `torch.utils.checkpoint` runs a part of a loss again.
+        """
+        return noise.uniform(x, self._next_key(x), self.draws)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Standard normal random numbers, likewise."""
+        return noise.normal(x, self._next_key(x), self.draws)
+
+    def _next_key(self, x: Tensor) -> Tensor:
+        noise.require_drawable(x, self._depth)
+        if not isinstance(self._key, Tensor):
+            raise ObjectiveError("policy.rand_like and randn_like draw within a loss alone")
+        self.draws += 1
+        return self._key
+
+    def parameters(self) -> list[Tensor]:
+        """Trainable parameters of the agent, as for a penalty on them: gradients reach these, not the network's own."""
+        if self._tensors is None:
+            return list(self._network.parameters())
+        return [self._tensors[name] for name, own in self._network.named_parameters() if own.requires_grad]
+
+
+def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
+    """One network an agent, each initialised from its agent's own stream, wherever its layers draw from."""
+    networks: list[ActorCritic] = []
+    for stream in streams:
+        with seeded(stream.init):
+            networks.append(build())
+    owners: dict[int, int] = {}
+    for agent, network in enumerate(networks):
+        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+            if tensor.numel() and owners.setdefault(tensor.untyped_storage().data_ptr(), agent) != agent:
+                raise ConfigError(
+                    f"network: {name} is one tensor of several agents, each of which would move it; copy it"
+                )
+    return networks

@@ -1,0 +1,1 @@
+"""Python objects as plain data, and digests of values."""

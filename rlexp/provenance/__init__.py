@@ -1,0 +1,1 @@
+"""What code makes a run: its sources, their digests, git."""

@@ -1,0 +1,159 @@
+"""Everything that one run leaves in its folder, of the agents that are its own among those trained side by side."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlexp.config.identity import config_hash, flatten
+from rlexp.files import write_atomically
+from rlexp.run import checkpoint
+from rlexp.run.metrics import MetricsLog
+from rlexp.run.record import RunRecord
+from rlexp.training.evaluation import summarize
+from rlexp.training.how import Choice
+
+
+class RunWriter:
+    """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
+
+    Args:
+        folder: the run's folder.
+        config: the resolved config less what cannot change results.
+        seeds: one an agent.
+        first: number of the run's first agent among all that are trained side by side.
+        choices: made in each config group.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        seeds: list[int],
+        first: int = 0,
+        choices: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.config, self.seeds = folder, config, seeds
+        self.agents = slice(first, first + len(seeds))
+        self.seconds = 0.0  # of training, over all launches
+        self.time: dict[str, float] = {}  # the same by what was done in them; see `timing.py`
+        self.together = len(seeds)  # agents that are trained side by side, those of other runs included
+        self.rows = [0] * len(seeds)  # of metrics.csv, by seed
+        self.record = RunRecord(folder)
+        self.record.data["choices"] = choices or self.record.data.get("choices", {})
+        self.metrics_log: MetricsLog | None = None
+
+    @property
+    def config_hash(self) -> str:
+        """What the folder and the checkpoint are known by."""
+        return config_hash(self.config)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The run's one checkpoint."""
+        return self.folder / "checkpoint.pt"
+
+    def open(self, steps: np.ndarray) -> None:
+        """Make metrics.csv and the event files end where the run starts, or goes on: at `steps` of all agents (A,).
+
+        Raises:
+            CheckpointError: metrics.csv does not hold the rows up to there.
+        """
+        started = self.record.data.setdefault("started_unix", time.time())
+        self.metrics_log = MetricsLog(self.folder, self.seeds, flatten(self.config), started)
+        at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
+        self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
+
+    def begin(self, together: int, how: Mapping[str, Choice]) -> None:
+        """Note that the run starts, or goes on.
+
+        Args:
+            together: agents trained side by side.
+            how: they are computed.
+        """
+        self.together = together
+        self._note(how)
+        self.record.start(self.config, self.seeds, together)
+
+    def _note(self, how: Mapping[str, Choice]) -> None:
+        """What run.json says of speed, when it is written next."""
+        self.record.data["how"] = {name: choice._asdict() for name, choice in how.items()}
+        seconds = {part: round(spent, 3) for part, spent in self.time.items()}
+        self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
+
+    def mark_training(self) -> None:
+        """Note that training begins: whatever kills the process from now on may be this run's doing."""
+        self.record.update(training=True)
+
+    def spend(self, seconds: float, split: Mapping[str, float]) -> None:
+        """An update of all that are trained side by side took so many seconds, divided like this."""
+        self.seconds += seconds
+        for part, spent in split.items():
+            self.time[part] = self.time.get(part, 0.0) + spent
+
+    def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
+        """One row an agent; steps and metrics of all agents, (A,)."""
+        assert self.metrics_log is not None
+        own = {name: values[self.agents] for name, values in metrics.items()}
+        self.metrics_log.write(steps[self.agents], self.seconds, own)
+        self.rows = [count + 1 for count in self.rows]
+
+    def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
+        """Write the checkpoint, after the rows that it counts."""
+        self._note(how)
+        if self.metrics_log is not None:
+            self.metrics_log.sync()
+        checkpoint.save(self.checkpoint_path, state)
+        self.record.survived()
+
+    def load(self) -> dict[str, Any]:
+        """Read the checkpoint.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another run.
+        """
+        return checkpoint.load(self.checkpoint_path, config_hash=self.config_hash)
+
+    def finish(
+        self,
+        steps: np.ndarray,
+        returns: np.ndarray,
+        evaluation: list[list[dict[str, Any]]] | None,
+        settings: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The result in run.json: done.
+
+        Args:
+            steps: of all agents (A,).
+            returns: means of their last training episodes (A,), NaN before the first.
+            evaluation: their final evaluation, as `evaluation.evaluate` gives it, if there was one.
+            settings: of the evaluation.
+        """
+        made = steps[self.agents]
+        result: dict[str, Any] = {
+            "steps": made.tolist(),
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "steps_per_second": round(float(made.sum()) / self.seconds, 1),
+            "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns[self.agents]],
+        }
+        if evaluation is not None:
+            content = summarize(self.seeds, evaluation[self.agents], settings)
+            write_evaluation(self.folder, content)
+            result["evaluation_return"] = [round(agent["mean_return"], 4) for agent in content["agents"]]
+        self.close()
+        self.record.finish(result)
+        return result
+
+    def close(self) -> None:
+        """Close the event files."""
+        if self.metrics_log is not None:
+            self.metrics_log.close()
+
+
+def write_evaluation(folder: Path, content: dict[str, Any]) -> None:
+    """Write evaluation.json."""
+    write_atomically(folder / "evaluation.json", (json.dumps(content, indent=1) + "\n").encode())

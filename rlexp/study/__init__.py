@@ -1,0 +1,1 @@
+"""Runs read back, how jobs stand, and removing them."""

@@ -1,0 +1,130 @@
+"""Removing what is not needed any more of a study: only what is named, and after a question."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rlexp.errors import ConfigError
+from rlexp.files import write_atomically
+from rlexp.run import lock
+from rlexp.study.status import Standing, find, planned, read_standing, read_study
+
+FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
+CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing to remove: a run's folder, its checkpoint, or the entry in sweep.json of a job that has not begun."""
+
+    kind: Literal["folder", "checkpoint", "planned job"]
+    path: Path
+    job: Standing
+    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json, and the job's name in it
+
+    def __str__(self) -> str:
+        """One row of the list that is shown before anything is removed."""
+        size = " " * 13 if self.entry else f"{_size(self.path) / 1e6:10.1f} MB"
+        elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
+        return f"{self.job.status:<11}{size}  {self.path}" + (f"  (ran on {self.job.host})" if elsewhere else "")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = [Path(root, name) for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files)
+
+
+def removals(study: Path, what: list[str]) -> list[Removal]:
+    """What of a study is named by `what`, some of CLEANABLE."""
+    entries, found = planned(study), []
+    for job in read_study(study):
+        if job.folder.resolve() != study.resolve() / job.folder.relative_to(study):
+            continue  # sweep.json names a link, which may lead anywhere
+        checkpoint = job.folder / "checkpoint.pt"
+        if job.status == "done" and "checkpoints" in what and checkpoint.is_file():
+            found.append(Removal("checkpoint", checkpoint, job))
+        elif job.status == "waiting" and "waiting" in what and job.folder in entries:
+            found.append(Removal("planned job", job.folder, job, entries[job.folder]))
+        elif job.status in what and job.status in FOLDERS:
+            found.append(Removal("folder", job.folder, job))
+    return found
+
+
+def remove(item: Removal) -> str | None:
+    """Remove one thing, unless somebody is at work there; returns why it was left, None when it is gone."""
+    folder = item.job.folder
+    guard = lock.FolderLock(item.entry[0].parent if item.entry else folder)  # sweeps lock it to write sweep.json, too
+    try:
+        if not guard.acquire():
+            return f"{lock.holder(guard.path)} is at work in {guard.folder}"
+        if item.entry is not None:
+            return _drop(folder, *item.entry)
+        if read_standing(folder, held=False).status != item.job.status:
+            return "it has changed meanwhile"
+        if item.kind == "checkpoint":
+            item.path.unlink()
+            return None
+        if any(path.parent != folder for path in find(folder, "run.json")):
+            return "it holds other runs"
+        # run.json late, so that after a crash it is still known for what it is; the lock last
+        for path in sorted(folder.iterdir(), key=lambda path: (path.name == lock.NAME, path.name == "run.json")):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        guard.release()
+        folder.rmdir()
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        guard.release()
+    return None
+
+
+def _drop(folder: Path, sweep: Path, name: str) -> str | None:
+    if lock.is_held(folder) or (folder / "run.json").exists():
+        return "it has begun meanwhile"
+    content = json.loads(sweep.read_text(encoding="utf-8"))
+    content["jobs"].pop(name, None)
+    write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
+    with contextlib.suppress(OSError):  # one that was reserved for it is empty
+        folder.rmdir()
+    return None
+
+
+def clean(studies: list[Path], what: list[str], yes: bool) -> None:
+    """List what would be removed, ask unless `yes`, remove it.
+
+    Raises:
+        ConfigError: there is nobody to ask.
+    """
+    items = {item.path.resolve(): item for study in studies for item in removals(study, what)}
+    if not items:
+        print(f"nothing to remove: no {' or '.join(what)} in {', '.join(map(str, studies))}")
+        return
+    print(*items.values(), sep="\n")
+    counts = Counter(item.kind for item in items.values())
+    named = " and ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
+    if not yes and not _agreed(f"remove {'this' if len(items) == 1 else 'these'} {named}? [y/N] "):
+        print("nothing removed")
+        return
+    left = [f"left: {item.path}: {reason}" for item in items.values() if (reason := remove(item)) is not None]
+    print(f"removed {len(items) - len(left)} of {len(items)}", *left, sep="\n")
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask on; yes=true removes them without a question")
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False

@@ -1,0 +1,100 @@
+"""The launcher on Ray: this machine, or a cluster by its address."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from rlexp.errors import ConfigError
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole
+from rlexp.sweep.launchers.worker import StopOfSweep, prepare, stoppable
+from rlexp.sweep.plan import Planned
+
+
+def on_worker(
+    context: HydraContext, task_function: TaskFunction, config: DictConfig, folder: str, threads: int, stop: Path
+) -> JobReturn | None:
+    """Run one job in a worker of Ray, which may be on another machine; None if it was stopped."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not imported yet, unless by a job of this very sweep
+    os.chdir(folder)
+    prepare(config)
+    try:
+        with StopOfSweep(stop):  # Ray has SIGINT only to interrupt a job
+            return execute(context, task_function, config)
+    except (SystemExit, KeyboardInterrupt):
+        return None
+
+
+class Ray(JobLauncher):
+    """Jobs on a Ray cluster.
+
+    Folders must be the same for all its machines. A job whose machine is lost goes on from its checkpoint on another.
+
+    Args:
+        address: of the cluster, as `ray start --head` tells it, or auto; null: one of this machine, for this sweep.
+        cpus_per_job: cores that each job is given, and torch's threads.
+        gpus_per_job: may be a fraction.
+        max_retries: how often a job is begun again whose process died.
+    """
+
+    needs = ("ray", "ray")
+
+    def __init__(
+        self, address: str | None = None, cpus_per_job: int = 1, gpus_per_job: float = 0, max_retries: int = 1
+    ) -> None:
+        self.address = address
+        self.cpus_per_job = require_whole("cpus_per_job", cpus_per_job, least=1)
+        require_whole("max_retries", max_retries, least=-1)
+        self.resources = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_retries": max_retries}
+
+    def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
+        """Run all jobs."""
+        ray = require("ray", "ray")
+        local = {} if self.address else {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
+        except ConnectionError as error:
+            line = " ".join(str(error).split())
+            raise ConfigError(f"hydra.launcher.address={self.address}: no Ray cluster answers there: {line}") from None
+        try:
+            return self._run(ray, jobs)
+        finally:
+            ray.shutdown()
+
+    def _run(self, ray: Any, jobs: Sequence[Planned]) -> list[Result]:
+        remote = ray.remote(on_worker).options(**self.resources)
+        context = ray.put(self.hydra_context)
+        results: list[Result] = [None] * len(jobs)
+        shared = jobs[0].job.folder.parent.absolute()
+        shared.mkdir(parents=True, exist_ok=True)
+        with stoppable(shared) as stop:
+            calls = {
+                remote.remote(context, self.task_function, job.config, os.getcwd(), self.cpus_per_job, stop.path): index
+                for index, job in enumerate(jobs)
+            }
+            pending, cancelled = list(calls), False
+            while pending:
+                ended, pending = ray.wait(pending, timeout=1.0)
+                if stop.received is not None and not cancelled:
+                    cancelled = True
+                    for call in pending:  # interrupts those that run, which are saved then
+                        ray.cancel(call)
+                for call in ended:
+                    index = calls[call]
+                    results[index] = _result_of(ray, call)
+                    if not cancelled:
+                        self.ended(jobs[index], len(jobs) - len(pending), len(jobs), results[index])
+        return results
+
+
+def _result_of(ray: Any, call: Any) -> Result:
+    try:
+        return ray.get(call)
+    except ray.exceptions.TaskCancelledError:
+        return None
+    except ray.exceptions.RayError as error:  # its process died, with or without its machine
+        return error

@@ -1,0 +1,169 @@
+"""The launcher on submitit: Slurm, and the same by processes of this machine."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, share_out
+from rlexp.sweep.launchers.worker import heeding, prepare, stoppable
+from rlexp.sweep.plan import Planned
+
+POLL = 0.5  # seconds between looks at local jobs; Slurm is asked ten times less often
+
+
+@dataclass
+class OnNode:
+    """A job where it runs.
+
+    Before the cluster takes the machine back, or the job's time is up, it is sent SIGUSR2. The run is saved first, then
+    submitit puts the job into the queue again, where it goes on from its checkpoint.
+    """
+
+    context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+    threads: int
+    stop: Path | None  # a file that is there once the sweep has been stopped; on Slurm jobs outlast it
+
+    def __call__(self) -> JobReturn | None:
+        """Run it; None if the sweep was stopped."""
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)  # torch is not imported yet
+        prepare(self.config)
+        try:
+            with heeding(self.stop) if self.stop else contextlib.nullcontext():
+                return execute(self.context, self.task_function, self.config)
+        except SystemExit as stop:
+            if self.stop is not None and self.stop.exists():
+                return None  # of a process that ends otherwise submitit takes half a minute to tell
+            # It is saved. To end now would look like success to Slurm: it kills us in a moment, and whether it puts us
+            # into the queue again is its own to know, preempted or cancelled.
+            while stop.code == 128 + signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
+                time.sleep(1)
+            raise
+
+    def checkpoint(self) -> Any:
+        """What submitit puts into the queue."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class Submitit(JobLauncher):
+    """Jobs on a Slurm cluster, or as if on one by processes of this machine.
+
+    Args:
+        cluster: slurm or local.
+        n_jobs: at a time; null: locally as many as there are cores, on Slurm all of them.
+        timeout_min: minutes after which a job is saved and put into the queue again.
+        signal_delay_s: seconds before that at which it is told.
+        max_num_timeout: how often it may be put into the queue again for its time.
+        cpus_per_task: cores, and torch's threads.
+        mem_gb: memory; null: the cluster's default.
+        parameters: further ones of submitit's executor, for Slurm such as partition, account, qos, gres, setup.
+    """
+
+    needs = ("submitit", "slurm")
+
+    def __init__(
+        self,
+        cluster: Literal["slurm", "local"],
+        n_jobs: int | None = None,
+        timeout_min: float = 60,
+        signal_delay_s: int = 120,
+        max_num_timeout: int = 100,
+        cpus_per_task: int = 1,
+        mem_gb: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.n_jobs = None if n_jobs is None else require_whole("n_jobs", n_jobs, least=1)
+        self.cpus_per_task = require_whole("cpus_per_task", cpus_per_task, least=1)
+        self.max_num_timeout = require_whole("max_num_timeout", max_num_timeout, least=0)
+        require_whole("signal_delay_s", signal_delay_s, least=1)
+        if cluster == "local":
+            own: dict[str, Any] = {"timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
+        else:
+            own = {"time": int(timeout_min), "signal_delay_s": signal_delay_s, "cpus_per_task": cpus_per_task}
+            own |= {"job_name": "rlexp"}
+            own |= {} if n_jobs is None else {"array_parallelism": n_jobs}
+            own |= {} if mem_gb is None else {"mem": f"{mem_gb:g}GB"}
+        self.parameters = own | dict(parameters or {})
+
+    def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
+        """Submit the jobs and wait for them. On Slurm they are in the queue all at once, and stay there without us."""
+        submitit = require("submitit", "slurm")
+        log = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study) / ".submitit"
+
+        def call(job: Planned, stop: Path | None) -> OnNode:
+            return OnNode(self.hydra_context, self.task_function, job.config, self.cpus_per_task, stop)
+
+        if self.cluster == "slurm":
+            executor = submitit.SlurmExecutor(log, max_num_timeout=self.max_num_timeout)
+            executor.update_parameters(**self.parameters)
+            with executor.batch():
+                submitted = [executor.submit(call(job, None)) for job in jobs]
+            print(
+                f"{len(jobs)} jobs are in Slurm's queue, logs in {log}; Ctrl-C ends the waiting, not the jobs",
+                flush=True,
+            )
+            try:
+                return self._collect(jobs, lambda index: submitted[index], len(jobs), lambda: False)
+            except KeyboardInterrupt:
+                study = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study)
+                print(f"no longer waiting; the jobs go on: python -m rlexp.study status {study}", flush=True)
+                raise SystemExit(130) from None
+        cores = len(os.sched_getaffinity(0))
+        at_once = min(self.n_jobs or max(1, cores // self.cpus_per_task), len(jobs))
+        share_out(cores, at_once, self.cpus_per_task, jobs)
+        executor = submitit.LocalExecutor(log, max_num_timeout=self.max_num_timeout)
+        executor.update_parameters(**self.parameters)
+        with stoppable() as stop:
+
+            def submit(index: int) -> Any:
+                return executor.submit(call(jobs[index], stop.path))
+
+            return self._collect(jobs, submit, at_once, stop.path.exists)
+
+    def _collect(
+        self, jobs: Sequence[Planned], submit: Callable[[int], Any], at_once: int, stopped: Callable[[], bool]
+    ) -> list[Result]:
+        """Have so many jobs running at once until all have ended; what came of each."""
+        results: list[Result] = [None] * len(jobs)
+        waiting, running = list(range(len(jobs))), dict[int, Any]()
+        ended = 0
+        while running or waiting:
+            if stopped():
+                waiting.clear()
+            while waiting and len(running) < at_once:
+                running[waiting[0]] = submit(waiting[0])
+                waiting.pop(0)
+            for index, job in list(running.items()):
+                if self._has_ended(job, jobs[index]):
+                    results[index] = _result_of(job)
+                    ended += 1
+                    del running[index]
+                    self.ended(jobs[index], ended, len(jobs), results[index])
+            time.sleep(POLL if self.cluster == "local" else 10 * POLL)
+        return results
+
+    def _has_ended(self, job: Any, planned: Planned) -> bool:
+        if self.cluster == "local":
+            return bool(job.get_info()["jobState"] != "RUNNING")
+        return bool(job.done()) or planned.standing() == "done"  # Slurm without accounting cannot tell
+
+
+def _result_of(job: Any) -> Result:
+    """What submitit knows of a job that has ended."""
+    try:
+        return job.result()
+    except Exception as error:  # it left no result: killed, cancelled, or out of the memory that it was given
+        return error

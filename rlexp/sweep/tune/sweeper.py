@@ -1,0 +1,150 @@
+"""Tuning by Optuna, through ask and tell: trials on tuning seeds, then the best anew on evaluation seeds."""
+
+import contextlib
+import csv
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from rlexp.config.overrides import key_of
+from rlexp.config.schema import TUNING_SEED
+from rlexp.errors import ConfigError
+from rlexp.files import write_atomically
+from rlexp.run.trust import require_no_links
+from rlexp.study.runs import SUPERSEDED, superseded_in
+from rlexp.sweep.grids import Grids, union
+from rlexp.sweep.tune.settings import TuningSettings
+from rlexp.text import harmless_cell
+
+
+class Optuna(Grids):
+    """Tunes each job of the grids for itself, one after the other, and trains the best of each on evaluation seeds."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        grids: Sequence[Sequence[str]] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(params, grids)
+        self.settings = TuningSettings(**settings)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Tune, then train the best.
+
+        Raises:
+            ConfigError: a setting that cannot be; nothing is started.
+            SweepError: no trial of a tuning has come to its end, or the training of the best has failed.
+        """
+        assert self.config is not None  # set by `setup`
+        try:
+            from rlexp.sweep.tune.trials import TrialJobs
+            from rlexp.sweep.tune.tuning import Tuning
+        except ImportError as error:
+            raise ConfigError(
+                f"hydra/sweeper=optuna needs {error.name}, which is not installed: pip install 'rlexp[tune]'"
+            ) from None
+        from rlexp.run.lock import FolderLock
+        from rlexp.sweep.plan import Composer
+        from rlexp.sweep.run import SweepError, run_all
+
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        for word in words:
+            if key_of(word) in ("seed", "num_seeds", "stop_at"):
+                raise ConfigError(
+                    f"{word}: tuning takes its seeds from {TUNING_SEED} on and evaluates on those from 0 on; say how "
+                    f"many by hydra.sweeper.num_seeds and hydra.sweeper.evaluation_seeds"
+                )
+            if key_of(word) == "study" and "," in word:
+                raise ConfigError(f"{word}: a tuning has one study; give one name")
+        study, outputs = str(self.config.study), str(self.config.outputs)
+        words = [word for word in words if key_of(word) != "study"]
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        folder = Path(outputs) / study
+        folder.mkdir(parents=True, exist_ok=True)
+        require_no_links(folder / name for name in ("optuna.db", "trials.csv"))
+        with leaving_no_trace(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
+            tunings = []
+            for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
+                jobs = TrialJobs([*arm, *words], study, composer, self.settings)
+                tunings.append(Tuning(jobs, name, folder, self.launcher, self.settings))
+            for tuning in tunings:
+                tuning.begin()
+            retry = bool(self.config.retry_failed)
+            try:
+                for tuning in tunings:
+                    tuning.run(retry)
+            finally:
+                write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
+                print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
+            best = {job.job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
+            own = {name for tuning in tunings for name in tuning.evaluated()}
+            others = [
+                name for name in superseded_in(folder) if name not in own
+            ]  # of tunings that are not in these grids
+            left_out = [*others, *(name for tuning in tunings for name in tuning.superseded())]
+            write_atomically(folder / SUPERSEDED, (json.dumps(left_out) + "\n").encode())
+        if best:
+            run_all(self.launcher, list(best.values()), retry)
+            if all(job.standing() == "done" for job in best.values()):  # else another process is at it
+                print(f"who is better, and how sure: {_comparison(folder, list(best))}", flush=True)
+        without = [tuning.name for tuning in tunings if not tuning.winners()]
+        if without:
+            raise SweepError(f"{'; '.join(without)}: no trial has come to its end; see {folder}/trials")
+
+    def _arms(self, parser: OverridesParser, given: Collection[str]) -> dict[tuple[str, ...], str]:
+        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid -> its name.
+
+        Args:
+            parser: Hydra's.
+            given: keys that are set for all, whatever the grids say.
+
+        Raises:
+            ConfigError: two have one name.
+        """
+        arms: dict[tuple[str, ...], str] = {}
+        for grid in self.grids:
+            parsed = parser.parse_overrides([word for word in grid if key_of(word) not in given])
+            searched = [str(o.input_line) for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]
+            listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
+            arms |= {(*job, *searched): ",".join(job) or "tuning" for job in union([listed], parser)}
+        twice = [name for name, count in Counter(arms.values()).items() if count > 1]
+        if twice:
+            raise ConfigError(f"hydra.sweeper.grids: {twice[0]} is there twice; give each tuning a setting of its own")
+        return arms
+
+
+def _comparison(folder: Path, best: list[Path]) -> str:
+    """The command that compares the best, with what they may differ in as it was searched."""
+    from rlexp.compare.arms import beyond_one_term
+    from rlexp.study.runs import find_runs
+
+    runs = find_runs(best)
+    searched: set[str] = set()
+    for env in {run.env for run in runs}:
+        searched |= beyond_one_term([run for run in runs if run.env == env])
+    return f"python -m rlexp.compare {folder}" + (f" allow={','.join(sorted(searched))}" if searched else "")
+
+
+@contextlib.contextmanager
+def leaving_no_trace(folder: Path) -> Iterator[None]:
+    """While entered, an error removes the folder if it is empty."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A csv with a column for each key of any row."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows({key: harmless_cell(value) for key, value in row.items()} for row in rows)

@@ -1,0 +1,269 @@
+"""Rollouts, and the collector that fills them."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from rlexp.data import Flaw, Rollout, finished_episodes
+from rlexp.envs.checks import tell
+from rlexp.envs.torch_vector import Place, TorchVectorEnv
+from rlexp.networks.distributions import Distribution
+from rlexp.seeding import AgentStreams
+from rlexp.spaces import storage_dtype
+from rlexp.watch import Watch
+
+
+class Slot(NamedTuple):
+    """One step of a rollout, as views into it: what acting reads, and where it writes."""
+
+    obs: Tensor  # raw (A, E, ...); read
+    noise: Tensor  # (A, E, ·); read
+    dist_params: Tensor  # (A, E, P); written
+    values: Tensor  # (A, E); written
+    actions: Tensor  # (A, E, ...); written
+    place: Place | tuple[()] = ()  # of environments that are stepped by acting itself
+
+
+Act = Callable[[Slot], None]
+
+
+class Collector:
+    """Steps A × E environments with the current policies and keeps what happened.
+
+    Args:
+        envs: A × E environments under next-step autoreset, agent by agent.
+        first_obs: what their reset returned.
+        distribution: over the action space.
+        streams: one an agent.
+        num_envs: E.
+        num_steps: T.
+        device: where rollouts are kept.
+        watch: of the environments' calls.
+        bootstraps: somebody values the last observation before a time limit.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv,
+        first_obs: np.ndarray,
+        distribution: Distribution,
+        streams: list[AgentStreams],
+        *,
+        num_envs: int,
+        num_steps: int,
+        device: torch.device,
+        watch: Watch | None = None,
+        bootstraps: bool = True,
+    ) -> None:
+        self.watch, self.bootstraps = watch or Watch(), bootstraps
+        self.envs, self.distribution, self.streams, self.device = envs, distribution, streams, device
+        agents = len(streams)
+        self.shape = (agents, num_envs)
+        self.num_steps = num_steps
+        self.seconds = 0.0  # in which environments were stepped, those apart that acting steps
+        space = envs.single_observation_space
+        assert space.shape is not None
+
+        def empty(spare: int, *event: int, dtype: torch.dtype = torch.float32, device: torch.device = device) -> Tensor:
+            return torch.zeros(agents, num_steps + 1 + spare, num_envs, *event, dtype=dtype, device=device)
+
+        # row T is what comes after the last step: only its value is asked for
+        self.obs = empty(1, *space.shape, dtype=storage_dtype(space))
+        self.noise = empty(0, distribution.noise_size)
+        self.dist_params = empty(0, distribution.num_params)
+        self.values = empty(0)
+        self.actions = empty(0, *distribution.action_shape, dtype=distribution.action_dtype)
+        given = envs.device if isinstance(envs, TorchVectorEnv) else torch.device("cpu")  # where environments give them
+        self.rewards = empty(0, device=given)
+        self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=given) for _ in range(2))
+        self.begin(envs, first_obs)
+
+    def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
+        """Take up freshly reset environments."""
+        self.envs = envs
+        self.slots = self._make_slots()
+        on_host = self.device.type == "cpu"
+        self.host_obs = [slot.obs.numpy() for slot in self.slots] if on_host else []  # the same memory
+        self.host_actions = [slot.actions.numpy() for slot in self.slots] if on_host else []
+        self._write(first_obs, self.num_steps)
+        self.prev_done = np.zeros(self.shape, bool)
+        self.open_returns = np.zeros(self.shape)
+        self.open_lengths = np.zeros(self.shape, np.int64)
+
+    def _make_slots(self) -> list[Slot]:
+        """Views of every step (T + 1), made once and for all: making one costs as much as filling it."""
+        places: list[Any] = [()] * (self.num_steps + 1)
+        if isinstance(self.envs, TorchVectorEnv):
+            envs = self.envs
+            agents, num_envs = self.shape
+            size = (agents, self.num_steps + 1, num_envs, envs.world.noise_size)
+            self.reset_noise = torch.zeros(size, device=envs.device)
+            places = [
+                Place(
+                    noise=self.reset_noise[:, t],
+                    state=envs.state,
+                    elapsed=envs.elapsed,
+                    done=envs.done,
+                    next_obs=self.obs[:, t + 1],
+                    reward=self.rewards[:, t],
+                    terminated=self.terminated[:, t],
+                    truncated=self.truncated[:, t],
+                )
+                for t in range(self.num_steps + 1)
+            ]
+            last = places[-1]  # a step that is nobody's: it must leave the environments where they are
+            places[-1] = last._replace(state=last.state.clone(), elapsed=last.elapsed.clone(), done=last.done.clone())
+        return [
+            Slot(
+                obs=self.obs[:, t],
+                noise=self.noise[:, t],
+                dist_params=self.dist_params[:, t],
+                values=self.values[:, t],
+                actions=self.actions[:, t],
+                place=place,
+            )
+            for t, place in enumerate(places)
+        ]
+
+    def _write(self, obs: np.ndarray, t: int) -> None:
+        """Observations of all environments (A*E, ...), as they gave them, to row t."""
+        if self.host_obs:
+            self.host_obs[t][...] = obs.reshape(self.host_obs[t].shape)
+        else:
+            place = self.slots[t].obs
+            place.copy_(torch.from_numpy(obs.reshape(place.shape)), non_blocking=True)
+
+    @torch.no_grad()
+    def collect(self, act: Act) -> Rollout:
+        """One rollout of T steps of every environment."""
+        for agent, stream in enumerate(self.streams):
+            self.noise[agent, :-1] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
+        self.slots[0].obs.copy_(self.slots[-1].obs)
+        if isinstance(self.envs, TorchVectorEnv):
+            self.reset_noise[:, :-1] = self.envs.draw(self.num_steps)
+            for slot in self.slots:
+                act(slot)
+        else:
+            self._step_through(act, self.envs)
+        return self._finish()
+
+    def _step_through(self, act: Act, envs: VectorEnv) -> None:
+        """Act and step in turns; environments take and give NumPy arrays."""
+        to_env, step, call, shape = self.distribution.to_env, envs.step, self.watch.call, self.shape
+        rewards, terminateds, truncateds = (
+            x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)
+        )  # (T, A, E)
+        now = time.perf_counter
+        for t in range(self.num_steps):
+            act(self.slots[t])
+            actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
+            actions = to_env(actions.reshape(-1, *actions.shape[2:]))
+            began = now()
+            try:
+                obs, reward, terminated, truncated, _ = call(step, actions)
+                rewards[t], terminateds[t], truncateds[t] = (
+                    np.reshape(reward, shape),
+                    np.reshape(terminated, shape),
+                    np.reshape(truncated, shape),
+                )
+                self._write(obs, t + 1)
+            except (Exception, SystemExit) as error:  # whatever somebody else's environment raises, or gives
+                tell(error, envs, self.watch.name)
+            self.seconds += now() - began
+        act(self.slots[-1])
+
+    def _finish(self) -> Rollout:
+        dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
+        rewards, terminated, truncated = (x[:, :-1] for x in (self.rewards, self.terminated, self.truncated))
+        done = (terminated | truncated).cpu()  # episodes are counted on the host
+        dummy = torch.cat([torch.from_numpy(self.prev_done)[:, None], done[:, :-1]], 1)  # (A, T, E)
+        self.prev_done = done[:, -1].numpy()
+        open_lengths = self.open_lengths
+        by_time = [x.numpy().swapaxes(0, 1) for x in (rewards.cpu(), done, dummy)]  # (T, A, E)
+        episodes, self.open_returns, self.open_lengths = finished_episodes(
+            by_time[0], by_time[1], by_time[2], self.open_returns, open_lengths
+        )
+        return Rollout(
+            obs=self.obs[:, : self.num_steps],
+            actions=actions,
+            dist_params=dist_params,
+            log_probs=self.distribution.log_prob(dist_params, actions),
+            values=self.values[:, :-1],
+            rewards=rewards.to(self.device),
+            terminated=terminated.to(self.device),
+            truncated=truncated.to(self.device),
+            weights=(~dummy).float().to(self.device),
+            last_values=self.values[:, -1],
+            steps=(~dummy).sum((1, 2)).numpy(),
+            dummy_first=dummy[:, 0].numpy(),
+            open_lengths=open_lengths,
+            episodes=episodes,
+            flaw=self._flaw(dummy, done),
+        )
+
+    def _flaw(self, dummy: Tensor, done: Tensor) -> Flaw | None:
+        """What an environment may not give: rewards and observations that are used and not finite, broken promises."""
+        told = self._broken_promise(dummy, done)
+        if told is not None:
+            return told
+        unread = self.terminated[:, :-1] if self.bootstraps else done
+        given = {
+            "a reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
+            "an observation": (self.obs[:, 1 : self.num_steps + 1], unread.to(self.device)),
+        }
+        for what, (x, unused) in given.items():
+            if not x.is_floating_point() or x.isfinite().all():
+                continue
+            bad = ~x.isfinite().flatten(3).all(-1) if x.dim() > 3 else ~x.isfinite()  # (A, T, E)
+            rows = (bad & ~unused).nonzero()
+            if len(rows):
+                agent, row, env = rows[rows[:, 1].argmin()].tolist()
+                given_there = x[agent, row, env].flatten()
+                value = float(given_there[~given_there.isfinite()][0])
+                way_out = "mend it, or let such a step terminate the episode"
+                return Flaw(agent, env, row, what, f" that is not finite ({value})", way_out)
+        return None
+
+    def _broken_promise(self, dummy: Tensor, done: Tensor) -> Flaw | None:
+        """What an environment may not give: an end in the step of a reset, a number outside of a discrete space."""
+        ended = (done & dummy).nonzero()
+        if len(ended):
+            agent, row, env = ended[ended[:, 1].argmin()].tolist()
+            return Flaw(agent, env, row, "an end in the step in which an episode begins")
+        space = self.envs.single_observation_space
+        if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+            return None
+        low = torch.as_tensor(space.start, device=self.obs.device)
+        high = low + torch.as_tensor(space.n if isinstance(space, spaces.Discrete) else space.nvec, device=low.device)
+        seen = self.obs[:, 1 : self.num_steps + 1]
+        outside = (
+            ((seen < low) | (seen >= high)).flatten(3).any(-1) if seen.dim() > 3 else (seen < low) | (seen >= high)
+        )
+        rows = outside.nonzero()
+        if not len(rows):
+            return None
+        agent, row, env = rows[rows[:, 1].argmin()].tolist()
+        value = float(seen[agent, row, env].flatten()[0])
+        return Flaw(agent, env, row, f"an observation outside of {space}", f" ({value:g})")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every running episode stands; the environments' own state apart."""
+        return {
+            "obs": self.slots[-1].obs.clone(),
+            "prev_done": torch.from_numpy(self.prev_done.copy()),
+            "open_returns": torch.from_numpy(self.open_returns.copy()),
+            "open_lengths": torch.from_numpy(self.open_lengths.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the middle of running episodes; the environments must have been put back as well."""
+        self.slots[-1].obs.copy_(state["obs"])
+        self.prev_done = state["prev_done"].numpy()
+        self.open_returns = state["open_returns"].numpy()
+        self.open_lengths = state["open_lengths"].numpy()

@@ -1,0 +1,347 @@
+"""The training loop: collect -> advantages -> observe -> update -> record."""
+
+import contextlib
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlexp.algos.advantages import GAE
+from rlexp.algos.base import Algorithm
+from rlexp.algos.metric_names import CHARTS, OF_THE_RUN, PARAMETER
+from rlexp.checks.hook_outputs import require_apart, require_observed
+from rlexp.checks.location import named
+from rlexp.data import FinishedEpisodes, Rollout, RunSpec
+from rlexp.envs import Environment
+from rlexp.envs.torch_vector import TorchVectorEnv
+from rlexp.errors import DivergedError, EnvironmentFault
+from rlexp.networks.distributions import Distribution
+from rlexp.seeding import AgentStreams, no_global_randomness, seeded
+from rlexp.signals import Paused, StopSignal
+from rlexp.training.busy import ProcessorShare
+from rlexp.training.collector import Collector
+from rlexp.training.evaluation import evaluate
+from rlexp.training.how import Choice, as_it_came, line
+from rlexp.training.learner import Learner
+from rlexp.training.recorder import Display, Recorder
+from rlexp.training.resume import Resumable
+from rlexp.training.return_scaler import ReturnScaler
+from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
+from rlexp.watch import Watch
+
+log = logging.getLogger(__name__)
+
+WINDOW = 100  # episodes that episodic_return and episodic_length average over
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Run-level settings that the loop itself reads."""
+
+    total_steps: int
+    stop_at: int | None  # rows an agent after which the run pauses
+    checkpoint_every: int
+    log_every: int
+    evaluation: dict[str, Any]
+
+
+class Trainer(Resumable):
+    """Agents trained side by side, of one run or of several whose configs differ in what an agent may have of its own.
+
+    Args:
+        environment: makes the environments.
+        algo: the objective.
+        gae: advantage estimation.
+        learner: the agents.
+        distribution: over the action space.
+        streams: the agents' random streams.
+        watch: of the environments' calls.
+        how: what was chosen of how to compute: compiled, torch_threads, batching.
+        runs: where each run is recorded; the agents are in the same order.
+        display: shows progress.
+        settings: run-level settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        algo: Algorithm,
+        gae: GAE,
+        learner: Learner,
+        distribution: Distribution,
+        streams: list[AgentStreams],
+        watch: Watch,
+        how: dict[str, Choice],
+        runs: list[Recorder],
+        display: Display,
+        settings: RunSettings,
+    ) -> None:
+        self.environment, self.algo, self.gae, self.learner = environment, algo, gae, learner
+        self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
+        self.how, self.display, self.clock = how, display, Clock()
+        self.seeds = [stream.seed for stream in streams]
+        device = learner.device
+        agents, num_envs = len(streams), environment.num_envs
+        envs, first_obs = watch.call(environment.start, self.env_seeds(), device=device)
+        self.collector = Collector(
+            envs,
+            first_obs,
+            distribution,
+            streams,
+            num_envs=num_envs,
+            num_steps=algo.rollout_steps,
+            device=device,
+            watch=watch,
+            bootstraps=getattr(gae, "bootstrap_truncation", True),
+        )
+        self.acting = WITH_ENVIRONMENT if isinstance(envs, TorchVectorEnv) else ACTING
+        self.scaler: ReturnScaler | None = None
+        if environment.normalize_reward:
+            self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
+        with named(algo, "prepare"), seeded(0):
+            algo.prepare(RunSpec(agents, num_envs, streams, device))
+
+        self.rows = num_envs * algo.rollout_steps  # of one agent's update
+        self.num_updates = settings.total_steps // self.rows
+        self.update_number = 0  # updates made
+        self.steps = np.zeros(agents, np.int64)  # environment steps made, dummies not counted
+        self.episodes = np.zeros(agents, np.int64)  # finished
+        self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
+        self.columns: set[str] | None = None  # metrics that `observe` gave the first time
+        self.copyable: bool | None = None  # whether the environments' state can be saved; tried at the first need
+
+    # The loop ----------------------------------------------------------------------------------------------------
+
+    def run(self, go_on: bool, update: Callable[[], None] | None = None) -> None:
+        """Train to the end, evaluate, and write the results.
+
+        Args:
+            go_on: restore the runs' checkpoints first.
+            update: makes one update; by default `iterate`.
+
+        Raises:
+            Interrupted: a signal stopped it; everything is saved.
+            Paused: it has come to `stop_at`; likewise.
+            DivergedError: a NaN or infinite metric; runs that have none are saved.
+            CheckpointError: there is a checkpoint that cannot be used.
+        """
+        with StopSignal() as stop, contextlib.ExitStack() as stack:
+            self.watch.stop = stop
+            stack.callback(self._close)
+            if go_on:
+                self.restore()
+            for run in self.runs:
+                stack.callback(run.close)
+                run.open(self.steps)
+            for run in self.runs:
+                run.begin(len(self.streams), self.how)
+            for run in self.runs:
+                run.mark_training()  # whatever kills the process from now on may be this run's doing
+            if not go_on:
+                self.environment.try_steps(self.watch)
+            processor = ProcessorShare(torch.get_num_threads())
+            with self.display.start(self.total_rows, self.update_number * self.rows):
+                first = self.update_number
+                update = update or self.iterate
+                while self.update_number < self.num_updates:
+                    if stop.received is not None:
+                        self.save()
+                        stop.heed()
+                    if self.update_number >= self.pause_at:
+                        self.save()
+                        raise Paused(self.update_number * self.rows)
+                    update()
+                    if self.update_number <= first + WARM_UP:
+                        processor.restart()
+                    processor.look()
+            self.finish()
+
+    def _close(self) -> None:
+        """Close the environments, which a resumed run may have changed; whatever ended the run is not hidden by it."""
+        try:
+            self.collector.envs.close()
+        except Exception as error:  # whatever somebody else's environment raises
+            log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of the whole run, an agent: environment steps, dummies included."""
+        return self.num_updates * self.rows
+
+    @property
+    def pause_at(self) -> float:
+        """Updates after which the run pauses; infinite: never."""
+        return math.inf if self.settings.stop_at is None else math.ceil(self.settings.stop_at / self.rows)
+
+    def told_how(self) -> str:
+        """How the agents are computed and why so, in one line."""
+        return line(self.how, len(self.streams))
+
+    def iterate(self) -> None:
+        """One update: what the pseudocode of the PPO paper does in a loop."""
+        self.clock.start()
+        rollout = self.collector.collect(self.learner.act)
+        self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
+        self._require_finite(rollout)
+        rewards = rollout.rewards
+        if self.environment.sign_reward:
+            rewards = rewards.sign()
+        if self.scaler is not None:
+            rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
+        targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+        observed = self._observe(rollout)
+        self.clock.lap(REST)
+        progress = self.update_number / self.num_updates
+        last = self.update_number + 1 == self.num_updates
+        losses = self.learner.update(rollout, targets, progress, last=last)
+        require_apart(self.algo, observed, losses)
+        self.learner.normalize(rollout)
+
+        made = rollout.steps
+        self.update_number += 1
+        self.steps += made
+        self._count(rollout.episodes)
+        losses[PARAMETER] = self.learner.health()
+        values = _to_host(losses | observed)  # the update's one wait for the device
+        self.clock.lap(UPDATE, compiling=self.learner.compiling)
+        seconds = self.clock.seconds
+        for run in self.runs:
+            run.spend(seconds, self.clock.split)
+        bad = _not_finite({name: values[name] for name in losses})
+        del values[PARAMETER]
+        healthy = [run for run in self.runs if not any(run.agents.start <= agent < run.agents.stop for agent in bad)]
+        self._log(values, progress, float(made.sum()) / seconds, healthy)
+        if bad:
+            self.save(healthy)
+            raise self._diverged(bad, healthy)
+        compiles = self.learner.compiled and self.update_number == 1  # next, and a stop may end that, but nothing else
+        if (compiles or self._due(self.settings.checkpoint_every)) and self.update_number < self.num_updates:
+            self.save()
+
+    def _observe(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Let the objective take in the rollout. Its metrics, one value an agent."""
+        untried = self.columns is None
+        with named(self.algo, "observe"), no_global_randomness("algo.observe") if untried else contextlib.nullcontext():
+            observed = self.algo.observe(rollout)
+        require_observed(self.algo, observed, len(self.seeds), self.columns)
+        self.columns = self.columns or set(observed)
+        return observed
+
+    def _require_finite(self, rollout: Rollout) -> None:
+        """Refuse observations and rewards that are NaN or infinite, where anybody would use them.
+
+        Raises:
+            EnvironmentFault: names the environment, its number and the step.
+        """
+        flaw = rollout.flaw
+        if flaw is not None:
+            step = self.update_number * self.algo.rollout_steps + flaw.row + 1
+            raise EnvironmentFault(
+                f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave "
+                f"{flaw.what}{flaw.told}, at its step {step}; {flaw.way_out}"
+            )
+
+    def _count(self, episodes: FinishedEpisodes) -> None:
+        np.add.at(self.episodes, episodes.agents, 1)
+        for agent, score, length in zip(episodes.agents, episodes.returns, episodes.lengths, strict=True):
+            self.recent[agent].append((float(score), int(length)))
+
+    def _due(self, every: int) -> bool:
+        """Whether the update just made crossed a multiple of `every` rows."""
+        return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
+
+    def _diverged(self, bad: dict[int, tuple[str, float]], healthy: list[Recorder]) -> DivergedError:
+        lines = {}
+        for run in self.runs:
+            if run not in healthy:
+                agent = next(agent for agent in bad if run.agents.start <= agent < run.agents.stop)
+                name, value = bad[agent]
+                kept = run.checkpoint_path.is_file()
+                lines[run.folder] = (
+                    f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
+                    f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
+                    f"{_remedy(self.update_number)}"
+                )
+        first, *others = lines.values()
+        return DivergedError(first + (f" (and so in {len(others)} more jobs)" if others else ""), lines)
+
+    # Records -----------------------------------------------------------------------------------------------------
+
+    def _window(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean return and length of each agent's last episodes, (A,); NaN before the first."""
+        means = [np.mean(list(recent), axis=0) if recent else (np.nan, np.nan) for recent in self.recent]
+        returns, lengths = np.array(means, float).T
+        return returns, lengths
+
+    def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[Recorder]) -> None:
+        final = self.update_number in (self.num_updates, self.pause_at)  # who judges a paused run reads its last row
+        returns, lengths = self._window()
+        known = returns[~np.isnan(returns)]
+        score = float(known.mean()) if len(known) else float("nan")
+        self.display.update(self.update_number * self.rows, rate, score, final)
+        if not (final or self._due(self.settings.log_every)):
+            return
+        lr = np.broadcast_to(self.learner.lr(progress), len(self.seeds))
+        charts = dict(zip(CHARTS, (returns, lengths), strict=True))
+        charts |= dict(zip(OF_THE_RUN, (self.episodes.astype(float), np.full(len(self.seeds), rate), lr), strict=True))
+        for run in runs:
+            run.log(self.steps, charts | values)
+
+    def finish(self) -> None:
+        """Last checkpoint, final evaluation, results: done."""
+        self.save()
+        returns, _ = self._window()
+        evaluation = None
+        settings = self.settings.evaluation
+        if settings["episodes"]:
+            evaluation = evaluate(
+                self.learner.policy,
+                self.collector.distribution,
+                self.environment,
+                len(self.seeds),
+                device=self.learner.device,
+                watch=self.watch,
+                **settings,
+            )
+        for run in self.runs:
+            run.finish(self.steps, returns, evaluation, settings)
+
+    def save(self, runs: list[Recorder] | None = None) -> None:
+        """Write everything that the runs, by default all, need to go on as if they had never stopped."""
+        by_agent = self.kept_by_agent()
+        how = self.how | {"compiled": as_it_came(self.how["compiled"], self.learner.notes.uncompiled)}
+        for run in self.runs if runs is None else runs:
+            run.save(self.capture(run, by_agent), how)
+
+
+def _remedy(update: int) -> str:
+    """What to do about numbers that are not finite."""
+    if update > 1:
+        return "Try a smaller optimizer.lr or algo.max_grad_norm"
+    return (
+        "In the first update it comes of the loss, or of the environment's numbers, unless optimizer.lr is huge; "
+        "debug=true lets you look"
+    )
+
+
+def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:
+    """Agents with a metric that is NaN or infinite: agent -> the first such, and its value."""
+    bad: dict[int, tuple[str, float]] = {}
+    for name, values in metrics.items():
+        for agent in np.flatnonzero(~np.isfinite(values)).tolist():
+            bad.setdefault(agent, (name, float(values[agent])))
+    return bad
+
+
+def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """All metrics in one transfer: name -> (A,)."""
+    device = next(iter(metrics.values())).device
+    stacked = torch.stack([value.to(device).float() for value in metrics.values()]).cpu().numpy()
+    return dict(zip(metrics, stacked, strict=True))

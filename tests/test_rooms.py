@@ -1,0 +1,61 @@
+"""Imports run one way: a room imports those before it in this list, and nothing after."""
+
+import ast
+from pathlib import Path
+
+import rlexp
+
+PACKAGE = Path(rlexp.__file__).parent
+BASE = "data errors files seeding signals spaces text user_code watch"  # modules at the top that any room may import
+ROOMS = [
+    "base",
+    "plain",
+    "networks",
+    "algos",
+    "checks",
+    "config",
+    "envs",
+    "compiling",
+    "training",
+    "build",
+    "provenance",
+    "run",
+    "jobs",
+    "debug",
+    "execute",
+    "evaluate",
+    "study",
+    "compare",
+    "sweep",
+    "train",
+]
+
+
+def place(module: str) -> int:
+    room = module.split(".")[1]
+    return ROOMS.index("base" if room in BASE.split() else room)
+
+
+def imports(file: Path) -> list[str]:
+    """Modules of rlexp that a file imports anywhere, also within functions and for type checkers alone."""
+    froms = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+    named = [f"{node.module}.{alias.name}" for node in froms for alias in node.names]
+    return [name for name in named if name.startswith("rlexp.")]
+
+
+def test_rooms_import_one_way():
+    for file in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(["rlexp", *file.relative_to(PACKAGE).with_suffix("").parts])
+        if file != PACKAGE / "__init__.py":  # which imports load_policy when it is asked for
+            assert [name for name in imports(file) if place(name) > place(module)] == [], module
+
+
+def test_no_two_modules_import_each_other():
+    modules = {".".join(["rlexp", *f.relative_to(PACKAGE).with_suffix("").parts]): f for f in PACKAGE.rglob("*.py")}
+    left = {
+        m: {n for name in imports(f) for n in (name, name.rpartition(".")[0]) if n in modules} - {m}
+        for m, f in modules.items()
+    }
+    while leaves := {m for m, own in left.items() if not own & left.keys()}:
+        left = {m: own for m, own in left.items() if m not in leaves}
+    assert not left
