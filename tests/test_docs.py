@@ -23,10 +23,10 @@ from rlexp.config import reference
 from rlexp.config.help import help_text
 from rlexp.config.messages import composed, with_plus
 from rlexp.config.replaced import without_inherited
-from rlexp.config.schema import EvaluationConfig
+from rlexp.config.schema import CONF_DIR, EvaluationConfig
 from rlexp.study import __main__ as study
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = CONF_DIR.parent
 MANUAL = [ROOT / "README.md", ROOT / "outputs" / "README.md"]
 MANUAL += [page for folder in ("conf", "rlexp", "scripts", "tests") for page in sorted((ROOT / folder).rglob("*.md"))]
 REPORTS = sorted((ROOT / "outputs" / "reports").rglob("*.md"))
@@ -153,7 +153,7 @@ def check_train(words):
         tuned = [
             word.partition("=")[2] for word in job if word.startswith("tuned=")
         ]  # a group that Hydra may leave out
-        assert all((ROOT / "conf" / "tuned" / f"{name}.yaml").exists() for name in tuned)
+        assert all((CONF_DIR / "tuned" / f"{name}.yaml").exists() for name in tuned)
         build.check(without_inherited(cfg, cfg.hydra))
 
 
@@ -165,7 +165,7 @@ def check_compare(words):
 def check_study(words):
     name, *others = words
     assert {word.partition("=")[0] for word in others if "=" in word} <= {*study.OPTIONS[name]}
-    assert [word for word in others if "=" not in word]
+    assert not others or [word for word in others if "=" not in word]
 
 
 def check_evaluate(words):
@@ -213,7 +213,7 @@ def test_files_and_names_exist(page):
     text = text_of(page)
     theirs = {path for other in MANUAL for path, _ in files_in(text_of(other))}
     for span in spans(text):
-        if re.fullmatch(r"(?:rlexp|conf|scripts|tests)/[\w/.]+", span):
+        if re.fullmatch(r"(?:rlexp|scripts|tests)/[\w/.]+", span):
             assert (ROOT / span).exists() or span in theirs, span
         if re.fullmatch(r"rlexp(?:\.\w+)+", span):
             pkgutil.resolve_name(span)
