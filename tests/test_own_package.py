@@ -90,7 +90,8 @@ for command, *words in json.loads(sys.argv[1]):
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            importlib.import_module("rlexp." + command).main()
+            room = command in ("compare", "study")
+            importlib.import_module(f"rlexp.{command}.__main__" if room else f"rlexp.{command}").main()
         except SystemExit as end:
             code = end.code or 0
         except Exception:
