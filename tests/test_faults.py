@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import curves, jobs, last_metrics, record, status
+from helpers import SUPPORT, curves, jobs, last_metrics, record, status
 from process import Process
 
 from rlexp.signals import Interrupted, StopSignal
@@ -21,14 +21,13 @@ from rlexp.watch import Watch
 
 TINY = ("tuned=none", "progress=none", "compile=false", "network.torso.hidden=[8]", "study=s")
 TINY += ("env.num_envs=2", "algo.rollout_steps=32")
-TESTS = str(Path(__file__).parent)
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
 def train(cli, monkeypatch):
     """A tiny run, in this process."""
-    monkeypatch.setenv("PYTHONPATH", TESTS)
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
     return lambda *words: cli(*in_order(words))
 
 
@@ -37,7 +36,7 @@ def in_order(words):
 
 
 def start(folder, *words):
-    return Process(folder, *in_order(words), PYTHONPATH=TESTS)
+    return Process(folder, *in_order(words), PYTHONPATH=SUPPORT)
 
 
 def wait_until(condition, process, seconds=60):
@@ -188,7 +187,7 @@ COMPILED += ("checkpoint_every=256", "torch_threads=1", "evaluation.episodes=0")
 
 def start_compiled(folder, cache):
     words = [word for word in in_order(COMPILED) if word != "compile=false"]
-    return Process(folder, *words, PYTHONPATH=TESTS, RLEXP_CACHE=str(cache))
+    return Process(folder, *words, PYTHONPATH=SUPPORT, RLEXP_CACHE=str(cache))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from rlexp.errors import ConfigError
 
 SMALL = ("env=cartpole", "total_steps=256", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
-HERE = r"\S*test_odd_networks\.py:\d+: "
+HERE = r"\S*test_network\.py:\d+: "
 
 
 class Torso(nn.Module):
@@ -225,7 +225,7 @@ class Unused(Torso):
 
 
 def torso(name):
-    return (f"network.torso._target_=test_odd_networks.{name}", "~network.torso.hidden", "~network.torso.activation")
+    return (f"network.torso._target_=test_network.{name}", "~network.torso.hidden", "~network.torso.activation")
 
 
 def test_a_tied_parameter_and_parts_that_do_not_overlap_are_fine(tmp_path, caplog):
@@ -235,7 +235,7 @@ def test_a_tied_parameter_and_parts_that_do_not_overlap_are_fine(tmp_path, caplo
 
 @pytest.mark.parametrize("name", ["Branches", "Checkpointed"])
 def test_a_network_that_cannot_be_stacked_is_told_as_the_network(tmp_path, name):
-    line = r"batching=vmap: the network \(\S*test_odd_networks\.py:\d+\) needs agents one by one"
+    line = r"batching=vmap: the network \(\S*test_network\.py:\d+\) needs agents one by one"
     with pytest.raises(ConfigError, match=line):
         make_trainer(tmp_path, *SMALL, *torso(name), "num_seeds=3", "batching=vmap")
 

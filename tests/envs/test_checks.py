@@ -18,7 +18,7 @@ from rlexp.envs.checks import warn_of_chance
 from rlexp.errors import ConfigError, EnvironmentFault
 
 FEW = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
-HERE = r"\S*test_odd_envs\.py:\d+: "
+HERE = r"\S*test_checks\.py:\d+: "
 
 
 class Odd(probes.Endless):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import jobs, make_config, record, status
+from helpers import contents, jobs, make_config, record, records, refusal, same, state_of, status
 from omegaconf import OmegaConf
 from process import Process
-from test_resume import records
 
 from rlexp.algos.ppo import PPO
 from rlexp.compare import __main__ as compare
@@ -37,18 +36,6 @@ def ended(folder, total):
     return [job for job in found if "extended_at" not in record(job)["config"]]
 
 
-def state_of(run):
-    return torch.load(run / "checkpoint.pt", weights_only=True)
-
-
-def same(ours, theirs):
-    if isinstance(theirs, dict):
-        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in theirs)
-    if isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(same, ours, theirs))
-    return torch.equal(ours, theirs) if isinstance(theirs, torch.Tensor) else ours == theirs
-
-
 def assert_uninterrupted(extended, whole):
     ours, theirs = state_of(extended), state_of(whole)
     for state in (ours, theirs):
@@ -61,10 +48,6 @@ def assert_uninterrupted(extended, whole):
     assert records(extended) == records(whole)
     assert (extended / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
     assert record(extended)["result"]["rows"] == record(whole)["result"]["rows"]
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -174,12 +157,6 @@ def test_what_an_algorithm_makes_of_progress_by_itself_is_found():
     assert list(found) == ["algo.coefficients()['late']", "algo.ent_coef"]
     assert [found["algo.coefficients()['late']"](p) for p in (0.5, 0.95)] == [0.0, 1.0]
     assert extend_from.schedules(make_config("algo=ppo_kl", "algo.clip_coef=[0.2,0.2]")) == {}
-
-
-def refusal(result):
-    assert result.code == 1
-    assert result.err.count("\n") == 1
-    return result.err
 
 
 def test_what_cannot_be_extended_is_refused_in_one_line(cli):

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_config, make_jobs, record, status, trainer_of
+from helpers import contents, make_config, make_jobs, record, records, refusal, same, state_of, status, trainer_of
 from process import Process
-from test_extend import contents, refusal, same, state_of
-from test_resume import records
 from torch.testing import assert_close
 
 import rlexp

@@ -21,6 +21,7 @@ from rlexp.training.profiling import Profiled
 
 # eager, as compiling takes longer than most tests; RLEXP_TEST_COMPILE=true scripts/test ... runs them compiled
 COMPILE = f"compile={os.environ.get('RLEXP_TEST_COMPILE', 'false')}"
+SUPPORT = str(Path(__file__).parent)  # on the PYTHONPATH of processes that import what lies here
 TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0", COMPILE)
 
 
@@ -94,6 +95,34 @@ def curves(folder):
             rows = list(csv.DictReader(file))
         found[job.name] = [{k: v for k, v in row.items() if k not in ("wall_time", "steps_per_second")} for row in rows]
     return found
+
+
+def records(folder):
+    header, *rows = (folder / "metrics.csv").read_text().splitlines()
+    skip = [header.split(",").index(name) for name in ("wall_time", "steps_per_second")]
+    return [header, *([v for i, v in enumerate(row.split(",")) if i not in skip] for row in rows)]
+
+
+def state_of(run):
+    return torch.load(run / "checkpoint.pt", weights_only=True)
+
+
+def same(ours, theirs):
+    if isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in theirs)
+    if isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    return torch.equal(ours, theirs) if isinstance(theirs, torch.Tensor) else ours == theirs
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def refusal(result):
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    return result.err
 
 
 def weights_of(trainer):

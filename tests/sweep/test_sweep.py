@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import jobs, last_metrics, record, status
+from helpers import SUPPORT, jobs, last_metrics, record, status
 from process import Process
 
 import rlexp.build
@@ -36,18 +36,17 @@ TINY = (
     "network.torso.hidden=[8]",
 )
 QUICK = ("total_steps=256", "env.num_envs=2", "algo.rollout_steps=32")
-TESTS = str(Path(__file__).parent)
 
 
 @pytest.fixture
 def sweep(cli, monkeypatch):
     """A tiny sweep, in this process."""
-    monkeypatch.setenv("PYTHONPATH", TESTS)
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
     return lambda *words: cli(*TINY, *QUICK, *words)
 
 
 def start(folder, *words, **environment):
-    return Process(folder, *TINY, *words, PYTHONPATH=TESTS, **environment)
+    return Process(folder, *TINY, *words, PYTHONPATH=SUPPORT, **environment)
 
 
 def named(part, folder="."):

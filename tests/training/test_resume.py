@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from helpers import make_trainer, stop_after, weights_of
+from helpers import make_trainer, records, stop_after, weights_of
 from process import Process
 
 from rlexp.errors import CheckpointError, DivergedError
@@ -17,12 +17,6 @@ from rlexp.training import resume
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
 SETTINGS += ("algo.minibatches=2", "log_every=256")
-
-
-def records(folder):
-    header, *rows = (folder / "metrics.csv").read_text().splitlines()
-    skip = [header.split(",").index(name) for name in ("wall_time", "steps_per_second")]
-    return [header, *([v for i, v in enumerate(row.split(",")) if i not in skip] for row in rows)]
 
 
 CASES = {

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from helpers import record, status
+from helpers import SUPPORT, record, status
 from process import Process
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -152,7 +152,7 @@ def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
 
 
 def test_a_tuning_none_of_whose_trials_comes_to_its_end_does_not_stop_the_others(tune, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
     grids = "hydra.sweeper.grids=[['env.id=poison:Raises-v0'],['env.id=CartPole-v1']]"
     result = tune(grids, n_trials=1)
     assert result.code == 1
@@ -200,7 +200,7 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
 
 
 def test_a_trial_that_failed_by_chance_is_trained_again_on_request(tune, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
     words = ("env.id=poison:FailsOnce-v0",)
     assert tune(*words, n_trials=1).code == 1
     assert states() == ["FAIL"]
