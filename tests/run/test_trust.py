@@ -59,7 +59,7 @@ def test_a_run_writes_nothing_through_a_link(tmp_path, launcher, link):
 HOSTILE = [
     ("network._target_", "os.system"),
     ("network._target_", "rlexp.train.os.system"),
-    ("network._target_", "rlexp.run.record.subprocess.Popen"),
+    ("network._target_", "rlexp.provenance.repositories.subprocess.Popen"),
     ("network._target_", "rlexp.run.checkpoint.torch.load"),
     ("network._target_", "rlexp.sweep.reserve.make_new"),
     ("network._target_", "rlexp.evaluate.run_command"),
