@@ -1,6 +1,7 @@
 """Folders of runs that were never trained."""
 
 import json
+import platform
 
 from rlexp.config.identity import config_hash
 from rlexp.files import file_digest
@@ -45,3 +46,22 @@ def write_run(
     }
     (folder / "run.json").write_text(json.dumps(record))
     return folder
+
+
+HEADER = "seed,step,wall_time,episodic_return,episodes\r\n"
+
+
+def make(folder, status="done", rows="", seeds=(0,), total_steps=1000, **more):
+    """A run's folder by hand; rows: what follows the header of metrics.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"status": status, "seeds": list(seeds), "config": {"total_steps": total_steps}, "host": platform.node()}
+    (folder / "run.json").write_text(json.dumps(record | more))
+    if rows:
+        (folder / "metrics.csv").write_text(HEADER + rows, newline="")
+    return folder
+
+
+def plan(study, *names):
+    study.mkdir(parents=True, exist_ok=True)
+    content = {"jobs": {name: {"overrides": [f"algo={name}"]} for name in names}, "launches": ["first"]}
+    (study / "sweep.json").write_text(json.dumps(content))
