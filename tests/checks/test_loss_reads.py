@@ -18,7 +18,6 @@ from rlexp.compiling import libraries, verify
 from rlexp.compiling.compile import Graph
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.networks.actor_critic import Policy
-from rlexp.seeding import no_global_randomness
 from rlexp.signals import Interrupted
 from rlexp.training import optimizer_state
 from rlexp.training.optimizers import traits
@@ -165,14 +164,6 @@ def test_a_loss_that_differs_from_call_to_call_is_refused(tmp_path, name, what, 
 def test_random_numbers_in_other_hooks_are_refused(tmp_path):
     with pytest.raises(ObjectiveError, match=r"algo\.replay draws random numbers \(of NumPy or Python\)"):
         train(tmp_path, *SMALL, algo("DrawsInReplay"))
-
-
-def test_who_draws_is_told_a_way_out_that_it_has():
-    for who, way_out in (("the loss", "policy.rand_like(x) and randn_like(x) draw"), ("algo.adapt", "streams")):
-        with pytest.raises(ObjectiveError) as refused, no_global_randomness(who):
-            np.random.rand()  # noqa: NPY002
-        assert way_out in str(refused.value)
-        assert "Dropout" not in str(refused.value)
 
 
 def test_what_adapts_and_is_not_saved_is_told(tmp_path, caplog):

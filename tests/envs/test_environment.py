@@ -13,7 +13,6 @@ from helpers import last_metrics, make_config, make_trainer, train
 
 from rlexp import build
 from rlexp.envs import Environment
-from rlexp.envs.snapshot import copyable
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.seeding import env_seeds, evaluation_seeds
 
@@ -83,27 +82,6 @@ def test_evaluation_episodes_depend_on_their_own_seed_alone_whatever_the_vector(
     alone = play(environment, [seeds[2:3]], steps=0, independent=True)[0]
     assert np.array_equal(together[2], alone[0])
     assert np.array_equal(together[4:], together[:4])
-
-
-def test_evaluation_seeds_are_apart_from_training_seeds():
-    training = {s for seed in range(2000) for s in env_seeds(seed, 16)}
-    assert not training & set(evaluation_seeds(200))
-    assert len(training) > 31_990  # and neighbouring seeds share none but by chance
-
-
-@pytest.mark.parametrize("id", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "FrozenLake-v1"])
-def test_classic_control_and_toys_are_copied_exactly(id):
-    assert copyable(Environment(id=id))
-
-
-def test_an_environment_that_pickles_by_its_arguments_is_copied_by_its_attributes():
-    assert copyable(Environment(id="PickledByArguments-v0"))
-
-
-def test_a_copy_that_does_not_go_on_exactly_is_not_trusted():
-    assert not copyable(Environment(id="CountsOfClass-v0"))
-    if gym.spec("HalfCheetah-v5") and pytest.importorskip("mujoco", reason="extra mujoco is not installed"):
-        assert not copyable(Environment(id="HalfCheetah-v5"))
 
 
 # What other people's environments give ------------------------------------------------------------------------------

@@ -25,10 +25,14 @@ SUPPORT = str(Path(__file__).parent)  # on the PYTHONPATH of processes that impo
 TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0", COMPILE)
 
 
-def make_config(*overrides):
+def compose_config(*words):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("config", [*TINY, *overrides])
+        return compose("config", list(words))
+
+
+def make_config(*overrides):
+    return compose_config(*TINY, *overrides)
 
 
 def make_jobs(folder: Path, *overrides, own=((),)):

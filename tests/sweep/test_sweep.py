@@ -18,10 +18,8 @@ from process import Process
 
 import rlexp.build
 import rlexp.sweep.plan
-from rlexp.config.identity import config_hash
 from rlexp.config.schema import CONF_DIR
 from rlexp.run.lock import FolderLock
-from rlexp.run.names import job_name
 from rlexp.signals import StopSignal, hand_on
 from rlexp.sweep.launchers.worker import Stop, heeding
 from rlexp.training.trainer import Trainer
@@ -143,15 +141,6 @@ def test_two_configs_never_share_a_folder(sweep):
     result = sweep("seed=0")
     assert result.code == 1
     assert "holds a run of another config" in result.err
-
-
-def test_names_are_cut_to_what_file_systems_take():
-    few = [f"algo.key_{k}=0.123456789" for k in range(7)]
-    assert job_name(few, {}).startswith(",".join(few) + "-")
-    many = job_name([f"algo.key_{k}=0.123456789" for k in range(40)], {"a": 1})
-    assert 200 < len(many.encode()) < 240
-    assert many[-9:] == "-" + config_hash({"a": 1})
-    assert len(job_name(["env.id=" + "é" * 300], {}).encode()) < 240
 
 
 def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):

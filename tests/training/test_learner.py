@@ -1,14 +1,10 @@
 import gc
-import random
 import weakref
 
-import numpy as np
 import pytest
 import torch
 from helpers import make_trainer, train, weights_of
 from torch.testing import assert_close
-
-from rlexp.seeding import seeded
 
 SMALL = ("total_steps=1536", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
 
@@ -72,20 +68,6 @@ def test_seeds_differ_and_a_seed_repeats(tmp_path):
     again = weights_of(train(tmp_path / "b", *SMALL, "num_seeds=2"))
     assert same(first, again)
     assert not torch.equal(first["actor_head.weight"][0], first["actor_head.weight"][1])
-
-
-def test_streams_that_all_share_are_afterwards_as_they_were():
-    def draw():
-        return random.random(), np.random.random(), float(torch.rand(()))  # noqa: NPY002
-
-    with seeded(1):
-        expected = [draw(), draw()]
-    with seeded(1):
-        drawn = [draw()]
-        with seeded(2):
-            draw()
-        drawn.append(draw())
-    assert drawn == expected
 
 
 def test_first_minibatch_has_ratio_one(tmp_path):

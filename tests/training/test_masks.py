@@ -6,13 +6,9 @@ import probes  # noqa: F401
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import HandMade, make_trainer, weights_of
+from helpers import make_trainer, weights_of
 
-from rlexp.algos.episode_memory import EpisodeMemory
-from rlexp.data import RunSpec
 from rlexp.errors import EnvironmentFault
-from rlexp.seeding import AgentStreams
-from rlexp.training.return_scaler import ReturnScaler
 
 NAN = float("nan")
 SMALL = ("total_steps=256", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=2")
@@ -202,13 +198,6 @@ def test_a_reward_that_a_reset_pays_may_be_anything(tmp_path):
     trainer.run(False)
 
 
-def test_a_truncation_cuts_the_return_that_rewards_are_scaled_by(tmp_path):
-    trainer = make_trainer(tmp_path, "env.id=Endless-v0", "env.normalize_reward=true", "total_steps=512", *SMALL[1:])
-    trainer.run(False)
-    # returns restart every five steps: at most 1 + γ + ... + γ⁴ = 4.9 of reward 1; without the cut they go on to 100
-    assert trainer.scaler.mean.item() < 4.9
-
-
 def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
     # one minibatch, one epoch: the entropy before any step is that of the policies that acted, dummies left out
     settings = ("total_steps=64", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=1", "algo.epochs=1")
@@ -234,84 +223,3 @@ def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
         errors = (target.returns - rollout.values)[agent][rows]
         explained = 1 - errors.var(correction=0) / target.returns[agent][rows].var(correction=0)
         assert told["explained_variance"][agent].item() == pytest.approx(explained.item(), rel=1e-3)
-
-
-# Boundaries: cut where one likes, a stream of steps is the same stream ---------------------------------------------
-
-
-def stream(steps=60, seed=0):
-    """Rewards and ends (T, A=2, E=3) under next-step autoreset."""
-    rng = np.random.default_rng(seed)
-    done = np.zeros((steps, 2, 3), bool)
-    for t in range(steps):
-        done[t] = rng.random((2, 3)) < 0.3
-        if t:
-            done[t] &= ~done[t - 1]
-    rewards = rng.integers(1, 5, (steps, 2, 3)).astype(float)
-    rewards[1:][done[:-1]] = 0.0
-    return rewards, done
-
-
-CUTS = [(60,), (1,) * 60, (7, 13, 20, 20), (30, 30)]
-
-
-def pieces(sizes):
-    rewards, done = stream()
-    make = HandMade(2, 3)
-    ends = np.cumsum(sizes)
-    return [make(rewards[end - size : end], done[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-
-
-@pytest.mark.parametrize("sizes", CUTS[1:])
-def test_episodes_are_the_same_wherever_rollouts_are_cut(sizes):
-    def all_of(sizes):
-        told, start = [], 0
-        for size, rollout in zip(sizes, pieces(sizes), strict=True):
-            e = rollout.episodes
-            told += list(zip((e.ends + start).tolist(), e.agents, e.envs, e.returns, e.lengths, strict=True))
-            start += size
-        return told
-
-    assert all_of(sizes) == all_of(CUTS[0])
-    assert sum(r.steps for r in pieces(sizes)).tolist() == pieces(CUTS[0])[0].steps.tolist()
-
-
-@pytest.mark.parametrize("sizes", CUTS[1:])
-def test_the_return_scaler_sees_the_same_returns_wherever_rollouts_are_cut(sizes):
-    def after(sizes):
-        scaler = ReturnScaler(2, 3, 0.9, 10.0, torch.device("cpu"))
-        running = []
-        for rollout in pieces(sizes):
-            scaler(rollout.rewards, rollout.terminated | rollout.truncated, rollout.weights)
-            running.append(scaler.running.clone())
-        return scaler, running
-
-    whole, _ = after(CUTS[0])
-    cut, running = after(sizes)
-    torch.testing.assert_close(cut.running, whole.running)
-    torch.testing.assert_close(cut.mean, whole.mean)
-    torch.testing.assert_close(cut.var, whole.var)
-    # an episode that ends with a rollout leaves nothing to the next
-    for rollout, left in zip(pieces(sizes), running, strict=True):
-        ended = (rollout.terminated | rollout.truncated)[:, -1]
-        assert (left[ended] == 0).all()
-    assert sum(int((r.terminated | r.truncated)[:, -1].sum()) for r in pieces(sizes)) > 0
-
-
-@pytest.mark.parametrize("sizes", CUTS[1:])
-@pytest.mark.parametrize("max_steps", [64, 4])
-def test_the_memory_keeps_the_same_episode_wherever_rollouts_are_cut(sizes, max_steps):
-    def after(sizes):
-        streams = [AgentStreams.make(k, torch.device("cpu")) for k in range(2)]
-        memory = EpisodeMemory(RunSpec(2, 3, streams, torch.device("cpu")), max_steps=max_steps)
-        for rollout in pieces(sizes):
-            memory.add(rollout)
-        return memory
-
-    whole, cut = after(CUTS[0]), after(sizes)
-    for name in ("returns", "lengths", "counts", "seen"):
-        assert np.array_equal(getattr(whole, name), getattr(cut, name)), name
-    if max_steps == 64:  # of longer episodes a sample is kept, drawn in another order
-        for agent in range(2):
-            rows = slice(0, int(whole.counts[agent, 0]))
-            assert torch.equal(whole.kept["obs"][agent, rows], cut.kept["obs"][agent, rows])
