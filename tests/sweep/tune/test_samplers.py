@@ -1,7 +1,6 @@
+"""Samplers, and studies that are stored and gone on with."""
+
 import importlib.util
-import json
-import math
-import random
 import signal
 import subprocess
 import sys
@@ -9,36 +8,13 @@ import sys
 import numpy as np
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
-from optuna.trial import TrialState
+from searches import PLANE, refusal, searched
 
-from rlexp.compare import statistics
-from rlexp.config.identity import config_hash
-from rlexp.errors import ConfigError
-from rlexp.sweep.tune.objective import score
 from rlexp.sweep.tune.pruners import make_pruner
 from rlexp.sweep.tune.samplers import SAMPLERS, make_sampler, open_study, unfinished
-from rlexp.sweep.tune.space import as_overrides, describe, grid, grid_size, space
-
-PARSER = OverridesParser.create()
-PLANE = {"x": FloatDistribution(-10, 10), "y": FloatDistribution(-10, 10)}
-
-
-def searched(*overrides):
-    return space(overrides, PARSER)[0]
-
-
-def values_of(*words):
-    return [override.value() for override in PARSER.parse_overrides(list(words))]
-
-
-def refusal(function, *args, **kwargs):
-    with pytest.raises(ConfigError) as error:
-        function(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from rlexp.sweep.tune.space import grid_size
 
 
 def open_at(path, sampler="tpe", space=PLANE, directions=("minimize",), pruner="none", name="s", **settings):
@@ -59,137 +35,6 @@ def play(study, trials, space=PLANE, objective=lambda x, y: (x - 2) ** 2 + (y + 
         trial = study.ask(space)
         study.tell(trial, objective(**trial.params))
     return [trial.params for trial in study.trials]
-
-
-# spaces
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("interval(0,1)", FloatDistribution(0, 1)),
-        ("interval(-1e-3,2)", FloatDistribution(-0.001, 2)),
-        ("int(interval(1,8))", IntDistribution(1, 8)),
-        ("tag(log,interval(1e-5,1e-2))", FloatDistribution(1e-5, 1e-2, log=True)),
-        ("tag(log,int(interval(1,512)))", IntDistribution(1, 512, log=True)),
-        ("int(tag(log,interval(1,512)))", IntDistribution(1, 512, log=True)),
-        ("range(4)", IntDistribution(0, 3)),
-        ("range(1,10,3)", IntDistribution(1, 7, step=3)),  # 1 4 7
-        ("range(10,1,-3)", IntDistribution(4, 10, step=3)),  # 10 7 4
-        ("range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
-        ("range(0,0.9,0.3)", FloatDistribution(0, 0.9, step=0.3)),  # Hydra lists 3 · 0.2999… < 0.9000…2 too
-        ("float(range(1,4))", FloatDistribution(1, 3, step=1)),
-        ("2,4.5,true,null", CategoricalDistribution([2, 4.5, True, None])),
-        ("relu,'a b'", CategoricalDistribution(["relu", "'a b'"])),
-        ("choice([1e-3,0],[3e-4,0])", CategoricalDistribution(["[0.001,0]", "[0.0003,0]"])),
-        ("choice({a:1},x)", CategoricalDistribution(["{a:1}", "x"])),
-        ("0.1,inf", CategoricalDistribution([0.1, "inf"])),  # JSON, which the dashboard reads, has no infinity
-        ("1,1.0,true", CategoricalDistribution(["1", "1.0", "True"])),  # equal to Python
-        ("1,2,1", CategoricalDistribution([1, 2])),
-        ("sort(3,1,2)", CategoricalDistribution([1, 2, 3])),
-    ],
-)
-def test_a_sweep_is_a_distribution(value, expected):
-    (found,) = searched(f"a={value}").values()
-    assert found == expected
-    assert "\n" not in describe(found)
-
-
-def test_what_is_no_sweep_is_fixed_and_the_last_of_a_key_holds():
-    words = ["a=interval(0,1)", "b=1,2", "c=[1,2]", "~d", "e=x y", "+a@p.q=1,2", "a=5", "++b=3,4", "f=glob(*)", "f=1"]
-    found, fixed = space(words, PARSER)
-    assert found == {"++b": CategoricalDistribution([3, 4]), "+a@p.q": CategoricalDistribution([1, 2])}
-    assert fixed == ["a=5", "c=[1,2]", "~d", "e=x y", "f=1"]
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("tag(log,interval(0,1))", "has no logarithm at 0.0; begin above 0"),
-        ("tag(log,int(interval(0.5,8)))", "has no logarithm at 0; begin above 0"),
-        ("interval(1,1)", "holds no value; give a lower and a higher bound"),
-        ("interval(2,1)", "holds no value"),
-        ("interval(0,inf)", "holds no value"),
-        ("interval(nan,1)", "holds no value"),
-        ("int(interval(0.2,0.8))", "holds no value"),
-        ("tag(log2,interval(1,2))", "tag log2 is unknown; there is log"),
-        ("tag(log,range(1,9))", "only an interval takes a tag"),
-        ("tag(log,choice(1,2))", "only an interval takes a tag"),
-        ("range(5,1)", "holds no value; the stop must lie beyond the start"),
-        ("range(0,1,0)", "has no end"),
-        ("range(0,inf)", "has no end"),
-        ("shuffle(1,2)", "the sampler decides the order; leave shuffle out"),
-        ("shuffle(range(1,9))", "the sampler decides the order"),
-        ("glob(*)", "a search needs the names themselves, as in key=a,b,c"),
-    ],
-)
-def test_a_sweep_that_cannot_be_searched_is_refused_in_one_line(value, reason):
-    assert refusal(searched, f"lr={value}").startswith(f"lr={value}: {reason}")
-
-
-@pytest.mark.parametrize("word", ["lr=interval(1)", "lr=[1", "lr"])
-def test_what_hydra_cannot_read_is_refused_in_one_line(word):
-    assert word in refusal(searched, word)
-
-
-def test_a_range_lists_what_hydra_lists():
-    rng = random.Random(0)
-    for _ in range(300):
-        start, step = rng.choice([0, 1, 0.1, -0.3, 0.95]), rng.choice([1, 3, 0.1, 0.3, 0.01, 0.25])
-        stop = round(start + step * rng.randint(1, 20) + rng.choice([0, 0.05]), 3)
-        word = f"range({start},{stop},{step})"
-        (override,) = PARSER.parse_overrides([f"a={rng.choice([word, f'float({word})'])}"])
-        listed = list(override.sweep_iterator())
-        found = searched(override.input_line)
-        (values,) = grid(found).values()
-        assert [word for value in values for word in as_overrides({"a": value}, found)] == [f"a={x!r}" for x in listed]
-        (distribution,) = found.values()
-        assert all(distribution._contains(distribution.to_internal_repr(value)) for value in values)
-        assert grid_size(found) == len(listed)
-
-
-def test_params_come_back_as_hydra_reads_them():
-    rng = random.Random(0)
-    floats = [10 ** rng.uniform(-12, 12) * rng.choice([-1, 1]) for _ in range(300)] + [0.0, 1e22, 1.0, 5e-324, math.inf]
-    for value in [*floats, 0, -7, 10**12, True, False, None]:
-        (word,) = as_overrides({"a.b": value})
-        (read,) = values_of(word)
-        assert read == value
-        assert type(read) is type(value)
-    assert as_overrides({"a": np.float64(0.1), "b": np.int64(3)}) == ["a=0.1", "b=3"]
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
-        *("relu", "a/b.c-d", "'1'", "'true'", '"null"', "'nan'", "'a,b=c'", r"'it\'s'", r"a\,b", "''"),
-        *("[1,[a,'1']]", "{a:{b:1e-3}}", "${env.id}", "1e-3", "007", "1_000", "nan", "-inf"),
-    ],
-)
-@pytest.mark.parametrize("form", ["choice({},other)", "{},other"])
-def test_a_choice_comes_back_as_hydra_reads_it(choice, form):
-    (override,) = PARSER.parse_overrides(["+k=" + form.format(choice)])
-    (expected,) = values_of(f"+k={choice}")
-    (found,) = searched(override.input_line).values()
-    (word,) = as_overrides({"+k": found.choices[0]})
-    (read,) = PARSER.parse_overrides([word])
-    assert not read.is_sweep_override()
-    assert read.get_key_element() == "+k"
-    np.testing.assert_equal(read.value(), expected)
-
-
-def test_steps_are_written_as_hydra_lists_them():
-    found = searched("a=range(0,1,0.1)")
-    assert 3 * 0.1 == 0.30000000000000004
-    assert as_overrides({"a": 3 * 0.1}, found) == ["a=0.3"]
-    assert as_overrides({"a": 3 * 0.1}) == ["a=0.30000000000000004"]
-
-
-def test_drawn_numbers_have_six_digits_within_their_bounds():
-    found = {"lr": FloatDistribution(1.23456789e-5, 1e-2, log=True)}
-    assert as_overrides({"lr": 0.00031622776601683794}, found) == ["lr=0.000316228"]
-    assert as_overrides({"lr": 1.23456789e-5}, found) == ["lr=1.23457e-05"]
-    assert as_overrides({"lr": 1.2345678901e-5}, {"lr": FloatDistribution(0, 1.234567e-5)}) == ["lr=1.234567e-05"]
 
 
 # samplers
@@ -298,61 +143,6 @@ def test_a_sampler_that_cannot_search_is_refused(monkeypatch):
     assert "pip install 'rlexp[tune]'" in refusal(make_sampler, "cmaes", 0, PLANE)
 
 
-# pruners
-
-
-def reports(pruner, direction, *trials):
-    """Reports of trials one after the other, a rung each; where each was pruned, None: it ran to the end."""
-    study = optuna.create_study(direction=direction, pruner=pruner, sampler=optuna.samplers.RandomSampler(0))
-    pruned = []
-    for values in trials:
-        trial, ended = study.ask(), None
-        for rung, value in enumerate(values, 1):
-            trial.report(value, rung)
-            if trial.should_prune():
-                ended = rung
-                break
-        study.tell(trial, state=TrialState.PRUNED) if ended else study.tell(trial, values[-1])
-        pruned.append(ended)
-    return pruned
-
-
-def test_halving_keeps_the_better_half_of_all_that_came_to_a_rung():
-    trials = ([1, 1, 1], [2, 2, 2], [3, 3, 3], [0, 9, 9], [2.5, 0, 9], [4, 4, 0])
-    # two pass freely; 3 is the best of three, ⌊3/2⌋ = 1 goes on; 0 is the last of four; 2.5 is the second of five and
-    # goes on, to be the last of four at rung 2; 4 is the best at rungs 1 and 2 and the last of four at rung 3
-    halving = make_pruner("halving", n_startup=2)
-    assert reports(halving, "maximize", *trials) == [None, None, None, 1, 2, 3]
-    assert reports(halving, "minimize", *[[-x for x in values] for values in trials]) == [None, None, None, 1, 2, 3]
-    assert reports(make_pruner("halving", n_startup=9), "maximize", *trials, [math.nan]) == [None] * 6 + [1]
-    # two pass freely however they do, the third is the last of three
-    assert reports(make_pruner("halving", n_startup=2), "maximize", [2], [1], [0.5]) == [None, None, 1]
-    # of four, ⌊0.75 · 4⌋ = 3 go on
-    kept = make_pruner("halving", n_startup=2, keep=0.75)
-    assert reports(kept, "maximize", [1], [2], [3], [1.5]) == [None] * 4
-    assert reports(kept, "maximize", [1], [2], [3], [0.5]) == [None, None, None, 1]
-
-
-def test_median_and_percentile_compare_with_trials_that_ran_to_the_end():
-    # at rung 1 the finished ones have 1, 2, 3, 4: median 2.5, lowest quarter below 1.75
-    trials = ([1, 1], [2, 2], [3, 3], [4, 4], [2.4, 9])
-    assert reports(make_pruner("median", n_startup=4), "maximize", *trials) == [None] * 4 + [1]
-    assert reports(make_pruner("percentile", n_startup=4), "maximize", *trials, [1.7, 9]) == [None] * 5 + [1]
-    assert reports(make_pruner("median", n_startup=5), "maximize", *trials) == [None] * 5
-    # 5 and 3 are worse than neither median; 1 at rung 2 is forgiven for 5 at rung 1, its best so far
-    assert reports(make_pruner("median", n_startup=4), "maximize", *trials[:4], [5, 1]) == [None] * 5
-    assert reports(make_pruner("none"), "maximize", *trials) == [None] * 5
-
-
-def test_a_pruner_that_cannot_be_is_refused():
-    assert refusal(make_pruner, "asha").startswith(
-        "hydra.sweeper.pruner=asha: there is no such pruner; there are none,"
-    )
-    assert "pruning needs one objective, there are 2" in refusal(make_pruner, "median", objectives=2)
-    assert refusal(make_pruner, "halving", keep=1.5).startswith("hydra.sweeper.keep=1.5: is a share")
-    assert make_pruner("none", objectives=2)
-
-
 # studies
 
 KILLED = """
@@ -446,68 +236,3 @@ def test_a_study_of_before_optunas_version_was_recorded_says_so(tmp_path, capsys
     open_at(path)
     open_at(path)
     assert capsys.readouterr().out.count("was begun under Optuna of an unknown version") == 2
-
-
-# objectives
-
-
-def write_run(folder, rows, evaluations=None, seeds=(1000, 1001)):
-    config = {"seed": 1000, "num_seeds": len(seeds), "env": {"id": "CartPole-v1"}, "algo": {"_target_": "a.PPO"}}
-    record = {"status": "running", "config": config, "config_hash": config_hash(config), "seeds": list(seeds)}
-    folder.mkdir()
-    (folder / "run.json").write_text(json.dumps(record))
-    lines = ["seed,step,wall_time,episodic_return,episodes,loss", *(f"{row},0.5" for row in rows)]
-    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-    if evaluations:
-        agents = [{"seed": seed, "mean_return": value} for seed, value in evaluations.items()]
-        (folder / "evaluation.json").write_text(json.dumps({"agents": agents}))
-    return folder
-
-
-ROWS = [
-    *("1000,100,1,,0", "1001,100,1,10,1"),
-    *("1000,200,2,20,1", "1001,200,2,,1"),
-    *("1000,300,3,30,1", "1001,300,3,30,1"),
-]
-
-
-def test_a_run_is_worth_the_mean_over_its_seeds(tmp_path):
-    run = write_run(tmp_path / "run", ROWS, {1000: 7, 1001: 9})
-    assert score(run, "final") == 30
-    assert score(run, "final", up_to=200) == (20 + 10) / 2  # the second seed's last known value
-    assert score(run, "final", up_to=299) == 15
-    # first seed: 20 up to step 200, then 20 to 30: (200 · 20 + 100 · 25) / 300; second: 100 · 10 + 200 · 20
-    assert score(run, "area") == pytest.approx((6500 + 5000) / 300 / 2)
-    assert score(run, "area", up_to=200) == 15
-    assert score(run, "evaluation", "iqm") == 8
-    assert score(run, "seconds") == 3
-    assert score(run, "seconds", up_to=200) == 2
-
-
-def test_the_interquartile_mean_is_that_of_compare(tmp_path):
-    rng = np.random.default_rng(0)
-    for n in (1, 3, 4, 5, 9):
-        values = rng.normal(size=n)
-        rows = [f"{k},100,1,{value!r},1" for k, value in enumerate(values.tolist())]
-        run = write_run(tmp_path / str(n), rows, seeds=range(n))
-        assert score(run, "final", "iqm") == pytest.approx(float(statistics.iqm(values)))
-
-
-def test_a_seed_without_a_value_leaves_the_run_without_one(tmp_path):
-    run = write_run(tmp_path / "run", ROWS, {1000: 7})
-    assert math.isnan(score(run, "final", up_to=100))
-    assert math.isnan(score(run, "final", "iqm", up_to=100))
-    assert math.isnan(score(run, "area", up_to=0))
-    assert math.isnan(score(run, "evaluation"))
-    assert math.isnan(score(write_run(tmp_path / "silent", []), "seconds"))
-    five = write_run(tmp_path / "five", [f"{k},100,1,{k},1" for k in range(4)], seeds=range(5))
-    assert math.isnan(score(five, "final", "iqm"))  # the middle three of five would not have noticed
-
-
-def test_a_measure_that_there_is_not_is_refused(tmp_path):
-    run = write_run(tmp_path / "run", ROWS)
-    assert refusal(score, run, "best").startswith(
-        "hydra.sweeper.measure=best: there is no such measure; there are final"
-    )
-    assert "there are mean, iqm" in refusal(score, run, "final", "median")
-    assert "comes after training only" in refusal(score, run, "evaluation", up_to=100)
