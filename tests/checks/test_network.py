@@ -6,10 +6,11 @@ import re
 import pytest
 import torch
 from helpers import make_trainer
+from strangers import torso as theirs
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, ObjectiveError
 
 SMALL = ("env=cartpole", "total_steps=256", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 HERE = r"\S*test_network\.py:\d+: "
@@ -258,3 +259,25 @@ def test_parts_that_no_gradient_reaches_are_told_once(tmp_path, caplog, name, to
     lines = sorted(line for line in caplog.messages if "no gradient" in line)
     assert len(lines) == len(told)
     assert all(re.search(pattern, line) for pattern, line in zip(told, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "line"),
+    [
+        (
+            "Dropped",
+            ObjectiveError,
+            r"the network draws random numbers \((bernoulli_|native_dropout)\), as Dropout does",
+        ),
+        ("BatchNormed", ConfigError, r"network: what it makes of a row depends on the rows beside it"),
+        ("Counted", ConfigError, r"network: reading an observation changes its buffer actor_torso\.calls"),
+        ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
+        ("CountsAside", ConfigError, r"network: reading an observation changes its actor_torso\.calls"),
+        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
+        ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor of several agents"),
+        ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
+    ],
+)
+def test_networks_that_would_go_wrong_are_refused_before_the_first_step(tmp_path, name, error, line):
+    with pytest.raises(error, match=line):
+        make_trainer(tmp_path, *SMALL, "algo.epochs=2", *theirs(name), "num_seeds=2")

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.utils.checkpoint
+from helpers import last_metrics, make_trainer, resumed, same_weights, train, weights_of
+from strangers import SMALL, algo
 from torch.func import vmap
+from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 from rlexp.compiling.compile import Graph
@@ -90,3 +93,25 @@ def test_stacked_agents_draw_what_each_would_alone():
     x = torch.zeros(4, 7, 3)
     together = vmap(lambda own, key: noise.normal(own, key, 5))(x, KEYS)
     assert torch.equal(together, torch.stack([noise.normal(x[k], KEYS[k], 5) for k in range(4)]))
+
+
+def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path, traced):
+    settings = (*SMALL, algo("Draws"))
+    alone = train(tmp_path / "alone", *settings, "seed=1")
+    beside = train(tmp_path / "beside", *settings, "num_seeds=3")
+    looped = train(tmp_path / "looped", *settings, "num_seeds=3", "batching=loop")
+    compiled = train(tmp_path / "compiled", *settings, "num_seeds=3", "compile=true")
+    assert all(compiled.learner.groups[0].graphs.values())
+    for key, x in weights_of(alone).items():
+        for other in (beside, looped, compiled):
+            assert_close(weights_of(other)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
+    assert same_weights(resumed(tmp_path / "resumed", *settings, "num_seeds=3"), beside)
+    noise = [last_metrics(tmp_path / "beside", seed)["noise"] for seed in range(3)]
+    assert len(set(noise)) == 3
+    assert last_metrics(tmp_path / "alone", 1)["noise"] == pytest.approx(noise[1], rel=1e-4)
+
+
+def test_only_a_loss_draws_from_a_policy(tmp_path):
+    trainer = make_trainer(tmp_path, *SMALL)
+    with pytest.raises(ObjectiveError, match="within a loss alone"):
+        Policy(trainer.learner.groups[0].network).rand_like(torch.zeros(3))

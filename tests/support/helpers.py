@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +18,7 @@ from rlexp import build, execute
 from rlexp.config.schema import CONF_DIR
 from rlexp.data import Rollout, finished_episodes
 from rlexp.jobs.job import Job
+from rlexp.signals import Interrupted
 from rlexp.training.profiling import Profiled
 
 # eager, as compiling takes longer than most tests; RLEXP_TEST_COMPILE=true scripts/test ... runs them compiled
@@ -181,3 +183,15 @@ class HandMade:
             open_lengths=open_lengths,
             episodes=episodes,
         )
+
+
+def resumed(folder, *settings, after=3):
+    first = make_trainer(folder, *settings)
+    stop_after(first, after)
+    with pytest.raises(Interrupted):
+        first.run(False)
+    return train(folder, *settings, resume=True)
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, weights_of(b)[name]) for name, x in weights_of(a).items())

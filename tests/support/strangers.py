@@ -14,6 +14,20 @@ from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
 
+# As configs name them -------------------------------------------------------------------------------------------------
+
+SMALL = ("env=cartpole", "total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
+SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
+
+
+def algo(name):
+    return f"algo._target_=strangers.{name}"
+
+
+def torso(name):
+    return (f"network.torso._target_=strangers.{name}", "~network.torso.hidden", "~network.torso.activation")
+
+
 # Algorithms ----------------------------------------------------------------------------------------------------------
 
 

@@ -120,12 +120,6 @@ def test_target_kl_stops_each_agent_for_itself(tmp_path):
     assert min(epochs[0]) < 6
 
 
-def test_other_optimizers_work_by_target(tmp_path):
-    settings = ("~optimizer.eps", "~optimizer.fused", "optimizer._target_=torch.optim.SGD", "++optimizer.momentum=0.9")
-    trainer = train(tmp_path, *SMALL, *settings, "num_seeds=2")
-    assert isinstance(trainer.learner.groups[0].optimizer, torch.optim.SGD)
-
-
 def test_adaptive_kl_moves_beta_per_agent(tmp_path):
     trainer = make_trainer(tmp_path, "algo=ppo_kl", "algo.kl_target=0.01", "num_seeds=3")
     trainer.algo.adapt({"kl": torch.tensor([0.02, 0.01, 0.001])})
