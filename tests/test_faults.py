@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import SUPPORT, curves, jobs, last_metrics, record, status
-from process import Process
+from process import Process, wait_until
 
 from rlexp.signals import Interrupted, StopSignal
 from rlexp.watch import Watch
@@ -37,14 +37,6 @@ def in_order(words):
 
 def start(folder, *words):
     return Process(folder, *in_order(words), PYTHONPATH=SUPPORT)
-
-
-def wait_until(condition, process, seconds=60):
-    deadline = time.time() + seconds
-    while not condition():
-        assert process.returncode is None, process.communicate()
-        assert time.time() < deadline
-        time.sleep(0.02)
 
 
 def the_job(folder="."):

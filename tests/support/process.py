@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 # forked from a process that has what a run imports; one for each of pytest's workers, begun at the first use
@@ -102,3 +103,11 @@ class Process:
     def kill(self):
         if self.returncode is None:
             self.send_signal(signal.SIGKILL)
+
+
+def wait_until(condition, process, seconds=60):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.returncode is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.02)

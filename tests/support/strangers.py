@@ -270,14 +270,8 @@ class DrawsInReplay(PPO):
 
 
 @dataclass(kw_only=True)
-class Unsaved(PPO):
-    """Hands out a coefficient that adapts, and saves it nowhere."""
-
-    def prepare(self, spec):
-        self.c = torch.ones(spec.num_agents)
-
-    def coefficients(self, progress, num_agents, device):
-        return super().coefficients(progress, num_agents, device) | {"c": self.c}
+class Unsaved(Adaptive):
+    """Its coefficient is another tensor after each update, and saved nowhere."""
 
     def adapt(self, metrics):
         self.c = self.c / 2
