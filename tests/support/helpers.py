@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -16,8 +18,9 @@ from omegaconf import OmegaConf
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
 from rlexp import build, execute
 from rlexp.config.schema import CONF_DIR
-from rlexp.data import Rollout, finished_episodes
+from rlexp.data import Batch, Rollout, finished_episodes
 from rlexp.jobs.job import Job
+from rlexp.networks.distributions import Categorical
 from rlexp.signals import Interrupted
 from rlexp.training.profiling import Profiled
 
@@ -139,6 +142,42 @@ def last_metrics(folder: Path, seed: int = 0) -> dict[str, float]:
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
     row = [r for r in rows if r.startswith(f"{seed},")][-1]
     return {k: float(v) for k, v in zip(header.split(","), row.split(","), strict=True) if v}
+
+
+class AsObserved:
+    """A network whose observations are what it makes of them: logits of two actions, and the value."""
+
+    distribution = Categorical(Discrete(2))
+
+    def __call__(self, obs, actor_only=False):
+        return obs[..., :2], None if actor_only else obs[..., 2]
+
+
+def make_batch(**fields):
+    """Rows of a minibatch, as a loss sees them; each field is a list or a tensor of as many rows as the others.
+
+    Those left out are of a policy of two actions, as likely one as the other, that took the first, of whose value
+    nothing is known and that found nothing better or worse than expected. Every row has weight.
+    """
+    given = {name: x if name in ("replay", "key") else torch.as_tensor(x) for name, x in fields.items()}
+    rows = next(len(x) for name, x in given.items() if name not in ("replay", "key"))
+    zeros = torch.zeros(rows)
+    defaults = {
+        "obs": torch.zeros(rows, 3),
+        "actions": torch.zeros(rows, dtype=torch.int64),
+        "dist_params": torch.zeros(rows, 2),
+        "log_probs": torch.full((rows,), math.log(0.5)),
+        "values": zeros,
+        "advantages": zeros,
+        "returns": zeros,
+        "weights": torch.ones(rows),
+    }
+    return Batch(**(defaults | given))
+
+
+def for_one_agent(algo):
+    """The algorithm as an agent's loss sees it at the start of training: numbers in place of schedules."""
+    return algo.bind({name: x[0] for name, x in algo.coefficients(0.0, 1, torch.device("cpu")).items()})
 
 
 class HandMade:
