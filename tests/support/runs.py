@@ -51,6 +51,14 @@ def write_run(
 HEADER = "seed,step,wall_time,episodic_return,episodes\r\n"
 
 
+def write_study(folder):
+    """Twenty arms of a hundred seeds each on ten environments."""
+    for env in range(10):
+        write_run(folder / f"ppo{env}", env=f"E{env}-v0", seeds=range(100))
+        for coef in range(1, 20):
+            write_run(folder / f"apo{coef}_{env}", "apo", f"E{env}-v0", range(100), 100.0 + coef, anchor_coef=coef)
+
+
 def make(folder, status="done", rows="", seeds=(0,), total_steps=1000, **more):
     """A run's folder by hand; rows: what follows the header of metrics.csv."""
     folder.mkdir(parents=True, exist_ok=True)
