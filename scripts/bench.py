@@ -2,13 +2,16 @@
 
     scripts/bench                              all workloads, three repeats, 20 minutes; writes outputs/reports/bench/
     scripts/bench --workloads W1,W2 --repeats 5  some, which writes nothing; key=value changes rlexp's settings
+    scripts/bench --compare                    what `compare` takes for a large study, alone; else it comes last
 
 Where the time of a run goes, the run itself says: `python -m rlexp.train ... profile=true`.
 Machines are noisy: what counts is the ratio of medians within one call.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import os
 import platform
@@ -24,6 +27,7 @@ from typing import Any
 COLUMNS = ("steps_per_second", "process_seconds", "first_update_seconds", "peak_mb")
 BRIEF = 30_000  # steps that tell which number of threads serves the peer best
 REPORTS = Path("outputs/reports/bench")
+COMPARE_SECONDS = 25  # of the processor, that `compare` may take for the study below; 9 on an idle machine
 CARTPOLE = "tuned=none env.num_envs=8 algo.rollout_steps=128 algo.epochs=4 algo.minibatches=4"
 W1 = {"n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4}
 
@@ -196,6 +200,36 @@ def measure(side: str, name: str, extra: list[str]) -> dict[str, float]:
     }
 
 
+# What needs no peer -------------------------------------------------------------------------------------------------
+
+
+def compare_seconds() -> float:
+    """Seconds of the processor that `compare` takes for 20 arms of 100 seeds on 10 environments, without figures."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+    from runs import write_study
+
+    from rlexp.compare import __main__ as compare
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        write_study(Path(folder))
+        began = time.process_time()
+        compare.main([folder, "figures=false"])
+        return time.process_time() - began
+
+
+def check_compare() -> str:
+    """What `compare` takes, in a line.
+
+    Raises:
+        SystemExit: it is too slow.
+    """
+    seconds = compare_seconds()
+    told = f"compare, 20 arms of 100 seeds on 10 environments: {seconds:.1f} s of the processor"
+    if seconds >= COMPARE_SECONDS:
+        raise SystemExit(f"{told}, and may take {COMPARE_SECONDS}")
+    return told
+
+
 # The table ----------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +300,7 @@ def main() -> None:
     )
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compare", action="store_true", help="check what `compare` takes, and nothing else")
     parser.add_argument("--run", choices=("rlexp", "peer"), help=argparse.SUPPRESS)  # one side, in this process
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--peer-device", default="cpu", help=argparse.SUPPRESS)  # as for pixels on a GPU
@@ -277,7 +312,9 @@ def main() -> None:
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         parser.error(f"--workloads={','.join(unknown)}: known are {', '.join(WORKLOADS)}")
-    if options.run:
+    if options.compare:
+        print(check_compare())
+    elif options.run:
         work = WORKLOADS[names[0]]
         ours = options.run == "rlexp"
         peer = (options.threads, options.brief, options.peer_device)
@@ -287,6 +324,7 @@ def main() -> None:
         print(table(rows))
         if len(names) == len(WORKLOADS) and not extra:  # the committed table is of all of them as they are
             write(rows, " ".join(["scripts/bench", *sys.argv[1:]]))
+            print(check_compare())
 
 
 if __name__ == "__main__":

@@ -13,22 +13,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import curves, jobs, last_metrics, record, status
-from process import Process
+from helpers import SUPPORT, curves, jobs, last_metrics, record, status
+from process import Process, wait_until
 
 from rlexp.signals import Interrupted, StopSignal
 from rlexp.watch import Watch
 
 TINY = ("tuned=none", "progress=none", "compile=false", "network.torso.hidden=[8]", "study=s")
 TINY += ("env.num_envs=2", "algo.rollout_steps=32")
-TESTS = str(Path(__file__).parent)
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
 def train(cli, monkeypatch):
     """A tiny run, in this process."""
-    monkeypatch.setenv("PYTHONPATH", TESTS)
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
     return lambda *words: cli(*in_order(words))
 
 
@@ -37,15 +36,7 @@ def in_order(words):
 
 
 def start(folder, *words):
-    return Process(folder, *in_order(words), PYTHONPATH=TESTS)
-
-
-def wait_until(condition, process, seconds=60):
-    deadline = time.time() + seconds
-    while not condition():
-        assert process.returncode is None, process.communicate()
-        assert time.time() < deadline
-        time.sleep(0.02)
+    return Process(folder, *in_order(words), PYTHONPATH=SUPPORT)
 
 
 def the_job(folder="."):
@@ -188,7 +179,7 @@ COMPILED += ("checkpoint_every=256", "torch_threads=1", "evaluation.episodes=0")
 
 def start_compiled(folder, cache):
     words = [word for word in in_order(COMPILED) if word != "compile=false"]
-    return Process(folder, *words, PYTHONPATH=TESTS, RLEXP_CACHE=str(cache))
+    return Process(folder, *words, PYTHONPATH=SUPPORT, RLEXP_CACHE=str(cache))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SUPPORT = ROOT / "tests" / "support"
 CALM = '''from dataclasses import dataclass
 
 from rlexp.algos.ppo import PPO
@@ -128,7 +129,7 @@ class Folder:
         texts = {"__init__": "", "calm": CALM, "nets": NETS, "maze": MAZE}
         for name, text in texts.items():
             (package / f"{name}.py").write_text(text)
-        shutil.copy(ROOT / "tests" / "mistakes.py", package)
+        shutil.copy(SUPPORT / "mistakes.py", package)
         self.write("conf/algo/calm.yaml", YAML)
 
     def write(self, name, text):
@@ -209,7 +210,7 @@ def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(fol
 
 def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
     places = {}
-    lines = (ROOT / "tests" / "mistakes.py").read_text().splitlines()
+    lines = (SUPPORT / "mistakes.py").read_text().splitlines()
     for number, line in enumerate(lines, 1):
         if match := re.match(r"class (\w+)", line):
             name = match[1]

@@ -1,8 +1,8 @@
 """Statistics over seeds: point estimates, intervals and tests, each a pure function of arrays of scores.
 
 The unit is the seed: one number a seed, never one an episode. The intervals here keep their promise at ten seeds for
-skewed scores too; `tests/test_statistics.py` simulates it. Sources: Agarwal et al. 2021 (arXiv 2108.13264) for the
-interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for trimmed
+skewed scores too; `tests/compare/test_statistics.py` simulates it. Sources: Agarwal et al. 2021 (arXiv 2108.13264) for
+the interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for trimmed
 means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
 """
 

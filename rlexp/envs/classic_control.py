@@ -1,7 +1,7 @@
 """Classic control written in torch operations, so that an environment step compiles together with the policy.
 
 Each world is the arithmetic of one Gymnasium environment, at any leading shape, in float32 where Gymnasium has float64.
-`tests/test_worlds.py` holds each against Gymnasium's own, step for step.
+`tests/envs/test_classic_control.py` holds each against Gymnasium's own, step for step.
 """
 
 import math
