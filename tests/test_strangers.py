@@ -262,7 +262,7 @@ def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path
 
 def test_only_a_loss_draws_from_a_policy(tmp_path):
     trainer = make_trainer(tmp_path, *SMALL)
-    with pytest.raises(ObjectiveError, match="within a loss alone"):
+    with pytest.raises(ObjectiveError, match="only inside a loss"):
         Policy(trainer.learner.groups[0].network).rand_like(torch.zeros(3))
 
 
@@ -308,7 +308,7 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
         ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
         ("CountsAside", ConfigError, r"network: reading an observation changes its actor_torso\.calls"),
         ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
-        ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor of several agents"),
+        ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor shared by several agents"),
         ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
     ],
 )

@@ -164,7 +164,7 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
             for own in (mine, other)
         ]
         if pairs[0] != pairs[1]:
-            raise source.refusal(f"the {name} space is {spaces.told(other)} there, {spaces.told(mine)} here")
+            raise source.refusal(f"the {name} space is {spaces.summary(other)} there, {spaces.summary(mine)} here")
 
 
 # Parameters and statistics -------------------------------------------------------------------------------------------

@@ -245,7 +245,7 @@ class Trainer(Resumable):
             step = self.update_number * self.algo.rollout_steps + flaw.row + 1
             raise EnvironmentFault(
                 f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave "
-                f"{flaw.what}{flaw.told}, at its step {step}; {flaw.way_out}"
+                f"{flaw.what}{flaw.detail}, at its step {step}; {flaw.remedy}"
             )
 
     def _count(self, episodes: FinishedEpisodes) -> None:
