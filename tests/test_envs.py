@@ -217,7 +217,7 @@ def test_flags_may_be_numbers_and_rewards_a_list(tmp_path):
 
 
 def test_observations_of_another_shape_than_promised_are_told(tmp_path):
-    line = r"first observations have shape \(1, 2\); its spaces promise \(2, 1\)"
+    line = r"first observations have shape \(1, 2\); its space requires \(2, 1\)"
     with pytest.raises(EnvironmentFault, match=line):
         train(tmp_path, *FEW, "env.id=Turned-v0")
 
@@ -233,7 +233,7 @@ def test_an_id_that_was_registered_anew_is_not_the_one_written_in_torch(monkeypa
     for changes in ({"entry_point": "probes:Endless"}, {"max_episode_steps": 30}):
         monkeypatch.setitem(gym.registry, "CartPole-v1", dataclasses.replace(spec, **changes))
         assert Environment(id="CartPole-v1").world is None
-        with pytest.raises(ConfigError, match="registered another environment under it"):
+        with pytest.raises(ConfigError, match="another environment than Gymnasium's is registered"):
             Environment(id="CartPole-v1", backend="torch")
     with pytest.raises(ConfigError, match="torch knows no such environment"):
         Environment(id="probes:CartPole-v1", backend="torch")
@@ -298,7 +298,7 @@ def test_where_evaluation_would_play_something_else_nothing_starts(monkeypatch):
         return start(Environment(id="Endless-v0" if independent else "Preprocessed-v0"), seeds, independent=independent)
 
     monkeypatch.setattr(Environment, "start", other)
-    line = r"evaluation would not play what training does: .*TransformObs.* in training, .*Endless.* in evaluation"
+    line = r"training and evaluation environments differ: .*TransformObs.* in training, .*Endless.* in evaluation"
     with pytest.raises(ConfigError, match=line):
         Environment(id="Preprocessed-v0").probe()
 
@@ -307,7 +307,7 @@ def test_a_vector_class_that_can_clip_rewards_is_told_not_to():
     envs, _ = Environment(id="Preprocessed-v0", kwargs={"shift": 0.0}).start([[1]])
     assert not any(isinstance(env, gym.wrappers.TransformReward) for env in envs.envs)
     for name in ("reward_clipping", "reward_clip"):
-        with pytest.raises(ConfigError, match=rf"env\.kwargs\.{name}=True: recorded returns are the game's own"):
+        with pytest.raises(ConfigError, match=rf"env\.kwargs\.{name}=True: would clip recorded returns"):
             Environment(id="Preprocessed-v0", kwargs={name: True})
     with pytest.raises(ConfigError, match=r"env\.sign_reward=true"):
         Environment(id="CartPole-v1", sign_reward=True, normalize_reward=True)
@@ -347,8 +347,11 @@ def test_returns_of_atari_are_the_games_own_and_no_action_sticks(independent):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"backend": "torch", "kwargs": {"max_episode_steps": 5}}, r"env\.kwargs=.*written in torch take none"),
-        ({"backend": "torch", "vectorization": "sync"}, r"env\.vectorization=sync: env\.backend=torch has one way"),
+        ({"backend": "torch", "kwargs": {"max_episode_steps": 5}}, r"env\.kwargs=.*env\.backend=torch takes none"),
+        (
+            {"backend": "torch", "vectorization": "sync"},
+            r"env\.vectorization=sync: has no effect with env\.backend=torch",
+        ),
     ],
 )
 def test_what_a_backend_would_not_heed_is_refused(settings, line):
@@ -367,8 +370,8 @@ def test_settings_of_an_environment_reach_training_and_evaluation():
 
 
 def test_evaluation_takes_no_more_processes_than_training():
-    assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluated_together == 3
-    assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluated_together is None
+    assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluation_envs == 3
+    assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluation_envs is None
 
 
 def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):

@@ -11,8 +11,8 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlexp.data import Flaw, Rollout, finished_episodes
-from rlexp.envs.checks import tell
-from rlexp.envs.torch_vector import Place, TorchVectorEnv
+from rlexp.envs.checks import raise_fault
+from rlexp.envs.torch_vector import EnvBuffers, TorchVectorEnv
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams
 from rlexp.spaces import storage_dtype
@@ -27,7 +27,7 @@ class Slot(NamedTuple):
     dist_params: Tensor  # (A, E, P); written
     values: Tensor  # (A, E); written
     actions: Tensor  # (A, E, ...); written
-    place: Place | tuple[()] = ()  # of environments that are stepped by acting itself
+    place: EnvBuffers | tuple[()] = ()  # of environments that are stepped by acting itself
 
 
 Act = Callable[[Slot], None]
@@ -105,7 +105,7 @@ class Collector:
             size = (agents, self.num_steps + 1, num_envs, envs.world.noise_size)
             self.reset_noise = torch.zeros(size, device=envs.device)
             places = [
-                Place(
+                EnvBuffers(
                     noise=self.reset_noise[:, t],
                     state=envs.state,
                     elapsed=envs.elapsed,
@@ -174,7 +174,7 @@ class Collector:
                 )
                 self._write(obs, t + 1)
             except (Exception, SystemExit) as error:  # whatever somebody else's environment raises, or gives
-                tell(error, envs, self.watch.name)
+                raise_fault(error, envs, self.watch.name)
             self.seconds += now() - began
         act(self.slots[-1])
 

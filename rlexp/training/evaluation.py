@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlexp.envs import Environment
-from rlexp.envs.checks import tell
+from rlexp.envs.checks import raise_fault
 from rlexp.errors import EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import evaluation_seeds
@@ -53,7 +53,7 @@ def evaluate(
             actions = distribution.sample(params, distribution.draw_noise((1, obs.shape[1]), generator))
         return distribution.to_env(actions.flatten(0, 1).cpu().numpy())
 
-    together = environment.evaluated_together or episodes
+    together = environment.evaluation_envs or episodes
     played: list[list[dict[str, Any]]] = [[] for _ in range(num_agents)]
     for first in range(0, episodes, together):
         results = _play(act, environment, num_agents, seeds[first : first + together], max_steps, device, watch)
@@ -86,7 +86,7 @@ def _play(
             try:
                 obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)
             except (Exception, SystemExit) as error:
-                tell(error, envs, environment.id)
+                raise_fault(error, envs, environment.id)
             if not (np.isfinite(rewards) | ~playing.reshape(-1)).all():
                 raise EnvironmentFault(f"env.id={environment.id}: gave a reward that is not finite in evaluation")
             totals += np.where(playing, np.reshape(rewards, shape), 0.0)

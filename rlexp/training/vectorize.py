@@ -26,7 +26,7 @@ from rlexp.compiling.compile import CudaGraph, Graph, LayoutError, Notes, compil
 from rlexp.compiling.verify import Twin, is_faithful
 from rlexp.data import Batch
 from rlexp.envs.classic_control import World
-from rlexp.envs.torch_vector import Place, advance
+from rlexp.envs.torch_vector import EnvBuffers, advance
 from rlexp.errors import ObjectiveError
 from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import no_global_randomness
@@ -134,7 +134,7 @@ class AgentGroup:
         slot.values.copy_(values)
         actions = self.distribution.sample(params, slot.noise)
         slot.actions.copy_(actions)
-        if isinstance(slot.place, Place):
+        if isinstance(slot.place, EnvBuffers):
             assert self.world is not None
             advance(self.world, actions, slot.place)
         return (values,)
