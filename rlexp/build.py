@@ -23,7 +23,7 @@ from rlexp.errors import ConfigError, user_error_behind
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import with_article
-from rlexp.training.how import Choice, how_many_threads, whether_to_compile
+from rlexp.training.how import Choice, choose_compile, choose_threads
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
 from rlexp.training.recorder import Display, Recorder
@@ -116,9 +116,9 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
     schedule = Schedule.named("optimizer.lr", plain.get("lr"))
     if min(schedule.knots) < 0:
         raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
-    if len(set(schedule.knots)) > 1 and not _traits(cfg).heeding:
+    if len(set(schedule.knots)) > 1 and not _traits(cfg).follows_lr:
         raise ConfigError(
-            f"optimizer.lr={schedule}: {plain.get('_target_')} heeds no rate that changes; give one number"
+            f"optimizer.lr={schedule}: {plain.get('_target_')} ignores changes of the learning rate; use one number"
         )
     return schedule
 
@@ -130,8 +130,8 @@ def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int
     calls = updates * (algo.rollout_steps + algo.epochs * algo.minibatches)
     rows = agents * own_rows // algo.minibatches
     return {
-        "compiled": whether_to_compile(cfg.compile, cfg.device, calls),
-        "torch_threads": how_many_threads(cfg.torch_threads, rows, pixels=pixels),
+        "compiled": choose_compile(cfg.compile, cfg.device, calls),
+        "torch_threads": choose_threads(cfg.torch_threads, rows, pixels=pixels),
     }
 
 
@@ -200,7 +200,7 @@ def build_trainer(
         watch=watch,
         alone_at=found.alone_at,
         alone_why=found.alone_why,
-        tried=not cfg.debug,
+        verify_loss=not cfg.debug,
     )
     return Trainer(
         environment=environment,

@@ -133,7 +133,7 @@ def _randomness_error(who: str, what: str, alternative: str) -> ObjectiveError:
     """The error about random numbers from a global stream."""
     remedy = "use policy.rand_like(x) or randn_like(x)" if who == LOSS else f"remove the randomness{alternative}"
     return ObjectiveError(
-        f"{who} draws random numbers {what} from a global stream, which no agent's seed controls; {remedy}"
+        f"{who} draws random numbers {what}, from a global stream that no agent's seed controls; {remedy}"
     )
 
 

@@ -264,5 +264,5 @@ def test_an_infinite_reward_is_told_without_warnings_of_numpy(tmp_path, monkeypa
     monkeypatch.setattr("rlexp.envs.checks.STEPS", 2)  # not seen beforehand
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(EnvironmentFault, match=r"gave a reward that is not finite \(inf\)"):
+        with pytest.raises(EnvironmentFault, match=r"returned a reward that is not finite \(inf\)"):
             train(tmp_path, *FEW, "env.id=Odd-v0")

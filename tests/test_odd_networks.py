@@ -235,7 +235,7 @@ def test_a_tied_parameter_and_parts_that_do_not_overlap_are_fine(tmp_path, caplo
 
 @pytest.mark.parametrize("name", ["Branches", "Checkpointed"])
 def test_a_network_that_cannot_be_stacked_is_told_as_the_network(tmp_path, name):
-    line = r"batching=vmap: the network \(\S*test_odd_networks\.py:\d+\) needs agents one by one"
+    line = r"batching=vmap: the network \(\S*test_odd_networks\.py:\d+\) cannot be used with stacked agents"
     with pytest.raises(ConfigError, match=line):
         make_trainer(tmp_path, *SMALL, *torso(name), "num_seeds=3", "batching=vmap")
 

@@ -92,7 +92,7 @@ def test_what_a_loss_does_not_read_may_change_and_what_stays_may_be_read(tmp_pat
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_random_numbers_in_a_loss_are_refused(tmp_path, num_seeds):
     with pytest.raises(
-        ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\): .*policy\.rand_like"
+        ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\), .*policy\.rand_like"
     ):
         train(tmp_path, *SMALL, algo("Noisy"), f"num_seeds={num_seeds}")
 
@@ -135,7 +135,7 @@ def test_a_graph_that_computes_something_else_than_its_code_is_dropped_at_once(t
     monkeypatch.setattr(Graph, "load", load)
     eager = train(tmp_path / "eager", *SMALL)
     compiled = train(tmp_path / "compiled", *SMALL, "compile=true")
-    assert caplog.text.count("its graph computes something else than its code") == 1
+    assert caplog.text.count("its graph computes something different from its code") == 1
     for key, x in weights_of(eager).items():
         assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
 
@@ -184,7 +184,9 @@ def test_what_adapts_and_is_not_saved_is_told(tmp_path, caplog):
 
 
 def test_a_loss_that_cannot_be_stacked_is_not(tmp_path):
-    with pytest.raises(ConfigError, match=r"batching=vmap: the loss \(.*strangers.py:\d+\) needs agents one by one"):
+    with pytest.raises(
+        ConfigError, match=r"batching=vmap: the loss \(.*strangers.py:\d+\) cannot be used with stacked agents"
+    ):
         train(tmp_path / "a", *SMALL, algo("Branches"), "num_seeds=2", "batching=vmap")
     looped = train(tmp_path / "b", *SMALL, algo("Branches"), "num_seeds=2")
     assert len(looped.learner.groups) == 2
@@ -194,7 +196,7 @@ def test_a_replay_of_other_shapes_runs_uncompiled(tmp_path, traced, caplog):
     settings = (*SMALL, algo("Late"), "num_seeds=2")
     eager = train(tmp_path / "eager", *settings)
     compiled = train(tmp_path / "compiled", *settings, "compile=true")
-    assert caplog.text.count("runs uncompiled where algo.replay gives other shapes") == 1
+    assert caplog.text.count("runs uncompiled where algo.replay returns other shapes") == 1
     for key, x in weights_of(eager).items():
         assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
 
@@ -222,7 +224,7 @@ def test_jobs_differ_in_what_is_too_long_to_be_told(tmp_path):
 
 
 def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
-    with pytest.raises(ObjectiveError, match=r"algo\.target_kl=0\.1: needs a metric approx_kl.*Silent"):
+    with pytest.raises(ObjectiveError, match=r"algo\.target_kl=0\.1: needs the metric approx_kl.*Silent"):
         train(tmp_path, *SMALL, algo("Silent"), "algo.target_kl=0.1")
 
 
@@ -381,7 +383,7 @@ class Sets(probes.Endless):
 
 
 REFUSED = {
-    "LBFGS": "its step wants a closure that computes the loss anew",
+    "LBFGS": "its step needs a closure that recomputes the loss",
     "Muon": "2D parameters",
     "SparseAdam": "dense gradients",
 }
@@ -413,8 +415,8 @@ def test_there_are_optimizers():
     ("name", "why"),
     [
         *REFUSED.items(),
-        ("CountsByItself", "keeps what no checkpoint holds"),
-        ("MomentumAside", "keeps what no checkpoint holds"),
+        ("CountsByItself", "has state that no checkpoint contains"),
+        ("MomentumAside", "has state that no checkpoint contains"),
         ("Langevin", "the optimizer draws random numbers"),
     ],
 )
@@ -435,7 +437,7 @@ def test_an_optimizer_moves_stacked_agents_as_it_would_alone(tmp_path, name):
 
 
 def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
-    with pytest.raises(ConfigError, match=r"batching=vmap: this optimizer needs agents one by one"):
+    with pytest.raises(ConfigError, match=r"batching=vmap: this optimizer cannot be used with stacked agents"):
         make_trainer(tmp_path, *SMALL, *choose("Adafactor"), "num_seeds=2", "batching=vmap")
 
 
@@ -495,7 +497,7 @@ def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):
 @pytest.mark.parametrize("name", ["Rprop", "OwnRate"])
 def test_a_schedule_that_would_be_without_effect_is_refused(name):
     build.check(make_config(*choose(name), "optimizer.lr=1e-3"))
-    with pytest.raises(ConfigError, match=rf"optimizer\.lr=\[.*\]: .*{name} heeds no rate that changes"):
+    with pytest.raises(ConfigError, match=rf"optimizer\.lr=\[.*\]: .*{name} ignores changes of the learning rate"):
         build.check(make_config(*choose(name), "optimizer.lr=[1e-3,0]"))
 
 

@@ -46,8 +46,8 @@ class Twin:
                 x.copy_(old)
 
     @torch.no_grad()
-    def go_eager(self) -> Tensor:
-        """Put them where the eager minibatch went; its metrics."""
+    def use_eager(self) -> Tensor:
+        """Set them to the eager minibatch's result. Returns its metrics."""
         for key, own in self.tensors.items():
             for x, new in zip(own, self.eager[key], strict=True):
                 x.copy_(new)
