@@ -189,7 +189,7 @@ def train(jobs: Sequence[Job], go_on: bool) -> None:
             log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
             for line in takeover.lines if takeover else [] if go_on else inherit.told(own.record.data, job.overrides):
                 log_of(job.folder).info("%s", line)
-        log.info("%s", trainer.told_how())
+        log.info("%s", trainer.describe_how())
         with no_exit(), watch.on():
             trainer.run(go_on, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
         for own in writers:

@@ -136,7 +136,7 @@ def test_an_evaluation_in_parts_is_the_one_at_once(run, monkeypatch):
     folder, trainer = run
     results = []
     for together in (None, 2):
-        monkeypatch.setattr(type(trainer.environment), "evaluated_together", together)
+        monkeypatch.setattr(type(trainer.environment), "evaluation_envs", together)
         evaluate.main([f"run={folder}", "episodes=5"])
         results.append(json.loads((folder / "evaluation.json").read_text()))
     assert results[0] == results[1]

@@ -255,7 +255,7 @@ def test_an_environment_that_exits_ends_neither_the_sweep_nor_says_it_is_done(tr
 def test_an_environment_whose_process_dies_is_told(train):
     result = train("total_steps=64", "env.id=poison:Killed-v0", "env.vectorization=async")
     assert result.code == 1
-    assert re.search(r"a process of the environments died \(.* ended with -9", result.err)
+    assert re.search(r"an environment subprocess died \(.* exited with -9", result.err)
     assert status(the_job()) == "failed"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
 from rlexp.algos.base import Algorithm
-from rlexp.algos.metric_names import flaw_of
+from rlexp.algos.metric_names import invalid_name
 from rlexp.checks.location import refusal
 from rlexp.text import with_article
 
@@ -35,7 +35,7 @@ def quoted(name: Any) -> tuple[str, ...]:
 
 
 def _require_name(algo: Algorithm, hook: str, name: Any) -> None:
-    if flaw := flaw_of(name):
+    if flaw := invalid_name(name):
         raise refusal(algo, hook, f"metric {name!r} {flaw}", *(quoted(name) if isinstance(name, str) and name else ()))
 
 

@@ -27,7 +27,7 @@ from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
 from rlexp.training.learner import Learner
 from rlexp.training.optimizer_state import kept_by_agent
-from rlexp.training.resume import of_agents, together
+from rlexp.training.resume import join_agents, select_agents
 from rlexp.training.trainer import Trainer
 from rlexp.training.vectorize import AgentGroup
 
@@ -54,7 +54,7 @@ class Source:
     def of_each(self, state: Any) -> list[Any]:
         """What the checkpoint keeps by agent, for each of the run's agents its own, (1, ...)."""
         total = len(self.state["seeds"])
-        return [of_agents(state, slice(agent, agent + 1), total) for agent in self.agents]
+        return [select_agents(state, slice(agent, agent + 1), total) for agent in self.agents]
 
     def classes(self, group: str) -> tuple[str, str]:
         """Names of the classes that a config group named in the earlier run, and names here."""
@@ -164,7 +164,7 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
             for own in (mine, other)
         ]
         if pairs[0] != pairs[1]:
-            raise source.refusal(f"the {name} space is {spaces.told(other)} there, {spaces.told(mine)} here")
+            raise source.refusal(f"the {name} space is {spaces.summary(other)} there, {spaces.summary(mine)} here")
 
 
 # Parameters and statistics -------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def _take_tensors(learner: Learner, sources: Sequence[Source], statistics: bool)
             way_out = "; set env.normalize_obs as it was there, or leave normalizer out of init_with"
             _require_fit(source, _shapes(theirs, set(theirs) - own), _shapes(ours, apart), way_out)
         of_each += source.of_each({name: theirs[name] for name in ours if name in own or statistics})
-    learner.load_tensors(ours | together(of_each))
+    learner.load_tensors(ours | join_agents(of_each))
 
 
 def _shapes(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, str]:
@@ -205,7 +205,7 @@ def _take_scaling(trainer: Trainer, sources: Sequence[Source]) -> None:
                 "or leave normalizer out of init_with"
             )
     of_each = [own for source in sources for own in source.of_each({k: source.state["scaler"][k] for k in SCALER})]
-    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | together(of_each))
+    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | join_agents(of_each))
 
 
 # The optimizer -------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
             raise source.refusal(f"the optimizer is {there} there, {here} here{way_out}")
         _require_fit(source, shapes, wanted, way_out)
         of_each += source.of_each(theirs)
-    kept_there = _flat(together(of_each))
+    kept_there = _flat(join_agents(of_each))
     for number, group in enumerate(learner.groups):
         part = slice(number * group.size, (number + 1) * group.size)
         kept = {place: x[part] for place, x in kept_there.items() if place[1:] not in settings}
@@ -294,7 +294,7 @@ def _take_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
         _require_fit(source, kept, wanted, "; leave memory out of init_with")
         of_each += own
     if wanted:
-        trainer.algo.load_state_dict(together(of_each))
+        trainer.algo.load_state_dict(join_agents(of_each))
     return bool(wanted)
 
 

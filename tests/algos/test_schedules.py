@@ -13,5 +13,5 @@ def test_a_number_is_constant_and_a_list_is_piecewise_linear():
 
 @pytest.mark.parametrize("value", ["0.2", [], [0.1, "x"], None, True, float("nan"), [0.1, float("inf")]])
 def test_anything_else_is_refused(value):
-    with pytest.raises(ConfigError, match="no schedule"):
+    with pytest.raises(ConfigError, match="not a schedule"):
         Schedule(value)

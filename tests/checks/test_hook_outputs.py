@@ -278,5 +278,7 @@ def test_why_agents_are_not_side_by_side(tmp_path, caplog, name, why):
 def test_a_class_that_is_no_dataclass_or_no_algorithm_says_so(tmp_path):
     with pytest.raises(ConfigError, match=r"no such setting; its class declares it, but is no dataclass: write @data"):
         make_trainer(tmp_path, *SMALL, algo("Undecorated"), "+algo.extra=2.0")
-    with pytest.raises(ConfigError, match=r"hooks\.NoAlgorithm: makes a NoAlgorithm, which is no rlexp\.algos\.base"):
+    with pytest.raises(
+        ConfigError, match=r"hooks\.NoAlgorithm: makes a NoAlgorithm, which is not an rlexp\.algos\.base"
+    ):
         make_trainer(tmp_path, *SMALL, algo("NoAlgorithm"))

@@ -10,7 +10,7 @@ from rlexp.errors import ObjectiveError
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_random_numbers_in_a_loss_are_refused(tmp_path, num_seeds):
     with pytest.raises(
-        ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\): .*policy\.rand_like"
+        ObjectiveError, match=r"the loss draws random numbers \((rand|under vmap)\), .*policy\.rand_like"
     ):
         train(tmp_path, *SMALL, algo("Noisy"), f"num_seeds={num_seeds}")
 

@@ -162,8 +162,8 @@ class Repeats(Torso):
         ("Loose", r"actor_torso\.gains\[0\] has a gradient, but is no parameter"),
         ("LooseModules", r"the parameters of actor_torso\.more\[0\] would not be trained"),
         ("Lazy", r"its parameter actor_torso\.layer\.weight has no shape yet"),
-        ("NoFeatures", r"out_features=0: wants the number of features"),
-        ("BoolFeatures", r"out_features=True: wants the number of features"),
+        ("NoFeatures", r"out_features=0: must be the number of features"),
+        ("BoolFeatures", r"out_features=True: must be the number of features"),
         ("WrongFeatures", r"actor_torso makes \(3, 8\) of 3 observations; its out_features=7 promises \(3, 7\)"),
         ("ExtraAxis", r"actor_torso makes \(1, 3, 8\) of 3 observations; its out_features=8 promises \(3, 8\)"),
         ("Doubles", "actor_torso gives torch.float64"),
@@ -236,7 +236,7 @@ def test_a_tied_parameter_and_parts_that_do_not_overlap_are_fine(tmp_path, caplo
 
 @pytest.mark.parametrize("name", ["Branches", "Checkpointed"])
 def test_a_network_that_cannot_be_stacked_is_told_as_the_network(tmp_path, name):
-    line = r"batching=vmap: the network \(\S*test_network\.py:\d+\) needs agents one by one"
+    line = r"batching=vmap: the network \(\S*test_network\.py:\d+\) cannot be used with stacked agents"
     with pytest.raises(ConfigError, match=line):
         make_trainer(tmp_path, *SMALL, *torso(name), "num_seeds=3", "batching=vmap")
 
@@ -274,7 +274,7 @@ def test_parts_that_no_gradient_reaches_are_told_once(tmp_path, caplog, name, to
         ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
         ("CountsAside", ConfigError, r"network: reading an observation changes its actor_torso\.calls"),
         ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
-        ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor of several agents"),
+        ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor shared by several agents"),
         ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
     ],
 )

@@ -50,11 +50,11 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
-    build_elsewhere = Graph.build_elsewhere
+    build_in_subprocess = Graph.build_in_subprocess
     settings, own = (*SMALL, *(MLP if case != "pixels" else ()), *CASES[case]), OWN.get(case, ((),))
     eager = train(tmp_path / "eager", *settings, own=own)
     beside = []
-    monkeypatch.setattr(Graph, "build_elsewhere", lambda self: beside.append(self) or build_elsewhere(self))
+    monkeypatch.setattr(Graph, "build_in_subprocess", lambda self: beside.append(self) or build_in_subprocess(self))
     whole = train(tmp_path / "whole", *settings, "compile=true", own=own)
     assert all(all(group.graphs.values()) for group in whole.learner.groups)
     assert len(list(cache_folder().glob("*.so"))) == 2
@@ -105,14 +105,14 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
     assert "this runs uncompiled" in caplog.text
     held = torch.ones(2)
     compile_or_warn({"that": (lambda x: (x * held,), torch.ones(2))})
-    assert "that runs uncompiled: it reads a tensor that is held beside what it is given" in caplog.text
+    assert "that runs uncompiled: it reads a tensor that is not one of its arguments" in caplog.text
 
     def stopped():
         raise Interrupted(signal.SIGINT)
 
     caplog.clear()
     with pytest.raises(Interrupted):  # the signal reached the compiler, too, whose complaint is nobody's
-        compile_or_warn({"this": (depends, torch.ones(2))}, heed=stopped)
+        compile_or_warn({"this": (depends, torch.ones(2))}, check_stop=stopped)
     assert "uncompiled" not in caplog.text
 
     monkeypatch.setattr(libraries, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no g++")))
@@ -147,7 +147,7 @@ def test_a_library_that_ends_whoever_loads_it_is_tried_in_another_process(tmp_pa
         assert compile_or_warn({"it": (lambda x: (x + 1,), x)}) == {"it": None}
     (line,) = [own.getMessage() for own in caplog.records if own.levelname == "WARNING"]
     assert line.startswith("it runs uncompiled: OSError: a process that loads ")
-    assert "ends by signal 11" in line
+    assert "is killed by signal 11" in line
     assert not list(tmp_path.glob("loads-*"))
 
     graph = compile_or_warn({"it": (lambda x: (x + 2,), x)})["it"]

@@ -14,7 +14,7 @@ from gymnasium.vector import SyncVectorEnv
 from helpers import make_trainer, train
 
 from rlexp.envs import Environment
-from rlexp.envs.checks import warn_of_chance
+from rlexp.envs.checks import warn_of_randomness
 from rlexp.errors import ConfigError, EnvironmentFault
 
 FEW = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
@@ -138,25 +138,25 @@ def refused(id, **settings):
 @pytest.mark.parametrize(
     ("what", "value", "line"),
     [
-        ("reward", np.array([1.0]), r"the reward has shape \(1,\), wants one number: float\(reward\[0\]\)"),
-        ("reward", np.array([1.0, 2.0]), r"the reward has shape \(2,\), wants one number"),
-        ("reward", [1.0], "the reward is a list, wants one number"),
-        ("reward", {}, "the reward is a dict, wants one number"),
-        ("reward", 1 + 2j, r"the reward is \(1\+2j\), wants one number"),
-        ("reward", "2.5", "the reward is '2.5', wants one number"),
-        ("reward", None, "the reward is None, wants one number"),
-        ("reward", float("inf"), "the reward is inf, wants one finite number"),
-        ("reward", 1e39, r"the reward is 1e\+39, wants one finite number"),
-        ("reward", torch.tensor(1.0), r"the reward is a Tensor of shape \(\), wants one number: reward\.item\(\)"),
-        ("terminated", np.array([True, False]), r"terminated has shape \(2,\), wants True or False"),
-        ("truncated", "False", "truncated is 'False', wants True or False"),
-        ("terminated", None, "terminated is None, wants True or False"),
-        ("truncated", 0.5, "truncated is 0.5, wants True or False"),
-        ("info", None, "its info is None, wants a dictionary"),
-        ("info", [], "its info is a list, wants a dictionary"),
-        ("obs", np.zeros(4, np.float32), r"the observation has shape \(4,\); its space promises \(1,\)"),
-        ("obs", np.float32(1), r"the observation has shape \(\); its space promises \(1,\)"),
-        ("obs", None, r"the observation is None; Box\(.*\) is promised"),
+        ("reward", np.array([1.0]), r"the reward has shape \(1,\), expected one number: float\(reward\[0\]\)"),
+        ("reward", np.array([1.0, 2.0]), r"the reward has shape \(2,\), expected one number"),
+        ("reward", [1.0], "the reward is a list, expected one number"),
+        ("reward", {}, "the reward is a dict, expected one number"),
+        ("reward", 1 + 2j, r"the reward is \(1\+2j\), expected one number"),
+        ("reward", "2.5", "the reward is '2.5', expected one number"),
+        ("reward", None, "the reward is None, expected one number"),
+        ("reward", float("inf"), "the reward is inf, expected a finite float32"),
+        ("reward", 1e39, r"the reward is 1e\+39, expected a finite float32"),
+        ("reward", torch.tensor(1.0), r"the reward is a Tensor of shape \(\), expected one number: reward\.item\(\)"),
+        ("terminated", np.array([True, False]), r"terminated has shape \(2,\), expected True or False"),
+        ("truncated", "False", "truncated is 'False', expected True or False"),
+        ("terminated", None, "terminated is None, expected True or False"),
+        ("truncated", 0.5, "truncated is 0.5, expected True or False"),
+        ("info", None, "its info is None, expected a dictionary"),
+        ("info", [], "its info is a list, expected a dictionary"),
+        ("obs", np.zeros(4, np.float32), r"the observation has shape \(4,\); its space has \(1,\)"),
+        ("obs", np.float32(1), r"the observation has shape \(\); its space has \(1,\)"),
+        ("obs", None, r"the observation is None; its space is Box\(.*\)"),
     ],
 )
 def test_one_thing_of_a_step_that_is_none(monkeypatch, what, value, line):
@@ -168,9 +168,9 @@ def test_one_thing_of_a_step_that_is_none(monkeypatch, what, value, line):
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (lambda *five: five[:4], r"gives 4 things, wants 5: \(.*\), as the old gym API does"),
-        (lambda *five: (*five, 1), "gives 6 things, wants 5"),
-        (None, "gives None, wants 5"),
+        (lambda *five: five[:4], r"returns 4 values, expected 5: \(.*\), as in the old gym API"),
+        (lambda *five: (*five, 1), "returns 6 values, expected 5"),
+        (None, "returns None, expected 5"),
         (lambda *_: exit(3), r"sys\.exit\(3\) was called"),
         (lambda *_: {}["no"], "KeyError: 'no'"),
     ],
@@ -199,19 +199,19 @@ def test_what_cannot_be_made_or_read_is_told():
         rf"env\.id=Breaks-v0: cannot be made: {HERE}Breaks\.__init__: FileNotFoundError: level\.txt",
         refused("Breaks-v0"),
     )
-    line = rf"{HERE}WrongFirst\.reset: the observation has shape \(4,\); its space promises \(1,\)"
+    line = rf"{HERE}WrongFirst\.reset: the observation has shape \(4,\); its space has \(1,\)"
     assert re.search(line, refused("WrongFirst-v0"))
     with pytest.raises(ConfigError, match=r"observation space Tuple\(Discrete\(2\)\) is not supported; .*Flatten"):
         Environment(id="Pairs-v0").probe()
 
 
 def test_a_vector_class_is_tried_too():
-    line = rf"{HERE}OfVectors\.step: rewards have shape \(1, 1\) and are of float64; \(1,\) is wanted"
+    line = rf"{HERE}OfVectors\.step: rewards have shape \(1, 1\) and dtype float64; expected numbers of shape \(1,\)"
     assert re.search(line, refused("OfVectors-v0"))
 
 
 def test_floats_are_no_whole_numbers():
-    assert "the observation is of float32; its space promises int64" in refused("Counts-v0")
+    assert "the observation has dtype float32; its space has int64" in refused("Counts-v0")
 
 
 def test_what_is_tried_is_closed(monkeypatch):
@@ -233,7 +233,7 @@ def test_what_is_tried_is_closed(monkeypatch):
 
 
 def test_a_number_that_is_none_is_the_same_as_itself(caplog):
-    warn_of_chance("Odd-v0", [np.array([np.nan])], [np.array([np.nan])])
+    warn_of_randomness("Odd-v0", [np.array([np.nan])], [np.array([np.nan])])
     assert not caplog.messages
 
 
@@ -243,11 +243,11 @@ def test_bounds_and_seeds_that_do_not_hold_are_told_once(caplog):
     assert not caplog.messages
     tried("Wide-v0")
     assert len(caplog.messages) == 1
-    assert re.search(r"env\.id=Wide-v0: an observation has 1000 where its space promises -1 to 1", caplog.text)
+    assert re.search(r"env\.id=Wide-v0: an observation contains 1000, outside its space's bounds -1 to 1", caplog.text)
     caplog.clear()
     tried("Chance-v0")
     assert len(caplog.messages) == 1
-    assert "env.id=Chance-v0: is another one with the same seed and the same actions" in caplog.text
+    assert "env.id=Chance-v0: differs for the same seed and actions" in caplog.text
 
 
 @pytest.mark.parametrize(("how", "line"), [("raise", r"KeyError: \(\)"), ("four", "ValueError: not enough values")])
@@ -264,5 +264,5 @@ def test_an_infinite_reward_is_told_without_warnings_of_numpy(tmp_path, monkeypa
     monkeypatch.setattr("rlexp.envs.checks.STEPS", 2)  # not seen beforehand
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(EnvironmentFault, match=r"gave a reward that is not finite \(inf\)"):
+        with pytest.raises(EnvironmentFault, match=r"returned a reward that is not finite \(inf\)"):
             train(tmp_path, *FEW, "env.id=Odd-v0")

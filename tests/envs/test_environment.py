@@ -172,10 +172,10 @@ for vector in (EndsTwice, Numbers, Turned, ClipsBehind):
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        ("discrete", r"gave an observation outside of Discrete\(4\) \(4\), at its step 4"),
+        ("discrete", r"returned an observation outside Discrete\(4\) \(4\), at its step 4"),
         ("first", r"its first observations are not finite"),
-        ("evaluation", r"gave a reward that is not finite in evaluation"),
-        ("seen in evaluation", r"gave an observation that is not finite in evaluation"),
+        ("evaluation", r"returned a reward that is not finite in evaluation"),
+        ("seen in evaluation", r"returned an observation that is not finite in evaluation"),
     ],
 )
 def test_what_an_environment_may_not_give_is_told(tmp_path, what, line):
@@ -184,7 +184,7 @@ def test_what_an_environment_may_not_give_is_told(tmp_path, what, line):
 
 
 def test_an_end_in_the_step_of_a_reset_is_told(tmp_path):
-    with pytest.raises(EnvironmentFault, match=r"gave an end in the step in which an episode begins, at its step 6"):
+    with pytest.raises(EnvironmentFault, match=r"returned an episode end in the step of a reset, at its step 6"):
         train(tmp_path, *FEW, "env.id=EndsTwice-v0")
 
 
@@ -194,7 +194,7 @@ def test_flags_may_be_numbers_and_rewards_a_list(tmp_path):
 
 
 def test_observations_of_another_shape_than_promised_are_told(tmp_path):
-    line = r"first observations have shape \(1, 2\); its spaces promise \(2, 1\)"
+    line = r"first observations have shape \(1, 2\); its space requires \(2, 1\)"
     with pytest.raises(EnvironmentFault, match=line):
         train(tmp_path, *FEW, "env.id=Turned-v0")
 
@@ -210,7 +210,7 @@ def test_an_id_that_was_registered_anew_is_not_the_one_written_in_torch(monkeypa
     for changes in ({"entry_point": "probes:Endless"}, {"max_episode_steps": 30}):
         monkeypatch.setitem(gym.registry, "CartPole-v1", dataclasses.replace(spec, **changes))
         assert Environment(id="CartPole-v1").world is None
-        with pytest.raises(ConfigError, match="registered another environment under it"):
+        with pytest.raises(ConfigError, match="another environment than Gymnasium's is registered"):
             Environment(id="CartPole-v1", backend="torch")
     with pytest.raises(ConfigError, match="torch knows no such environment"):
         Environment(id="probes:CartPole-v1", backend="torch")
@@ -275,7 +275,7 @@ def test_where_evaluation_would_play_something_else_nothing_starts(monkeypatch):
         return start(Environment(id="Endless-v0" if independent else "Preprocessed-v0"), seeds, independent=independent)
 
     monkeypatch.setattr(Environment, "start", other)
-    line = r"evaluation would not play what training does: .*TransformObs.* in training, .*Endless.* in evaluation"
+    line = r"training and evaluation environments differ: .*TransformObs.* in training, .*Endless.* in evaluation"
     with pytest.raises(ConfigError, match=line):
         Environment(id="Preprocessed-v0").probe()
 
@@ -284,7 +284,7 @@ def test_a_vector_class_that_can_clip_rewards_is_told_not_to():
     envs, _ = Environment(id="Preprocessed-v0", kwargs={"shift": 0.0}).start([[1]])
     assert not any(isinstance(env, gym.wrappers.TransformReward) for env in envs.envs)
     for name in ("reward_clipping", "reward_clip"):
-        with pytest.raises(ConfigError, match=rf"env\.kwargs\.{name}=True: recorded returns are the game's own"):
+        with pytest.raises(ConfigError, match=rf"env\.kwargs\.{name}=True: would clip recorded returns"):
             Environment(id="Preprocessed-v0", kwargs={name: True})
     with pytest.raises(ConfigError, match=r"env\.sign_reward=true"):
         Environment(id="CartPole-v1", sign_reward=True, normalize_reward=True)
@@ -307,8 +307,11 @@ def test_returns_of_atari_are_the_games_own_and_no_action_sticks(independent):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"backend": "torch", "kwargs": {"max_episode_steps": 5}}, r"env\.kwargs=.*written in torch take none"),
-        ({"backend": "torch", "vectorization": "sync"}, r"env\.vectorization=sync: env\.backend=torch has one way"),
+        ({"backend": "torch", "kwargs": {"max_episode_steps": 5}}, r"env\.kwargs=.*env\.backend=torch takes none"),
+        (
+            {"backend": "torch", "vectorization": "sync"},
+            r"env\.vectorization=sync: has no effect",
+        ),
     ],
 )
 def test_what_a_backend_would_not_heed_is_refused(settings, line):
@@ -327,8 +330,8 @@ def test_settings_of_an_environment_reach_training_and_evaluation():
 
 
 def test_evaluation_takes_no_more_processes_than_training():
-    assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluated_together == 3
-    assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluated_together is None
+    assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluation_envs == 3
+    assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluation_envs is None
 
 
 def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from rlexp.compiling.compile import Graph
 from rlexp.envs import Environment
 from rlexp.envs.classic_control import WORLDS
-from rlexp.envs.torch_vector import Place, advance
+from rlexp.envs.torch_vector import EnvBuffers, advance
 from rlexp.seeding import env_seeds
 
 
@@ -44,7 +44,7 @@ def test_every_world_compiles(tmp_path, monkeypatch):
     names = list(WORLDS)
     envs = [Environment(id=name, backend="torch").start([[k, k]])[0] for k, name in enumerate(names)]
     places = [
-        Place(
+        EnvBuffers(
             noise=env.draw(1)[:, 0],
             state=env.state,
             elapsed=env.elapsed,
@@ -66,7 +66,7 @@ def test_every_world_compiles(tmp_path, monkeypatch):
             advance(WORLDS[name](), action, place)
         return (places[0].reward,)
 
-    compiled = [Place(*(x.clone() for x in place)) for place in places]
+    compiled = [EnvBuffers(*(x.clone() for x in place)) for place in places]
     graph = Graph(step, compiled, actions)
     graph.build()
     graph.load()

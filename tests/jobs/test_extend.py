@@ -240,7 +240,7 @@ def test_environments_that_cannot_be_copied_restart_and_the_run_says_so(cli):
     assert cli(*words, SHORT).code == 0
     result = cli(*words, LONG, "resume=extend")
     assert result.code == 0, result.err
-    assert "running episodes restart from fresh, seeded ones" in result.out
+    assert "running episodes are replaced by new, seeded ones" in result.out
     assert record(ended("s", 2048)[0])["result"]["rows"] == [4]
 
 

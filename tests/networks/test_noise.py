@@ -59,7 +59,7 @@ def test_other_types_hold_the_same_numbers_as_far_as_they_can(dtype):
 def test_draws_that_would_be_none_are_refused():
     policy = Policy(SimpleNamespace(distribution=None), {}, KEYS[0])
     for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64):
-        with pytest.raises(ObjectiveError, match=r"give floats, not torch\.\w+: draw like x\.float\(\)"):
+        with pytest.raises(ObjectiveError, match=r"need a float tensor, not torch\.\w+: use x\.float\(\)"):
             policy.rand_like(torch.zeros(3, dtype=dtype))
     with pytest.raises(ObjectiveError, match="the same numbers in each row of"):
         vmap(policy.randn_like)(torch.zeros(3, 4))
@@ -67,7 +67,7 @@ def test_draws_that_would_be_none_are_refused():
     y = torch.utils.checkpoint.checkpoint(lambda x: (x * policy.rand_like(x)).sin(), x, use_reentrant=False)
     with pytest.raises(ObjectiveError, match="draw outside of it"):
         y.sum().backward()
-    with pytest.raises(ObjectiveError, match="within a loss alone"):
+    with pytest.raises(ObjectiveError, match="only inside a loss"):
         Policy(SimpleNamespace(distribution=None)).rand_like(torch.zeros(3))
 
 
@@ -113,5 +113,5 @@ def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path
 
 def test_only_a_loss_draws_from_a_policy(tmp_path):
     trainer = make_trainer(tmp_path, *SMALL)
-    with pytest.raises(ObjectiveError, match="within a loss alone"):
+    with pytest.raises(ObjectiveError, match="only inside a loss"):
         Policy(trainer.learner.groups[0].network).rand_like(torch.zeros(3))

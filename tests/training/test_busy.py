@@ -28,7 +28,7 @@ def shares(monkeypatch, caplog):
         watch.before = {"1": (0, 0), "2": (0, 0)}
         for _ in looks:
             now[0] += busy.EVERY
-            watch.look()
+            watch.check()
         return [record.getMessage() for record in caplog.records]
 
     return after
@@ -37,7 +37,7 @@ def shares(monkeypatch, caplog):
 def test_threads_that_wait_are_told_once_with_the_way_out(shares):
     said = shares(2, [{"1": (60, 40), "2": (60, 40)}, {"1": (70, 90), "2": (70, 90)}])
     assert len(said) == 1
-    assert "this run gets 60 % of the processor time that its 2 threads ask for; torch_threads=1" in said[0]
+    assert "this run gets 60 % of the CPU time that its 2 threads request; torch_threads=1" in said[0]
 
 
 def test_threads_that_need_not_wait_are_not_told_nor_one_that_is_alone(shares):
@@ -49,7 +49,7 @@ def test_threads_that_need_not_wait_are_not_told_nor_one_that_is_alone(shares):
 def test_looks_are_some_seconds_apart(shares, monkeypatch):
     watch = ProcessorShare(2)
     monkeypatch.setattr(busy, "thread_times", lambda: pytest.fail("too soon"))
-    watch.look()
+    watch.check()
 
 
 def test_a_run_looks_and_says_so_once(tmp_path, monkeypatch, caplog):

@@ -131,8 +131,8 @@ def test_a_terminal_observation_is_nobodys(tmp_path, kind, final):
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_an_observation_that_bootstraps_must_be_finite(tmp_path, num_seeds):
     trainer = make_trainer(tmp_path, *SMALL, *KINDS["box"], "+env.kwargs.limit=nan", f"num_seeds={num_seeds}")
-    line = r"env\.id=BoxEnds-v0: environment [0-3] of seed [01] gave an observation that is not finite \(nan\), at its "
-    line += r"step \d+"
+    line = r"env\.id=BoxEnds-v0: environment [0-3] of seed [01] returned an observation that is not finite \(nan\), "
+    line += r"at its step \d+"
     with pytest.raises(EnvironmentFault, match=line):
         trainer.run(False)
 
@@ -149,7 +149,7 @@ def test_the_environment_its_number_and_step_are_named(tmp_path):
 
     third.step = fails
     with pytest.raises(
-        EnvironmentFault, match=r"environment 2 of seed 0 gave a reward that is not finite \(nan\)"
+        EnvironmentFault, match=r"environment 2 of seed 0 returned a reward that is not finite \(nan\)"
     ) as error:
         trainer.run(False)
     resets = int(str(error.value).partition("its step ")[2].partition(";")[0]) - 14

@@ -16,7 +16,7 @@ BARE = ("~optimizer.eps", "~optimizer.fused")
 
 
 REFUSED = {
-    "LBFGS": "its step wants a closure that computes the loss anew",
+    "LBFGS": "its step needs a closure that recomputes the loss",
     "Muon": "2D parameters",
     "SparseAdam": "dense gradients",
 }
@@ -60,8 +60,8 @@ def test_there_are_optimizers():
     ("name", "why"),
     [
         *REFUSED.items(),
-        ("CountsByItself", "keeps what no checkpoint holds"),
-        ("MomentumAside", "keeps what no checkpoint holds"),
+        ("CountsByItself", "has state that no checkpoint contains"),
+        ("MomentumAside", "has state that no checkpoint contains"),
         ("Langevin", "the optimizer draws random numbers"),
     ],
 )
@@ -82,7 +82,7 @@ def test_an_optimizer_moves_stacked_agents_as_it_would_alone(tmp_path, name):
 
 
 def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
-    with pytest.raises(ConfigError, match=r"batching=vmap: this optimizer needs agents one by one"):
+    with pytest.raises(ConfigError, match=r"batching=vmap: this optimizer cannot be used with stacked agents"):
         make_trainer(tmp_path, *SMALL, *choose("Adafactor"), "num_seeds=2", "batching=vmap")
 
 
@@ -142,7 +142,7 @@ def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):
 @pytest.mark.parametrize("name", ["Rprop", "OwnRate"])
 def test_a_schedule_that_would_be_without_effect_is_refused(name):
     build.check(make_config(*choose(name), "optimizer.lr=1e-3"))
-    with pytest.raises(ConfigError, match=rf"optimizer\.lr=\[.*\]: .*{name} heeds no rate that changes"):
+    with pytest.raises(ConfigError, match=rf"optimizer\.lr=\[.*\]: .*{name} ignores changes of the learning rate"):
         build.check(make_config(*choose(name), "optimizer.lr=[1e-3,0]"))
 
 

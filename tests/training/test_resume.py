@@ -65,7 +65,7 @@ def test_environments_that_cannot_be_copied_restart_and_the_run_says_so(tmp_path
         with caplog.at_level("INFO", logger="rlexp"):
             second.run(True)
         results.append(weights_of(second))
-    assert "restart from fresh, seeded ones" in caplog.text
+    assert "replaced by new, seeded ones" in caplog.text
     assert all(torch.equal(results[0][k], results[1][k]) for k in results[0])  # deterministic all the same
 
 

@@ -37,15 +37,15 @@ def test_a_lap_is_the_parts_less_what_was_measured_within():
 @pytest.mark.parametrize(
     ("chosen", "value", "why"),
     [
-        (how.whether_to_compile("auto", "cpu", 12_000), True, "12,000 calls, from 10,000 on it pays"),
-        (how.whether_to_compile("auto", "cpu", 768), False, "768 calls, from 10,000 on it pays"),
-        (how.whether_to_compile("auto", "cuda:0", 1_000), True, "1,000 calls, from 1,000 on it pays"),
-        (how.whether_to_compile("auto", "cuda", 999), False, "999 calls, from 1,000 on it pays"),
-        (how.whether_to_compile(True, "cuda", 1), True, "compile=true"),
-        (how.as_it_came(how.Choice(True, ""), {"acting": "no g++"}), "in part", "acting: no g++"),
-        (how.how_many_threads(3, 1, pixels=True), 3, "torch_threads=3"),
-        (how.how_many_threads(None, 1, pixels=True), how.ALL_THREADS, "all there are, for pixels"),
-        (how.how_many_threads(None, 300, pixels=False), 1, "a minibatch has 300 rows, and 256 feed a thread"),
+        (how.choose_compile("auto", "cpu", 12_000), True, "12,000 calls, worthwhile from 10,000"),
+        (how.choose_compile("auto", "cpu", 768), False, "768 calls, worthwhile from 10,000"),
+        (how.choose_compile("auto", "cuda:0", 1_000), True, "1,000 calls, worthwhile from 1,000"),
+        (how.choose_compile("auto", "cuda", 999), False, "999 calls, worthwhile from 1,000"),
+        (how.choose_compile(True, "cuda", 1), True, "compile=true"),
+        (how.compiled_in_fact(how.Choice(True, ""), {"acting": "no g++"}), "in part", "acting: no g++"),
+        (how.choose_threads(3, 1, pixels=True), 3, "torch_threads=3"),
+        (how.choose_threads(None, 1, pixels=True), how.ALL_THREADS, "all available, for pixels"),
+        (how.choose_threads(None, 300, pixels=False), 1, "300 rows per minibatch, 256 per thread"),
     ],
 )
 def test_what_is_chosen_says_why(chosen, value, why):
@@ -117,7 +117,7 @@ def test_a_run_too_short_for_a_profile_says_so(tmp_path, caplog):
     caplog.set_level("INFO")
     train(tmp_path, *SMALL, "total_steps=448", "profile=true")
     (said,) = [line for line in caplog.messages if "profile" in line]
-    assert said == "profile=true: 7 updates are left, and it takes 8; nothing is traced"
+    assert said == "profile=true: 7 updates left, needs 8; nothing is traced"
     assert not (tmp_path / "profile").exists()
 
 

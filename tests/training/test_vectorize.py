@@ -16,7 +16,9 @@ from rlexp.networks.actor_critic import Policy
 
 
 def test_a_loss_that_cannot_be_stacked_is_not(tmp_path):
-    with pytest.raises(ConfigError, match=r"batching=vmap: the loss \(.*strangers.py:\d+\) needs agents one by one"):
+    with pytest.raises(
+        ConfigError, match=r"batching=vmap: the loss \(.*strangers.py:\d+\) cannot be used with stacked agents"
+    ):
         train(tmp_path / "a", *SMALL, algo("Branches"), "num_seeds=2", "batching=vmap")
     looped = train(tmp_path / "b", *SMALL, algo("Branches"), "num_seeds=2")
     assert len(looped.learner.groups) == 2
@@ -26,7 +28,7 @@ def test_a_replay_of_other_shapes_runs_uncompiled(tmp_path, traced, caplog):
     settings = (*SMALL, algo("Late"), "num_seeds=2")
     eager = train(tmp_path / "eager", *settings)
     compiled = train(tmp_path / "compiled", *settings, "compile=true")
-    assert caplog.text.count("runs uncompiled where algo.replay gives other shapes") == 1
+    assert caplog.text.count("runs uncompiled where algo.replay returns other shapes") == 1
     for key, x in weights_of(eager).items():
         assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
 
@@ -43,7 +45,7 @@ def test_a_penalty_on_parameters_moves_them(tmp_path, num_seeds):
 
 
 def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
-    with pytest.raises(ObjectiveError, match=r"algo\.target_kl=0\.1: needs a metric approx_kl.*Silent"):
+    with pytest.raises(ObjectiveError, match=r"algo\.target_kl=0\.1: needs the metric approx_kl.*Silent"):
         train(tmp_path, *SMALL, algo("Silent"), "algo.target_kl=0.1")
 
 

@@ -145,7 +145,7 @@ def common_settings(job: Planned) -> dict[str, Any]:
 
     algo = build.build_algorithm(job.job.cfg)
     own = {*OF_AN_AGENT, *(f"algo.{name}" for name in algo.scheduled())}
-    if not build.has_own_rates(job.job.cfg):
+    if not build.supports_agent_lrs(job.job.cfg):
         own.remove("optimizer.lr")
     settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.job.cfg, resolve=True))))
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # with what it makes of its settings

@@ -158,13 +158,13 @@ def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_
     plain = ("~optimizer.eps", "~optimizer.fused")
     rates = (("optimizer.lr=1e-3",), ("optimizer.lr=1e-4",))
     jobs = make_jobs(tmp_path, *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", own=rates)
-    with pytest.raises(ConfigError, match="cannot differ in it with this optimizer"):
+    with pytest.raises(ConfigError, match="cannot differ between agents side by side with this optimizer"):
         trainer_of(jobs)
     words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0")
     words += ("compile=false", *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", "optimizer.lr=1e-3,1e-4")
     assert "2 batches: optimizer.lr must be the same within one" in cli(*words, "seed=0,1").out
     for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"):
-        assert build.has_own_rates(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
+        assert build.supports_agent_lrs(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
 
 
 def test_what_an_algorithm_derives_from_its_settings_must_be_alike():
