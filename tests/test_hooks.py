@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from rlexp.algos.metric_names import RESERVED
 from rlexp.algos.ppo import PPO
-from rlexp.checks.hook_outputs import require_gradient, require_loss, same
+from rlexp.checks.hook_outputs import require_gradient, require_loss, same_outputs
 from rlexp.checks.location import is_mistake
 from rlexp.errors import ConfigError, ObjectiveError
 
@@ -180,9 +180,9 @@ def test_an_exception_of_numbers_is_no_mistake_by_its_kind_alone():
 
 def test_a_gradient_that_comes_or_goes_is_another_one():
     x = torch.ones(2)
-    assert same([x, None], [x.clone(), None], on_cuda=False)
-    assert not same([x, None], [x, x], on_cuda=False)
-    assert not same([x, x], [x, None], on_cuda=False)
+    assert same_outputs([x, None], [x.clone(), None], on_cuda=False)
+    assert not same_outputs([x, None], [x, x], on_cuda=False)
+    assert not same_outputs([x, x], [x, None], on_cuda=False)
 
 
 @pytest.mark.parametrize("agent", [0, 1])

@@ -1,6 +1,6 @@
 import pytest
 
-from rlexp.config.imports import why_not
+from rlexp.config.imports import import_problem
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
 
@@ -34,7 +34,7 @@ BROKEN = "cannot be imported: odd_pkg/broken.py:2: ImportError: cannot import na
     ],
 )
 def test_what_cannot_be_imported_is_told_by_the_part_that_is_not_there(target, told):
-    assert why_not(target).partition(" (")[0] == told
+    assert import_problem(target).partition(" (")[0] == told
 
 
 def test_what_an_environments_module_raises_keeps_its_place():

@@ -22,7 +22,7 @@ from rlexp.config.identity import config_hash
 from rlexp.config.schema import CONF_DIR
 from rlexp.run.lock import FolderLock
 from rlexp.run.names import job_name
-from rlexp.signals import StopSignal, hand_on
+from rlexp.signals import StopSignal, forward_signal
 from rlexp.sweep.launchers.worker import Stop, heeding
 from rlexp.training.trainer import Trainer
 
@@ -412,12 +412,12 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
                     assert time.time() < deadline
                     time.sleep(0.01)
             assert run.received == number
-            hand_on(run.received)
+            forward_signal(run.received)
         assert announced == []
         with heeding(tmp_path / "none"):
             with StopSignal() as run:
                 signal.raise_signal(signal.SIGUSR2)
-            hand_on(run.received)
+            forward_signal(run.received)
         assert announced == ["heard"]
     finally:
         signal.signal(signal.SIGUSR2, before)

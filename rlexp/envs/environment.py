@@ -19,7 +19,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rlexp.config.imports import fault, no_module
+from rlexp.config.imports import import_error, missing_module
 from rlexp.config.signatures import nearest
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
@@ -28,7 +28,7 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.spaces import require_readable
-from rlexp.user_code import package_of, raised, where_raised
+from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
@@ -139,9 +139,9 @@ class Environment:
         except ImportError as error:
             name = error.name or module
             if not isinstance(error, ModuleNotFoundError):
-                raise ConfigError(f"env.id={self.id}: cannot be imported: {fault(error, module)}") from None
+                raise ConfigError(f"env.id={self.id}: cannot be imported: {import_error(error, module)}") from None
             if "." in name:  # a package that is there
-                raise ConfigError(f"env.id={self.id}: {no_module(name)}") from None
+                raise ConfigError(f"env.id={self.id}: {missing_module(name)}") from None
             extra = self.extra if module != "envpool" else "envpool"
             way = f"pip install 'rlexp[{extra}]'" if extra else f"install {name}"
             raise ConfigError(f"env.id={self.id}: needs {name}, which is not installed: {way}") from None
@@ -251,7 +251,7 @@ class Environment:
             place = where_raised(error, self._packages())
             needs_more = isinstance(error, gym.error.Error | ImportError)
             if place and not needs_more:  # in its own code
-                raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {raised(error)}") from error
+                raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {describe_error(error)}") from error
             self._require_taken(error)
             line = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:

@@ -19,7 +19,7 @@ from rlexp.files import write_atomically
 from rlexp.provenance.code_state import code_state
 from rlexp.run.lock import FolderLock
 from rlexp.run.record import RunRecord
-from rlexp.study.status import planned, read_standing, table
+from rlexp.study.status import planned, read_job_status, table
 from rlexp.sweep.launchers.base import JobLauncher, Result
 from rlexp.sweep.plan import Planned, changes, outlook
 from rlexp.sweep.reserve import reserving
@@ -187,4 +187,4 @@ def ending(jobs: Sequence[Planned]) -> str:
     """The table of all jobs."""
     studies = {study_of(job) for job in jobs}
     root = studies.pop() if len(studies) == 1 else Path(str(jobs[0].job.cfg.outputs))
-    return table([read_standing(job.job.folder) for job in jobs], root)
+    return table([read_job_status(job.job.folder) for job in jobs], root)

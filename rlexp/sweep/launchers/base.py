@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, UserError
-from rlexp.study.status import read_standing
+from rlexp.study.status import read_job_status
 from rlexp.sweep.plan import Composer, Planned, plan
 from rlexp.sweep.reserve import reserving
 from rlexp.text import number
@@ -83,7 +83,7 @@ class JobLauncher(Launcher):
 
     def ended(self, job: Planned, place: int, total: int, result: Result) -> None:
         """Tell what came of a job: what it left in its folder, or the error that kept it from leaving anything."""
-        now = read_standing(job.job.folder)
+        now = read_job_status(job.job.folder)
         status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
         error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
         if status == "failed" or error is not None:
