@@ -100,7 +100,7 @@ def test_what_is_not_there_is_named(run, tmp_path, capsys):
         rlexp.load_policy(run[0], seed=7)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "run.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=f"it is a study, of which one run is {tmp_path}/one"):
+    with pytest.raises(CheckpointError, match=f"it is a study; one of its runs is {tmp_path}/one"):
         rlexp.load_policy(tmp_path)
     with pytest.raises(CheckpointError, match="there is no such folder"):
         rlexp.load_policy(tmp_path / "none")

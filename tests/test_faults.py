@@ -243,7 +243,7 @@ def test_a_signal_while_graphs_compile_is_heard_at_once_and_nothing_is_lost(tmp_
     [
         ("Raises", "RuntimeError: poisoned on two lines"),
         ("RaisesOddly", "OddError: poisoned: 7"),
-        ("Exits", "Exits.step: sys.exit(3) was called while the run was at work"),
+        ("Exits", "Exits.step: sys.exit(3) was called during the run"),
     ],
 )
 def test_an_environment_that_raises_is_recorded_by_its_own_error(train, env, error, vectorization):

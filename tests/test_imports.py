@@ -23,13 +23,13 @@ BROKEN = "cannot be imported: odd_pkg/broken.py:2: ImportError: cannot import na
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("odd_pkgg.nets.Torso", "there is no module odd_pkgg, installed or where you stand; did you mean odd_pkg?"),
+        ("odd_pkgg.nets.Torso", "there is no module odd_pkgg, installed or in the working directory; did you mean odd_pkg?"),
         ("odd_pkg.nett.Torso", "odd_pkg has no module nett; did you mean nets?"),
         ("odd_pkg.nets.torso", "odd_pkg.nets has no torso; did you mean Torso?"),
         ("odd_pkg.nets.Quite", "odd_pkg.nets has no Quite"),
         ("odd_pkg.nets.Torso.mak", "odd_pkg.nets.Torso has no mak"),
         ("odd_pkg.nets", "is a module; did you mean odd_pkg.nets.Torso?"),
-        ("odd_pkg.nets.WIDTH", "is 8, which is no class or function"),
+        ("odd_pkg.nets.WIDTH", "is 8, which is not a class or function"),
         ("odd_pkg.broken.Torso", BROKEN),
     ],
 )

@@ -265,7 +265,7 @@ def test_classes_of_ones_own_take_the_place_of_others(folder):
 def test_what_is_misspelt_or_meant_for_others_is_one_line(folder):
     told = {
         ("algo=calm", "algo.calm_cof=1"): "did you mean algo.calm_coef?",
-        ("algo.calm_coef=1",): "algo=ppo has no such setting; of algo=calm it is one",
+        ("algo.calm_coef=1",): "algo=ppo has no such setting; algo=calm has it",
         ("algo=clam",): "did you mean calm?",
         ("seed=0,1",): "add -m",
         ("episodes=3",): "python -m rlexp.evaluate",

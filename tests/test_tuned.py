@@ -7,8 +7,8 @@ from rlexp.config.messages import compose_config
 from rlexp.config.tuned import untuned
 
 DIFFER = "tuned values on cartpole differ: ppo has tuned=ppo_cartpole, mine none; tuned=ppo_cartpole or tuned=none "
-DIFFER += "holds for all"
-WITHOUT = "no tuned values for mine on cartpole; those of others: tuned=apo_cartpole, tuned=ppo_cartpole"
+DIFFER += "applies to all"
+WITHOUT = "no tuned values for mine on cartpole; others have tuned=apo_cartpole, tuned=ppo_cartpole"
 SMALL = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
 SMALL += ("evaluation.episodes=0", "progress=none", "compile=false", "study=s")
 
