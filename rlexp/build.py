@@ -22,7 +22,7 @@ from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, seeded
-from rlexp.text import with_article
+from rlexp.text import one_line, with_article
 from rlexp.training.how import Choice, how_many_threads, whether_to_compile
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
@@ -43,8 +43,7 @@ def _build(node: Any, **kwargs: Any) -> Any:
         meant = user_error_behind(error)
         if meant is not None:
             raise meant from None
-        line = " ".join(str(error).split())
-        raise ConfigError(line) from error
+        raise ConfigError(one_line(str(error))) from error
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:

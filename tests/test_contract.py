@@ -72,7 +72,7 @@ def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, capl
 
 
 def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
-    line = rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent follows the metrics of the agent"
+    line = rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent depends on another agent's metrics"
     with pytest.raises(ObjectiveError, match=line):
         make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
 

@@ -121,7 +121,7 @@ def test_schedules_are_stretched_and_make_another_run(cli, capsys):
     result = cli(*words, LONG, "resume=extend")
     assert result.code == 0, result.err
     # the rate that was used last is that of 2/3 of 768 steps, the next that of 768/2048 of the way
-    assert "optimizer.lr is rescaled over the new total_steps: 0.000333333 in the last update there, 0.000625" in (
+    assert "optimizer.lr is rescaled to the new total_steps: 0.000333333 in the last update there, 0.000625" in (
         result.out
     )
     assert "algo.clip_coef is rescaled" in result.out

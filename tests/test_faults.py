@@ -283,7 +283,7 @@ def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorizati
     result = train("total_steps=64", "env.id=poison:Hangs-v0", f"env.vectorization={vectorization}", "env.timeout=1.5")
     assert time.monotonic() - began < 20
     assert result.code == 1
-    assert "env.timeout=1.5: a call of poison:Hangs-v0 has not come back" in result.err
+    assert "env.timeout=1.5: a call of poison:Hangs-v0 did not return" in result.err
     assert status(the_job()) == "failed"
 
 

@@ -136,7 +136,7 @@ def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path
     ("name", "what"),
     [
         ("Complex", "the loss is complex"),
-        ("Flickers", "gives metric 'calm' in one call and not in another"),
+        ("Flickers", "returns metric 'calm' in some calls only"),
         ("Clock", "differs when called again"),
         ("System", "differs when called again"),
         ("Backward", "its gradient fails: RuntimeError: one of the variables needed for gradient"),
@@ -191,7 +191,7 @@ def test_agents_one_after_the_other_give_the_same_metrics(tmp_path, agent):
     group = trainer.learner.groups[agent]
     update = group.update
     group.update = lambda *given, **last: {name: x for name, x in update(*given, **last).items() if name != "entropy"}
-    with pytest.raises(ObjectiveError, match="gives metric 'entropy' in one call and not in another"):
+    with pytest.raises(ObjectiveError, match="returns metric 'entropy' in some calls only"):
         trainer.run(False)
 
 
@@ -224,7 +224,7 @@ def test_other_hooks_are_refused_where_they_stand(tmp_path, name, what):
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("ObservesLate", "observe: metric 'calm' was not there the first time"),
+        ("ObservesLate", "observe: metric 'calm' was missing in the first call"),
         ("ObservesEntropyLate", "observe: metric 'entropy' is also one of the loss"),
         ("ReplaysLate", r"replay: \['rows'\] is a tensor \(1, 1\)"),
         ("CoefficientLate", "coefficients: calm is float"),
@@ -239,7 +239,7 @@ def test_hooks_are_looked_at_in_each_update(tmp_path, name, what):
 def test_what_raises_on_made_up_rollouts_leaves_the_rest_of_the_check_on(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="rlexp"):
         trainer = train(tmp_path, *SMALL, algo("RaisesAtFirst"), "num_seeds=2", "total_steps=128")
-    assert f"{place_of('RaisesAtFirst')}: RaisesAtFirst.loss looks at".replace("\\", "") in caplog.text
+    assert f"{place_of('RaisesAtFirst')}: RaisesAtFirst.loss reads".replace("\\", "") in caplog.text
     assert len(trainer.learner.groups) == 2
 
 
@@ -276,7 +276,7 @@ def test_why_agents_are_not_side_by_side(tmp_path, caplog, name, why):
 
 
 def test_a_class_that_is_no_dataclass_or_no_algorithm_says_so(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such setting; its class declares it, but is no dataclass: write @data"):
+    with pytest.raises(ConfigError, match=r"no such setting; its class declares it but is not a dataclass: write @data"):
         make_trainer(tmp_path, *SMALL, algo("Undecorated"), "+algo.extra=2.0")
     with pytest.raises(ConfigError, match=r"hooks\.NoAlgorithm: makes a NoAlgorithm, which is no rlexp\.algos\.base"):
         make_trainer(tmp_path, *SMALL, algo("NoAlgorithm"))

@@ -249,7 +249,7 @@ REFUSED = {  # words of the child -> what is said
     "env=acrobot": r"the observation space is Box\(4,\) float32 there, Box\(6,\) float32 here",
     "env.normalize_obs=true": r"encoder\.normalizer\.\w+ is none there, \(.*\) here; set env\.normalize_obs as in that run",
     "env.normalize_reward=true": r"reward scaling are none there, \(1,\) here; set env\.normalize_reward as in that run",
-    "algo=apo init_with=[memory]": r"that run's PPO keeps no memory; leave memory out of init_with",
+    "algo=apo init_with=[memory]": r"PPO of that run has no memory; leave memory out of init_with",
     "init_with=[optimizer] optimizer._target_=torch.optim.SGD ~optimizer.eps ~optimizer.fused": "the optimizer "
     "is Adam there, SGD here; leave optimizer out of init_with",
     "init_with=[optimiser]": r"there is no optimiser; did you mean optimizer\?",
@@ -270,7 +270,7 @@ def test_another_memory_is_refused(cli, tmp_path):
     words = ("init_with=[memory]", f"init_from={short(only('p'))}")
     with pytest.raises(CheckpointError, match=r"kept\.obs is \(1, 20, 4\) float32 there, \(1, 30, 4\) float32 here"):
         begun(tmp_path / "a", "algo=apo", "algo.max_steps=30", *words)
-    with pytest.raises(CheckpointError, match="PPO, which is trained here, keeps no memory"):
+    with pytest.raises(CheckpointError, match="PPO of this run has no memory"):
         begun(tmp_path / "b", "algo=ppo", *words)
     begun(tmp_path / "c", "algo=apo_ce", "algo.max_steps=20", *words)  # which remembers the same
 

@@ -225,7 +225,7 @@ def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
             assert err.startswith(f"rlexp: their_pkg/mistakes.py:{places[name]}: {name}.loss: ")
             assert err.count("\n") == 1
         else:
-            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss looks at single values there"
+            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss reads single values there"
             assert (told in out) == (seeds == 3)
     trained = [record["config"]["algo"]["_target_"].rpartition(".")[2] for record in folder.records()]
     assert sorted(trained) == sorted(alone * 2)

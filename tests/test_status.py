@@ -259,7 +259,7 @@ def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
         (["status", "s", "what=failed"], "what=failed: no such setting"),
         (["status", "s", "traceback=yes"], "must be true or false"),
         (["status", "torn"], "torn/sweep.json: cannot be read"),
-        (["status", "astray"], "../s is not below its folder"),
+        (["status", "astray"], "../s is outside its folder"),
         (["clean", "s", "what=fialed"], "did you mean failed?"),
         (["clean", "s", "what=failed,running"], "what=running: cannot be removed"),
         (["clean", "s"], "yes=true"),
@@ -350,8 +350,8 @@ def test_clean_leaves_a_failed_job_that_has_been_started_anew_and_a_plan_being_w
     finally:
         process.kill()
         process.communicate()
-    assert f"left: s/failed: process {process.pid} on" in result.out
-    assert f"left: s/waiting: process {os.getpid()} on" in planning.out
+    assert f"kept: s/failed: process {process.pid} on" in result.out
+    assert f"kept: s/waiting: process {os.getpid()} on" in planning.out
     assert planned_jobs(study) == ["done", "failed", "waiting", "later"]
     assert "removed 1 of 2\n" in result.out
     assert Path("s/failed/checkpoint.pt").is_file()
@@ -389,7 +389,7 @@ def test_clean_leaves_a_run_that_holds_another(cli):
     make(Path("s/job"), "failed")
     make(Path("s/job/inner"), "done")
     result = cli("clean", "s", "yes=true")
-    assert "left: s/job: it holds other runs" in result.out
+    assert "kept: s/job: it contains other runs" in result.out
     assert Path("s/job/inner/run.json").is_file()
     assert Path("s/job/run.json").is_file()
 

@@ -46,19 +46,19 @@ def _as_tensor(value: Any) -> str:
     return ": torch.as_tensor(x)" if isinstance(value, bool | int | np.number | np.ndarray) else ""
 
 
-def require_loss(algo: Algorithm, given: Any) -> None:
+def require_loss(algo: Algorithm, returned: Any) -> None:
     """Refuse anything but (scalar loss, scalar metrics by name)."""
     wanted = "wants (loss, metrics): a scalar tensor, and a dictionary of scalar tensors, which may be empty"
-    if inspect.isgenerator(given):
+    if inspect.isgenerator(returned):
         raise refusal(algo, "loss", f"is a generator, as it contains a yield; {wanted}", "yield")
-    if inspect.iscoroutine(given):
-        given.close()
+    if inspect.iscoroutine(returned):
+        returned.close()
         raise refusal(algo, "loss", f"is an async function; {wanted}")
-    if given is None:
+    if returned is None:
         raise refusal(algo, "loss", f"returns nothing; {wanted}")
-    if not (isinstance(given, tuple) and len(given) == 2):
-        raise refusal(algo, "loss", f"returns {describe(given)}; {wanted}", "return")
-    loss, metrics = given
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise refusal(algo, "loss", f"returns {describe(returned)}; {wanted}", "return")
+    loss, metrics = returned
     if not isinstance(loss, Tensor):
         raise refusal(algo, "loss", f"the loss is {describe(loss)}, wants a scalar tensor", "return")
     if loss.dim():

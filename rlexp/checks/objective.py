@@ -173,13 +173,13 @@ def _require_per_agent_metrics(
 
     try:
         twin.observe(observed())
-        ours, theirs = adapted(algo, 1.0), adapted(twin, 0.25)
+        first, second = adapted(algo, 1.0), adapted(twin, 0.25)
     except BdbQuit:
         raise
     except Exception:  # perhaps due to synthetic values; otherwise the first update reports it
         return
-    for name, x in ours.items():
-        if not torch.equal(x[0].nan_to_num(), theirs[name][0].nan_to_num()):
+    for name, x in first.items():
+        if not torch.equal(x[0].nan_to_num(), second[name][0].nan_to_num()):
             reduced = [f"{how}(" for how in ("mean", "max", "min", "sum", "any", "all", "item", "median")]
             raise refusal(
                 algo,

@@ -1,7 +1,6 @@
 """The environment factory: any registered id, on one of three backends, seeded agent by agent."""
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -28,6 +27,7 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.spaces import require_readable
+from rlexp.text import closest, one_line
 from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
@@ -101,8 +101,8 @@ class Environment:
                 package = f"'rlexp[{extra}]'" if extra else module
                 return f"needs {module}, which is not installed: pip install {package}; then env.id={module}:{self.id}"
             return f"is registered by {module}, which must be said: env.id={module}:{self.id}"
-        close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else "one of your own is named with its module, their_pkg:Theirs-v0"
+        near = closest(self.name, known, cutoff=0.4)
+        hint = f"did you mean {near}?" if near else "one of your own is named with its module, their_pkg:Theirs-v0"
         return f"{who} no such environment; {hint}"
 
     def _check_backend(self) -> None:
@@ -253,7 +253,7 @@ class Environment:
             if place and not needs_more:  # in its own code
                 raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {describe_error(error)}") from error
             self._require_taken(error)
-            line = " ".join(str(error).split()) or type(error).__name__
+            line = one_line(str(error)) or type(error).__name__
             if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
                 line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one way out, not two
             raise ConfigError(f"env.id={self.id}: cannot be made: {line}") from error

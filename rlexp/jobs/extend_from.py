@@ -89,9 +89,9 @@ def _longest(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     raise ConfigError(f"{failure}; the nearest of {len(every)}, {folder}, differs in {settings_text}")
 
 
-def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[int, list[str]]:
-    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key, ...) != theirs.get(key, ...))
-    return len(keys), [f"{key} ({theirs.get(key, '–')} there, {ours.get(key, '–')} here)" for key in keys]
+def _differing(ours: dict[str, Any], other: dict[str, Any]) -> tuple[int, list[str]]:
+    keys = sorted(key for key in ours.keys() | other.keys() if ours.get(key, ...) != other.get(key, ...))
+    return len(keys), [f"{key} ({other.get(key, '–')} there, {ours.get(key, '–')} here)" for key in keys]
 
 
 def _is_below(steps: Any, total: int) -> bool:

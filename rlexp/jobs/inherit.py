@@ -145,10 +145,10 @@ def misfit(parent: Parent, error: Exception) -> str:
     return f"{parent.checkpoint_path}: does not fit this run ({line})"
 
 
-def _require_fit(source: Source, theirs: Shapes, ours: Shapes, remedy: str = "") -> None:
+def _require_fit(source: Source, saved: Shapes, current: Shapes, remedy: str = "") -> None:
     """Refuse different shapes, and names that only one side has."""
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
-        here, there = ours.get(name), theirs.get(name)
+    for name in [*current, *(name for name in saved if name not in current)]:
+        here, there = current.get(name), saved.get(name)
         if here != there:
             raise source.refusal(f"{name} is {there or 'none'} there, {here or 'none'} here{remedy}")
 
@@ -156,8 +156,8 @@ def _require_fit(source: Source, theirs: Shapes, ours: Shapes, remedy: str = "")
 def _require_spaces(trainer: Trainer, source: Source) -> None:
     """Refuse a run with other observation or action spaces; their bounds may differ."""
     envs = trainer.collector.envs
-    ours = {"observation": envs.single_observation_space, "action": envs.single_action_space}
-    for name, space in ours.items():
+    current = {"observation": envs.single_observation_space, "action": envs.single_action_space}
+    for name, space in current.items():
         mine, other = spaces.describe(space), source.state["spaces"][name]
         pairs = [
             [value if key not in ("low", "high") else tuple(value.shape) for key, value in sorted(each.items())]
@@ -177,18 +177,18 @@ def _statistics(learner: Learner) -> set[str]:
 
 
 def _load_tensors(learner: Learner, sources: Sequence[Source], statistics: bool) -> None:
-    ours = learner.tensors()
+    current = learner.tensors()
     buffers = _statistics(learner)
     of_each: list[dict[str, Tensor]] = []
     for source in sources:
-        theirs = dict(source.state["learner"]["tensors"])
-        params = set(theirs) - {name for name in theirs if name in buffers or name.startswith(STATISTICS)}
-        _require_fit(source, _shapes(theirs, params), _shapes(ours, set(ours) - buffers))
+        saved = dict(source.state["learner"]["tensors"])
+        params = set(saved) - {name for name in saved if name in buffers or name.startswith(STATISTICS)}
+        _require_fit(source, _shapes(saved, params), _shapes(current, set(current) - buffers))
         if statistics:
             remedy = "; set env.normalize_obs as in that run, or leave normalizer out of init_with"
-            _require_fit(source, _shapes(theirs, set(theirs) - params), _shapes(ours, buffers), remedy)
-        of_each += source.of_each({name: theirs[name] for name in ours if name in params or statistics})
-    learner.load_tensors(ours | together(of_each))
+            _require_fit(source, _shapes(saved, set(saved) - params), _shapes(current, buffers), remedy)
+        of_each += source.of_each({name: saved[name] for name in current if name in params or statistics})
+    learner.load_tensors(current | together(of_each))
 
 
 def _shapes(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, str]:
@@ -220,13 +220,13 @@ def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
     wanted = _state_shapes(_flat(_stepped(first)), settings)
     of_each: list[Any] = []
     for source in sources:
-        theirs = source.state["learner"]["optimizer"]
-        shapes, (there, here) = _state_shapes(_flat(theirs), settings), source.classes("optimizer")
+        saved = source.state["learner"]["optimizer"]
+        shapes, (there, here) = _state_shapes(_flat(saved), settings), source.classes("optimizer")
         remedy = "; leave optimizer out of init_with"
         if shapes != wanted and there != here:
             raise source.refusal(f"the optimizer is {there} there, {here} here{remedy}")
         _require_fit(source, shapes, wanted, remedy)
-        of_each += source.of_each(theirs)
+        of_each += source.of_each(saved)
     kept_there = _flat(together(of_each))
     for number, group in enumerate(learner.groups):
         part = slice(number * group.size, (number + 1) * group.size)

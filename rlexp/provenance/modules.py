@@ -235,12 +235,12 @@ def closure(
         found[name] = file
         code = read(name, file)
         left += [(name.rpartition(".")[0], False)] if "." in name else []
-        for module, taken, used in code.imports:
+        for module, imported, used in code.imports:
             if _is_library(module.partition(".")[0]):
                 continue
-            if taken and taken != "*" and any(locate(f"{module}.{taken}")):
-                left.append((f"{module}.{taken}", True))
-            elif whole or used or not taken:
+            if imported and imported != "*" and any(locate(f"{module}.{imported}")):
+                left.append((f"{module}.{imported}", True))
+            elif whole or used or not imported:
                 left.append((module, True))
         if whole and only is None:  # rlexp has no imports by name
             left += [(found_in, True) for word in code.words if (found_in := _home(word, locate)) is not None]

@@ -13,7 +13,7 @@ from rlexp.errors import ConfigError, UserError
 from rlexp.study.status import read_job_status
 from rlexp.sweep.plan import Composer, Planned, plan
 from rlexp.sweep.reserve import reserving
-from rlexp.text import number
+from rlexp.text import number, one_line
 
 Result = JobReturn | Exception | None  # None: stopped, or not begun
 
@@ -39,7 +39,7 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
         error.__traceback__ = error.__cause__ = error.__context__ = None
     elif done.status == JobStatus.FAILED:
         # one of somebody else's class may not travel between processes
-        done.return_value = RuntimeError(" ".join(f"{type(error).__name__}: {error}".split()))
+        done.return_value = RuntimeError(one_line(error))
     return done
 
 
