@@ -144,7 +144,7 @@ def test_what_one_trusts_by_name_is_made(tmp_path, capsys):
     assert rlexp.load_policy(tmp_path, trust=["strangers"])([0.0]) in (0, 1)
     with pytest.raises(SystemExit):
         evaluate.main([f"run={tmp_path}", "episodes=1", "trust=strangers"])
-    assert "env.id=probes:Endless-v0: code of probes" in capsys.readouterr().err
+    assert "env.id=probes:Endless-v0: would run code of probes" in capsys.readouterr().err
     evaluate.main([f"run={tmp_path}", "episodes=1", "trust=strangers,probes"])
     assert "mean return 5.00" in capsys.readouterr().out
 
