@@ -307,7 +307,7 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
         ("Counted", ConfigError, r"network: a forward pass changes its buffer actor_torso\.calls"),
         ("ByMode", ConfigError, r"network: differs between eval\(\) and train\(\)"),
         ("CountsAside", ConfigError, r"network: a forward pass changes its actor_torso\.calls"),
-        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
+        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight has dtype torch\.float64"),
         ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor of several agents"),
         ("Projected", ConfigError, r"network: agents differ in a value that is neither parameter nor buffer"),
     ],
