@@ -79,7 +79,7 @@ def log_result(record: RunRecord, folder: Path, note: str) -> None:
     split = record.data.get("time", {}).get("seconds", {})
     parts = f": {shares(split)}" if split else ""
     rate, seconds = result["steps_per_second"], result["seconds"]
-    log.info("  %.0f steps/s in total, %.1f s of training%s%s", rate, seconds, batch, parts)
+    log.info("  %.0f steps/s in all, %.1f s of training%s%s", rate, seconds, batch, parts)
 
 
 def should_resume(job: Job) -> bool:
