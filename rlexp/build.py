@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
-from rlexp.checks.network import try_network
+from rlexp.checks.network import checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import typed_config
@@ -22,7 +22,7 @@ from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, seeded
-from rlexp.text import with_article
+from rlexp.text import one_line, with_article
 from rlexp.training.how import Choice, choose_compile, choose_threads
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
@@ -43,8 +43,7 @@ def _build(node: Any, **kwargs: Any) -> Any:
         meant = user_error_behind(error)
         if meant is not None:
             raise meant from None
-        line = " ".join(str(error).split())
-        raise ConfigError(line) from error
+        raise ConfigError(one_line(str(error))) from error
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:
@@ -176,7 +175,7 @@ def build_trainer(
     if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error
         network, found = build(), Findings()
     else:
-        network = try_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
+        network = checked_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
         agents = sum(int(run_cfg.num_seeds) for run_cfg in cfgs)
         found = check_loss(lambda: _algorithm(cfg), build, observation_space, environment.num_envs, device, agents)
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
@@ -198,8 +197,8 @@ def build_trainer(
         compiled=how["compiled"].value,
         world=environment.world,
         watch=watch,
-        alone_at=found.alone_at,
-        alone_why=found.alone_why,
+        unstackable_at=found.unstackable_at,
+        unstackable_why=found.unstackable_why,
         verify_loss=not cfg.debug,
     )
     return Trainer(

@@ -25,7 +25,7 @@ def test_a_full_disk_is_told_in_one_line_and_what_was_saved_is_kept(cli, small, 
     result = cli(*words, *FEW, f"outputs={small}")
     assert result.code == 1
     line = next(line for line in (result.err + result.out).splitlines() if "cannot be written" in line)
-    assert "(No space left on device); make room or say by outputs=<folder> where runs may write" in line
+    assert "(No space left on device); free some space or set outputs=<folder> to a writable folder" in line
     assert "Traceback" not in result.err
     (job,) = [path for path in small.glob("s/*") if path.is_dir()]
     assert (job / "checkpoint.pt").exists()

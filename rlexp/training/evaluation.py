@@ -79,7 +79,7 @@ def _play(
     playing = np.ones(shape, bool)
     try:
         for _ in range(max_steps):
-            watch.heed()
+            watch.raise_if_stopped()
             actions = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             try:
                 obs, rewards, terminated, truncated, _ = watch.call(envs.step, actions)

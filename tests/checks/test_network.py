@@ -155,25 +155,37 @@ class Repeats(Torso):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("Squeezes", r"one observation gives parameters and values of shapes \(2,\) and \(\); wanted \(1, 2\)"),
-        ("LooksAtSize", "what it makes of a row is another thing among 64 rows than among 3"),
+        ("Squeezes", r"one observation gives parameters and values of shapes \(2,\) and \(\); wants \(1, 2\)"),
+        ("LooksAtSize", "the outputs of a row differ between a batch of 64 rows and one of 3"),
         ("CountsHidden", r"changes its actor_torso\._n"),
-        ("CountsGlobally", "makes something else of the same rows when it reads them again"),
-        ("Loose", r"actor_torso\.gains\[0\] has a gradient, but is no parameter"),
+        ("CountsGlobally", "gives other outputs for the same rows in a second forward pass"),
+        ("Loose", r"actor_torso\.gains\[0\] requires grad but is not registered"),
         ("LooseModules", r"the parameters of actor_torso\.more\[0\] would not be trained"),
         ("Lazy", r"its parameter actor_torso\.layer\.weight has no shape yet"),
         ("NoFeatures", r"out_features=0: must be the number of features"),
         ("BoolFeatures", r"out_features=True: must be the number of features"),
-        ("WrongFeatures", r"actor_torso makes \(3, 8\) of 3 observations; its out_features=7 promises \(3, 7\)"),
-        ("ExtraAxis", r"actor_torso makes \(1, 3, 8\) of 3 observations; its out_features=8 promises \(3, 8\)"),
-        ("Doubles", "actor_torso gives torch.float64"),
+        (
+            "WrongFeatures",
+            r"actor_torso returns shape \(3, 8\) for 3 observations; its out_features=7 promises \(3, 7\)",
+        ),
+        (
+            "ExtraAxis",
+            r"actor_torso returns shape \(1, 3, 8\) for 3 observations; its out_features=8 promises \(3, 8\)",
+        ),
+        ("Doubles", "actor_torso returns torch.float64"),
         ("Mixes", r"Mixes\.forward: RuntimeError: .*same dtype"),
         ("Raises", r"Raises\.forward: KeyError: 'no'$"),
         ("RaisesAtOnce", r"RaisesAtOnce\.__init__: KeyError: 'no'$"),
-        ("Overlaps", r"its parameter actor_torso\.w shares memory with actor_torso\.b, which would come apart"),
-        ("Turned", r"its parameter actor_torso\.\S+ shares memory with actor_torso\.\S+, which would come apart"),
+        (
+            "Overlaps",
+            r"its parameter actor_torso\.w shares memory with actor_torso\.b, but would not once agents are stacked",
+        ),
+        (
+            "Turned",
+            r"its parameter actor_torso\.\S+ shares memory with actor_torso\.\S+, but would not once agents are stac",
+        ),
         ("Alias", r"its parameter actor_torso\.layer\.bias shares memory with actor_torso\.seen"),
-        ("Repeats", r"numbers of its parameter actor_torso\.gain share memory"),
+        ("Repeats", r"elements of its parameter actor_torso\.gain share memory"),
     ],
 )
 def test_networks_that_would_go_wrong_are_told_by_their_file(tmp_path, name, line):
@@ -248,8 +260,8 @@ def test_agents_whose_numbers_are_none_do_not_differ(tmp_path):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("Detached", ["no gradient reaches actor_torso, which", "no gradient reaches critic_torso, which"]),
-        ("Unused", [r"no gradient reaches its actor_torso\.spare, critic_torso\.spare, which"]),
+        ("Detached", ["no gradient reaches actor_torso, so", "no gradient reaches critic_torso, so"]),
+        ("Unused", [r"no gradient reaches its actor_torso\.spare, critic_torso\.spare, so"]),
         ("Torso", []),
     ],
 )
@@ -269,13 +281,13 @@ def test_parts_that_no_gradient_reaches_are_told_once(tmp_path, caplog, name, to
             ObjectiveError,
             r"the network draws random numbers \((bernoulli_|native_dropout)\), as Dropout does",
         ),
-        ("BatchNormed", ConfigError, r"network: what it makes of a row depends on the rows beside it"),
-        ("Counted", ConfigError, r"network: reading an observation changes its buffer actor_torso\.calls"),
-        ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
-        ("CountsAside", ConfigError, r"network: reading an observation changes its actor_torso\.calls"),
-        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
+        ("BatchNormed", ConfigError, r"network: the outputs of a row depend on the other rows of its batch"),
+        ("Counted", ConfigError, r"network: a forward pass changes its buffer actor_torso\.calls"),
+        ("ByMode", ConfigError, r"network: differs between eval\(\) and train\(\)"),
+        ("CountsAside", ConfigError, r"network: a forward pass changes its actor_torso\.calls"),
+        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight has dtype torch\.float64"),
         ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor shared by several agents"),
-        ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
+        ("Projected", ConfigError, r"network: agents differ in a value that is neither parameter nor buffer"),
     ],
 )
 def test_networks_that_would_go_wrong_are_refused_before_the_first_step(tmp_path, name, error, line):

@@ -83,8 +83,8 @@ def test_clean_leaves_a_failed_job_that_has_been_started_anew_and_a_plan_being_w
     finally:
         process.kill()
         process.communicate()
-    assert f"left: s/failed: process {process.pid} on" in result.out
-    assert f"left: s/waiting: process {os.getpid()} on" in planning.out
+    assert f"kept: s/failed: process {process.pid} on" in result.out
+    assert f"kept: s/waiting: process {os.getpid()} on" in planning.out
     assert planned_jobs(study) == ["done", "failed", "waiting", "later"]
     assert "removed 1 of 2\n" in result.out
     assert Path("s/failed/checkpoint.pt").is_file()
@@ -99,8 +99,8 @@ def test_clean_looks_again_before_it_removes(cli, study):
 
     result = cli("clean", "s", "what=failed,waiting", answer=answer)
     assert "remove these 1 folder and 2 planned jobs? [y/N]" in result.out
-    assert "left: s/failed: it has changed meanwhile\n" in result.out
-    assert "left: s/waiting: it has begun meanwhile\n" in result.out
+    assert "kept: s/failed: it has changed in the meantime\n" in result.out
+    assert "kept: s/waiting: it has started in the meantime\n" in result.out
     assert Path("s/failed/checkpoint.pt").is_file()
     assert planned_jobs(study) == ["done", "failed", "waiting"]
 
@@ -122,7 +122,7 @@ def test_clean_leaves_a_run_that_holds_another(cli):
     make(Path("s/job"), "failed")
     make(Path("s/job/inner"), "done")
     result = cli("clean", "s", "yes=true")
-    assert "left: s/job: it holds other runs" in result.out
+    assert "kept: s/job: it contains other runs" in result.out
     assert Path("s/job/inner/run.json").is_file()
     assert Path("s/job/run.json").is_file()
 

@@ -100,7 +100,7 @@ def test_two_configs_never_share_a_folder(sweep):
     (jobs()[0] / "run.json").write_text(json.dumps(other | {"status": "interrupted"}))
     result = sweep("seed=0")
     assert result.code == 1
-    assert "holds a run of another config" in result.err
+    assert "has a run of another config" in result.err
 
 
 def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):
@@ -289,7 +289,7 @@ def test_damaged_plans_and_places_where_nobody_may_write_are_told_in_one_line(sw
     assert re.fullmatch(r"rlexp: outputs/s/sweep.json: cannot be read [^\n]+\n", result.err)
     Path("taken").write_text("")
     result = sweep("seed=0,1", "outputs=taken")
-    assert re.fullmatch(r"rlexp: taken[^\n]+say by outputs=[^\n]+\n", result.err)
+    assert re.fullmatch(r"rlexp: taken[^\n]+set outputs=[^\n]+\n", result.err)
 
 
 # Stopping -------------------------------------------------------------------------------------------------------------

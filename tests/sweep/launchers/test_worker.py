@@ -9,7 +9,7 @@ from helpers import jobs, record, status
 from process import wait_until
 from sweeps import start
 
-from rlexp.signals import StopSignal, hand_on
+from rlexp.signals import StopSignal, forward_signal
 from rlexp.sweep.launchers.worker import Stop, heeding
 
 
@@ -27,12 +27,12 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
                     assert time.time() < deadline
                     time.sleep(0.01)
             assert run.received == number
-            hand_on(run.received)
+            forward_signal(run.received)
         assert announced == []
         with heeding(tmp_path / "none"):
             with StopSignal() as run:
                 signal.raise_signal(signal.SIGUSR2)
-            hand_on(run.received)
+            forward_signal(run.received)
         assert announced == ["heard"]
     finally:
         signal.signal(signal.SIGUSR2, before)
