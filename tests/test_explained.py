@@ -79,7 +79,7 @@ def test_help_of_a_key_without_a_comment_says_where_one_goes(cli, tmp_path):
     calm = tmp_path / "conf" / "algo" / "calm.yaml"
     calm.parent.mkdir(parents=True)
     calm.write_text("defaults: [ppo, _self_]\n_target_: strangers.Untyped\nextra: 0.1\n")
-    assert "no description: add a comment in the yaml, as in extra: 0.1  # ..." in cli("--help", "algo.extra", "algo=calm").out
+    assert "add a comment in the yaml, as in extra: 0.1  # ..." in cli("--help", "algo.extra", "algo=calm").out
     assert "no description" not in cli("--help", "algo.clip_coef", "algo=calm").out
     place = f"hydra.searchpath=[file://{tmp_path}/conf]"  # which is on the path already
     assert "; algo=calm has it: algo=calm --help algo.extra\n" in cli("--help", "algo.extra", place).err

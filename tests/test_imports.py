@@ -23,7 +23,10 @@ BROKEN = "cannot be imported: odd_pkg/broken.py:2: ImportError: cannot import na
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("odd_pkgg.nets.Torso", "there is no module odd_pkgg, installed or in the working directory; did you mean odd_pkg?"),
+        (
+            "odd_pkgg.nets.Torso",
+            "there is no module odd_pkgg, installed or in the working directory; did you mean odd_pkg?",
+        ),
         ("odd_pkg.nett.Torso", "odd_pkg has no module nett; did you mean nets?"),
         ("odd_pkg.nets.torso", "odd_pkg.nets has no torso; did you mean Torso?"),
         ("odd_pkg.nets.Quite", "odd_pkg.nets has no Quite"),

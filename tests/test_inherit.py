@@ -247,8 +247,8 @@ REFUSED = {  # words of the child -> what is said
     "network.torso.hidden=[32]": r"actor_torso\.\S+ is \(64, 4\) there, \(32, 4\) here",
     "network.shared=true": r"is \(.*\) there, none here",
     "env=acrobot": r"the observation space is Box\(4,\) float32 there, Box\(6,\) float32 here",
-    "env.normalize_obs=true": r"encoder\.normalizer\.\w+ is none there, \(.*\) here; set env\.normalize_obs as in that run",
-    "env.normalize_reward=true": r"reward scaling are none there, \(1,\) here; set env\.normalize_reward as in that run",
+    "env.normalize_obs=true": r"encoder\.normalizer\.\w+ is none there, \(.*\) here; set env\.normalize_obs as in that",
+    "env.normalize_reward=true": r"reward scaling are none there, \(1,\) here; set env\.normalize_reward as in that",
     "algo=apo init_with=[memory]": r"PPO of that run has no memory; leave memory out of init_with",
     "init_with=[optimizer] optimizer._target_=torch.optim.SGD ~optimizer.eps ~optimizer.fused": "the optimizer "
     "is Adam there, SGD here; leave optimizer out of init_with",

@@ -138,7 +138,7 @@ def test_what_one_trusts_by_name_is_made(tmp_path, capsys):
     settings = (*settings, "~network.torso.activation", "env.id=probes:Endless-v0")
     make_trainer(tmp_path, *settings).run(False)
     write_config(tmp_path, *settings)
-    way_out = r"network\.torso\._target_=strangers\.Torso: would run code of strangers.*trust=strangers.*trust=\['strangers'\]"
+    way_out = r"network\.torso\._target_=strangers\.Torso: would run code of .*trust=strangers.*trust=\['strangers'\]"
     with pytest.raises(TrustError, match=way_out):
         rlexp.load_policy(tmp_path)
     assert rlexp.load_policy(tmp_path, trust=["strangers"])([0.0]) in (0, 1)
