@@ -78,10 +78,10 @@ def test_an_edited_objective_is_told_by_the_next_sweep_and_refused_by_compare(
     with pytest.raises(SystemExit):
         compare.main(["outputs/s", "figures=false"])
     told = capsys.readouterr().err
-    assert "its seeds are of different code (their_pkg/calm.py is " in told
-    assert "of seed 0, 1" in told
+    assert "its seeds ran different code (their_pkg/calm.py is " in told
+    assert "in seed 0, 1" in told
     compare.main(["outputs/s", "figures=false", "allow=code"])
-    assert "seeds of different code are pooled" in capsys.readouterr().out
+    assert "pools seeds that ran different code" in capsys.readouterr().out
     assert run("-m", "seed=0,1,2", "stale=rerun")[0] == 0
     assert [job.name[-2:] for job in jobs()].count("_2") == 2
     assert run("-m", "seed=0,1,2", "stale=rerun")[0] == 0

@@ -242,7 +242,7 @@ def test_what_was_the_best_before_further_trials_is_not_compared(tune):
     assert superseded() == {first: True, 5e-3: False}
     comparison = compare_runs(find_runs(["outputs/t"]))
     assert comparison.arm_names == ["ppo"]
-    assert any("left out, as the tuning has found a better one since" in remark for remark in comparison.remarks)
+    assert any("left out, as the tuning has since found a better one" in remark for remark in comparison.remarks)
     stored().add_trial(known(stored().trials[0].params["optimizer.lr"], 1e7))
     assert tune(n_trials=3).code == 0
     assert superseded() == {first: False, 5e-3: True}
