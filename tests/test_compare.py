@@ -140,7 +140,7 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
         (
             str(write_run(tmp_path / "a" / "run").parent),
             "baseline=apo",
-        ): "baseline=apo: there is no such arm; the arms are: ppo",
+        ): "baseline=apo: no such arm; the arms are: ppo",
         (str(write_run(tmp_path / "b" / "run", status="running").parent),): "no run has finished",
     }
     for words, expected in cases.items():

@@ -105,22 +105,22 @@ def test_what_is_no_sweep_is_fixed_and_the_last_of_a_key_holds():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("tag(log,interval(0,1))", "has no logarithm at 0.0; begin above 0"),
-        ("tag(log,int(interval(0.5,8)))", "has no logarithm at 0; begin above 0"),
-        ("interval(1,1)", "holds no value; give a lower and a higher bound"),
-        ("interval(2,1)", "holds no value"),
-        ("interval(0,inf)", "holds no value"),
-        ("interval(nan,1)", "holds no value"),
-        ("int(interval(0.2,0.8))", "holds no value"),
-        ("tag(log2,interval(1,2))", "tag log2 is unknown; there is log"),
-        ("tag(log,range(1,9))", "only an interval takes a tag"),
-        ("tag(log,choice(1,2))", "only an interval takes a tag"),
-        ("range(5,1)", "holds no value; the stop must lie beyond the start"),
+        ("tag(log,interval(0,1))", "0.0 has no logarithm; start above 0"),
+        ("tag(log,int(interval(0.5,8)))", "0 has no logarithm; start above 0"),
+        ("interval(1,1)", "is empty; give a lower and a higher bound"),
+        ("interval(2,1)", "is empty"),
+        ("interval(0,inf)", "is empty"),
+        ("interval(nan,1)", "is empty"),
+        ("int(interval(0.2,0.8))", "is empty"),
+        ("tag(log2,interval(1,2))", "unknown tag log2; there is log"),
+        ("tag(log,range(1,9))", "only intervals take a tag"),
+        ("tag(log,choice(1,2))", "only intervals take a tag"),
+        ("range(5,1)", "is empty; the stop must be beyond the start"),
         ("range(0,1,0)", "has no end"),
         ("range(0,inf)", "has no end"),
         ("shuffle(1,2)", "the sampler decides the order; leave shuffle out"),
         ("shuffle(range(1,9))", "the sampler decides the order"),
-        ("glob(*)", "a search needs the names themselves, as in key=a,b,c"),
+        ("glob(*)", "list the names themselves, as in key=a,b,c"),
     ],
 )
 def test_a_sweep_that_cannot_be_searched_is_refused_in_one_line(value, reason):
@@ -285,11 +285,11 @@ def test_several_objectives(sampler):
 
 def test_a_sampler_that_cannot_search_is_refused(monkeypatch):
     names = searched("algo=ppo,apo")
-    assert refusal(make_sampler, "bayes", 0, PLANE).startswith("hydra.sweeper.sampler=bayes: there is no such sampler")
-    assert refusal(make_sampler, "tpe", -1, PLANE).startswith("hydra.sweeper.seed=-1: is a whole number")
-    assert "nothing is searched" in refusal(make_sampler, "tpe", 0, {})
+    assert refusal(make_sampler, "bayes", 0, PLANE).startswith("hydra.sweeper.sampler=bayes: no such sampler")
+    assert refusal(make_sampler, "tpe", -1, PLANE).startswith("hydra.sweeper.seed=-1: must be an integer")
+    assert "the search space is empty" in refusal(make_sampler, "tpe", 0, {})
     assert "algo is chosen from a list" in refusal(make_sampler, "cmaes", 0, names)
-    assert "knows one objective, not 2" in refusal(make_sampler, "cmaes", 0, PLANE, objectives=2)
+    assert "supports one objective, not 2" in refusal(make_sampler, "cmaes", 0, PLANE, objectives=2)
     assert refusal(make_sampler, "grid", 0, names | PLANE).startswith("x=interval(-10.0,10.0): a grid needs a list")
     log = searched("n=tag(log,int(interval(1,9)))")
     assert refusal(grid_size, log).startswith("n=tag(log,int(interval(1,9))): a grid needs a list")
@@ -345,11 +345,9 @@ def test_median_and_percentile_compare_with_trials_that_ran_to_the_end():
 
 
 def test_a_pruner_that_cannot_be_is_refused():
-    assert refusal(make_pruner, "asha").startswith(
-        "hydra.sweeper.pruner=asha: there is no such pruner; there are none,"
-    )
-    assert "pruning needs one objective, there are 2" in refusal(make_pruner, "median", objectives=2)
-    assert refusal(make_pruner, "halving", keep=1.5).startswith("hydra.sweeper.keep=1.5: is a share")
+    assert refusal(make_pruner, "asha").startswith("hydra.sweeper.pruner=asha: no such pruner; choose from none,")
+    assert "pruning needs one objective, not 2" in refusal(make_pruner, "median", objectives=2)
+    assert refusal(make_pruner, "halving", keep=1.5).startswith("hydra.sweeper.keep=1.5: must be a fraction")
     assert make_pruner("none", objectives=2)
 
 
@@ -359,8 +357,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from optuna.distributions import FloatDistribution
-from rlexp.sweep.pruners import make_pruner
-from rlexp.sweep.search import make_sampler, open_study
+from rlexp.sweep.tune.pruners import make_pruner
+from rlexp.sweep.tune.samplers import make_sampler, open_study
 plane = {"x": FloatDistribution(-10, 10), "y": FloatDistribution(-10, 10)}
 study = open_study(Path(sys.argv[1]), "s", ["minimize"], plane, make_sampler("tpe", 0, plane), make_pruner("none"))
 for k in range(4):
@@ -415,7 +413,7 @@ def test_a_study_is_not_mixed_with_another(tmp_path):
     play(open_at(path, measure="final", rungs=(0.25, 0.5)), 2)
     open_at(path, measure="final", rungs=(0.25, 0.5))
     said = refusal(open_at, path, directions=("maximize",))
-    assert "study 's' was begun to minimize, not to maximize; begin another one with study=" in said
+    assert "study 's' was started to minimize, not to maximize; start another with study=" in said
     other = {"x": FloatDistribution(-10, 5), "z": CategoricalDistribution([1, None])}
     said = refusal(open_at, path, space=other, measure="final")
     assert "x was interval(-10.0,10.0) and is interval(-10.0,5.0)" in said
@@ -423,7 +421,7 @@ def test_a_study_is_not_mixed_with_another(tmp_path):
     assert "(measure was final and is area)" in refusal(open_at, path, measure="area", rungs=(0.25, 0.5))
     assert len(play(open_at(path, name="another", space=other), 1, other, lambda x, z: x)) == 1
     (tmp_path / "no.db").write_text("not a database" * 100)
-    assert "cannot be read as Optuna studies" in refusal(open_at, tmp_path / "no.db")
+    assert "cannot be read as an Optuna database" in refusal(open_at, tmp_path / "no.db")
 
 
 def test_a_study_that_goes_on_under_another_optuna_says_so(tmp_path, monkeypatch, capsys):
@@ -433,7 +431,7 @@ def test_a_study_that_goes_on_under_another_optuna_says_so(tmp_path, monkeypatch
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(optuna, "__version__", "99.0")
     study = open_at(path)
-    said = f"s: was begun under Optuna {now} and goes on under 99.0, which may propose other trials"
+    said = f"s: was started with Optuna {now} and continues with 99.0, which may propose other trials"
     assert capsys.readouterr().out == f"{said}\n"
     assert study.user_attrs["optuna"] == now
     assert len(play(study, 1)) == 1
@@ -445,7 +443,7 @@ def test_a_study_of_before_optunas_version_was_recorded_says_so(tmp_path, capsys
     play(older, 1)
     open_at(path)
     open_at(path)
-    assert capsys.readouterr().out.count("was begun under Optuna of an unknown version") == 2
+    assert capsys.readouterr().out.count("was started with Optuna of an unknown version") == 2
 
 
 # objectives
@@ -506,8 +504,6 @@ def test_a_seed_without_a_value_leaves_the_run_without_one(tmp_path):
 
 def test_a_measure_that_there_is_not_is_refused(tmp_path):
     run = write_run(tmp_path / "run", ROWS)
-    assert refusal(score, run, "best").startswith(
-        "hydra.sweeper.measure=best: there is no such measure; there are final"
-    )
-    assert "there are mean, iqm" in refusal(score, run, "final", "median")
-    assert "comes after training only" in refusal(score, run, "evaluation", up_to=100)
+    assert refusal(score, run, "best").startswith("hydra.sweeper.measure=best: no such measure; choose from final")
+    assert "choose from mean, iqm" in refusal(score, run, "final", "median")
+    assert "only known after training" in refusal(score, run, "evaluation", up_to=100)

@@ -107,8 +107,8 @@ def run(words: list[str]) -> None:
             tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
             if options.get("figures", "true") == "true":
                 drawn = figures.draw(comparison, results, baseline, made)
-            images = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
-            markdown = f"# Comparison\n\n{harmless_markdown(text)}\n\n{images}\n".replace("\n\n\n", "\n\n")
+            pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
+            markdown = f"# Comparison\n\n{harmless_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n")
             (made / "compare.md").write_text(markdown, encoding="utf-8")
             drawings = [(made / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]
             (made / "compare.html").write_text(page(text, drawings), encoding="utf-8")
