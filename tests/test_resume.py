@@ -13,7 +13,6 @@ from process import Process
 
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.signals import Interrupted, Paused
-from rlexp.training import resume
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
 SETTINGS += ("algo.minibatches=2", "log_every=256")
@@ -176,7 +175,7 @@ def test_checkpoints_that_cannot_be_used_are_refused_in_one_line(tmp_path):
 
     def refusal(*overrides):
         with pytest.raises(CheckpointError) as caught:
-            resume.take_up(make_trainer(tmp_path, *SETTINGS, *overrides))
+            make_trainer(tmp_path, *SETTINGS, *overrides).restore()
         assert "\n" not in str(caught.value)
         assert "checkpoint.pt" in str(caught.value)
         return str(caught.value)
