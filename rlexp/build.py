@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
-from rlexp.checks.network import try_network
+from rlexp.checks.network import checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import typed_config
@@ -22,7 +22,7 @@ from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, seeded
-from rlexp.text import with_article
+from rlexp.text import one_line, with_article
 from rlexp.training.how import Choice, how_many_threads, whether_to_compile
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
@@ -43,8 +43,7 @@ def _build(node: Any, **kwargs: Any) -> Any:
         meant = user_error_behind(error)
         if meant is not None:
             raise meant from None
-        line = " ".join(str(error).split())
-        raise ConfigError(line) from error
+        raise ConfigError(one_line(str(error))) from error
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:
@@ -176,7 +175,7 @@ def build_trainer(
     if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
         trial, found = build(), Findings()
     else:
-        trial = try_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
+        trial = checked_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
         agents = sum(int(own.num_seeds) for own in cfgs)
         found = check_loss(lambda: _algorithm(cfg), build, observation_space, environment.num_envs, device, agents)
     lr = side_by_side(_of_agents(cfgs, _learning_rate))
@@ -198,8 +197,8 @@ def build_trainer(
         compiled=how["compiled"].value,
         world=environment.world,
         watch=watch,
-        alone_at=found.alone_at,
-        alone_why=found.alone_why,
+        unstackable_at=found.unstackable_at,
+        unstackable_why=found.unstackable_why,
         tried=not cfg.debug,
     )
     return Trainer(

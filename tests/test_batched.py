@@ -98,7 +98,7 @@ def test_a_job_that_diverges_leaves_its_neighbours_saved(tmp_path):
     ) as caught:
         trainer.run(False)
     assert list(caught.value.runs) == [job.folder for job in jobs[1:]]
-    assert "of seed 7 is nan" in str(caught.value.of(jobs[2].folder))
+    assert "of seed 7 is nan" in str(caught.value.for_run(jobs[2].folder))
     state = torch.load(jobs[0].folder / "checkpoint.pt", weights_only=True)
     assert state["trainer"]["update_number"] == trainer.update_number
     assert all(tensor.isfinite().all() for tensor in state["learner"]["tensors"].values())

@@ -66,8 +66,8 @@ def is_one_line(stderr):
         ("env.kwargs.sutton_barto=1", ["takes no sutton_barto; did you mean sutton_barto_reward?"]),
         ("network.torso._target_=rlexp.networks.mlp.MLPP", ["rlexp.networks.mlp has no MLPP; did you mean MLP?"]),
         ("algo.ppo.clip=1", ["there is no setting algo.ppo.clip; python -m rlexp.train --help algo lists the keys"]),
-        ("tuned=null", ["names no yaml; tuned=none is without\n"]),
-        ("experiment=null", ["names no yaml; leave it out; known: apo_cartpole"]),
+        ("tuned=null", ["is not the name of a yaml; tuned=none leaves it out\n"]),
+        ("experiment=null", ["is not the name of a yaml; leave it out; known: apo_cartpole"]),
         ("optimizer._target_=torch.optim.sgd", ["is a module; did you mean torch.optim.SGD?"]),
     ],
 )

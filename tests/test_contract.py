@@ -59,20 +59,20 @@ def test_a_mistake_is_refused_where_it_stands(tmp_path, name, num_seeds):
 def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, caplog, name):
     with caplog.at_level(logging.INFO, logger="rlexp"):
         together = train(tmp_path / "three", *SMALL, algo(name), "num_seeds=3")
-    told = [line.getMessage() for line in caplog.records if "looks at single values" in line.getMessage()]
+    told = [line.getMessage() for line in caplog.records if "reads single values" in line.getMessage()]
     (line,) = told
     assert "3 take about 3 times as long as one" in line
     assert line.partition(": ")[0].endswith(line_of(name).replace("\\", ""))
     assert len(together.learner.groups) == 3
     caplog.clear()
     alone = train(tmp_path / "one", *SMALL, algo(name), "seed=1")
-    assert not [line for line in caplog.records if "looks at single values" in line.getMessage()]
+    assert not [line for line in caplog.records if "reads single values" in line.getMessage()]
     for key, x in weights_of(alone).items():
         assert_close(weights_of(together)[key][1], x[0], atol=1e-6, rtol=1e-5, msg=key)
 
 
 def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
-    line = rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent follows the metrics of the agent"
+    line = rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent depends on another agent's"
     with pytest.raises(ObjectiveError, match=line):
         make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
 
@@ -80,7 +80,7 @@ def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_what_a_resumed_run_would_lose_is_told(tmp_path, caplog, num_seeds):
     make_trainer(tmp_path, *SMALL, algo("Forgets"), f"num_seeds={num_seeds}")
-    assert re.findall(r"algo\.(\w+) changes, and state_dict\(\) does not hold it", caplog.text) == ["mean"]
+    assert re.findall(r"algo\.(\w+) changes during training but is not saved", caplog.text) == ["mean"]
 
 
 def test_a_state_that_cannot_be_taken_up_is_refused(tmp_path):

@@ -61,7 +61,7 @@ def test_help_of_one_key(cli, words, told):
     [
         (
             ["algo.anchor_coef"],
-            "algo.anchor_coef: algo=ppo has no such setting; of algo=apo it is one: algo=apo --help algo.anchor_coef",
+            "algo.anchor_coef: algo=ppo has no such setting; algo=apo has it: algo=apo --help algo.anchor_coef",
         ),
         (["algo.clp_coef"], "algo.clp_coef: there is no such setting; did you mean algo.clip_coef?"),
         (["sed"], "sed: there is no such setting; did you mean seed?"),
@@ -79,7 +79,7 @@ def test_help_of_a_key_without_a_comment_says_where_one_goes(cli, tmp_path):
     calm = tmp_path / "conf" / "algo" / "calm.yaml"
     calm.parent.mkdir(parents=True)
     calm.write_text("defaults: [ppo, _self_]\n_target_: strangers.Untyped\nextra: 0.1\n")
-    assert "once it is written beside it: extra: 0.1  # ..." in cli("--help", "algo.extra", "algo=calm").out
-    assert "written beside it" not in cli("--help", "algo.clip_coef", "algo=calm").out
+    assert "add a comment in the yaml, as in extra: 0.1  # ..." in cli("--help", "algo.extra", "algo=calm").out
+    assert "no description" not in cli("--help", "algo.clip_coef", "algo=calm").out
     place = f"hydra.searchpath=[file://{tmp_path}/conf]"  # which is on the path already
-    assert "; of algo=calm it is one: algo=calm --help algo.extra\n" in cli("--help", "algo.extra", place).err
+    assert "; algo=calm has it: algo=calm --help algo.extra\n" in cli("--help", "algo.extra", place).err

@@ -121,13 +121,13 @@ def test_schedules_are_stretched_and_make_another_run(cli, capsys):
     result = cli(*words, LONG, "resume=extend")
     assert result.code == 0, result.err
     # the rate that was used last is that of 2/3 of 768 steps, the next that of 768/2048 of the way
-    assert "optimizer.lr is stretched over the new total_steps: 0.000333333 in the last update there, 0.000625" in (
+    assert "optimizer.lr is rescaled to the new total_steps: 0.000333333 in the last update there, 0.000625" in (
         result.out
     )
-    assert "algo.clip_coef is stretched" in result.out
+    assert "algo.clip_coef is rescaled" in result.out
     (stretched,) = [job for job in jobs() if record(job)["config"].get("extended_at")]
     assert record(stretched)["config"]["extended_at"] == [768]
-    assert "is stretched" in (stretched / "train.log").read_text()
+    assert "is rescaled" in (stretched / "train.log").read_text()
     assert "already done" in cli(*words, LONG, "resume=extend").out
     assert cli(*words, LONG).code == 0  # no sweep takes it for the run of these total_steps
     (plain,) = ended("s", 2048)
@@ -184,13 +184,13 @@ def refusal(result):
 
 def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     words = (*WORDS, "study=s", LONG, "resume=extend")
-    assert "outputs/s holds no run of these settings and total_steps below 2048" in refusal(cli(*words))
-    assert "there is no run at all in it" in refusal(cli(*words))
+    assert "outputs/s has no run with these settings and total_steps below 2048" in refusal(cli(*words))
+    assert "it has no run at all" in refusal(cli(*words))
     assert "total_steps below 2048" in refusal(cli(*words, "optimizer.lr=[1e-3,0]"))
     assert not Path("outputs/s").exists()
     assert cli(*WORDS, "study=s", SHORT, "stop_at=256", "resume=never").code == 0
     said = refusal(cli(*words))
-    assert "is interrupted, not done; finish it first by its own command (python -m rlexp.train " in said
+    assert "is interrupted, not done; finish it first with its command (python -m rlexp.train " in said
     assert SHORT in said
     assert not re.search("stop_at|never", said)
     assert cli(*WORDS, "study=s", SHORT).code == 0
@@ -198,10 +198,10 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
     assert "the nearest of 1, outputs/s/" in said
     assert "differs in gae.gamma (" in said
     assert "seed (0 there, 3 here)" in said
-    assert "those of these settings have total_steps=768" in refusal(cli(*words, "total_steps=512"))
-    assert "total_steps=512 that could be extended" in refusal(cli(*words, "resume=extend:512"))
-    assert "debug=true: makes the first update of a run, and extends none" in refusal(cli(*words, "debug=true"))
-    assert "train from the start without resume=extend" in refusal(cli(*words, "stale=rerun"))
+    assert "runs with these settings have total_steps=768" in refusal(cli(*words, "total_steps=512"))
+    assert "total_steps=512 to extend" in refusal(cli(*words, "resume=extend:512"))
+    assert "debug=true: makes the first update of a new run and cannot extend one" in refusal(cli(*words, "debug=true"))
+    assert "to train from scratch, leave out resume=extend" in refusal(cli(*words, "stale=rerun"))
     (run,) = ended("s", 768)
     table = run / "metrics.csv"
     kept = table.read_bytes()
@@ -304,7 +304,7 @@ def test_the_older_code_of_the_parent_is_told(cli):
     made["sources"], made["made_by"] = dict.fromkeys(made["sources"], "00000000"), []
     (run / "run.json").write_text(json.dumps(made))
     said = refusal(cli(*WORDS, "study=s", LONG, "resume=extend"))
-    assert "was made before rlexp/algos/ppo.py changed; stale=keep goes on with the new code" in said
+    assert "was made before rlexp/algos/ppo.py changed; stale=keep extends it with the new code" in said
     assert cli(*WORDS, "study=s", LONG, "resume=extend", "stale=keep").code == 0
     assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp/algos/ppo.py": "00000000"}]
     assert [own["made_by"] for folder, own in init_from.records(run.parent) if folder.name == run.name] == [[]]

@@ -243,7 +243,7 @@ def test_a_signal_while_graphs_compile_is_heard_at_once_and_nothing_is_lost(tmp_
     [
         ("Raises", "RuntimeError: poisoned on two lines"),
         ("RaisesOddly", "OddError: poisoned: 7"),
-        ("Exits", "Exits.step: sys.exit(3) was called while the run was at work"),
+        ("Exits", "Exits.step: sys.exit(3) was called during the run"),
     ],
 )
 def test_an_environment_that_raises_is_recorded_by_its_own_error(train, env, error, vectorization):
@@ -283,7 +283,7 @@ def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorizati
     result = train("total_steps=64", "env.id=poison:Hangs-v0", f"env.vectorization={vectorization}", "env.timeout=1.5")
     assert time.monotonic() - began < 20
     assert result.code == 1
-    assert "env.timeout=1.5: a call of poison:Hangs-v0 has not come back" in result.err
+    assert "env.timeout=1.5: a call of poison:Hangs-v0 did not return" in result.err
     assert status(the_job()) == "failed"
 
 

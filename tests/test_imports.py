@@ -1,6 +1,6 @@
 import pytest
 
-from rlexp.config.imports import why_not
+from rlexp.config.imports import import_problem
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
 
@@ -23,18 +23,21 @@ BROKEN = "cannot be imported: odd_pkg/broken.py:2: ImportError: cannot import na
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("odd_pkgg.nets.Torso", "there is no module odd_pkgg, installed or where you stand; did you mean odd_pkg?"),
+        (
+            "odd_pkgg.nets.Torso",
+            "there is no module odd_pkgg, installed or in the working directory; did you mean odd_pkg?",
+        ),
         ("odd_pkg.nett.Torso", "odd_pkg has no module nett; did you mean nets?"),
         ("odd_pkg.nets.torso", "odd_pkg.nets has no torso; did you mean Torso?"),
         ("odd_pkg.nets.Quite", "odd_pkg.nets has no Quite"),
         ("odd_pkg.nets.Torso.mak", "odd_pkg.nets.Torso has no mak"),
         ("odd_pkg.nets", "is a module; did you mean odd_pkg.nets.Torso?"),
-        ("odd_pkg.nets.WIDTH", "is 8, which is no class or function"),
+        ("odd_pkg.nets.WIDTH", "is 8, which is not a class or function"),
         ("odd_pkg.broken.Torso", BROKEN),
     ],
 )
 def test_what_cannot_be_imported_is_told_by_the_part_that_is_not_there(target, told):
-    assert why_not(target).partition(" (")[0] == told
+    assert import_problem(target).partition(" (")[0] == told
 
 
 def test_what_an_environments_module_raises_keeps_its_place():

@@ -197,7 +197,7 @@ def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli, parents
 @pytest.mark.parametrize("launcher", ["basic", "batched"])
 def test_a_sweep_over_parents(cli, launcher):
     alone = train(cli, "-m", "seed=0,1", "study=p", "init_with=[optimizer]").out
-    assert "init_with=[optimizer]: of no effect without init_from" in alone
+    assert "init_with=[optimizer]: has no effect without init_from" in alone
     assert not [run for run in runs("p") if "init_with" in run.name]
     parents = [short(run) for run in runs("p")]
     words = ("-m", f"hydra/launcher={launcher}", f"init_from={','.join(parents)}", "optimizer.lr=0,1e-3", "study=c")
@@ -247,9 +247,9 @@ REFUSED = {  # words of the child -> what is said
     "network.torso.hidden=[32]": r"actor_torso\.\S+ is \(64, 4\) there, \(32, 4\) here",
     "network.shared=true": r"is \(.*\) there, none here",
     "env=acrobot": r"the observation space is Box\(4,\) float32 there, Box\(6,\) float32 here",
-    "env.normalize_obs=true": r"encoder\.normalizer\.\w+ is none there, \(.*\) here; set env\.normalize_obs as it was",
-    "env.normalize_reward=true": r"reward scaling are none there, \(1,\) here; set env\.normalize_reward as it was",
-    "algo=apo init_with=[memory]": r"that run's PPO keeps no memory; leave memory out of init_with",
+    "env.normalize_obs=true": r"encoder\.normalizer\.\w+ is none there, \(.*\) here; set env\.normalize_obs as in that",
+    "env.normalize_reward=true": r"reward scaling are none there, \(1,\) here; set env\.normalize_reward as in that",
+    "algo=apo init_with=[memory]": r"PPO of that run has no memory; leave memory out of init_with",
     "init_with=[optimizer] optimizer._target_=torch.optim.SGD ~optimizer.eps ~optimizer.fused": "the optimizer "
     "is Adam there, SGD here; leave optimizer out of init_with",
     "init_with=[optimiser]": r"there is no optimiser; did you mean optimizer\?",
@@ -270,7 +270,7 @@ def test_another_memory_is_refused(cli, tmp_path):
     words = ("init_with=[memory]", f"init_from={short(only('p'))}")
     with pytest.raises(CheckpointError, match=r"kept\.obs is \(1, 20, 4\) float32 there, \(1, 30, 4\) float32 here"):
         begun(tmp_path / "a", "algo=apo", "algo.max_steps=30", *words)
-    with pytest.raises(CheckpointError, match="PPO, which is trained here, keeps no memory"):
+    with pytest.raises(CheckpointError, match="PPO of this run has no memory"):
         begun(tmp_path / "b", "algo=ppo", *words)
     begun(tmp_path / "c", "algo=apo_ce", "algo.max_steps=20", *words)  # which remembers the same
 
@@ -281,13 +281,13 @@ def test_seeds_and_runs_that_are_not_there_are_refused_in_one_line(cli, parents)
     said = refusal(cli(*words, f"init_from={parent}:7"))
     assert "that run has no seed 7; it has seeds 0 to 2" in said
     said = refusal(cli(*words, f"init_from={parent}", "seed=2", "num_seeds=2"))
-    assert "that run has no seed 3; it has seeds 0 to 2: say one for all, as in" in said
+    assert "that run has no seed 3; it has seeds 0 to 2: name one for all, as in" in said
     assert "there is no such folder" in refusal(cli(*words, "init_from=outputs/q/none"))
-    assert "it is a study, of which one run is outputs/three/" in refusal(cli(*words, "init_from=outputs/three"))
+    assert "it is a study; one of its runs is outputs/three/" in refusal(cli(*words, "init_from=outputs/three"))
     assert "name the folder by the hash" in refusal(cli(*words, f"init_from={only('three')}"))
     train(cli, "study=half", "stop_at=256")
     said = refusal(cli(*words, f"init_from={short(only('half'))}"))
-    assert "that run is interrupted, not done; finish it first by its own command (python -m" in said
+    assert "that run is interrupted, not done; finish it first with its command (python -m" in said
     said = refusal(cli("-m", *words, f"init_from={parent},{parent}:9"))
     assert "has no seed 9" in said
     assert not Path("outputs/c").exists()
@@ -298,19 +298,19 @@ def test_a_strangers_folder_runs_nothing_and_is_refused_where_it_is_damaged(cli,
     good, state = (parent / "checkpoint.pt").read_bytes(), state_of(parent)
     (parent / ".hydra" / "config.yaml").write_text("network: {_target_: os.system}")  # which nobody reads
     torch.save(print, parent / "checkpoint.pt")
-    assert re.search(r"is damaged or no checkpoint \(.* \.\.\.\)", refusal(cli(*words)))
+    assert re.search(r"is damaged or not a checkpoint \(.* \.\.\.\)", refusal(cli(*words)))
     torch.save(state | {"learner": {"tensors": {"a": 3}}}, parent / "checkpoint.pt")
     assert "checkpoint.pt: does not fit this run" in refusal(cli(*words))
     torch.save(state | {"config_hash": "00000000"}, parent / "checkpoint.pt")
     assert "belongs to config 00000000" in refusal(cli(*words))
     torch.save(state | {"seeds": [4]}, parent / "checkpoint.pt")
-    assert "is of other seeds than run.json says" in refusal(cli(*words))
+    assert "has other seeds than run.json" in refusal(cli(*words))
     (parent / "checkpoint.pt").unlink()
     assert re.search("init_from=.* has no checkpoint any more .*what=checkpoints", refusal(cli(*words)))
     (parent / "checkpoint.pt").write_bytes(good)
     (parent / "run.json").write_text("[]")
     said = refusal(cli(*words))
-    assert re.search(r"^rlexp: init_from=.*run.json: cannot be read .*; mend it, or name another run$", said)
+    assert re.search(r"^rlexp: init_from=.*run.json: cannot be read .*; fix it, or name another run$", said)
     assert not Path("outputs/c").exists()
 
 
@@ -320,8 +320,8 @@ def test_a_run_that_began_from_another_checkpoint_is_not_taken_for_this_one(cli,
     state = state_of(only("p"))
     state["learner"]["tensors"]["critic_head.bias"] += 1
     torch.save(state, only("p") / "checkpoint.pt")
-    assert "is not the checkpoint any more that the run in outputs/c/" in refusal(cli(*words))
-    assert "is not the checkpoint any more" in refusal(cli("-m", *words))
+    assert "its checkpoint has changed since the run in outputs/c/" in refusal(cli(*words))
+    assert "its checkpoint has changed" in refusal(cli("-m", *words))
     assert cli(*words, "stale=keep").code == 0
     assert cli(*words, "resume=never").code == 0
     assert len(runs("c")) == 2
@@ -330,7 +330,7 @@ def test_a_run_that_began_from_another_checkpoint_is_not_taken_for_this_one(cli,
 def test_side_by_side_all_start_from_a_run_or_none(cli, parents, tmp_path):
     jobs = make_jobs(tmp_path / "x", *SIZES, own=((f"init_from={short(only('p'))}",), ("seed=1",)))
     trainer = trainer_of(jobs)
-    with pytest.raises(ConfigError, match="all start from earlier runs, or none"):
+    with pytest.raises(ConfigError, match="set it for all jobs of a batch or for none"):
         inherit.begin(trainer, jobs, trainer.runs)
     assert json.dumps(trainer.runs[0].record.data).find("parent") == -1
 

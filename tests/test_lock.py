@@ -31,7 +31,7 @@ def test_a_lock_dies_with_its_process(tmp_path, kind):
         with pytest.raises(BusyError) as caught:
             FolderLock(tmp_path).__enter__()
         who = f"process {process.pid} on {platform.node()}"
-        said = f"{tmp_path}: {who} is at work in it; wait until it ends, or stop it"
+        said = f"{tmp_path}: {who} is using it; wait for it to finish, or stop it"
         gone = "" if kind == "locks" else f"; if it is gone, remove {tmp_path}/.lock"
         assert str(caught.value) == said + gone
         assert is_held(tmp_path)
@@ -148,7 +148,7 @@ def test_a_lock_of_another_host_is_told_where_nobody_can_know_whether_it_is_aliv
     monkeypatch.setattr(fcntl, "flock", without_locks("ENOTSUP"))
     (tmp_path / ".lock").write_text("123\nelsewhere\n")
     assert probe(tmp_path) is True
-    with pytest.raises(BusyError, match=r"process 123 on elsewhere is at work.*; if it is gone, remove .*/\.lock"):
+    with pytest.raises(BusyError, match=r"process 123 on elsewhere is using it.*; if it is gone, remove .*/\.lock"):
         FolderLock(tmp_path).__enter__()
 
 

@@ -154,25 +154,25 @@ class Repeats(Torso):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("Squeezes", r"one observation gives parameters and values of shapes \(2,\) and \(\); wanted \(1, 2\)"),
-        ("LooksAtSize", "what it makes of a row is another thing among 64 rows than among 3"),
+        ("Squeezes", r"one observation gives parameters and values of shapes \(2,\) and \(\); wants \(1, 2\)"),
+        ("LooksAtSize", "the outputs of a row differ between a batch of 64 rows and one of 3"),
         ("CountsHidden", r"changes its actor_torso\._n"),
-        ("CountsGlobally", "makes something else of the same rows when it reads them again"),
-        ("Loose", r"actor_torso\.gains\[0\] has a gradient, but is no parameter"),
+        ("CountsGlobally", "gives other outputs for the same rows in a second forward pass"),
+        ("Loose", r"actor_torso\.gains\[0\] requires grad but is not registered"),
         ("LooseModules", r"the parameters of actor_torso\.more\[0\] would not be trained"),
         ("Lazy", r"its parameter actor_torso\.layer\.weight has no shape yet"),
         ("NoFeatures", r"out_features=0: wants the number of features"),
         ("BoolFeatures", r"out_features=True: wants the number of features"),
-        ("WrongFeatures", r"actor_torso makes \(3, 8\) of 3 observations; its out_features=7 promises \(3, 7\)"),
-        ("ExtraAxis", r"actor_torso makes \(1, 3, 8\) of 3 observations; its out_features=8 promises \(3, 8\)"),
-        ("Doubles", "actor_torso gives torch.float64"),
+        ("WrongFeatures", r"actor_torso returns shape \(3, 8\) for 3 observations; its out_features=7 promises"),
+        ("ExtraAxis", r"actor_torso returns shape \(1, 3, 8\) for 3 observations; its out_features=8 promises"),
+        ("Doubles", "actor_torso returns torch.float64"),
         ("Mixes", r"Mixes\.forward: RuntimeError: .*same dtype"),
         ("Raises", r"Raises\.forward: KeyError: 'no'$"),
         ("RaisesAtOnce", r"RaisesAtOnce\.__init__: KeyError: 'no'$"),
-        ("Overlaps", r"its parameter actor_torso\.w shares memory with actor_torso\.b, which would come apart"),
-        ("Turned", r"its parameter actor_torso\.\S+ shares memory with actor_torso\.\S+, which would come apart"),
+        ("Overlaps", r"its parameter actor_torso\.w shares memory with actor_torso\.b, but would not once"),
+        ("Turned", r"its parameter actor_torso\.\S+ shares memory with actor_torso\.\S+, but would not once"),
         ("Alias", r"its parameter actor_torso\.layer\.bias shares memory with actor_torso\.seen"),
-        ("Repeats", r"numbers of its parameter actor_torso\.gain share memory"),
+        ("Repeats", r"elements of its parameter actor_torso\.gain share memory"),
     ],
 )
 def test_networks_that_would_go_wrong_are_told_by_their_file(tmp_path, name, line):
@@ -247,8 +247,8 @@ def test_agents_whose_numbers_are_none_do_not_differ(tmp_path):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("Detached", ["no gradient reaches actor_torso, which", "no gradient reaches critic_torso, which"]),
-        ("Unused", [r"no gradient reaches its actor_torso\.spare, critic_torso\.spare, which"]),
+        ("Detached", ["no gradient reaches actor_torso, so", "no gradient reaches critic_torso, so"]),
+        ("Unused", [r"no gradient reaches its actor_torso\.spare, critic_torso\.spare, so"]),
         ("Torso", []),
     ],
 )

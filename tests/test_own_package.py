@@ -226,7 +226,7 @@ def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
             assert err.startswith(f"rlexp: their_pkg/mistakes.py:{places[name]}: {name}.loss: ")
             assert err.count("\n") == 1
         else:
-            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss looks at single values there"
+            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss reads single values there"
             assert (told in out) == (seeds == 3)
     trained = [record["config"]["algo"]["_target_"].rpartition(".")[2] for record in folder.records()]
     assert sorted(trained) == sorted(alone * 2)
@@ -266,7 +266,7 @@ def test_classes_of_ones_own_take_the_place_of_others(folder):
 def test_what_is_misspelt_or_meant_for_others_is_one_line(folder):
     told = {
         ("algo=calm", "algo.calm_cof=1"): "did you mean algo.calm_coef?",
-        ("algo.calm_coef=1",): "algo=ppo has no such setting; of algo=calm it is one",
+        ("algo.calm_coef=1",): "algo=ppo has no such setting; algo=calm has it",
         ("algo=clam",): "did you mean calm?",
         ("seed=0,1",): "add -m",
         ("episodes=3",): "python -m rlexp.evaluate",

@@ -8,7 +8,7 @@ from helpers import jobs, record
 from process import Process
 
 from rlexp.provenance import modules, patches, repositories, sources
-from rlexp.provenance.code_state import of_config
+from rlexp.provenance.code_state import config_state
 
 
 def git(folder, *words):
@@ -61,7 +61,7 @@ def kept(folder, name="their_pkg.loss", launch=1):
     # by a word among settings, so that nothing is imported
     settings = {"network": {"_target_": "torch.nn.Linear", "kind": f"{name}.f"}}
     patches.keep_patches(settings, run, launch)
-    own = repositories.of_package()
+    own = repositories.package_root()
     return sorted(path for path in set(run.iterdir()) - before if own is None or path.name.split(".")[1] != own.name)
 
 
@@ -118,7 +118,7 @@ def test_it_does_without_a_commit(folder, tmp_path):
     write(folder, {"their_pkg/terms.py": b"X = 2\n"})
     (patch,) = kept(folder)
     assert restored(folder, patch, tmp_path) == contents(folder)
-    (state,) = of_config({}, patch.parent)["repositories"]
+    (state,) = config_state({}, patch.parent)["repositories"]
     assert (state["commit"], state["dirty"]) == (None, True)
 
 
@@ -185,11 +185,11 @@ def test_outputs_do_not_make_a_repository_dirty(folder):
     run = folder / "outputs" / "s" / "job"
     write(run, {"metrics.csv": b"1\n"})
     write(folder, {"outputs/old/job/run.json": b"[]", "notes.txt": b""})
-    assert [own["dirty"] for own in of_config({}, run)["repositories"]] == [False]
+    assert [own["dirty"] for own in config_state({}, run)["repositories"]] == [False]
     assert kept(folder) == []
     write(folder, {"README": b"second\n"})
     (folder / "outputs" / "other").mkdir()
-    assert [own["dirty"] for own in of_config({}, folder / "outputs" / "other" / "j")["repositories"]] == [False]
+    assert [own["dirty"] for own in config_state({}, folder / "outputs" / "other" / "j")["repositories"]] == [False]
 
 
 def test_launches_keep_patches_of_their_own_where_they_differ(folder):

@@ -133,7 +133,7 @@ def test_a_curve_that_does_not_reach_its_checkpoint_is_refused(tmp_path, damage)
     said = str(caught.value)
     assert "metrics.csv" in said
     assert "\n" not in said
-    assert "start anew with resume=never" in said
+    assert "train from scratch with resume=never" in said
     if left is not None:
         assert re.search(rf"holds {left} rows of seed [01] up to the checkpoint instead of 2;", said)
     # nothing is changed, so that who puts the file back can go on
@@ -245,7 +245,7 @@ def test_signals_save_and_kill_loses_only_what_came_after_the_checkpoint(tmp_pat
     process.send_signal(signal.SIGTERM)
     output = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on from there" in output
+    assert "the same command resumes from there" in output
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["launches"]) == ("interrupted", 2)
     stopped_at = torch.load(run / "checkpoint.pt", weights_only=True)["trainer"]["update_number"]

@@ -216,12 +216,12 @@ def test_everything_else_is_and_no_two_edits_look_alike(tmp_path):
 
 def test_a_digest_does_not_depend_on_fields_that_other_versions_of_python_add():
     tree = ast.parse("def f(x: int) -> str:\n    return [x, None, ...]\n")
-    before = syntax.normal(tree)
+    before = syntax.normalize(tree)
     tree.body[0].type_params, tree.body[0].type_comment = [], None  # as Python 3.12 has them
     type(tree.body[0])._fields, fields = (*type(tree.body[0])._fields, "added"), type(tree.body[0])._fields
     try:
         tree.body[0].added = []
-        assert syntax.normal(tree) == before
+        assert syntax.normalize(tree) == before
     finally:
         type(tree.body[0])._fields = fields
 

@@ -13,10 +13,10 @@ from process import child
 from rlexp.run.lock import FolderLock
 from rlexp.study.__main__ import main
 from rlexp.study.status import (
-    Standing,
+    JobStatus,
     duration,
     last_rows,
-    read_standing,
+    read_job_status,
     read_study,
     short_names,
     study_seconds_left,
@@ -82,8 +82,8 @@ def cli(tmp_path, monkeypatch, capsys):
 def test_who_holds_the_lock_runs_and_who_lost_it_was_killed(tmp_path):
     make(tmp_path, "running", rows="0,250,10.0,7.5,3\r\n")
     with FolderLock(tmp_path):
-        running = read_standing(tmp_path)
-    killed = read_standing(tmp_path)
+        running = read_job_status(tmp_path)
+    killed = read_job_status(tmp_path)
     # a quarter took 10 s, so three quarters take 30 s
     assert (running.status, running.progress, running.seconds_left, running.score) == ("running", 0.25, 30, 7.5)
     assert (killed.status, killed.progress, killed.seconds_left, killed.score) == ("killed", 0.25, None, 7.5)
@@ -93,32 +93,32 @@ def test_who_holds_the_lock_runs_and_who_lost_it_was_killed(tmp_path):
 def test_other_statuses_are_those_of_run_json(tmp_path, status):
     make(tmp_path, status, rows="0,250,10.0,7.5,3\r\n", error="ValueError: no\n  good", result={"training_return": [4]})
     with FolderLock(tmp_path):
-        job = read_standing(tmp_path)
+        job = read_job_status(tmp_path)
     assert (job.status, job.error, job.seconds_left) == (status, "ValueError: no good", None)
     assert (job.progress, job.score) == ((1.0, 4.0) if status == "done" else (0.25, 7.5))
 
 
 def test_the_slowest_seed_gives_the_progress_and_all_the_score(tmp_path):
     rows = "3,300,9.0,1.0,2\r\n4,200,9.0,5.0,2\r\n3,600,20.0,2.0,4\r\n4,500,20.0,6.0,4\r\n"
-    job = read_standing(make(tmp_path, "interrupted", rows, seeds=(3, 4)))
+    job = read_job_status(make(tmp_path, "interrupted", rows, seeds=(3, 4)))
     assert (job.steps, job.progress, job.seconds, job.score) == (500, 0.5, 20.0, 4.0)
 
 
 def test_a_seed_without_a_row_or_a_finished_episode_counts_as_nothing_yet(tmp_path):
-    job = read_standing(make(tmp_path, "interrupted", "0,500,9.0,8.0,2\r\n1,400,9.0,,0\r\n", seeds=(0, 1)))
+    job = read_job_status(make(tmp_path, "interrupted", "0,500,9.0,8.0,2\r\n1,400,9.0,,0\r\n", seeds=(0, 1)))
     assert (job.progress, job.score) == (0.4, 8.0)
-    job = read_standing(make(tmp_path, "interrupted", "0,500,9.0,8.0,2\r\n", seeds=(0, 1)))
+    job = read_job_status(make(tmp_path, "interrupted", "0,500,9.0,8.0,2\r\n", seeds=(0, 1)))
     assert (job.progress, job.score) == (0.0, 8.0)
-    job = read_standing(make(tmp_path / "new", "interrupted"))
+    job = read_job_status(make(tmp_path / "new", "interrupted"))
     assert (job.progress, job.score, job.seconds) == (0.0, None, 0.0)
     # one of the two seeds of a finished run never saw an episode end
-    job = read_standing(make(tmp_path / "end", "done", seeds=(0, 1), result={"training_return": [3.0, None]}))
+    job = read_job_status(make(tmp_path / "end", "done", seeds=(0, 1), result={"training_return": [3.0, None]}))
     assert (job.progress, job.score) == (1.0, 3.0)
 
 
 @pytest.mark.parametrize("half", ["0,900,30.0,9", "0,900", "0,900,30.0,9.0,4", "0,90\r\n0,x,1,1,1\r\n"])
 def test_a_half_written_row_is_not_read(tmp_path, half):
-    job = read_standing(make(tmp_path, "interrupted", "0,400,10.0,2.0,1\r\n0,500,20.0,3.0,2\r\n" + half))
+    job = read_job_status(make(tmp_path, "interrupted", "0,400,10.0,2.0,1\r\n0,500,20.0,3.0,2\r\n" + half))
     assert (job.steps, job.seconds, job.score) == (500, 20.0, 3.0)
 
 
@@ -186,7 +186,7 @@ def test_durations(seconds, told):
 
 
 def at(status, progress=0.0, seconds=0.0):
-    return Standing(Path("s/job"), status, progress=progress, seconds=seconds)
+    return JobStatus(Path("s/job"), status, progress=progress, seconds=seconds)
 
 
 def test_the_time_left_of_a_study():
@@ -243,7 +243,7 @@ def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
     assert "Traceback" not in result.out
     result = cli("status", "out/a", "out/b", "traceback=true")
     assert "out/a/one:\nTraceback (most recent):\n  line\nKeyError: 'x'\n" in result.out
-    assert "out/b/two:\nno traceback was kept" in result.out
+    assert "out/b/two:\nno traceback" in result.out
     assert cli("status", "out/a/one").out.split("\n")[1].startswith("one ")
     assert "rlexp.study clean outputs/first" in cli("--help").out
 
@@ -252,14 +252,14 @@ def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
     ("words", "told"),
     [
         (["stats", "s"], "did you mean status?"),
-        (["status"], "say which study"),
+        (["status"], "name a study"),
         (["status", "t"], "t: there is no such folder\n"),
         (["status", "first"], "first: there is no such folder; did you mean outputs/first?"),
         (["status", "empty"], "no run.json"),
         (["status", "s", "what=failed"], "what=failed: no such setting"),
         (["status", "s", "traceback=yes"], "must be true or false"),
         (["status", "torn"], "torn/sweep.json: cannot be read"),
-        (["status", "astray"], "../s is not below its folder"),
+        (["status", "astray"], "../s is outside its folder"),
         (["clean", "s", "what=fialed"], "did you mean failed?"),
         (["clean", "s", "what=failed,running"], "what=running: cannot be removed"),
         (["clean", "s"], "yes=true"),
@@ -350,8 +350,8 @@ def test_clean_leaves_a_failed_job_that_has_been_started_anew_and_a_plan_being_w
     finally:
         process.kill()
         process.communicate()
-    assert f"left: s/failed: process {process.pid} on" in result.out
-    assert f"left: s/waiting: process {os.getpid()} on" in planning.out
+    assert f"kept: s/failed: process {process.pid} on" in result.out
+    assert f"kept: s/waiting: process {os.getpid()} on" in planning.out
     assert planned_jobs(study) == ["done", "failed", "waiting", "later"]
     assert "removed 1 of 2\n" in result.out
     assert Path("s/failed/checkpoint.pt").is_file()
@@ -366,8 +366,8 @@ def test_clean_looks_again_before_it_removes(cli, study):
 
     result = cli("clean", "s", "what=failed,waiting", answer=answer)
     assert "remove these 1 folder and 2 planned jobs? [y/N]" in result.out
-    assert "left: s/failed: it has changed meanwhile\n" in result.out
-    assert "left: s/waiting: it has begun meanwhile\n" in result.out
+    assert "kept: s/failed: it has changed in the meantime\n" in result.out
+    assert "kept: s/waiting: it has started in the meantime\n" in result.out
     assert Path("s/failed/checkpoint.pt").is_file()
     assert planned_jobs(study) == ["done", "failed", "waiting"]
 
@@ -389,7 +389,7 @@ def test_clean_leaves_a_run_that_holds_another(cli):
     make(Path("s/job"), "failed")
     make(Path("s/job/inner"), "done")
     result = cli("clean", "s", "yes=true")
-    assert "left: s/job: it holds other runs" in result.out
+    assert "kept: s/job: it contains other runs" in result.out
     assert Path("s/job/inner/run.json").is_file()
     assert Path("s/job/run.json").is_file()
 

@@ -177,7 +177,7 @@ def test_who_draws_is_told_a_way_out_that_it_has():
 
 def test_what_adapts_and_is_not_saved_is_told(tmp_path, caplog):
     train(tmp_path / "a", *SMALL, algo("Unsaved"))
-    assert "algo.c changes, and state_dict() does not hold it" in caplog.text
+    assert "algo.c changes during training but is not saved by state_dict()" in caplog.text
     caplog.clear()
     train(tmp_path / "b", *SMALL, "algo=ppo_kl")
     assert "state_dict()" not in caplog.text
@@ -303,13 +303,13 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
             ObjectiveError,
             r"the network draws random numbers \((bernoulli_|native_dropout)\), as Dropout does",
         ),
-        ("BatchNormed", ConfigError, r"network: what it makes of a row depends on the rows beside it"),
-        ("Counted", ConfigError, r"network: reading an observation changes its buffer actor_torso\.calls"),
-        ("ByMode", ConfigError, r"network: is another one in eval\(\) than in train\(\)"),
-        ("CountsAside", ConfigError, r"network: reading an observation changes its actor_torso\.calls"),
-        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight is of torch\.float64"),
+        ("BatchNormed", ConfigError, r"network: the outputs of a row depend on the other rows of its batch"),
+        ("Counted", ConfigError, r"network: a forward pass changes its buffer actor_torso\.calls"),
+        ("ByMode", ConfigError, r"network: differs between eval\(\) and train\(\)"),
+        ("CountsAside", ConfigError, r"network: a forward pass changes its actor_torso\.calls"),
+        ("Double", ConfigError, r"network: its parameter actor_torso\.layer\.weight has dtype torch\.float64"),
         ("Shares", ConfigError, r"network: actor_torso\.layer\.weight is one tensor of several agents"),
-        ("Projected", ConfigError, r"network: agents differ in something that is neither parameter nor buffer"),
+        ("Projected", ConfigError, r"network: agents differ in a value that is neither parameter nor buffer"),
     ],
 )
 def test_networks_that_would_go_wrong_are_refused_before_the_first_step(tmp_path, name, error, line):

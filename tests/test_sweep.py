@@ -22,7 +22,7 @@ from rlexp.config.identity import config_hash
 from rlexp.config.schema import CONF_DIR
 from rlexp.run.lock import FolderLock
 from rlexp.run.names import job_name
-from rlexp.signals import StopSignal, hand_on
+from rlexp.signals import StopSignal, forward_signal
 from rlexp.sweep.launchers.worker import SweepSignal, stop_on_file
 from rlexp.training.trainer import Trainer
 
@@ -143,7 +143,7 @@ def test_two_configs_never_share_a_folder(sweep):
     (jobs()[0] / "run.json").write_text(json.dumps(other | {"status": "interrupted"}))
     result = sweep("seed=0")
     assert result.code == 1
-    assert "holds a run of another config" in result.err
+    assert "has a run of another config" in result.err
 
 
 def test_names_are_cut_to_what_file_systems_take():
@@ -368,7 +368,7 @@ def test_damaged_plans_and_places_where_nobody_may_write_are_told_in_one_line(sw
     assert re.fullmatch(r"rlexp: outputs/s/sweep.json: cannot be read [^\n]+\n", result.err)
     Path("taken").write_text("")
     result = sweep("seed=0,1", "outputs=taken")
-    assert re.fullmatch(r"rlexp: taken[^\n]+say by outputs=[^\n]+\n", result.err)
+    assert re.fullmatch(r"rlexp: taken[^\n]+set outputs=[^\n]+\n", result.err)
 
 
 # Stopping -------------------------------------------------------------------------------------------------------------
@@ -412,12 +412,12 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
                     assert time.time() < deadline
                     time.sleep(0.01)
             assert run.received == number
-            hand_on(run.received)
+            forward_signal(run.received)
         assert announced == []
         with stop_on_file(tmp_path / "none"):
             with StopSignal() as run:
                 signal.raise_signal(signal.SIGUSR2)
-            hand_on(run.received)
+            forward_signal(run.received)
         assert announced == ["heard"]
     finally:
         signal.signal(signal.SIGUSR2, before)

@@ -12,19 +12,19 @@ from helpers import jobs, status
 from rlexp import evaluate
 from rlexp.run.record import RunRecord
 from rlexp.study import __main__ as study
-from rlexp.text import HarmlessStream, harmless
+from rlexp.text import SanitizedStream, sanitize
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31mred\u202e"
 
 
 def test_control_characters_are_left_out_and_ends_of_lines_kept():
-    assert harmless(f"a\tb\n{EVIL}c") == "a\tb\n]0;owned[2J31mredc"
+    assert sanitize(f"a\tb\n{EVIL}c") == "a\tb\n]0;owned[2J31mredc"
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "? ?5"), ("latin-1", "? ä5"), ("utf-8", "– ä5")])
 def test_a_terminal_shows_what_it_can(encoding, shown):
     raw = io.BytesIO()
-    stream = HarmlessStream(io.TextIOWrapper(raw, encoding=encoding))
+    stream = SanitizedStream(io.TextIOWrapper(raw, encoding=encoding))
     print("– ä5", file=stream, flush=True)
     assert raw.getvalue().decode(encoding) == f"{shown}\n"
 
@@ -33,7 +33,7 @@ def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as file:
-        stream = HarmlessStream(file)
+        stream = SanitizedStream(file)
         for _ in range(3):
             print("x" * 100_000, file=stream, flush=True)
 
@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_in_one_line_and_what_was_saved_is_kept(cli, small, 
     result = cli(*words, *FEW, f"outputs={small}")
     assert result.code == 1
     line = next(line for line in (result.err + result.out).splitlines() if "cannot be written" in line)
-    assert "(No space left on device); make room or say by outputs=<folder> where runs may write" in line
+    assert "(No space left on device); free some space or set outputs=<folder> to a writable folder" in line
     assert "Traceback" not in result.err
     (job,) = [path for path in small.glob("s/*") if path.is_dir()]
     assert (job / "checkpoint.pt").exists()

@@ -110,7 +110,7 @@ def test_a_profile_is_of_the_runs_own_updates_and_changes_nothing(cli, tmp_path)
     weights = [torch.load(folder / "checkpoint.pt")["learner"]["tensors"] for folder in (plain, run)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     again = cli(*words, "study=traced", "profile=true")
-    assert "nothing is left to trace; resume=never makes the run anew" in again.out
+    assert "nothing left to trace; resume=never trains from scratch" in again.out
 
 
 def test_a_run_too_short_for_a_profile_says_so(tmp_path, caplog):

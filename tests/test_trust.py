@@ -52,7 +52,7 @@ def test_a_run_writes_nothing_through_a_link(tmp_path, launcher, link):
     (run / link).symlink_to(target)
     again = Process(tmp_path, *words)
     assert again.wait(120) == 1
-    assert f"{run.relative_to(tmp_path) / link}: is a link to elsewhere" in "".join(again.communicate())
+    assert f"{run.relative_to(tmp_path) / link}: is a symbolic link" in "".join(again.communicate())
     assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
 
 
@@ -138,13 +138,13 @@ def test_what_one_trusts_by_name_is_made(tmp_path, capsys):
     settings = (*settings, "~network.torso.activation", "env.id=probes:Endless-v0")
     make_trainer(tmp_path, *settings).run(False)
     write_config(tmp_path, *settings)
-    way_out = r"network\.torso\._target_=strangers\.Torso: code of strangers.*trust=strangers.*trust=\['strangers'\]"
+    way_out = r"network\.torso\._target_=strangers\.Torso: would run code of .*trust=strangers.*trust=\['strangers'\]"
     with pytest.raises(TrustError, match=way_out):
         rlexp.load_policy(tmp_path)
     assert rlexp.load_policy(tmp_path, trust=["strangers"])([0.0]) in (0, 1)
     with pytest.raises(SystemExit):
         evaluate.main([f"run={tmp_path}", "episodes=1", "trust=strangers"])
-    assert "env.id=probes:Endless-v0: code of probes" in capsys.readouterr().err
+    assert "env.id=probes:Endless-v0: would run code of probes" in capsys.readouterr().err
     evaluate.main([f"run={tmp_path}", "episodes=1", "trust=strangers,probes"])
     assert "mean return 5.00" in capsys.readouterr().out
 

@@ -3,12 +3,12 @@
 import pytest
 
 import rlexp.train  # noqa: F401  (registers the schema and the search path)
-from rlexp.config.messages import composed
+from rlexp.config.messages import compose_config
 from rlexp.config.tuned import untuned
 
 DIFFER = "tuned values on cartpole differ: ppo has tuned=ppo_cartpole, mine none; tuned=ppo_cartpole or tuned=none "
-DIFFER += "holds for all"
-WITHOUT = "no tuned values for mine on cartpole; those of others: tuned=apo_cartpole, tuned=ppo_cartpole"
+DIFFER += "applies to all"
+WITHOUT = "no tuned values for mine on cartpole; others have tuned=apo_cartpole, tuned=ppo_cartpole"
 SMALL = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
 SMALL += ("evaluation.episodes=0", "progress=none", "compile=false", "study=s")
 
@@ -32,7 +32,7 @@ def mine(tmp_path, monkeypatch):
     ],
 )
 def test_tuned_values_that_not_all_have_are_told(jobs, told):
-    assert untuned([composed(words, return_hydra_config=True).hydra for words in jobs]) == told
+    assert untuned([compose_config(words, return_hydra_config=True).hydra for words in jobs]) == told
 
 
 def test_a_sweep_and_a_run_say_it_before_they_begin(cli):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rlexp.compare.page import page
 from rlexp.errors import ConfigError, command
-from rlexp.text import harmless_markdown
+from rlexp.text import sanitize_markdown
 
 WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # besides the figures
 OPTIONS = ("baseline", "allow", "threshold", "beside", "out", "figures")
@@ -108,7 +108,7 @@ def run(words: list[str]) -> None:
             if options.get("figures", "true") == "true":
                 drawn = figures.draw(comparison, results, baseline, made)
             pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
-            markdown = f"# Comparison\n\n{harmless_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n")
+            markdown = f"# Comparison\n\n{sanitize_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n")
             (made / "compare.md").write_text(markdown, encoding="utf-8")
             drawings = [(made / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]
             (made / "compare.html").write_text(page(text, drawings), encoding="utf-8")

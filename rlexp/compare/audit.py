@@ -10,7 +10,7 @@ import numpy as np
 from rlexp.config.overrides import key_of, naming
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
-from rlexp.provenance.code_state import of_files, sources_of
+from rlexp.provenance.code_state import digests_of, sources_of
 from rlexp.study.runs import Run, StudyError, read_curves, superseded_in
 from rlexp.study.status import planned
 
@@ -111,7 +111,7 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
 def _code_of(run: Run) -> dict[str, set[str]]:
     """Digests of each file of the run's code; several for a file edited before the run was resumed."""
     found: dict[str, set[str]] = {}
-    earlier = [of_files(code) for code in run.record.get("made_by", [])]
+    earlier = [digests_of(code) for code in run.record.get("made_by", [])]
     for digests in (sources_of(run.record), *earlier):
         for file, digest in digests.items():
             found.setdefault(file, set()).add(str(digest))

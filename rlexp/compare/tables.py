@@ -10,7 +10,7 @@ import numpy as np
 from rlexp.compare.arms import Comparison
 from rlexp.compare.measures import steps_to
 from rlexp.compare.verdict import MEASURES, Result
-from rlexp.text import harmless_cell
+from rlexp.text import sanitize_csv_cell
 
 CURVE_POINTS = 51
 
@@ -85,7 +85,7 @@ def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:
     """Write rows as csv: floats with `digits` significant digits, NaN and None as empty cells."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(map(harmless_cell, rows[0]))
+        writer.writerow(map(sanitize_csv_cell, rows[0]))
         writer.writerows([_cell(value, digits) for value in row.values()] for row in rows)
 
 
@@ -94,4 +94,4 @@ def _cell(value: Any, digits: int) -> Any:
         if value != value:  # NaN
             return ""
         return int(value) if value.is_integer() else f"{value:.{digits}g}"
-    return harmless_cell(value)
+    return sanitize_csv_cell(value)

@@ -16,7 +16,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.errors import EnvironmentFault, UserError
 from rlexp.signals import Interrupted, Paused
-from rlexp.user_code import package_of, raised, where_defined, where_raised
+from rlexp.user_code import describe_error, package_of, where_defined, where_raised
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def packages_of(env: Any) -> set[str]:
 def fault_of(error: BaseException, env: Any, method: str = "step") -> str:
     """What an environment raised, and where in its code, in one line."""
     place = where_raised(error, packages_of(env))
-    return f"{f'{place}: ' if place else _place(env, method)}{raised(error)}"
+    return f"{f'{place}: ' if place else _place(env, method)}{describe_error(error)}"
 
 
 def tell(error: BaseException, envs: Any, name: str, method: str = "step") -> NoReturn:

@@ -1,7 +1,6 @@
 """The environment factory: any registered id, on one of three backends, seeded agent by agent."""
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -19,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rlexp.config.imports import fault, no_module
+from rlexp.config.imports import import_error, missing_module
 from rlexp.config.signatures import nearest
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
@@ -28,7 +27,8 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.spaces import require_readable
-from rlexp.user_code import package_of, raised, where_raised
+from rlexp.text import closest, one_line
+from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
 CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
@@ -101,8 +101,8 @@ class Environment:
                 package = f"'rlexp[{extra}]'" if extra else module
                 return f"needs {module}, which is not installed: pip install {package}; then env.id={module}:{self.id}"
             return f"is registered by {module}, which must be said: env.id={module}:{self.id}"
-        close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else "one of your own is named with its module, their_pkg:Theirs-v0"
+        near = closest(self.name, known, cutoff=0.4)
+        hint = f"did you mean {near}?" if near else "one of your own is named with its module, their_pkg:Theirs-v0"
         return f"{who} no such environment; {hint}"
 
     def _check_backend(self) -> None:
@@ -139,9 +139,9 @@ class Environment:
         except ImportError as error:
             name = error.name or module
             if not isinstance(error, ModuleNotFoundError):
-                raise ConfigError(f"env.id={self.id}: cannot be imported: {fault(error, module)}") from None
+                raise ConfigError(f"env.id={self.id}: cannot be imported: {import_error(error, module)}") from None
             if "." in name:  # a package that is there
-                raise ConfigError(f"env.id={self.id}: {no_module(name)}") from None
+                raise ConfigError(f"env.id={self.id}: {missing_module(name)}") from None
             extra = self.extra if module != "envpool" else "envpool"
             way = f"pip install 'rlexp[{extra}]'" if extra else f"install {name}"
             raise ConfigError(f"env.id={self.id}: needs {name}, which is not installed: {way}") from None
@@ -251,9 +251,9 @@ class Environment:
             place = where_raised(error, self._packages())
             needs_more = isinstance(error, gym.error.Error | ImportError)
             if place and not needs_more:  # in its own code
-                raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {raised(error)}") from error
+                raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {describe_error(error)}") from error
             self._require_taken(error)
-            line = " ".join(str(error).split()) or type(error).__name__
+            line = one_line(str(error)) or type(error).__name__
             if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
                 line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one way out, not two
             raise ConfigError(f"env.id={self.id}: cannot be made: {line}") from error

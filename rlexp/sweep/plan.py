@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rlexp.config.identity import config_hash, flatten
 from rlexp.config.messages import explain, with_plus
 from rlexp.config.overrides import naming
-from rlexp.config.replaced import without_inherited
+from rlexp.config.replaced import drop_replaced
 from rlexp.config.search_path import group_choices, require_unshadowed
 from rlexp.config.tuned import check_tuned
 from rlexp.errors import ConfigError
-from rlexp.jobs.extend_from import extended, is_extending, settled
+from rlexp.jobs.extend_from import find_extended, is_extending, pin_parent
 from rlexp.jobs.init_from import check_same_parent
 from rlexp.jobs.job import Job, settings_of
 from rlexp.provenance.sources import training_digest
@@ -153,7 +153,7 @@ class Composer:
             config.hydra.job.override_dirname = get_overrides_dirname(
                 overrides=parsed, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
             )
-        return without_inherited(config, config.hydra)
+        return drop_replaced(config, config.hydra)
 
     def _is_plain(self, override: Override) -> bool:
         """Whether it sets the value of a key, rather than choosing a config group."""
@@ -196,7 +196,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
             planned.job.check_same(record)
             check_same_parent(planned.job.cfg, planned.job.folder, record.data)
             if is_extending(planned.job.cfg) and not planned.has_checkpoint() and planned.status() != "done":
-                extended(planned.job.cfg, planned.job.settings)
+                find_extended(planned.job.cfg, planned.job.settings)
         found.setdefault((planned.job.folder.parent, config_hash(planned.job.settings)), planned)
     jobs = list(found.values())
     _check_code(jobs)
@@ -238,7 +238,7 @@ def _planned(config: DictConfig) -> Planned:
         if fresh:  # if its process dies, this sweep resumes it in its new folder
             config.resume = cfg.resume = "auto"
         elif cfg.resume == "extend":  # fix the run to extend: others may finish before this one starts
-            config.resume = cfg.resume = settled(cfg, settings_of(cfg))
+            config.resume = cfg.resume = pin_parent(cfg, settings_of(cfg))
     finally:
         HydraConfig.instance().cfg = before
     with read_write(config.hydra):

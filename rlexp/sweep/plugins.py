@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from rlexp.config.schema import CONF_DIR
-from rlexp.config.search_path import Theirs
+from rlexp.config.search_path import PluginSearchPath
 from rlexp.sweep.grids import Grids
 from rlexp.sweep.launchers.base import Basic
 from rlexp.sweep.launchers.batched import Batched
@@ -30,7 +30,7 @@ def register_plugins() -> None:
         namespace.__path__ = []
     module = sys.modules[NAMESPACE] = ModuleType(NAMESPACE)
     setattr(namespace, name, module)
-    for plugin in (Theirs, Grids, Optuna, Basic, Joblib, Batched, Submitit, Ray):
+    for plugin in (PluginSearchPath, Grids, Optuna, Basic, Joblib, Batched, Submitit, Ray):
         plugin.__module__ = NAMESPACE
         setattr(module, plugin.__name__, plugin)
         Plugins.instance().register(plugin)

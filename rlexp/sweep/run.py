@@ -19,10 +19,11 @@ from rlexp.files import write_atomically
 from rlexp.provenance.code_state import code_state
 from rlexp.run.lock import FolderLock
 from rlexp.run.record import RunRecord
-from rlexp.study.status import planned, read_standing, table
+from rlexp.study.status import planned, read_job_status, table
 from rlexp.sweep.launchers.base import JobLauncher, Result
 from rlexp.sweep.plan import Planned, changes, summary
 from rlexp.sweep.reserve import reserving
+from rlexp.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
         except Exception as error:  # whatever a library raises when its workers die
             _wait_for_workers(batch)
             if not any(job.has_started() for job in batch):
-                line = " ".join(f"{type(error).__name__}: {error}".split())
+                line = one_line(error)
                 raise SweepError(f"hydra/launcher: could not start any job ({line})") from error
             unfinished = [job for job in batch if job.status() in UNFINISHED]
             died = [job for job in unfinished if job.status() == "killed"]
@@ -94,7 +95,7 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
                 for job in unfinished:
                     note_death(job, error)
                 continue
-            log.warning("a process died (%s); the other jobs continue", " ".join(str(error).split())[:120])
+            log.warning("a process died (%s); the other jobs continue", one_line(str(error), 120))
             suspects += died
             waiting = [job for job in unfinished if job not in died]
         else:
@@ -126,7 +127,7 @@ def _note(job: Planned, result: Result) -> None:
 def note_death(job: Planned, error: Exception) -> None:
     """Mark a job as failed if its process died before it could finish, save or fail by itself."""
     if job.status() in ("waiting", "killed"):
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        line = one_line(error, 300)
         _fail(job, JobDied(f"its process was killed or ran out of memory ({line})"))
 
 
@@ -187,4 +188,4 @@ def status_table(jobs: Sequence[Planned]) -> str:
     """Status of all jobs as a table."""
     studies = {study_of(job) for job in jobs}
     root = studies.pop() if len(studies) == 1 else Path(str(jobs[0].job.cfg.outputs))
-    return table([read_standing(job.job.folder) for job in jobs], root)
+    return table([read_job_status(job.job.folder) for job in jobs], root)

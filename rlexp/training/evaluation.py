@@ -81,7 +81,7 @@ def _play(
     playing = np.ones(shape, bool)
     try:
         for _ in range(max_steps):
-            watch.heed()
+            watch.raise_if_stopped()
             sent = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             try:
                 obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)

@@ -18,7 +18,7 @@ from rlexp.algos.losses import explained_variance
 from rlexp.algos.metric_names import EXPLAINED_VARIANCE
 from rlexp.algos.schedules import PerAgent, Schedule
 from rlexp.checks.hook_outputs import require_coefficients, require_replay, require_same_names
-from rlexp.checks.location import named
+from rlexp.checks.location import located_errors
 from rlexp.checks.network import check_stacked
 from rlexp.compiling.compile import Notes
 from rlexp.data import Batch, Rollout
@@ -44,21 +44,21 @@ def batching_of(
     optimizer: Traits,
     batching: Batching,
     device: torch.device,
-    alone_at: str | None = None,
+    unstackable_at: str | None = None,
 ) -> Choice:
     """Whether agents are stacked or trained one after the other.
 
     Early stopping by target KL needs it, as each agent stops for itself, an optimizer that looks at a tensor as a
     whole, and a loss that looks at single values; convolutions want it on a CPU.
 
-    alone_at: where the loss does; see `contract.check_loss`.
+    unstackable_at: where the loss does; see `contract.check_loss`.
 
     Raises:
         ConfigError: batching=vmap, where it cannot be.
     """
     alone = [*["algo.target_kl"] * (algo.target_kl is not None), *["this optimizer"] * (not optimizer.elementwise)]
-    if alone_at is not None:
-        alone += [alone_at if alone_at.startswith("the network") else f"the loss ({alone_at})"]
+    if unstackable_at is not None:
+        alone += [unstackable_at if unstackable_at.startswith("the network") else f"the loss ({unstackable_at})"]
     if alone and batching == "vmap":
         raise ConfigError(f"batching=vmap: {' and '.join(alone)} needs agents one by one; use batching=auto")
     if alone:
@@ -96,8 +96,8 @@ class Learner:
         compiled: run acting and minibatch updates as compiled graphs.
         world: dynamics in torch of the environments, where acting is to step them.
         watch: ends compiling when the run is asked to stop; None: nobody does.
-        alone_at: where the loss, or the network, does what keeps agents from being stacked.
-        alone_why: what it does there.
+        unstackable_at: where the loss, or the network, does what keeps agents from being stacked.
+        unstackable_why: what it does there.
         tried: the loss is called twice before its first minibatch, and must be the same.
     """
 
@@ -116,22 +116,24 @@ class Learner:
         compiled: bool = False,
         world: World | None = None,
         watch: Watch | None = None,
-        alone_at: str | None = None,
-        alone_why: str = "",
+        unstackable_at: str | None = None,
+        unstackable_why: str = "",
         tried: bool = True,
     ) -> None:
         self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
         self.compiled, self.notes = compiled, Notes()
         networks = [network.to(device) for network in build_networks(build, streams)]
-        self.batching = batching_of(networks[0], algo, traits, batching, device, alone_at)
+        self.batching = batching_of(networks[0], algo, traits, batching, device, unstackable_at)
         size = 1 if self.batching.value == IN_TURN else len(networks)
         if len(networks) == 1:
             self.batching = Choice(ALONE, "one agent")
-        if alone_at is not None and len(networks) > 1:
+        if unstackable_at is not None and len(networks) > 1:
             log.info(
                 "%s %s: agents are trained one after the other, and %d take about %d times as long as one",
-                alone_at if alone_at.startswith("the network") else f"{alone_at}: {type(algo).__name__}.loss",
-                alone_why,
+                unstackable_at
+                if unstackable_at.startswith("the network")
+                else f"{unstackable_at}: {type(algo).__name__}.loss",
+                unstackable_why,
                 len(networks),
                 len(networks),
             )
@@ -203,7 +205,7 @@ class Learner:
         algo = self.algo
         untried = not self.groups[0].metric_names
         agents, minibatches = len(self.streams), algo.epochs * algo.minibatches
-        with named(algo, "coefficients"):
+        with located_errors(algo, "coefficients"):
             coefficients = algo.coefficients(progress, agents, self.device)
         require_coefficients(algo, coefficients, agents)
         rates = np.broadcast_to(self.lr(progress), len(self.streams))
@@ -218,7 +220,10 @@ class Learner:
                 lambda x: torch.where(any_row.reshape(-1, *[1] * (x.dim() - 1)), x, torch.zeros_like(x))
             )
         data = data._replace(weights=rollout.weights.flatten(1))
-        with named(algo, "replay"), no_global_randomness("algo.replay") if untried else contextlib.nullcontext():
+        with (
+            located_errors(algo, "replay"),
+            no_global_randomness("algo.replay") if untried else contextlib.nullcontext(),
+        ):
             data = data._replace(replay=algo.replay(minibatches))
         require_replay(algo, data.replay, agents, minibatches)
         data = data._replace(key=torch.stack([self._keys(stream) for stream in self.streams]))
@@ -232,7 +237,7 @@ class Learner:
             require_same_names(algo, metrics[0], own)
         merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
         merged[EXPLAINED_VARIANCE] = vmap(explained_variance)(data.values, data.returns, data.weights)
-        with named(algo, "adapt"), no_global_randomness("algo.adapt") if untried else contextlib.nullcontext():
+        with located_errors(algo, "adapt"), no_global_randomness("algo.adapt") if untried else contextlib.nullcontext():
             algo.adapt(merged)
         self._require_same_algorithm()
         return merged

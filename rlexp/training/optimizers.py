@@ -18,6 +18,7 @@ from torch import Tensor
 from rlexp.compiling.compile import recording
 from rlexp.errors import ConfigError
 from rlexp.seeding import NoRandomness
+from rlexp.text import one_line
 from rlexp.training.optimizer_state import kept_by_agent, restore
 
 Make = Callable[..., torch.optim.Optimizer]
@@ -62,7 +63,7 @@ def _traits(settings: str) -> Traits:
     except ConfigError:
         raise
     except Exception as error:  # whatever somebody else's optimizer raises
-        line = " ".join(str(error).split())
+        line = one_line(str(error))
         if isinstance(error, TypeError) and "'closure'" in line:
             line = "its step wants a closure that computes the loss anew, and such optimizers are not supported"
         raise ConfigError(f"{name}: cannot be used here: {line}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from rlexp.files import storing, write_atomically
+from rlexp.files import storage_errors, write_atomically
 from rlexp.training.timing import ACTING, ENVIRONMENT, UPDATE, WITH_ENVIRONMENT
 from rlexp.training.trainer import Trainer
 
@@ -74,7 +74,7 @@ class Profiled:
             return
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "trace.json"
-        with storing(path):
+        with storage_errors(path):
             trace.export_chrome_trace(str(path))
         write_atomically(self.folder / "table.txt", _table(trace, made).encode())
         log.info("profile: %d updates in %s (for ui.perfetto.dev or chrome://tracing) and table.txt", made, path)

@@ -21,6 +21,7 @@ from rlexp.envs.snapshot import restore as restore_environments
 from rlexp.errors import CheckpointError, UserError
 from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Interrupted
+from rlexp.text import one_line
 from rlexp.training.collector import Collector
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Recorder
@@ -144,7 +145,7 @@ class Resumable:
         except Exception as error:  # whatever comes of a checkpoint that is not this run's
             if isinstance(error, UserError | Interrupted):
                 raise
-            line = " ".join(str(error).split())[:160]
+            line = one_line(str(error), 160)
             paths = ", ".join(str(run.checkpoint_path) for run in self.runs)
             raise CheckpointError(
                 f"{paths}: does not fit this run ({line}); remove it, or start anew with resume=never"

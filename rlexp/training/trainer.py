@@ -15,8 +15,8 @@ from torch import Tensor
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import CHARTS, OF_THE_RUN, PARAMETER
-from rlexp.checks.hook_outputs import require_apart, require_observed
-from rlexp.checks.location import named
+from rlexp.checks.hook_outputs import require_distinct, require_observed
+from rlexp.checks.location import located_errors
 from rlexp.data import FinishedEpisodes, Rollout, RunSpec
 from rlexp.envs import Environment
 from rlexp.envs.torch_vector import TorchVectorEnv
@@ -105,7 +105,7 @@ class Trainer(Resumable):
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
-        with named(algo, "prepare"), seeded(0):
+        with located_errors(algo, "prepare"), seeded(0):
             algo.prepare(RunSpec(agents, num_envs, streams, device))
 
         self.rows = num_envs * algo.rollout_steps  # of one agent's update
@@ -153,7 +153,7 @@ class Trainer(Resumable):
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
-                        stop.heed()
+                        stop.raise_if_stopped()
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
@@ -201,7 +201,7 @@ class Trainer(Resumable):
         progress = self.update_number / self.num_updates
         last = self.update_number + 1 == self.num_updates
         losses = self.learner.update(rollout, targets, progress, last=last)
-        require_apart(self.algo, observed, losses)
+        require_distinct(self.algo, observed, losses)
         self.learner.normalize(rollout)
 
         made = rollout.steps
@@ -228,7 +228,10 @@ class Trainer(Resumable):
     def _observe(self, rollout: Rollout) -> dict[str, Tensor]:
         """Let the objective take in the rollout. Its metrics, one value an agent."""
         untried = self.columns is None
-        with named(self.algo, "observe"), no_global_randomness("algo.observe") if untried else contextlib.nullcontext():
+        with (
+            located_errors(self.algo, "observe"),
+            no_global_randomness("algo.observe") if untried else contextlib.nullcontext(),
+        ):
             observed = self.algo.observe(rollout)
         require_observed(self.algo, observed, len(self.seeds), self.columns)
         self.columns = self.columns or set(observed)

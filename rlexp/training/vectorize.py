@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.metric_names import EPOCHS, GRAD_NORM, LOSS
-from rlexp.checks.hook_outputs import ANOTHER, require_loss, require_same_names, same
-from rlexp.checks.location import CHANGING, named, refusal
+from rlexp.checks.hook_outputs import NOT_REPEATABLE, require_loss, require_same_names, same_outputs
+from rlexp.checks.location import CHANGING, located_errors, refusal
 from rlexp.checks.loss_reads import Reads
 from rlexp.compiling.compile import CudaGraph, Graph, LayoutError, Notes, compile_or_warn
 from rlexp.compiling.verify import Twin, is_faithful
@@ -162,7 +162,7 @@ class AgentGroup:
 
     def _compile(self, wanted: dict[str, tuple[Any, ...]]) -> None:
         began = time.perf_counter()
-        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.notes, self.watch.heed)
+        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.notes, self.watch.raise_if_stopped)
         self.compiling += time.perf_counter() - began
 
     # Updating ----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class AgentGroup:
         try:
             for _ in range(2):
                 batch = self._rows(inputs, number)  # anew, as the loss may change its rows
-                with named(self.algo, "loss"), no_global_randomness("the loss"):
+                with located_errors(self.algo, "loss"), no_global_randomness("the loss"):
                     found.append(
                         tree_flatten(self._gradients(self.params, inputs.buffers, batch, inputs.coefficients))[0]
                     )
@@ -222,8 +222,8 @@ class AgentGroup:
             raise ObjectiveError(
                 f"{error}: it cannot be stacked for agents side by side; batching=loop trains them one after the other"
             ) from error
-        if not same(found[0], found[1], on_cuda=found[0][0].is_cuda):
-            raise refusal(self.algo, "loss", ANOTHER, *CHANGING)
+        if not same_outputs(found[0], found[1], on_cuda=found[0][0].is_cuda):
+            raise refusal(self.algo, "loss", NOT_REPEATABLE, *CHANGING)
 
     def _minibatch(
         self, params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, inputs: Inputs, number: Tensor
@@ -354,7 +354,7 @@ class AgentGroup:
                 return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
             except Exception as error:
                 if "loss" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
-                    with named(self.algo, "loss"):
+                    with located_errors(self.algo, "loss"):
                         raise
                 raise
 

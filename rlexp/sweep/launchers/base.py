@@ -10,10 +10,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, UserError
-from rlexp.study.status import read_standing
+from rlexp.study.status import read_job_status
 from rlexp.sweep.plan import Composer, Planned, plan
 from rlexp.sweep.reserve import reserving
-from rlexp.text import number
+from rlexp.text import number, one_line
 
 Result = JobReturn | Exception | None  # None: stopped, or not started
 
@@ -39,7 +39,7 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
         error.__traceback__ = error.__cause__ = error.__context__ = None
     elif done.status == JobStatus.FAILED:
         # exceptions of third-party classes may not be picklable
-        done.return_value = RuntimeError(" ".join(f"{type(error).__name__}: {error}".split()))
+        done.return_value = RuntimeError(one_line(error))
     return done
 
 
@@ -83,7 +83,7 @@ class JobLauncher(Launcher):
 
     def print_end(self, job: Planned, position: int, total: int, result: Result) -> None:
         """Print how a job ended: the status in its folder, or the error that kept it from writing one."""
-        now = read_standing(job.job.folder)
+        now = read_job_status(job.job.folder)
         status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
         error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
         if status == "failed" or error is not None:

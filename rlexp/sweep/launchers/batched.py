@@ -14,10 +14,10 @@ from typing import Any, cast
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
-from rlexp.config.checks import taken
+from rlexp.config.checks import init_parts
 from rlexp.config.identity import flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
-from rlexp.jobs.extend_from import extended, is_extending
+from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.run.lock import FolderLock
 from rlexp.sweep.launchers import joblib
 from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole, threads_per_process
@@ -94,8 +94,8 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
         stack.enter_context(console())
         try:
             if held:
-                go_on = [should_resume(job.job) for job in held]
-                train([job.job for job in held], go_on=all(go_on))
+                resume = [should_resume(job.job) for job in held]
+                train([job.job for job in held], resume=all(resume))
             return []
         except DivergedError as error:
             log.warning("%s", error)
@@ -149,7 +149,7 @@ def common_settings(job: Planned) -> dict[str, Any]:
         per_agent.remove("optimizer.lr")
     settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.job.cfg, resolve=True))))
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # includes attributes it derives
-    if "optimizer" not in taken(job.job.cfg):  # else the optimizers may be at different steps
+    if "optimizer" not in init_parts(job.job.cfg):  # else the optimizers may be at different steps
         settings["init_from"] = settings.get("init_from") is not None
     return {key: value for key, value in settings.items() if key not in (*per_agent, *NOT_TRAINING)}
 
@@ -166,7 +166,7 @@ def _update_number(job: Planned) -> int:
 
     path = job.job.folder / "checkpoint.pt"
     if not path.is_file() and is_extending(job.job.cfg):
-        path = extended(job.job.cfg, job.job.settings).checkpoint_path
+        path = find_extended(job.job.cfg, job.job.settings).checkpoint_path
     if not path.is_file():
         return 0
     try:

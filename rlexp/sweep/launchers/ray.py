@@ -13,6 +13,7 @@ from rlexp.errors import ConfigError
 from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole
 from rlexp.sweep.launchers.worker import WorkerSignal, prepare, stoppable
 from rlexp.sweep.plan import Planned
+from rlexp.text import one_line
 
 
 def on_worker(
@@ -58,7 +59,7 @@ class Ray(JobLauncher):
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
         except ConnectionError as error:
-            line = " ".join(str(error).split())
+            line = one_line(str(error))
             raise ConfigError(
                 f"hydra.launcher.address={self.address}: cannot connect to a Ray cluster: {line}"
             ) from None

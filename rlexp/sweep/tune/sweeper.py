@@ -18,7 +18,7 @@ from rlexp.run.trust import require_no_links
 from rlexp.study.runs import SUPERSEDED, superseded_in
 from rlexp.sweep.grids import Grids, union
 from rlexp.sweep.tune.settings import TuningSettings
-from rlexp.text import harmless_cell
+from rlexp.text import sanitize_csv_cell
 
 
 class Optuna(Grids):
@@ -146,4 +146,4 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows({key: harmless_cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: sanitize_csv_cell(value) for key, value in row.items()} for row in rows)
