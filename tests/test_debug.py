@@ -162,7 +162,7 @@ def test_a_sweep_is_refused_and_a_run_that_is_there_is_left_alone(debug, tmp_pat
     assert jobs(tmp_path) == [run]
     result = debug("", "-m", "debug=true", "seed=0,1")
     assert result.code == 1
-    assert result.err == "rlexp: debug=true: is of one run, at a terminal; leave out -m, and choose one job\n"
+    assert result.err == "rlexp: debug=true: debugs one run at a terminal; leave out -m, and choose one job\n"
     assert jobs(tmp_path) == [run]
 
 

@@ -203,7 +203,7 @@ def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(fol
     )
     assert [code for code, _, _ in (told, kept, refused, pooled, rerun)] == [1, 0, 1, 0, 0]
     assert told[2].count("\n") == refused[2].count("\n") == 1
-    assert "their_pkg/calm.py changed since 2 of these jobs were run (of 3): stale=keep" in told[2]
+    assert "their_pkg/calm.py changed since 2 of these jobs ran (of 3): stale=keep" in told[2]
     assert "its seeds are of different code (their_pkg/calm.py is " in refused[2]
     assert len(folder.records("s")) == 6
 
@@ -302,8 +302,7 @@ def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     annotated, plain = folder.train([*words, "algo.calm_coef=0.1,0.2"], [*words, "algo.noise_coef=0.1,0.2"])
     assert "2 jobs (2 agents) side by side: algo.calm_coef differ" in annotated
     assert (
-        "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.algos.schedules.Scheduled"
-        in plain
+        "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotate as rlexp.algos.schedules.Scheduled" in plain
     )
 
 

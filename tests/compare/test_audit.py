@@ -26,13 +26,13 @@ def rewrite(folder, change, **result):
 WHOLE = {"steps": [4000] * 5, "rows": [4] * 5}
 OLDER = {"steps": [4000] * 5}  # before rows were recorded
 FLAWS = {
-    "cut": (lambda rows: rows[:-1], WHOLE, "holds 3 rows of seed 4 instead of 4"),
+    "cut": (lambda rows: rows[:-1], WHOLE, "has 3 rows of seed 4 instead of 4"),
     "cut, older": (lambda rows: rows[:-1], OLDER, "ends at step 3000 of seed 4 instead of 4000"),
-    "a row gone": (lambda rows: rows[:1] + rows[2:], WHOLE, "holds 3 rows of seed 0 instead of 4"),
-    "a seed gone": (lambda rows: rows[4:], OLDER, "holds no row of seed 0"),
-    "doubled": (lambda rows: [row for row in rows for _ in range(2)], WHOLE, "holds steps of seed 0 twice"),
-    "doubled, older": (lambda rows: [row for row in rows for _ in range(2)], OLDER, "holds steps of seed 0 twice"),
-    "by turns": (lambda rows: rows + rows, {}, "holds steps of seed 0 twice"),
+    "a row gone": (lambda rows: rows[:1] + rows[2:], WHOLE, "has 3 rows of seed 0 instead of 4"),
+    "a seed gone": (lambda rows: rows[4:], OLDER, "has no row of seed 0"),
+    "doubled": (lambda rows: [row for row in rows for _ in range(2)], WHOLE, "has steps of seed 0 twice"),
+    "doubled, older": (lambda rows: [row for row in rows for _ in range(2)], OLDER, "has steps of seed 0 twice"),
+    "by turns": (lambda rows: rows + rows, {}, "has steps of seed 0 twice"),
 }
 
 
@@ -46,7 +46,7 @@ def test_a_run_whose_curve_is_not_whole_is_left_out_by_name(tmp_path, case):
     comparison = compare_runs(find_runs([tmp_path]))
     (said,) = [remark for remark in comparison.remarks if "apo_2" in remark]
     assert said.startswith(f"{other}: left out, as metrics.csv {flaw}")
-    assert said.endswith("make the run anew with resume=never")
+    assert said.endswith("rerun it with resume=never")
     assert {sample.run.folder.name for sample in comparison.tasks[0].arms["apo"].samples} == {"apo"}
     shutil.rmtree(tmp_path / "apo_2")
     rewrite(tmp_path / "ppo", lambda rows: rows, **WHOLE)  # one that is whole says nothing
@@ -60,7 +60,7 @@ def test_a_curve_that_is_gone_leaves_out_its_own_run_alone(tmp_path):
     assert comparison.arm_names == ["ppo"]
     assert any("apo: left out, " in remark and "cannot be read" in remark for remark in comparison.remarks)
     (tmp_path / "ppo" / "metrics.csv").unlink()
-    with pytest.raises(StudyError, match="no run has finished with whole curves"):
+    with pytest.raises(StudyError, match="no run has finished with complete curves"):
         compare_runs(find_runs([tmp_path]))
 
 
@@ -94,9 +94,9 @@ def test_jobs_that_were_planned_and_are_missing_are_named(tmp_path, capsys):
     compare.main([str(study), "figures=false"])
     said = capsys.readouterr().out.splitlines()
     waiting = ", ".join(["algo=ppo,seed=2-2", *(f"algo=apo,seed={k}-{k}" for k in range(4))])
-    assert f"note: {study}: 8 of 11 planned jobs have not begun: {waiting} and 3 more" in said
+    assert f"note: {study}: 8 of 11 planned jobs have not started: {waiting} and 3 more" in said
     assert f"note: {study}: 1 of 11 planned jobs are left out, as their run.json is gone: algo=ppo,seed=1-1" in said
-    assert f"note: {study}: 2 of 3 arms have no job that is done: algo=apo (7); algo=apo x=1 (1)" in said
+    assert f"note: {study}: 2 of 3 arms have no finished job: algo=apo (7); algo=apo x=1 (1)" in said
     assert "8 of 11 planned jobs" in (study / "compare" / "compare.md").read_text()
     # the same from above; a run's own folder plans nothing
     assert missing_jobs([tmp_path, study], find_runs([study])) == missing_jobs([tmp_path], find_runs([study]))
@@ -115,11 +115,11 @@ def test_a_damaged_plan_is_told_and_blocks_nothing(tmp_path, content):
     write_run(tmp_path / "a")
     (tmp_path / "sweep.json").write_text(content)
     (said,) = missing_jobs([tmp_path], find_runs([tmp_path]))
-    assert said.startswith("which jobs are missing is not known: ")
+    assert said.startswith("cannot tell which jobs are missing: ")
 
 
 def test_a_plan_of_an_odd_shape_names_its_jobs_all_the_same(tmp_path):
     write_run(tmp_path / "a")
     (tmp_path / "sweep.json").write_text('{"jobs": {"a": 5, "b": {"overrides": "algo=ppo"}, "c": null}}')
     said = missing_jobs([tmp_path], find_runs([tmp_path]))
-    assert said[0].endswith("2 of 3 planned jobs have not begun: b, c")
+    assert said[0].endswith("2 of 3 planned jobs have not started: b, c")

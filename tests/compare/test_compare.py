@@ -75,14 +75,14 @@ def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys)
     [
         (("a", "none"), "ppo was trained with tuned=a and apo with none: train all with tuned=a or tuned=none"),
         (("none", "b"), "apo was trained with tuned=b and ppo with none: train all with tuned=b or tuned=none"),
-        (("a", "b"), "Train them with the same"),
-        (("none", ""), "Train them with the same"),
+        (("a", "b"), "Train them with the same values"),
+        (("none", ""), "Train them with the same values"),
     ],
 )
 def test_values_tuned_for_one_arm_alone_are_told_as_the_cause(tmp_path, tuned, told):
     write_run(tmp_path / "ppo", tuned=tuned[0])
     write_run(tmp_path / "apo", "apo", lr=3e-4, tuned=tuned[1])
-    with pytest.raises(StudyError, match=rf"\)\. {told}, or say that it is meant: allow=optimizer.lr"):
+    with pytest.raises(StudyError, match=rf"\)\. {told}, or allow it: allow=optimizer.lr"):
         compare_runs(find_runs([tmp_path]))
 
 
@@ -107,11 +107,11 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
     (edited / "metrics.csv").write_text((edited / "metrics.csv").read_text().replace(",9,", ",8,"))
     comparison = compare_runs(find_runs([tmp_path]))
     said = "\n".join(comparison.remarks)
-    assert "broken: left out, it is failed" in said
-    told = f"ppo, seed 3, 4: trained twice; the run that started last counts, and not that in {tmp_path}/ppo"
+    assert "broken: left out, its status is failed" in said
+    told = f"ppo, seed 3, 4: trained twice; the run that started last counts, not {tmp_path}/ppo"
     assert sum(told in remark for remark in comparison.remarks) == said.count("twice") == 1
     assert "edited: metrics.csv was edited after the run" in said
-    assert "apo: has no seeds 3, 4, 5, 6, which other arms have" in said
+    assert "apo: lacks seeds 3, 4, 5, 6, which other arms have" in said
     assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
 
 
@@ -125,8 +125,8 @@ def test_arms_are_of_one_code_of_what_they_share(tmp_path):
     with pytest.raises(StudyError, match=rf"different code of the same files \({told}\)\..*allow=code"):
         compare_runs(find_runs([tmp_path]))
     remarks = compare_runs(find_runs([tmp_path]), ["code"]).remarks
-    assert f"CartPole-v1: arms of different code are compared: {told}" in remarks
-    assert "the code of rlexp that trains is not the same in all runs: a, b" in remarks
+    assert f"CartPole-v1: compares arms that ran different code: {told}" in remarks
+    assert "rlexp's training code differs between the runs: a, b" in remarks
     record["sources"] = {"other.py": "2", "terms.py": "1"}  # each has a file of its own
     (folder / "run.json").write_text(json.dumps(record))
     compare_runs(find_runs([tmp_path]))
@@ -136,11 +136,11 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
     cases = {
         (str(tmp_path / "nowhere"),): "there is no such folder",
         ("basline=ppo",): "basline=ppo: no such setting",
-        ("baseline=ppo",): "say which runs",
+        ("baseline=ppo",): "no runs given",
         (
             str(write_run(tmp_path / "a" / "run").parent),
             "baseline=apo",
-        ): "baseline=apo: there is no such arm; the arms are: ppo",
+        ): "baseline=apo: no such arm; the arms are: ppo",
         (str(write_run(tmp_path / "b" / "run", status="running").parent),): "no run has finished",
     }
     for words, expected in cases.items():
@@ -240,8 +240,8 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path, capsys, monkeypatc
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "s"), "figures=false"])
     assert capsys.readouterr().err == (
-        f"rlexp.compare: out={tmp_path}/s/compare: cannot be written to (No space left on device); make room, or give "
-        f"another folder\n"
+        f"rlexp.compare: out={tmp_path}/s/compare: cannot write to it (No space left on device); free some space, or "
+        f"choose another\n"
     )
 
 
@@ -259,7 +259,7 @@ def test_runs_of_one_batch_have_their_share_of_its_time(tmp_path):
     over_time = {run.algo: figures.X_AXES["time"][1](run.curves[0]).tolist() for run in runs}
     assert over_time == {"ppo": [0.25, 0.5, 0.75, 1.0], "apo": [1.0, 2.0, 3.0, 4.0]}  # the axis is the table's
     compare.main([str(tmp_path), "figures=false"])
-    assert "have their share of its time" in (tmp_path / "compare/compare.md").read_text()
+    assert "is charged its share of the batch's time" in (tmp_path / "compare/compare.md").read_text()
 
 
 def test_every_seed_and_its_curve_are_written(tmp_path):
@@ -340,7 +340,7 @@ def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):
     compare.main([str(tmp_path), "figures=false"])
     last = capsys.readouterr().out.split("\n\n")[-2]
     assert "inconclusive: every seed of both ended at 500" in last
-    assert "Over the whole of training: better, +150 [" in last  # 200 for half of it, then 200 falling to 0
+    assert "Over all of training: better, +150 [" in last  # 200 for half of it, then 200 falling to 0
 
 
 def test_many_verdicts_are_told_together(tmp_path, capsys):
@@ -399,9 +399,9 @@ def test_odd_studies_end_in_a_comparison_or_in_one_line(tmp_path, capsys):
     compare.main([str(tmp_path)])
     said = capsys.readouterr().out
     assert re.search(r"apo +5 .* no baseline here", said)
-    assert "seed 1 is left out, it finished no training episode" in said
+    assert "seed 1 is left out: it finished no training episode" in said
     assert "C-v0, final" not in said
-    assert "inconclusive, two seeds an arm are the least" in said
+    assert "inconclusive, a verdict needs at least two seeds per arm" in said
     assert (tmp_path / "compare" / "compare.html").is_file()
     for folder in ("ppo", "apo", "apoB"):
         shutil.rmtree(tmp_path / folder)
@@ -422,7 +422,7 @@ def test_evaluations_made_differently_are_said(tmp_path):
     other = write_run(tmp_path / "apo", "apo")
     record = json.loads((other / "evaluation.json").read_text())
     (other / "evaluation.json").write_text(json.dumps(record | {"settings": {"episodes": 1}}))
-    assert any("made with different settings" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+    assert any("evaluated with different settings" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
 
 
 def test_the_default_baseline_is_ppo_or_asked_for(tmp_path):
@@ -441,8 +441,8 @@ def test_flatten():
 def test_arms_that_made_different_numbers_of_steps_are_told(tmp_path):
     for algo in ("ppo", "apo"):
         write_run(tmp_path / algo, algo)
-    assert not any("numbers of environment steps" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+    assert not any("number of environment steps" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
     metrics = tmp_path / "apo" / "metrics.csv"
     metrics.write_text(metrics.read_text().replace(",4000,", ",3900,"))
-    told = "the arms made different numbers of environment steps a seed: apo 3,900, ppo 4,000"
+    told = "the arms differ in the number of environment steps per seed: apo 3,900, ppo 4,000"
     assert any(told in remark for remark in compare_runs(find_runs([tmp_path])).remarks)

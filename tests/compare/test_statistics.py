@@ -27,7 +27,7 @@ OTHER = np.array(
 
 
 def redraws():
-    return statistics.Redraws(0)
+    return statistics.Resampler(0)
 
 
 def test_iqm_and_its_aggregate_are_rliables():

@@ -19,8 +19,8 @@ def test_help_tells_every_key_its_value_and_its_comment(cli):
         group = file.partition("/")[0]
         assert {f"{group}.{key}" for key in yaml.safe_load(text) if key not in ("_partial_", "torso")} <= keys
     for part in (
-        "seed=0                              # first seed; agent k of the run owns seed + k",
-        "algo.clip_coef=[0.2,0]              # * epsilon of the clipped surrogate; also of the value clipping",
+        "seed=0                              # first seed; agent k of the run has seed + k",
+        "algo.clip_coef=[0.2,0]              # * epsilon of the clipped surrogate, and of value clipping",
         "network.torso.hidden=[64,64]        # widths",
     ):
         assert part in shown

@@ -68,20 +68,20 @@ def test_an_edited_objective_is_told_by_the_next_sweep_and_refused_by_compare(
         edit(package / f"{name}.py", old, new)
         code, said = run("-m", "seed=0,1,2")
         assert code == 1
-        assert f"rlexp: their_pkg/{name}.py changed since 2 of these jobs were run (of 3): stale=keep takes" in said
+        assert f"rlexp: their_pkg/{name}.py changed since 2 of these jobs ran (of 3): stale=keep keeps" in said
         assert len(jobs()) == 2
         if name == "terms":
             edit(package / "terms.py", new, old)
     code, said = run("-m", "seed=0,1,2", "stale=keep")
     assert (code, [status(job) for job in jobs()]) == (0, ["done"] * 3)
-    assert "their_pkg/calm.py changed since 2 of these jobs were run: they are kept" in said
+    assert "their_pkg/calm.py changed since 2 of these jobs ran: they are kept" in said
     with pytest.raises(SystemExit):
         compare.main(["outputs/s", "figures=false"])
     told = capsys.readouterr().err
-    assert "its seeds are of different code (their_pkg/calm.py is " in told
-    assert "of seed 0, 1" in told
+    assert "its seeds ran different code (their_pkg/calm.py is " in told
+    assert "in seed 0, 1" in told
     compare.main(["outputs/s", "figures=false", "allow=code"])
-    assert "seeds of different code are pooled" in capsys.readouterr().out
+    assert "pools seeds that ran different code" in capsys.readouterr().out
     assert run("-m", "seed=0,1,2", "stale=rerun")[0] == 0
     assert [job.name[-2:] for job in jobs()].count("_2") == 2
     assert run("-m", "seed=0,1,2", "stale=rerun")[0] == 0

@@ -48,7 +48,7 @@ def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_pa
 
     result = sweep(*words)
     assert result.code == 0, result.err
-    assert "3 jobs: 1 done, 1 killed, to go on with last, 1 to run" in result.out
+    assert "3 jobs: 1 done, 1 killed, to resume last, 1 to run" in result.out
     assert [record(named(part))["launches"] for part in (first, second, third)] == [1, 2, 1]
     assert int(re.search(r"resumed at (\d+) of 1280", result.out)[1]) >= 320
 
@@ -84,13 +84,13 @@ def test_a_change_of_code_or_config_is_told(sweep):
     for job in jobs():
         (job / "run.json").write_text(json.dumps(record(job) | {"code": "0123abcd", "commit": "feedbeefcafe"}))
     result = sweep("seed=0,1")
-    assert "rlexp's own code has changed since 2 of these jobs were run (commit feedbeefca)" in result.out
+    assert "rlexp's training code has changed since 2 of these jobs ran (commit feedbeefca)" in result.out
     moved = jobs()[0].rename(jobs()[0].with_name(jobs()[0].name[:-8] + "00000000"))
     older = record(moved)
     older["config"]["gae"]["lam"] = 0.5
     (moved / "run.json").write_text(json.dumps(older))
     result = sweep("seed=0,1")
-    assert re.search(r"has changed since \S+00000000 \(gae.lam 0.5 → 0.95\): a folder of its own", result.out)
+    assert re.search(r"has changed since \S+00000000 \(gae.lam 0.5 → 0.95\): it gets a new folder", result.out)
 
 
 def test_two_configs_never_share_a_folder(sweep):
@@ -224,7 +224,7 @@ def test_a_job_that_fails_tells_its_folder_and_the_others_go_on(sweep):
     before = trainers()
     result = sweep("env.id=poison:Raises-v0,poison:OutOfMemory-v0,CartPole-v1")
     assert result.code == 1
-    assert result.err == "rlexp: 2 of 3 jobs failed; retry_failed=true runs them again\n"
+    assert result.err == "rlexp: 2 of 3 jobs failed; retry_failed=true reruns them\n"
     raised, memory, fine = named("Raises"), named("OutOfMemory"), named("CartPole")
     assert [status(job) for job in (raised, memory, fine)] == ["failed", "failed", "done"]
     assert record(raised)["error"].endswith("Raises.step: RuntimeError: poisoned on two lines")
@@ -244,9 +244,9 @@ def test_what_failed_runs_again_on_request_only(sweep):
     assert sweep(*words).code == 1
     result = sweep(*words)
     assert result.code == 1
-    assert "1 failed before (retry_failed=true runs them again)" in result.out
+    assert "1 failed before (retry_failed=true reruns them)" in result.out
     assert record(named("Raises"))["launches"] == 1
-    assert "1 to run again" in sweep(*words, "retry_failed=true").out
+    assert "1 to rerun" in sweep(*words, "retry_failed=true").out
     assert record(named("Raises"))["launches"] == 2
     assert record(named("CartPole"))["launches"] == 1
 
@@ -262,13 +262,13 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
     process = start(tmp_path, *QUICK, ids)
     out = process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert "2 jobs: 1 killed, to start again last, 1 to run" in out
+    assert "2 jobs: 1 killed, to restart last, 1 to run" in out
     assert status(named("CartPole")) == "done"
     assert record(killed)["deaths"] == 1
     (killed / "run.json").write_text(json.dumps(record(killed) | {"deaths": 2}))
     result = sweep(ids)
     assert result.code == 1
-    assert "1 died 3 times (retry_failed=true runs them again), 1 done" in result.out
+    assert "1 died 3 times (retry_failed=true reruns them), 1 done" in result.out
 
 
 def test_a_damaged_checkpoint_is_the_trouble_of_its_own_job(sweep):

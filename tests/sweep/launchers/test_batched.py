@@ -137,8 +137,8 @@ def test_jobs_that_have_come_to_different_steps_are_apart(cli):
     assert cli(*words, "seed=0,1", "stop_at=128").code == 0
     result = cli(*words, "seed=0,1,2,3")
     assert result.code == 0, result.err
-    assert "4 jobs: 2 to go on with, 2 to run" in result.out
-    assert "2 batches: the step that they have come to must be the same within one" in result.out
+    assert "4 jobs: 2 to resume, 2 to run" in result.out
+    assert "2 batches: the update reached must be the same within one" in result.out
 
 
 def test_what_kills_a_batch_is_tried_alone(cli):
@@ -151,7 +151,7 @@ def test_what_kills_a_batch_is_tried_alone(cli):
     result = cli(*words)
     assert result.code == 0, result.err
     assert result.out.count("alone: ") == 3
-    assert "3 batches: how often the process died must be the same within one" in result.out
+    assert "3 batches: the number of process deaths must be the same within one" in result.out
 
 
 def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_one_for_all(tmp_path, cli):

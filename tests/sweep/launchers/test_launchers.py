@@ -93,7 +93,7 @@ def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befa
     result = sweep(*words, "seed=0,1,2,3", *in_two)
     assert result.code == 0, result.err
     assert result.out.count("2 jobs (2 agents) side by side: seed differ") == 2
-    assert "2 batches: no more than 2 agents in one (max_agents, n_jobs)" in result.out
+    assert "2 batches: at most 2 agents in one (max_agents, n_jobs)" in result.out
     assert re.search(r"\[4/4\] done: \S+seed=\d\S+, return ", result.out)
     left = [job for job in jobs() if job.parent.name == "s"]
     assert [record(job)["agents_together"] for job in left] == [2] * 4

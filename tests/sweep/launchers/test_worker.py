@@ -10,7 +10,7 @@ from process import wait_until
 from sweeps import start
 
 from rlexp.signals import StopSignal, forward_signal
-from rlexp.sweep.launchers.worker import Stop, heeding
+from rlexp.sweep.launchers.worker import SweepSignal, stop_on_file
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -18,8 +18,8 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
     announced = []  # as submitit waits for SIGUSR2, to put the job into the queue again
     before = signal.signal(signal.SIGUSR2, lambda *_: announced.append("heard"))
     try:
-        stop = Stop(tmp_path / "stop")
-        with heeding(stop.path):
+        stop = SweepSignal(tmp_path / "stop")
+        with stop_on_file(stop.path):
             with StopSignal() as run:
                 stop.receive(number)
                 deadline = time.time() + 10
@@ -29,7 +29,7 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
             assert run.received == number
             forward_signal(run.received)
         assert announced == []
-        with heeding(tmp_path / "none"):
+        with stop_on_file(tmp_path / "none"):
             with StopSignal() as run:
                 signal.raise_signal(signal.SIGUSR2)
             forward_signal(run.received)
@@ -39,8 +39,8 @@ def test_a_worker_is_told_which_signal_stops_it_and_hands_on_its_own_alone(tmp_p
 
 
 def test_a_worker_that_its_launcher_ends_tells_the_signal_that_stopped_the_sweep(tmp_path):
-    stop = Stop(tmp_path / "stop")
-    with heeding(stop.path), StopSignal() as run:
+    stop = SweepSignal(tmp_path / "stop")
+    with stop_on_file(stop.path), StopSignal() as run:
         stop.receive(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)  # before it has looked at the file
         assert run.received == signal.SIGINT

@@ -130,11 +130,11 @@ def test_several_objectives(sampler):
 
 def test_a_sampler_that_cannot_search_is_refused(monkeypatch):
     names = searched("algo=ppo,apo")
-    assert refusal(make_sampler, "bayes", 0, PLANE).startswith("hydra.sweeper.sampler=bayes: there is no such sampler")
-    assert refusal(make_sampler, "tpe", -1, PLANE).startswith("hydra.sweeper.seed=-1: is a whole number")
-    assert "nothing is searched" in refusal(make_sampler, "tpe", 0, {})
+    assert refusal(make_sampler, "bayes", 0, PLANE).startswith("hydra.sweeper.sampler=bayes: no such sampler")
+    assert refusal(make_sampler, "tpe", -1, PLANE).startswith("hydra.sweeper.seed=-1: must be an integer")
+    assert "the search space is empty" in refusal(make_sampler, "tpe", 0, {})
     assert "algo is chosen from a list" in refusal(make_sampler, "cmaes", 0, names)
-    assert "knows one objective, not 2" in refusal(make_sampler, "cmaes", 0, PLANE, objectives=2)
+    assert "supports one objective, not 2" in refusal(make_sampler, "cmaes", 0, PLANE, objectives=2)
     assert refusal(make_sampler, "grid", 0, names | PLANE).startswith("x=interval(-10.0,10.0): a grid needs a list")
     log = searched("n=tag(log,int(interval(1,9)))")
     assert refusal(grid_size, log).startswith("n=tag(log,int(interval(1,9))): a grid needs a list")
@@ -205,7 +205,7 @@ def test_a_study_is_not_mixed_with_another(tmp_path):
     play(open_at(path, measure="final", rungs=(0.25, 0.5)), 2)
     open_at(path, measure="final", rungs=(0.25, 0.5))
     said = refusal(open_at, path, directions=("maximize",))
-    assert "study 's' was begun to minimize, not to maximize; begin another one with study=" in said
+    assert "study 's' was started to minimize, not to maximize; start another with study=" in said
     other = {"x": FloatDistribution(-10, 5), "z": CategoricalDistribution([1, None])}
     said = refusal(open_at, path, space=other, measure="final")
     assert "x was interval(-10.0,10.0) and is interval(-10.0,5.0)" in said
@@ -213,7 +213,7 @@ def test_a_study_is_not_mixed_with_another(tmp_path):
     assert "(measure was final and is area)" in refusal(open_at, path, measure="area", rungs=(0.25, 0.5))
     assert len(play(open_at(path, name="another", space=other), 1, other, lambda x, z: x)) == 1
     (tmp_path / "no.db").write_text("not a database" * 100)
-    assert "cannot be read as Optuna studies" in refusal(open_at, tmp_path / "no.db")
+    assert "cannot be read as an Optuna database" in refusal(open_at, tmp_path / "no.db")
 
 
 def test_a_study_that_goes_on_under_another_optuna_says_so(tmp_path, monkeypatch, capsys):
@@ -223,7 +223,7 @@ def test_a_study_that_goes_on_under_another_optuna_says_so(tmp_path, monkeypatch
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(optuna, "__version__", "99.0")
     study = open_at(path)
-    said = f"s: was begun under Optuna {now} and goes on under 99.0, which may propose other trials"
+    said = f"s: was started with Optuna {now} and continues with 99.0, which may propose other trials"
     assert capsys.readouterr().out == f"{said}\n"
     assert study.user_attrs["optuna"] == now
     assert len(play(study, 1)) == 1
@@ -235,4 +235,4 @@ def test_a_study_of_before_optunas_version_was_recorded_says_so(tmp_path, capsys
     play(older, 1)
     open_at(path)
     open_at(path)
-    assert capsys.readouterr().out.count("was begun under Optuna of an unknown version") == 2
+    assert capsys.readouterr().out.count("was started with Optuna of an unknown version") == 2

@@ -67,8 +67,6 @@ def test_a_seed_without_a_value_leaves_the_run_without_one(tmp_path):
 
 def test_a_measure_that_there_is_not_is_refused(tmp_path):
     run = write_run(tmp_path / "run", ROWS)
-    assert refusal(score, run, "best").startswith(
-        "hydra.sweeper.measure=best: there is no such measure; there are final"
-    )
-    assert "there are mean, iqm" in refusal(score, run, "final", "median")
-    assert "comes after training only" in refusal(score, run, "evaluation", up_to=100)
+    assert refusal(score, run, "best").startswith("hydra.sweeper.measure=best: no such measure; choose from final")
+    assert "choose from mean, iqm" in refusal(score, run, "final", "median")
+    assert "only known after training" in refusal(score, run, "evaluation", up_to=100)
