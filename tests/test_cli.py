@@ -62,7 +62,7 @@ def is_one_line(stderr):
         ("optimizer.weight_decai=0.1", ["did you mean optimizer.weight_decay?"]),
         ("env.id=ALE/Pong-v5", ["ale_py:ALE/Pong-v5"]),
         ("env.id=CortPole-v1", ["Gymnasium knows no such environment"]),
-        ("env.id=rlexp.envs.planes:Maze-v0", ["rlexp.envs has no module planes; did you mean plain?"]),
+        ("env.id=rlexp.envs.snapshots:Maze-v0", ["rlexp.envs has no module snapshots; did you mean snapshot?"]),
         ("env.kwargs.sutton_barto=1", ["takes no sutton_barto; did you mean sutton_barto_reward?"]),
         ("network.torso._target_=rlexp.networks.mlp.MLPP", ["rlexp.networks.mlp has no MLPP; did you mean MLP?"]),
         ("algo.ppo.clip=1", ["there is no setting algo.ppo.clip; python -m rlexp.train --help algo lists the keys"]),

@@ -74,7 +74,7 @@ def begun(folder, *words):
     """A trainer whose agents have started from what init_from names."""
     jobs = make_jobs(folder, *SIZES, *words)
     trainer = trainer_of(jobs)
-    inherit.begin(trainer, jobs)
+    inherit.begin(trainer, jobs, trainer.runs)
     return trainer
 
 
@@ -239,7 +239,7 @@ def test_a_launch_that_begins_anew_forgets_what_an_earlier_one_began_from(tmp_pa
     jobs = make_jobs(tmp_path, *SIZES)
     trainer = trainer_of(jobs)
     trainer.runs[0].record.data.update(parent={}, extends={})
-    inherit.begin(trainer, jobs)
+    inherit.begin(trainer, jobs, trainer.runs)
     assert not {"parent", "extends"} & trainer.runs[0].record.data.keys()
 
 
@@ -331,7 +331,7 @@ def test_side_by_side_all_start_from_a_run_or_none(cli, parents, tmp_path):
     jobs = make_jobs(tmp_path / "x", *SIZES, own=((f"init_from={short(only('p'))}",), ("seed=1",)))
     trainer = trainer_of(jobs)
     with pytest.raises(ConfigError, match="all start from earlier runs, or none"):
-        inherit.begin(trainer, jobs)
+        inherit.begin(trainer, jobs, trainer.runs)
     assert json.dumps(trainer.runs[0].record.data).find("parent") == -1
 
 

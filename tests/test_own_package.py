@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CALM = '''from dataclasses import dataclass
 
 from rlexp.algos.ppo import PPO
-from rlexp.losses import weighted_mean
-from rlexp.schedules import Scheduled
+from rlexp.algos.losses import weighted_mean
+from rlexp.algos.schedules import Scheduled
 
 
 @dataclass(kw_only=True)
@@ -90,7 +90,8 @@ for command, *words in json.loads(sys.argv[1]):
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            importlib.import_module("rlexp." + command).main()
+            room = command in ("compare", "study")
+            importlib.import_module(f"rlexp.{command}.__main__" if room else f"rlexp.{command}").main()
         except SystemExit as end:
             code = end.code or 0
         except Exception:

@@ -15,8 +15,8 @@ MINE = '''
 from dataclasses import dataclass
 
 from rlexp.algos.ppo import PPO
-from rlexp.losses import weighted_mean
-from rlexp.schedules import Scheduled
+from rlexp.algos.losses import weighted_mean
+from rlexp.algos.schedules import Scheduled
 
 
 @dataclass(kw_only=True)

@@ -359,8 +359,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from optuna.distributions import FloatDistribution
-from rlexp.sweep.pruners import make_pruner
-from rlexp.sweep.search import make_sampler, open_study
+from rlexp.sweep.tune.pruners import make_pruner
+from rlexp.sweep.tune.samplers import make_sampler, open_study
 plane = {"x": FloatDistribution(-10, 10), "y": FloatDistribution(-10, 10)}
 study = open_study(Path(sys.argv[1]), "s", ["minimize"], plane, make_sampler("tpe", 0, plane), make_pruner("none"))
 for k in range(4):
