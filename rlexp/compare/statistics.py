@@ -2,8 +2,8 @@
 
 The unit is the seed: one number per seed, never one per episode. At ten seeds the intervals have their nominal coverage
 for skewed scores too, simulated in `tests/compare/test_statistics.py`. Sources: Agarwal et al. 2021 (arXiv 2108.13264)
-for the interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for trimmed
-means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
+for the interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for
+trimmed means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
 """
 
 import math
