@@ -1,4 +1,4 @@
-"""Config to parts. The config stops here: what is built gets plain values."""
+"""Builds the parts of a run from its config. Only this module sees the config: parts get plain values."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
-from rlexp.checks.network import try_network
+from rlexp.checks.network import checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import typed_config
@@ -22,8 +22,8 @@ from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, seeded
-from rlexp.text import with_article
-from rlexp.training.how import Choice, how_many_threads, whether_to_compile
+from rlexp.text import one_line, with_article
+from rlexp.training.how import Choice, choose_compile, choose_threads
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
 from rlexp.training.recorder import Display, Recorder
@@ -35,7 +35,7 @@ Part = TypeVar("Part")
 
 
 def _build(node: Any, **kwargs: Any) -> Any:
-    """Instantiate one node; errors meant for the user come through as themselves."""
+    """Instantiate one node; a UserError raised inside is re-raised as itself."""
     plain = OmegaConf.create(typed(OmegaConf.to_container(node, resolve=True)))
     try:
         return instantiate(plain, _convert_="all", **kwargs)
@@ -43,22 +43,21 @@ def _build(node: Any, **kwargs: Any) -> Any:
         meant = user_error_behind(error)
         if meant is not None:
             raise meant from None
-        line = " ".join(str(error).split())
-        raise ConfigError(line) from error
+        raise ConfigError(one_line(str(error))) from error
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:
     made = _build(cfg.algo)
     if not isinstance(made, Algorithm):
         raise ConfigError(
-            f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is no "
-            f"rlexp.algos.base.Algorithm; derive it from that, or from rlexp.algos.ppo.PPO"
+            f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is not an "
+            f"rlexp.algos.base.Algorithm; derive it from Algorithm, or from rlexp.algos.ppo.PPO"
         )
     return made
 
 
 def build_algorithm(cfg: DictConfig) -> Algorithm:
-    """The objective; whatever the global streams stand at, the same."""
+    """The objective, independent of the state of global random streams."""
     with seeded(0):
         return _algorithm(cfg)
 
@@ -85,7 +84,7 @@ def check(cfg: DictConfig) -> None:
     """Every check that needs no environment.
 
     Raises:
-        ConfigError: the first setting that cannot be, named.
+        ConfigError: naming the first invalid setting.
     """
     check_run_settings(cfg)
     check_initial(cfg)
@@ -98,7 +97,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def _optimizer(cfg: DictConfig) -> Callable[..., torch.optim.Optimizer]:
-    """What makes an optimizer from parameters and the current learning rate."""
+    """A function that makes an optimizer from parameters and a learning rate."""
     return _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
 
 
@@ -106,8 +105,8 @@ def _traits(cfg: DictConfig) -> Traits:
     return traits(cast(dict[str, Any], OmegaConf.to_container(cfg.optimizer, resolve=True)))
 
 
-def has_own_rates(cfg: DictConfig) -> bool:
-    """Whether agents side by side may have learning rates of their own: steps are proportional to the rate."""
+def supports_agent_lrs(cfg: DictConfig) -> bool:
+    """Whether learning rates may differ between agents side by side, as steps are proportional to it."""
     return _traits(cfg).proportional
 
 
@@ -116,32 +115,32 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
     schedule = Schedule.named("optimizer.lr", plain.get("lr"))
     if min(schedule.knots) < 0:
         raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
-    if len(set(schedule.knots)) > 1 and not _traits(cfg).heeding:
+    if len(set(schedule.knots)) > 1 and not _traits(cfg).follows_lr:
         raise ConfigError(
-            f"optimizer.lr={schedule}: {plain.get('_target_')} heeds no rate that changes; give one number"
+            f"optimizer.lr={schedule}: {plain.get('_target_')} ignores changes of the learning rate; use one number"
         )
     return schedule
 
 
 def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool) -> dict[str, Choice]:
-    """What is chosen of how to compute, agents side by side apart."""
-    own_rows = environment.num_envs * algo.rollout_steps
-    updates = int(cfg.total_steps) // own_rows
+    """Choices of how to compute, except batching, which the learner makes."""
+    agent_rows = environment.num_envs * algo.rollout_steps
+    updates = int(cfg.total_steps) // agent_rows
     calls = updates * (algo.rollout_steps + algo.epochs * algo.minibatches)
-    rows = agents * own_rows // algo.minibatches
+    rows = agents * agent_rows // algo.minibatches
     return {
-        "compiled": whether_to_compile(cfg.compile, cfg.device, calls),
-        "torch_threads": how_many_threads(cfg.torch_threads, rows, pixels=pixels),
+        "compiled": choose_compile(cfg.compile, cfg.device, calls),
+        "torch_threads": choose_threads(cfg.torch_threads, rows, pixels=pixels),
     }
 
 
 def _batch_sizes(algo: Algorithm, environment: Environment) -> list[int]:
-    """How many rows a network reads at once: as it acts, and as it learns."""
+    """Numbers of rows that a network reads at once: when acting, and when learning."""
     return [environment.num_envs, environment.num_envs * algo.rollout_steps // algo.minibatches]
 
 
 def _packages(cfg: DictConfig) -> set[str]:
-    """The packages that a network's classes are named from."""
+    """Packages of all `_target_`s of the network."""
     nodes: list[Any] = [OmegaConf.to_container(cfg.network, resolve=True)]
     found = set()
     while nodes:
@@ -154,36 +153,36 @@ def _packages(cfg: DictConfig) -> set[str]:
 def build_trainer(
     cfgs: Sequence[DictConfig], records: Sequence[Recorder], display: Display, watch: Watch | None = None
 ) -> Trainer:
-    """All parts of what trains the agents of several runs side by side.
+    """The trainer of several runs side by side, and all its parts.
 
     Args:
-        cfgs: one a run; they differ only in seeds and in what each agent may have of its own: learning rate, γ, λ and
-            scheduled hyperparameters. `check` has passed each.
-        records: where each run is recorded, in the same order.
+        cfgs: one per run, each passed by `check`; they differ only in seeds and per-agent settings: learning rate, γ, λ
+            and scheduled hyperparameters.
+        records: recorders, one per run, in the same order.
         display: shows progress.
-        watch: of the environments' calls; by default they may take as long as they like.
+        watch: watches environment calls; default: without a time limit.
 
     Raises:
-        ConfigError: spaces that are not supported, or a network that cannot read them.
+        ConfigError: spaces are not supported, or the network cannot read them.
     """
     cfg = cfgs[0]
     device = torch.device(cfg.device)
-    algo = Algorithm.side_by_side(_of_agents(cfgs, build_algorithm))
+    algo = Algorithm.side_by_side(_per_agent(cfgs, build_algorithm))
     environment = build_environment(cfg)
     watch = watch or Watch(name=environment.id)
     observation_space, action_space = environment.probe(watch)
     build = network_builder(cfg, observation_space, action_space)
-    if cfg.debug:  # what is tried would print and break, too, and tell an error in its own words
-        trial, found = build(), Findings()
+    if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error
+        network, found = build(), Findings()
     else:
-        trial = try_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
-        agents = sum(int(own.num_seeds) for own in cfgs)
+        network = checked_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
+        agents = sum(int(run_cfg.num_seeds) for run_cfg in cfgs)
         found = check_loss(lambda: _algorithm(cfg), build, observation_space, environment.num_envs, device, agents)
-    lr = side_by_side(_of_agents(cfgs, _learning_rate))
-    if isinstance(lr, PerAgent) and not has_own_rates(cfg):
-        raise ConfigError("optimizer.lr: agents side by side cannot differ in it with this optimizer")
-    streams = [AgentStreams.make(seed, device) for own in cfgs for seed in seeds_of(own)]
-    how = _how(cfg, algo, environment, len(streams), pixels=trial.encoder.pixels)
+    lr = side_by_side(_per_agent(cfgs, _learning_rate))
+    if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
+        raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")
+    streams = [AgentStreams.make(seed, device) for run_cfg in cfgs for seed in seeds_of(run_cfg)]
+    how = _how(cfg, algo, environment, len(streams), pixels=network.encoder.pixels)
     torch.set_num_threads(how["torch_threads"].value)
     learner = Learner(
         build,
@@ -198,16 +197,16 @@ def build_trainer(
         compiled=how["compiled"].value,
         world=environment.world,
         watch=watch,
-        alone_at=found.alone_at,
-        alone_why=found.alone_why,
-        tried=not cfg.debug,
+        unstackable_at=found.unstackable_at,
+        unstackable_why=found.unstackable_why,
+        verify_loss=not cfg.debug,
     )
     return Trainer(
         environment=environment,
         algo=algo,
-        gae=GAE.side_by_side(_of_agents(cfgs, lambda own: cast(GAE, _build(own.gae))), device),
+        gae=GAE.side_by_side(_per_agent(cfgs, lambda run_cfg: cast(GAE, _build(run_cfg.gae))), device),
         learner=learner,
-        distribution=trial.distribution,
+        distribution=network.distribution,
         streams=streams,
         watch=watch,
         how=how | {"batching": learner.batching},
@@ -223,6 +222,6 @@ def build_trainer(
     )
 
 
-def _of_agents(cfgs: Sequence[DictConfig], make: Callable[[DictConfig], Part]) -> list[Part]:
-    """What a run's config makes, once for each of its agents."""
+def _per_agent(cfgs: Sequence[DictConfig], make: Callable[[DictConfig], Part]) -> list[Part]:
+    """One part per agent: what `make` builds from a config, repeated for each of the run's agents."""
     return [part for cfg in cfgs for part in [make(cfg)] * int(cfg.num_seeds)]

@@ -1,7 +1,7 @@
-"""debug=true: one update of a job that prints, breaks into a debugger and crashes like a plain script.
+"""debug=true: one update of a job that prints, hits breakpoints and crashes like a plain script.
 
-It is eager, in one process, agents one after the other, and nothing but the update calls an objective, a network or an
-environment: no loss is tried before, no graph traced, nothing evaluated. Nothing is written either.
+It is eager, in one process, agents one after the other, and nothing else calls the objective, network or environment:
+no dry runs, no tracing, no evaluation. Nothing is written.
 """
 
 import copy
@@ -25,42 +25,42 @@ from rlexp.user_code import was_quit
 
 log = logging.getLogger("rlexp")
 
-NOWHERE = Path(os.devnull, "debug")  # no folder can be there, and none is found
+NOWHERE = Path(os.devnull, "debug")  # cannot exist or be created
 
 
-class _Shown(RunWriter):
-    """A run of which everything is said and nothing written."""
+class _ConsoleWriter(RunWriter):
+    """Prints metrics and writes nothing."""
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """Print the metrics of each agent."""
         for agent, seed in enumerate(self.seeds):
-            told = ", ".join(f"{name} {values[agent]:.4g}" for name, values in metrics.items())
-            log.info("  seed %s, %s steps: %s", seed, steps[agent], told)
+            text = ", ".join(f"{name} {values[agent]:.4g}" for name, values in metrics.items())
+            log.info("  seed %s, %s steps: %s", seed, steps[agent], text)
 
     def save(self, *_: Any) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
 
 def run(job: Job) -> None:
     """Make one update.
 
     Raises:
-        UserError: a setting that cannot be, in one line.
-        SystemExit: something else raised, and its traceback is printed; or the debugger was quit.
+        UserError: an invalid setting.
+        SystemExit: after any other error, whose traceback is printed; or the debugger was quit.
     """
     job = dataclasses.replace(job, cfg=_debugged(job), folder=NOWHERE)
     try:
-        log.info("debug: one update, eager, in one process, agents one after the other; nothing is kept")
+        log.info("debug: one update, eager, in one process, agents one after the other; nothing is saved")
         _update(job)
-        log.info("debug: the update is made")
-    except (Exception, SystemExit) as error:  # whatever it is, this is what it is for
+        log.info("debug: the update is done")
+    except (Exception, SystemExit) as error:  # user code may raise anything
         if was_quit(error):
             log.info("debug: ended by the debugger")
             sys.exit(0)
         if isinstance(error, UserError) and error.__cause__ is None:
             raise
         shown: BaseException = error
-        while isinstance(shown, UserError) and shown.__cause__ is not None:  # one line was made of it
+        while isinstance(shown, UserError) and shown.__cause__ is not None:  # it was raised from the error of interest
             shown = shown.__cause__
         traceback.print_exception(shown)
         sys.exit(1)
@@ -69,7 +69,7 @@ def run(job: Job) -> None:
 def _debugged(job: Job) -> Any:
     cfg = copy.deepcopy(job.cfg)
     cfg.compile, cfg.batching, cfg.profile = False, "loop", False
-    cfg.stop_at = 1  # the first update is the last: its metrics are told
+    cfg.stop_at = 1  # the first update is the last, so its metrics are logged
     cfg.checkpoint_every = max(cfg.total_steps, 1)
     if cfg.env is not None and cfg.env.get("vectorization") == "async":
         cfg.env.vectorization = "sync"
@@ -82,10 +82,10 @@ def _update(job: Job) -> None:
 
     build.check(job.cfg)
     with torch.autograd.set_detect_anomaly(True):
-        shown = [_Shown(job.folder, job.settings, job.seeds)]
-        trainer = build.build_trainer([job.cfg], shown, ProgressDisplay("none"))
+        writers = [_ConsoleWriter(job.folder, job.settings, job.seeds)]
+        trainer = build.build_trainer([job.cfg], writers, ProgressDisplay("none"))
         try:
-            inherit.begin(trainer, [job], shown)
+            inherit.begin(trainer, [job], writers)
             trainer.iterate()
         finally:
             trainer.collector.envs.close()

@@ -1,8 +1,8 @@
-"""Frozen policies: evaluation on a fixed list of seeds, and loading one to act with.
+"""Frozen policies: evaluate a run on a fixed list of seeds, or load a policy to act with.
 
 python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000] [trust=package,...]
 
-trust: packages besides rlexp and torch whose networks and environments the run may have made, which runs their code.
+trust: packages besides rlexp and torch whose networks and environments may be built, which runs their code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,21 @@ from rlexp.errors import CheckpointError, ConfigError, UserError, command
 from rlexp.jobs.init_from import locate
 from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.run import checkpoint
-from rlexp.run.names import no_folder
+from rlexp.run.names import missing_folder
 from rlexp.run.record import RunRecord
 from rlexp.run.trust import require_trusted
 from rlexp.run.writer import write_evaluation
 from rlexp.seeding import AgentStreams
+from rlexp.text import one_line
 from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
 
-WANTED: Mapping[str, type] = {"network": ActorCritic}  # of a config, to act
+TO_ACT: Mapping[str, type] = {"network": ActorCritic}  # config groups needed to act, and their classes
 
 
 @dataclass
 class SavedRun:
-    """A run read back: its config, and its networks as they stood at the checkpoint."""
+    """A run read from its folder: its config, and its networks from the checkpoint."""
 
     folder: Path
     config: DictConfig  # plain values
@@ -58,20 +59,20 @@ def load_run(
     run: str | Path,
     seeds: list[int] | None = None,
     *,
-    wanted: Mapping[str, type] = WANTED,
+    wanted: Mapping[str, type] = TO_ACT,
     trust: Sequence[str] = (),
 ) -> SavedRun:
-    """Read a run's config and its agents' networks, all or those of some seeds. No environment is made.
+    """Read a run's config and its agents' networks, all or those of some seeds. No environment is built.
 
     Args:
-        run: the run's folder, or <study>/<hash>, the hash that it ends in.
+        run: the run's folder, or <study>/<hash>, the hash at its end.
         seeds: of the agents; by default all.
-        wanted: config groups that the caller makes something of, and of what class that is.
+        wanted: config groups that the caller builds, and the class of each.
         trust: see `trust.require_trusted`.
 
     Raises:
-        CheckpointError: no run there, a damaged config or checkpoint, or a seed that it does not hold.
-        TrustError: it would have code run that is nobody's whom one trusts.
+        CheckpointError: no run there, a damaged config or checkpoint, or a missing seed.
+        TrustError: untrusted code would run.
     """
     folder = locate(Path(run)) or Path(run)
     path = folder / ".hydra" / "config.yaml"
@@ -81,51 +82,49 @@ def load_run(
         plain: Any = with_current_names(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
         config = OmegaConf.create({key: plain[key] for key in ("env", "network")})
     except (OSError, ValueError, TypeError, KeyError, YAMLError, OmegaConfBaseException) as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        raise CheckpointError(f"{path}: cannot be read ({line}); is it a run's config?") from None
+        raise CheckpointError(f"{path}: cannot be read ({one_line(error, 120)}); is it a run's config?") from None
     require_trusted({key: plain[key] for key in ("env", "network")}, wanted, trust)
     state = checkpoint.load(folder / "checkpoint.pt")
     held: list[int] = state.get("seeds") or []
     for seed in seeds or ():
         if seed not in held:
-            theirs = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} alone"
-            raise CheckpointError(f"seed={seed}: the run in {run} holds {theirs}")
+            trained = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} only"
+            raise CheckpointError(f"seed={seed}: the run in {run} has {trained}")
     try:
         return _restore(folder, config, state, list(seeds or held))
-    except Exception as error:  # whatever comes of a checkpoint that is another run's
+    except Exception as error:  # anything, with the checkpoint of another run
         if isinstance(error, UserError):
             raise
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise CheckpointError(f"{folder}: its checkpoint does not fit its config ({line})") from error
+        raise CheckpointError(f"{folder}: its checkpoint does not fit its config ({one_line(error, 160)})") from error
 
 
 def _why_no_run(folder: Path) -> str:
     if not folder.is_dir():
-        return no_folder(folder).partition(": ")[2]
+        return missing_folder(folder).partition(": ")[2]
     runs = sorted(path.parent for path in folder.glob("*/run.json"))
-    hint = f"; it is a study, of which one run is {runs[0]}" if runs else ""
+    hint = f"; it is a study; one of its runs is {runs[0]}" if runs else ""
     return f"there is no run in that folder (no .hydra/config.yaml){hint}"
 
 
 def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: list[int]) -> SavedRun:
-    """Networks of some seeds, with the tensors that they had."""
+    """Build the networks of some seeds and load their tensors."""
     observation_space, action_space = (spaces.restore(state["spaces"][name]) for name in ("observation", "action"))
     make = network_builder(config, observation_space, action_space)
     networks = []
     for seed in seeds:
-        # from the agent's own stream: a network may keep what it drew, and is in no state
+        # built from the agent's stream: a network may keep random values that are not in its state
         (network,) = build_networks(make, [AgentStreams.make(seed, torch.device("cpu"))])
-        own = dict(network.named_parameters()) | dict(network.named_buffers())
+        tensors = dict(network.named_parameters()) | dict(network.named_buffers())
         with torch.no_grad():
             for name, tensor in state["learner"]["tensors"].items():
-                own[name].copy_(tensor[state["seeds"].index(seed)])
+                tensors[name].copy_(tensor[state["seeds"].index(seed)])
         networks.append(network)
     shape, dtype = tuple(observation_space.shape or ()), spaces.storage_dtype(observation_space)
     return SavedRun(folder, config, seeds, networks, shape, dtype)
 
 
 class FrozenPolicy:
-    """Acts on raw observations as the environment gives them, single or batched; returns actions it takes."""
+    """Acts on raw observations of the environment, single or batched; returns actions for `env.step`."""
 
     def __init__(
         self, network: ActorCritic, shape: tuple[int, ...], dtype: torch.dtype, deterministic: bool, seed: int
@@ -137,7 +136,7 @@ class FrozenPolicy:
     def __call__(self, obs: Any) -> np.ndarray:
         """Actions for observations (..., *observation shape): (..., *action shape).
 
-        Of a single observation the action is what `env.step` takes: a number where the space is Discrete.
+        For a single observation of a Discrete space the action is a number.
         """
         x = torch.as_tensor(np.asarray(obs)).to(self.dtype)
         lead = x.shape[: x.dim() - len(self.shape)]
@@ -148,23 +147,23 @@ class FrozenPolicy:
             action = distribution.mode(params)
         else:
             action = distribution.sample(params, distribution.draw_noise(params.shape[:-1], self.generator))
-        return distribution.to_env(action.numpy())[()]  # an array without axes is no key of a table, a number is
+        return distribution.to_env(action.numpy())[()]  # a 0-d array is not hashable, a number is
 
 
 def load_policy(
     run: str | Path, seed: int | None = None, *, deterministic: bool = True, trust: Sequence[str] = ()
 ) -> FrozenPolicy:
-    """The policy of one agent of a run, normaliser included.
+    """Load the policy of one agent of a run, normaliser included.
 
     Args:
-        run: the run's folder, or <study>/<hash>, the hash that it ends in.
+        run: the run's folder, or <study>/<hash>, the hash at its end.
         seed: the agent's seed; by default the run's first.
-        deterministic: the most likely action instead of a drawn one.
-        trust: packages besides rlexp and torch.nn whose networks may be made, which runs their code.
+        deterministic: the mode instead of a sample.
+        trust: packages besides rlexp and torch.nn whose networks may be built, which runs their code.
 
     Raises:
         CheckpointError: no such run or seed, or a damaged checkpoint.
-        TrustError: its network is of another package.
+        TrustError: its network is from another package.
     """
     saved = load_run(run, None if seed is None else [seed], trust=trust)
     shape, dtype = saved.observation_shape, saved.observation_dtype
@@ -185,7 +184,7 @@ def run_command(words: list[str]) -> None:
         CheckpointError: no run there, or a damaged one.
     """
     if "run=" in words:
-        raise ConfigError("run=: say which run, as in run=outputs/<study>/<run>")
+        raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
     try:
         options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
         run = options.run
@@ -196,7 +195,7 @@ def run_command(words: list[str]) -> None:
         if getattr(options, name) < least:
             raise ConfigError(f"{name}={getattr(options, name)}: must be at least {least}")
     trust = [name.strip() for name in options.trust.split(",") if name.strip()]
-    saved = load_run(run, wanted={**WANTED, "env": Environment}, trust=trust)
+    saved = load_run(run, wanted={**TO_ACT, "env": Environment}, trust=trust)
     environment = build_environment(saved.config)
     watch = Watch(environment.timeout, environment.id)
     settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}

@@ -1,4 +1,4 @@
-"""Files written in one step, and errors of full disks in one line."""
+"""Atomic file writes, and disk errors in one line."""
 
 import contextlib
 import hashlib
@@ -12,17 +12,17 @@ PACKAGE = Path(__file__).resolve().parent  # of rlexp
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step: whoever reads it, also after a crash, sees the old content or the new."""
-    with storing(path):
+    """Replace a file in one step: a reader sees the old content or the new, even after a crash."""
+    with storage_errors(path):
         _write_atomically(path, data)
 
 
 @contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """While entered, a file that cannot be written is told as what a user can mend.
+def storage_errors(path: Path) -> Iterator[None]:
+    """While entered, an OSError is raised as StorageError.
 
     Raises:
-        StorageError: naming the file and why.
+        StorageError: names the file and the cause.
     """
     try:
         yield
@@ -31,19 +31,19 @@ def storing(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise StorageError(
-            f"{path}: cannot be written ({why}); make room or say by outputs=<folder> where runs may write. What was "
-            f"saved before is kept, and the same command goes on"
+            f"{path}: cannot be written ({why}); free some space or set outputs=<folder> to a writable folder. Earlier "
+            f"saves are kept, and the same command resumes"
         ) from error
 
 
-def through_no_link(path: str, flags: int) -> int:
-    """An opener for `open` that follows no link, as a stranger's may lead anywhere."""
+def open_nofollow(path: str, flags: int) -> int:
+    """An opener for `open` that follows no symbolic link, as an untrusted one may point anywhere."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb", opener=through_no_link) as file:
+    with open(temporary, "wb", opener=open_nofollow) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Random streams: each agent has its own, one for each purpose, so that nothing it does depends on its neighbours."""
+"""Random streams, one per agent and purpose, so that an agent's results never depend on its neighbours."""
 
 import contextlib
 import random
@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlexp.errors import ObjectiveError
 
-# Position of each stream among the children of SeedSequence(seed); append only, or every seed's results change.
+# Index of each stream among the children of SeedSequence(seed); append only, or every seed's results change.
 _INIT, _NOISE, _ORDER, _MEMORY, _ENVS, _LOSS, _MADE = range(7)
-# Evaluation draws from a root of its own, the same for every agent: no training seed reaches it.
+# Evaluation has a separate root, shared by all agents: no training seed reaches it.
 _EVALUATION_ROOT = 0x5EED_E7A1
 
 
@@ -24,8 +24,8 @@ def _torch_seed(sequence: np.random.SeedSequence) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """While entered, the global streams of torch, NumPy and Python begin at a seed; then they are as they were."""
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002  (that code of others may draw from)
+    """Seed the global streams of torch, NumPy and Python while entered; restore them on exit."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002  (user code may draw from it)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -43,19 +43,19 @@ def _generator(sequence: np.random.SeedSequence, device: torch.device) -> torch.
 
 @dataclass
 class AgentStreams:
-    """The random streams of the agent that owns `seed`."""
+    """Random streams of the agent with this seed."""
 
     seed: int
-    init: int  # seed of the global generator while the agent's network is built
+    init: int  # seed of the global streams while the agent's network is built
     noise: torch.Generator  # of actions
     order: torch.Generator  # of minibatches
     memory: torch.Generator  # of episode memories
-    loss: torch.Generator  # of keys, by which a loss draws; see `noise.py`
-    made: torch.Generator  # of what an algorithm makes at its start, as a resumed run does again; on the CPU
+    loss: torch.Generator  # of the keys of random numbers in a loss; see `networks/noise.py`
+    made: torch.Generator  # of `RunSpec.per_agent`, which a resumed run repeats; on the CPU
 
     @classmethod
     def make(cls, seed: int, device: torch.device) -> "AgentStreams":
-        """All streams of one seed, at their beginning."""
+        """All streams of one seed, in their initial state."""
         children = np.random.SeedSequence(seed).spawn(7)
         return cls(
             seed=seed,
@@ -68,43 +68,43 @@ class AgentStreams:
         )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Where each generator stands."""
+        """State of each generator."""
         return {name: getattr(self, name).get_state() for name in ("noise", "order", "memory", "loss")}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Put each generator where it stood."""
+        """Restore each generator."""
         for name, value in state.items():
             getattr(self, name).set_state(value.cpu())
 
 
 def env_seeds(seed: int, num_envs: int, restart: int = 0) -> list[int]:
-    """Seeds of one agent's environments (E). `restart` numbers the update at which a run took them up afresh."""
+    """Seeds of one agent's environments (E). restart: the update at which a resumed run started fresh ones, else 0."""
     sequence = np.random.SeedSequence(seed, spawn_key=(_ENVS, restart))
     return [int(s) for s in sequence.generate_state(num_envs) >> 1]  # 31 bits: envpool takes signed ints
 
 
 def evaluation_seeds(episodes: int) -> list[int]:
-    """Seeds of the evaluation episodes: a fixed list, apart from every training seed's."""
+    """Seeds of the evaluation episodes: a fixed list, disjoint from training seeds."""
     return [int(s) for s in np.random.SeedSequence(_EVALUATION_ROOT).generate_state(episodes) >> 1]
 
 
-NETWORK, LOSS = "the network", "the loss"  # who may draw, in words
+NETWORK, LOSS = "the network", "the loss"  # how error messages call them
 
 
 def _never_drops(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether an operation that may drop something, as attention does, is told to drop nothing."""
+    """Whether an operation with dropout, such as attention, is called with dropout 0."""
     for number, argument in enumerate(func._schema.arguments):
         if argument.name in ("dropout_p", "dropout", "p"):
-            given = args[number] if number < len(args) else (kwargs or {}).get(argument.name, argument.default_value)
-            return not given
+            rate = args[number] if number < len(args) else (kwargs or {}).get(argument.name, argument.default_value)
+            return not rate
     return False
 
 
 class NoRandomness(TorchDispatchMode):
-    """While entered, an operation that draws from the global stream is refused: no seed of an agent reaches it.
+    """Raises ObjectiveError if an operation draws from torch's global stream, which no agent's seed controls.
 
     Args:
-        who: draws, in words.
+        who: subject of the error message.
     """
 
     def __init__(self, who: str) -> None:
@@ -113,43 +113,44 @@ class NoRandomness(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation."""
-        own_stream = (kwargs or {}).get("generator") is not None
-        if torch.Tag.nondeterministic_seeded in func.tags and not own_stream and not _never_drops(func, args, kwargs):
-            raise self._refusal(func.overloadpacket.__name__)
+        has_generator = (kwargs or {}).get("generator") is not None
+        is_random = torch.Tag.nondeterministic_seeded in func.tags
+        if is_random and not has_generator and not _never_drops(func, args, kwargs):
+            raise self._error(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Tell vmap's own refusal in the same words."""
+        """Replace vmap's error about randomness with this one."""
         super().__exit__(kind, error, trace)
         if isinstance(error, RuntimeError) and "called random operation" in str(error):
-            raise self._refusal("under vmap") from error
+            raise self._error("under vmap") from error
 
-    def _refusal(self, what: str) -> ObjectiveError:
-        return _draws(self.who, f"({what}){', as Dropout does' if self.who == NETWORK else ''}", "")
+    def _error(self, what: str) -> ObjectiveError:
+        return _randomness_error(self.who, f"({what}){', as Dropout does' if self.who == NETWORK else ''}", "")
 
 
-def _draws(who: str, what: str, otherwise: str) -> ObjectiveError:
-    """What is told of random numbers from a global stream."""
-    way_out = "policy.rand_like(x) and randn_like(x) draw" if who == LOSS else f"take the randomness out{otherwise}"
+def _randomness_error(who: str, what: str, alternative: str) -> ObjectiveError:
+    """The error about random numbers from a global stream."""
+    remedy = "use policy.rand_like(x) or randn_like(x)" if who == LOSS else f"remove the randomness{alternative}"
     return ObjectiveError(
-        f"{who} draws random numbers {what}: no agent would repeat what it did, alone or beside others; {way_out}"
+        f"{who} draws random numbers {what}, from a global stream that no agent's seed controls; {remedy}"
     )
 
 
 @contextlib.contextmanager
 def no_global_randomness(who: str) -> Iterator[None]:
-    """While entered, nothing is drawn from any global stream: torch's, NumPy's or Python's; see `NoRandomness`.
+    """Require that nothing is drawn from a global stream of torch, NumPy or Python while entered.
 
     Raises:
         ObjectiveError: something was.
     """
 
     def streams() -> list[Any]:
-        numpys: Any = np.random.get_state()  # noqa: NPY002  (whoever draws from it is who is looked for)
+        numpys: Any = np.random.get_state()  # noqa: NPY002  (to detect code that draws from it)
         return [random.getstate(), numpys[1].tolist(), numpys[2]]
 
     before = streams()
     with NoRandomness(who):
         yield
     if streams() != before:
-        raise _draws(who, "(of NumPy or Python)", ", or draw from streams of the agents' own")
+        raise _randomness_error(who, "(of NumPy or Python)", ", or draw from the agents' streams")

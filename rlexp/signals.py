@@ -1,4 +1,4 @@
-"""Stopping a run cleanly: SIGTERM, Ctrl-C, a terminal that closes, and signals by which a cluster announces an end."""
+"""Graceful stops: SIGTERM, Ctrl-C, a closed terminal, and a cluster's advance warnings (SIGUSR1, SIGUSR2)."""
 
 import contextlib
 import os
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, Self
 
-TAKEN = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+FORWARDED = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
-ONCE = 1.0  # seconds within which signals count as one: a terminal's Ctrl-C reaches a sweep and its jobs alike
+DEBOUNCE = 1.0  # seconds within which signals count as one: Ctrl-C reaches a sweep and its jobs
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; it has been saved, unless it hung."""
+    """A signal stopped the run; it has been saved unless an environment hung."""
 
     def __init__(self, signum: int, saved: bool = True) -> None:
         hung = "" if saved else " while an environment did not answer, and not saved since its last checkpoint"
@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 
 class Paused(Exception):
-    """The run has come to the step at which it was to pause; it has been saved."""
+    """The run has reached stop_at; it has been saved."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"paused at {step} steps")
@@ -31,44 +31,44 @@ class Paused(Exception):
 
 
 class StopSignal:
-    """While entered, signals ask the loop to stop after the current update; a later second one stops at once.
+    """While entered, a signal stops the loop after the current update; a later second one stops at once.
 
-    SIGTERM, SIGINT and SIGHUP, and SIGUSR1 and SIGUSR2 too. If somebody else waited for one of the last two, as
-    submitit does to put its job back into a cluster's queue, it is handed on once all is saved: see `hand_on`. One
-    entered within another knows what that one has received.
+    Handles SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. If the last two had a handler, as submitit's to requeue its
+    job, they are forwarded to it once all is saved: see `forward_signal`. A nested StopSignal shares the outer one's
+    state.
 
     Args:
-        signums: those that are taken.
+        signums: the signals handled.
     """
 
-    def __init__(self, signums: Sequence[int] = (*STOPPING, *TAKEN)) -> None:
+    def __init__(self, signums: Sequence[int] = (*STOPPING, *FORWARDED)) -> None:
         self.signums = signums
-        self.own: int | None = None
-        self.is_request = False  # the first came another way than as a signal to this process
+        self.signum: int | None = None
+        self.is_request = False  # the first did not arrive as a signal to this process
         self.received_at = 0.0
         self.outer: StopSignal | None = None
 
     @property
     def received(self) -> int | None:
-        """The first signal; None before there was one."""
-        return self.own if self.outer is None else self.outer.received
+        """The first signal received; None: none yet."""
+        return self.signum if self.outer is None else self.outer.received
 
-    def heed(self) -> None:
-        """Stop here, if it has been asked for.
+    def raise_if_stopped(self) -> None:
+        """Stop here if a signal has been received.
 
         Raises:
-            Interrupted: by which signal.
+            Interrupted: names the signal.
         """
         if self.received is not None:
             raise Interrupted(self.received)
 
     def __enter__(self) -> Self:
-        """Take over the handlers, in the main thread; elsewhere signals cannot be had."""
+        """Install the handlers; does nothing outside the main thread."""
         self.previous: dict[int, Any] = {}
         try:
             for signum in self.signums:
                 if signum in STOPPING and signal.getsignal(signum) == signal.SIG_IGN:
-                    continue  # as nohup has it
+                    continue  # as set by nohup
                 self.previous[signum] = signal.signal(signum, self.receive)
         except ValueError:
             return self
@@ -76,22 +76,22 @@ class StopSignal:
         return self
 
     def receive(self, signum: int, frame: FrameType | None = None) -> None:
-        """Take a signal, or without a frame a request that came another way."""
+        """Handle a signal, or, without a frame, a stop request from elsewhere."""
         if self.outer is not None:
             self.outer.receive(signum, frame)
-        elif self.own is None:
-            self.own, self.is_request, self.received_at = signum, frame is None, time.monotonic()
-        elif time.monotonic() - self.received_at > ONCE:
+        elif self.signum is None:
+            self.signum, self.is_request, self.received_at = signum, frame is None, time.monotonic()
+        elif time.monotonic() - self.received_at > DEBOUNCE:
             raise KeyboardInterrupt
 
     def __exit__(self, *_: object) -> None:
-        """Give the handlers back."""
+        """Restore the handlers."""
         for signum, handler in self.previous.items():
             signal.signal(signum, handler)
 
 
 class Ended(KeyboardInterrupt):
-    """A signal ends the command; as no `Exception`, it is caught by nobody on its way."""
+    """A signal ends the command. Not an `Exception`, so that no handler on the way catches it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
@@ -99,18 +99,18 @@ class Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """While entered, SIGTERM, SIGINT and SIGHUP end what has nothing to save, wherever it is.
+def end_on_signal() -> Iterator[None]:
+    """While entered, SIGTERM, SIGINT and SIGHUP end the command at once: it has nothing to save.
 
     Raises:
-        Ended: by which signal.
+        Ended: names the signal.
     """
 
     def end(signum: int, frame: FrameType | None) -> None:
         raise Ended(signum)
 
     before: dict[int, Any] = {}
-    with contextlib.suppress(ValueError):  # not in the main thread: signals are for others
+    with contextlib.suppress(ValueError):  # not in the main thread
         for signum in STOPPING:
             if signal.getsignal(signum) != signal.SIG_IGN:
                 before[signum] = signal.signal(signum, end)
@@ -126,18 +126,18 @@ def _owner(handler: Any) -> StopSignal | None:
     return owner if isinstance(owner, StopSignal) else None
 
 
-def hand_on(signum: int) -> None:
-    """Let whoever else waits for this announcement have it, now that the run is saved; a request was not for them."""
+def forward_signal(signum: int) -> None:
+    """Pass SIGUSR1 or SIGUSR2 on to its previous handler, now that the run is saved; stop requests are not signals."""
     outer = _owner(signal.getsignal(signal.SIGTERM))
-    if signum in TAKEN and callable(signal.getsignal(signum)) and not (outer is not None and outer.is_request):
+    if signum in FORWARDED and callable(signal.getsignal(signum)) and not (outer is not None and outer.is_request):
         os.kill(os.getpid(), signum)
 
 
-def _ignore_announcements() -> None:
-    # environments in processes of their own are forked, and must not put the job into the queue in its name
-    for signum in TAKEN:
+def _ignore_forwarded() -> None:
+    # forked environment processes must not requeue the job
+    for signum in FORWARDED:
         signal.signal(signum, signal.SIG_IGN)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ignore_announcements)
+    os.register_at_fork(after_in_child=_ignore_forwarded)

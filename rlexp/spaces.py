@@ -1,4 +1,4 @@
-"""Gymnasium spaces as plain data, so that a checkpoint can say what its policy reads and does."""
+"""Gymnasium spaces as plain data, for checkpoints."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rlexp.errors import ConfigError
 
 
 def describe(space: spaces.Space) -> dict[str, Any]:
-    """Plain data and tensors from which `restore` makes an equal space."""
+    """The space as plain data and tensors; `restore` is the inverse."""
     if isinstance(space, spaces.Box):
         bounds = {name: torch.from_numpy(getattr(space, name).copy()) for name in ("low", "high")}
         return {"type": "Box", "dtype": space.dtype.name, **bounds}
@@ -22,7 +22,7 @@ def describe(space: spaces.Space) -> dict[str, Any]:
 
 
 def restore(data: dict[str, Any]) -> spaces.Space:
-    """The space that `describe` described."""
+    """The space behind the data of `describe`."""
     if data["type"] == "Box":
         return spaces.Box(data["low"].numpy(), data["high"].numpy(), dtype=np.dtype(data["dtype"]).type)
     if data["type"] == "Discrete":
@@ -30,26 +30,26 @@ def restore(data: dict[str, Any]) -> spaces.Space:
     return spaces.MultiDiscrete(data["nvec"], start=data["start"])
 
 
-def told(data: dict[str, Any]) -> str:
-    """The space that `describe` described, in a few words: of a Box without its bounds."""
+def summary(data: dict[str, Any]) -> str:
+    """One-line text of a space, from the data of `describe`; a Box without its bounds."""
     return f"Box{tuple(data['low'].shape)} {data['dtype']}" if data["type"] == "Box" else str(restore(data))
 
 
 def require_readable(space: spaces.Space) -> None:
-    """Refuse observations that no network here reads.
+    """Check that networks can read observations of this space.
 
     Raises:
-        ConfigError: naming the space.
+        ConfigError: they cannot.
     """
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ConfigError(
             f"observation space {space} is not supported; use Box, Discrete or MultiDiscrete, as "
-            "gymnasium.wrappers.FlattenObservation makes"
+            "returned by gymnasium.wrappers.FlattenObservation"
         )
 
 
 def storage_dtype(space: spaces.Space) -> torch.dtype:
-    """How raw observations are kept: uint8 stays uint8, other whole numbers int64, the rest float32."""
+    """Dtype in which raw observations are stored: uint8 stays uint8, other integers become int64, the rest float32."""
     if space.dtype == np.uint8:
         return torch.uint8
     return torch.int64 if np.issubdtype(space.dtype, np.integer) else torch.float32

@@ -1,91 +1,92 @@
-"""Output that no text can break: not a stranger's, in a terminal or a table, nor one for a reader that has gone."""
+"""Text output: sanitized against untrusted content, safe against closed pipes; numbers, hints and error lines."""
 
 import contextlib
+import difflib
 import errno
 import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-# All control characters but tabs and ends of lines: those of a terminal's commands, and of bidirectional text
+# All control characters except tab and newline: terminal escapes and bidirectional overrides
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def harmless(text: str) -> str:
-    """Text that a terminal shows and does not obey: control characters are left out."""
+def sanitize(text: str) -> str:
+    """Strip control characters, so that a terminal shows text and executes nothing."""
     return CONTROL.sub("", text)
 
 
-def harmless_cell(value: Any) -> Any:
-    """A cell of a csv file that no spreadsheet takes for a formula: of a text that begins like one, as text."""
+def sanitize_csv_cell(value: Any) -> Any:
+    """Quote a csv cell that a spreadsheet would read as a formula."""
     begins = isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@")
     return f"'{value}" if begins and len(value) > 1 else value
 
 
-def harmless_markdown(text: str) -> str:
-    """Markdown without html or links, which whoever shows it might follow."""
-    return re.sub(r"\]\(", r"]\\(", re.sub(r"<(?=[A-Za-z/!?])", "&lt;", harmless(text)))
+def sanitize_markdown(text: str) -> str:
+    """Markdown with html and links escaped."""
+    return re.sub(r"\]\(", r"]\\(", re.sub(r"<(?=[A-Za-z/!?])", "&lt;", sanitize(text)))
 
 
-class HarmlessStream:
-    """A standard stream as it is, but that it writes harmless text, in characters that it knows, to whoever is left.
+class SanitizedStream:
+    """A standard stream that writes sanitized text in its encoding, and survives a closed pipe.
 
-    What is written after its reader has gone, as `head` does, is nobody's; training goes on.
+    Output after the reader has exited, as with `head`, is dropped; training continues.
 
     Args:
-        stream: the one that writes.
-        raw: control characters are written, too.
+        stream: the wrapped stream.
+        raw: keep control characters.
     """
 
     def __init__(self, stream: Any, raw: bool = False) -> None:
         self.stream, self.raw = stream, raw
 
     @property
-    def for_bars(self) -> "HarmlessStream":
-        """The same for progress bars, which command the terminal."""
-        return HarmlessStream(self.stream, raw=True)
+    def for_bars(self) -> "SanitizedStream":
+        """The same stream for progress bars, which need control characters."""
+        return SanitizedStream(self.stream, raw=True)
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else a stream has."""
+        """Other attributes of the wrapped stream."""
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write; returns the length of the text, as if all had been written."""
+        """Write; returns len(text), sanitized or not."""
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        shown = (text if self.raw else harmless(text)).encode(encoding, "replace").decode(encoding)
-        with self._patience():
+        shown = (text if self.raw else sanitize(text)).encode(encoding, "replace").decode(encoding)
+        with self._broken_pipe_ignored():
             self.stream.write(shown)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write them one after the other."""
+        """Write several lines."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
         """Flush."""
-        with self._patience():
+        with self._broken_pipe_ignored():
             self.stream.flush()
 
     @contextlib.contextmanager
-    def _patience(self) -> Iterator[None]:
+    def _broken_pipe_ignored(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe without a reader, a terminal that was closed
+            if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a closed terminal
                 raise
             with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
 @contextlib.contextmanager
-def harmless_output() -> Iterator[None]:
-    """While entered, standard output and error are harmless streams."""
+def sanitized_output() -> Iterator[None]:
+    """While entered, stdout and stderr are sanitized."""
     before = sys.stdout, sys.stderr
-    if not isinstance(sys.stdout, HarmlessStream):
-        sys.stdout, sys.stderr = HarmlessStream(sys.stdout), HarmlessStream(sys.stderr)
+    if not isinstance(sys.stdout, SanitizedStream):
+        sys.stdout, sys.stderr = SanitizedStream(sys.stdout), SanitizedStream(sys.stderr)
     try:
         yield
     finally:
@@ -95,18 +96,37 @@ def harmless_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def one_line(error: BaseException | str, limit: int | None = None) -> str:
+    """'Type: message' of an exception, or a text, in one line of at most `limit` characters."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:limit]
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The most similar known name, ignoring case; None if none reaches the cutoff."""
+    by_lower = {each.lower(): each for each in sorted(map(str, known), reverse=True)}  # Adam before adam
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' to append to a message; empty if no public name is similar."""
+    found = closest(name, (each for each in known if not str(each).startswith("_")))
+    return f"; did you mean {found}?" if found else ""
+
+
 def number(x: float | None, digits: int = 4) -> str:
-    """So many figures, whole thousands in full; a dash for nothing."""
+    """Format with N significant digits, thousands in full; a dash for None or NaN."""
     if x is None or math.isnan(x):
         return "–"
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.{digits}g}"
 
 
 def span(low: float, high: float) -> str:
-    """An interval in brackets, with a space before; nothing where there is none."""
+    """Format an interval as " [low, high]"; empty for NaN."""
     return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
 
 
 def with_article(noun: str) -> str:
-    """A noun with "a" or "an"."""
+    """Prefix a noun with "a" or "an"."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

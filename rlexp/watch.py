@@ -1,7 +1,7 @@
-"""Calls that are not waited for to their end: environments that hang, and compiling once a stop has been asked for.
+"""Interruptible calls: environments that hang, and compilation once the run is to stop.
 
-Python can be interrupted wherever it runs, as in an environment that waits for ever; a library that does not return to
-Python cannot, unless it runs in a process of its own (`env.vectorization=async`).
+Python code can be interrupted anywhere, as in an environment that blocks for ever. A library call that does not return
+to Python cannot, unless it runs in a separate process (`env.vectorization=async`).
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from rlexp.signals import Interrupted, StopSignal
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TICK = 0.5  # seconds between looks
-PATIENCE = 5.0  # seconds that a call may go on once the run has been asked to stop
+TICK = 0.5  # seconds between checks
+PATIENCE = 5.0  # seconds that a call may still take once the run is to stop
 
 
 class _Over(BaseException):
-    """Ends a call, and is caught by no environment that catches every Exception."""
+    """Ends a call. Not an Exception, so that an environment that catches those does not catch it."""
 
     def __init__(self, ending: Exception) -> None:
         super().__init__(str(ending))
@@ -32,28 +32,28 @@ class _Over(BaseException):
 
 
 class Watch:
-    """Watches calls of environments, which are made through it; in the main thread only, where signals arrive.
+    """Makes calls of environments and interrupts those that hang; in the main thread only, where signals arrive.
 
     Args:
-        timeout: seconds that a call may take; None: any time.
-        name: of the environment, for who reads the error.
+        timeout: seconds that a call may take; None: no limit.
+        name: of the environment, for the error message.
     """
 
     def __init__(self, timeout: float | None = None, name: str = "") -> None:
         self.timeout, self.name = timeout, name
-        self.calls = 0  # begun
+        self.calls = 0  # started
         self.inside = False
         self.patience = PATIENCE
         self.stop: StopSignal | None = None
-        self.ending: tuple[int, Exception] | None = None  # the call that is to end, and by what
-        self.lost = False  # it was told to end where nothing can be raised
+        self.ending: tuple[int, Exception] | None = None  # the call to end, and the exception to raise
+        self.lost = False  # interrupted where nothing can be raised
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call, watched.
+        """Call under watch.
 
         Raises:
-            EnvironmentFault: it took longer than the time limit.
-            Interrupted: it did not come back though the run was asked to stop.
+            EnvironmentFault: the call timed out.
+            Interrupted: the run is to stop and the call did not return.
         """
         self.calls += 1
         self.inside = True
@@ -65,30 +65,30 @@ class Watch:
             self.inside = False
 
     def call_or_stop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call what nobody needs once the run is to stop: without a time limit, and given up at once when it is.
+        """Call without a time limit, abandoned at once when the run is to stop.
 
-        Nothing may have been trained since the run was saved.
+        Only where nothing has been trained since the last checkpoint.
 
         Raises:
-            Interrupted: the run was asked to stop.
+            Interrupted: the run is to stop.
         """
         timeout, self.timeout, self.patience = self.timeout, None, 0.0
         try:
-            self.heed()
+            self.raise_if_stopped()
             return self.call(function, *args, **kwargs)
         except Interrupted as stop:
             raise Interrupted(stop.signum) from None  # saved, as nothing has been trained since
         finally:
             self.timeout, self.patience = timeout, PATIENCE
 
-    def heed(self) -> None:
-        """Stop here, if the run has been asked to.
+    def raise_if_stopped(self) -> None:
+        """Stop here if a signal has been received.
 
         Raises:
-            Interrupted: by which signal.
+            Interrupted: names the signal.
         """
         if self.stop is not None:
-            self.stop.heed()
+            self.stop.raise_if_stopped()
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
@@ -101,7 +101,7 @@ class Watch:
 
         def unraised(
             what: Any,
-        ) -> None:  # in a destructor, or a weak reference's callback, of which compilers have many
+        ) -> None:  # in a destructor or a weak reference's callback, of which compilers have many
             if isinstance(what.exc_value, _Over):
                 self.lost = True
             else:
@@ -119,11 +119,11 @@ class Watch:
             sys.unraisablehook = hook
 
     def _look(self, over: threading.Event) -> None:
-        # seconds, less those in which this process was stopped, as by Ctrl-Z: environments were, too
+        # seconds, less those for which this process and its environments were suspended, as by Ctrl-Z
         now, looked = 0.0, time.monotonic()
         seen, since = 0, now
-        asked: float | None = None  # when the run was first seen to have been asked to stop
-        again = since  # from when on a call may be told to end: what is given up at once cleans up after itself
+        asked: float | None = None  # when the stop was first seen
+        again = since  # earliest time of the next interrupt: abandoned calls need time to clean up
         while not over.wait(TICK):
             passed = time.monotonic() - looked
             looked += passed
@@ -135,7 +135,7 @@ class Watch:
             ending: Exception | None = None
             if self.timeout is not None and now - since > self.timeout:
                 ending = EnvironmentFault(
-                    f"env.timeout={self.timeout:g}: a call of {self.name} has not come back after so many seconds"
+                    f"env.timeout={self.timeout:g}: a call of {self.name} did not return within this many seconds"
                 )
             elif signum is not None and asked is not None and now - max(since, asked) >= self.patience:
                 ending = Interrupted(signum, saved=False)

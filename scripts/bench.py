@@ -1,14 +1,17 @@
-"""Speed beside a peer: the same work by rlexp and by Stable-Baselines3, alternating, each in processes of its own.
+"""Compares speed with Stable-Baselines3: the same workloads by both, alternating, each run in a separate process.
 
-    scripts/bench                              all workloads, three repeats, 20 minutes; writes outputs/reports/bench/
-    scripts/bench --workloads W1,W2 --repeats 5  some, which writes nothing; key=value changes rlexp's settings
+    scripts/bench                                all workloads, three repeats, 20 minutes; writes outputs/reports/bench/
+    scripts/bench --workloads W1,W2 --repeats 5  some of them, writes nothing; key=value changes rlexp's settings
+    scripts/bench --compare                      only the processor time that `compare` takes for a large study
 
-Where the time of a run goes, the run itself says: `python -m rlexp.train ... profile=true`.
-Machines are noisy: what counts is the ratio of medians within one call.
+To see where a run spends its time: `python -m rlexp.train ... profile=true`.
+Machines are noisy: compare ratios of medians within one call.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import os
 import platform
@@ -22,23 +25,24 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("steps_per_second", "process_seconds", "first_update_seconds", "peak_mb")
-BRIEF = 30_000  # steps that tell which number of threads serves the peer best
+BRIEF = 30_000  # steps of the runs that choose the peer's number of threads
 REPORTS = Path("outputs/reports/bench")
+COMPARE_SECONDS = 25  # of the processor, that `compare` may take for the study below; 9 on an idle machine
 CARTPOLE = "tuned=none env.num_envs=8 algo.rollout_steps=128 algo.epochs=4 algo.minibatches=4"
 W1 = {"n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 4}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The same work in both frameworks' words."""
+    """The same work configured for both frameworks."""
 
     what: str
     overrides: str  # of rlexp.train
     steps: int  # environment steps of one agent
-    env: str  # as the peer knows it
-    peer: dict[str, Any] = field(default_factory=dict)  # arguments of its PPO; n_envs is the environments'
+    env: str  # the peer's environment id
+    peer: dict[str, Any] = field(default_factory=dict)  # arguments of its PPO, and n_envs
     agents: int = 1
-    peer_steps: int | None = None  # where the peer's rate is known well before `steps`
+    peer_steps: int | None = None  # fewer steps for the peer, if its rate is clear before `steps`
 
 
 WORKLOADS = {
@@ -108,18 +112,18 @@ WORKLOADS = {
 }
 
 
-# One run, in a process of its own -----------------------------------------------------------------------------------
+# One run, in a separate process -------------------------------------------------------------------------------------
 
 
 def _rate(marks: list[tuple[float, int]]) -> float:
-    """Steps per second, from (time, steps so far) at the end of each update, less the first fifth: start-up."""
+    """Steps per second, from (time, steps so far) at the end of each update, without the first fifth (start-up)."""
     first = max(2, len(marks) // 5)
-    (begin, before), (end, after) = marks[min(first, len(marks) - 2)], marks[-1]
-    return (after - before) / (end - begin)
+    (start, before), (end, after) = marks[min(first, len(marks) - 2)], marks[-1]
+    return (after - before) / (end - start)
 
 
 def run_rlexp(workload: Workload, extra: list[str]) -> dict[str, float]:
-    """Train in this process; only the loop's own method is timed, logging included."""
+    """Train in this process, timing each iteration of the training loop, logging included."""
     from rlexp import train
     from rlexp.training.trainer import Trainer
 
@@ -139,7 +143,7 @@ def run_rlexp(workload: Workload, extra: list[str]) -> dict[str, float]:
 
 
 def run_peer(workload: Workload, threads: int, brief: bool, device: str) -> dict[str, float]:
-    """The same with Stable-Baselines3, which logs as it does by default."""
+    """The same with Stable-Baselines3 and its default logging."""
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
@@ -176,38 +180,68 @@ def run_peer(workload: Workload, threads: int, brief: bool, device: str) -> dict
 
 
 def measure(side: str, name: str, extra: list[str]) -> dict[str, float]:
-    """Run one side of a workload in a fresh process and time that process from outside."""
+    """Run one side of a workload in a new process, and time the whole process."""
     words = [sys.executable, __file__, f"--run={side}", f"--workloads={name}", *extra]
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
     out, err = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"{side} failed on {name}:\n{err[-3000:]}")
     result = json.loads(out.splitlines()[-1])
     return {
         "steps_per_second": result["steps_per_second"],
         "process_seconds": seconds,
-        "first_update_seconds": result["first_update"] - began,
+        "first_update_seconds": result["first_update"] - start,
         "peak_mb": usage.ru_maxrss / 1024,
     }
+
+
+# What needs no peer -------------------------------------------------------------------------------------------------
+
+
+def compare_seconds() -> float:
+    """Seconds of the processor that `compare` takes for 20 arms of 100 seeds on 10 environments, without figures."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+    from runs import write_study
+
+    from rlexp.compare import __main__ as compare
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        write_study(Path(folder))
+        began = time.process_time()
+        compare.main([folder, "figures=false"])
+        return time.process_time() - began
+
+
+def check_compare() -> str:
+    """What `compare` takes, in a line.
+
+    Raises:
+        SystemExit: it is too slow.
+    """
+    seconds = compare_seconds()
+    told = f"compare, 20 arms of 100 seeds on 10 environments: {seconds:.1f} s of the processor"
+    if seconds >= COMPARE_SECONDS:
+        raise SystemExit(f"{told}, and may take {COMPARE_SECONDS}")
+    return told
 
 
 # The table ----------------------------------------------------------------------------------------------------------
 
 
 def compare(names: list[str], repeats: int, extra: list[str]) -> list[dict[str, Any]]:
-    """All repeats of all workloads: one row a process."""
+    """Run all repeats of all workloads; one row per process."""
     rows: list[dict[str, Any]] = []
     for name in names:
-        trial = {
+        rates = {
             threads: measure("peer", name, [f"--threads={threads}", "--brief"]) for threads in (1, os.cpu_count() or 1)
         }
-        best = max(trial, key=lambda threads: trial[threads]["steps_per_second"])
-        measure("rlexp", name, extra)  # fills the cache of compiled graphs
+        best = max(rates, key=lambda threads: rates[threads]["steps_per_second"])
+        measure("rlexp", name, extra)  # warms the cache of compiled graphs
         for repeat in range(repeats):
             for side, words in (("rlexp", extra), ("peer", [f"--threads={best}"])):
                 figures = measure(side, name, words)
@@ -217,7 +251,7 @@ def compare(names: list[str], repeats: int, extra: list[str]) -> list[dict[str, 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The report: medians of both sides, and the ratio of medians with that of the slowest and fastest pair."""
+    """The report: medians of both sides, and their ratio, with the lowest and highest ratio of a pair."""
     lines = [
         "| workload | rlexp, steps/s | SB3, steps/s | ratio (pairs: min, max) "
         "| whole process, s | first update, s | peak MB |",
@@ -250,7 +284,7 @@ def _machine() -> str:
 
 
 def write(rows: list[dict[str, Any]], command: str) -> None:
-    """Table and raw figures below outputs/reports/bench/."""
+    """Write the table and the raw numbers to outputs/reports/bench/."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     with open(REPORTS / "bench.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -264,20 +298,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help=f"any of {', '.join(WORKLOADS)}; default: all")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per workload and side; default: 3")
+    parser.add_argument("--compare", action="store_true", help="only check the processor time of `compare`")
     parser.add_argument("--run", choices=("rlexp", "peer"), help=argparse.SUPPRESS)  # one side, in this process
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
-    parser.add_argument("--peer-device", default="cpu", help=argparse.SUPPRESS)  # as for pixels on a GPU
+    parser.add_argument("--peer-device", default="cpu", help=argparse.SUPPRESS)  # for pixels on a GPU
     parser.add_argument("--brief", action="store_true", help=argparse.SUPPRESS)
     options, extra = parser.parse_known_args()
-    if strange := [word for word in extra if word.startswith("-") or "=" not in word]:
-        parser.error(f"{' '.join(strange)}: options are those above; settings of rlexp are key=value")
+    if unknown := [word for word in extra if word.startswith("-") or "=" not in word]:
+        parser.error(f"{' '.join(unknown)}: unknown option; rlexp's settings are key=value")
     names = options.workloads.split(",")
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
-        parser.error(f"--workloads={','.join(unknown)}: known are {', '.join(WORKLOADS)}")
-    if options.run:
+        parser.error(f"--workloads={','.join(unknown)}: choose from {', '.join(WORKLOADS)}")
+    if options.compare:
+        print(check_compare())
+    elif options.run:
         work = WORKLOADS[names[0]]
         ours = options.run == "rlexp"
         peer = (options.threads, options.brief, options.peer_device)
@@ -285,8 +322,9 @@ def main() -> None:
     else:
         rows = compare(names, options.repeats, extra)
         print(table(rows))
-        if len(names) == len(WORKLOADS) and not extra:  # the committed table is of all of them as they are
+        if len(names) == len(WORKLOADS) and not extra:  # the committed table has all workloads at their defaults
             write(rows, " ".join(["scripts/bench", *sys.argv[1:]]))
+            print(check_compare())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 import rlexp.train
+from rlexp.compiling.compile import Graph
 
 
 @pytest.fixture
@@ -29,3 +30,10 @@ def cli(tmp_path, monkeypatch, capsys):
     threads = torch.get_num_threads()
     yield call
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Graphs as they are traced, run node by node: what compiling is about but the compiler."""
+    monkeypatch.setattr(Graph, "is_built", True)
+    monkeypatch.setattr(Graph, "load", lambda self: setattr(self, "run", torch.no_grad()(lambda x: self.traced(*x))))

@@ -21,7 +21,7 @@ from rlexp import build
 from rlexp.compare import __main__ as compare
 from rlexp.config import reference
 from rlexp.config.help import help_text
-from rlexp.config.messages import composed, with_plus
+from rlexp.config.messages import compose_config, with_plus
 from rlexp.config.replaced import without_inherited
 from rlexp.config.schema import CONF_DIR, EvaluationConfig
 from rlexp.study import __main__ as study
@@ -127,9 +127,9 @@ def test_the_tables_of_settings_are_what_the_yamls_say():
 def compose(words):
     while True:
         try:
-            return composed(words, return_hydra_config=True)
+            return compose_config(words, return_hydra_config=True)
         except HydraException as error:
-            if (better := with_plus(error, words, composed)) is None:
+            if (better := with_plus(error, words, compose_config)) is None:
                 raise
             words = better
 

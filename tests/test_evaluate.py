@@ -96,11 +96,11 @@ def test_long_episodes_are_cut_and_it_is_said(tmp_path, caplog):
 def test_what_is_not_there_is_named(run, tmp_path, capsys):
     with pytest.raises(CheckpointError, match="there is no run in that folder"):
         rlexp.load_policy(tmp_path)
-    with pytest.raises(CheckpointError, match=r"seed=7: the run in .* holds seeds 0 to 2"):
+    with pytest.raises(CheckpointError, match=r"seed=7: the run in .* has seeds 0 to 2"):
         rlexp.load_policy(run[0], seed=7)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "run.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=f"it is a study, of which one run is {tmp_path}/one"):
+    with pytest.raises(CheckpointError, match=f"it is a study; one of its runs is {tmp_path}/one"):
         rlexp.load_policy(tmp_path)
     with pytest.raises(CheckpointError, match="there is no such folder"):
         rlexp.load_policy(tmp_path / "none")
@@ -136,7 +136,7 @@ def test_an_evaluation_in_parts_is_the_one_at_once(run, monkeypatch):
     folder, trainer = run
     results = []
     for together in (None, 2):
-        monkeypatch.setattr(type(trainer.environment), "evaluated_together", together)
+        monkeypatch.setattr(type(trainer.environment), "evaluation_envs", together)
         evaluate.main([f"run={folder}", "episodes=5"])
         results.append(json.loads((folder / "evaluation.json").read_text()))
     assert results[0] == results[1]

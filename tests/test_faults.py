@@ -13,22 +13,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import curves, jobs, last_metrics, record, status
-from process import Process
+from helpers import SUPPORT, curves, jobs, last_metrics, record, status
+from process import Process, wait_until
 
 from rlexp.signals import Interrupted, StopSignal
 from rlexp.watch import Watch
 
 TINY = ("tuned=none", "progress=none", "compile=false", "network.torso.hidden=[8]", "study=s")
 TINY += ("env.num_envs=2", "algo.rollout_steps=32")
-TESTS = str(Path(__file__).parent)
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
 def train(cli, monkeypatch):
     """A tiny run, in this process."""
-    monkeypatch.setenv("PYTHONPATH", TESTS)
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
     return lambda *words: cli(*in_order(words))
 
 
@@ -37,15 +36,7 @@ def in_order(words):
 
 
 def start(folder, *words):
-    return Process(folder, *in_order(words), PYTHONPATH=TESTS)
-
-
-def wait_until(condition, process, seconds=60):
-    deadline = time.time() + seconds
-    while not condition():
-        assert process.returncode is None, process.communicate()
-        assert time.time() < deadline
-        time.sleep(0.02)
+    return Process(folder, *in_order(words), PYTHONPATH=SUPPORT)
 
 
 def the_job(folder="."):
@@ -188,7 +179,7 @@ COMPILED += ("checkpoint_every=256", "torch_threads=1", "evaluation.episodes=0")
 
 def start_compiled(folder, cache):
     words = [word for word in in_order(COMPILED) if word != "compile=false"]
-    return Process(folder, *words, PYTHONPATH=TESTS, RLEXP_CACHE=str(cache))
+    return Process(folder, *words, PYTHONPATH=SUPPORT, RLEXP_CACHE=str(cache))
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +234,7 @@ def test_a_signal_while_graphs_compile_is_heard_at_once_and_nothing_is_lost(tmp_
     [
         ("Raises", "RuntimeError: poisoned on two lines"),
         ("RaisesOddly", "OddError: poisoned: 7"),
-        ("Exits", "Exits.step: sys.exit(3) was called while the run was at work"),
+        ("Exits", "Exits.step: sys.exit(3) was called during the run"),
     ],
 )
 def test_an_environment_that_raises_is_recorded_by_its_own_error(train, env, error, vectorization):
@@ -264,7 +255,7 @@ def test_an_environment_that_exits_ends_neither_the_sweep_nor_says_it_is_done(tr
 def test_an_environment_whose_process_dies_is_told(train):
     result = train("total_steps=64", "env.id=poison:Killed-v0", "env.vectorization=async")
     assert result.code == 1
-    assert re.search(r"a process of the environments died \(.* ended with -9", result.err)
+    assert re.search(r"an environment subprocess died \(.* exited with -9", result.err)
     assert status(the_job()) == "failed"
 
 
@@ -283,7 +274,7 @@ def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorizati
     result = train("total_steps=64", "env.id=poison:Hangs-v0", f"env.vectorization={vectorization}", "env.timeout=1.5")
     assert time.monotonic() - began < 20
     assert result.code == 1
-    assert "env.timeout=1.5: a call of poison:Hangs-v0 has not come back" in result.err
+    assert "env.timeout=1.5: a call of poison:Hangs-v0 did not return" in result.err
     assert status(the_job()) == "failed"
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SUPPORT = ROOT / "tests" / "support"
 CALM = '''from dataclasses import dataclass
 
 from rlexp.algos.ppo import PPO
@@ -128,7 +129,7 @@ class Folder:
         texts = {"__init__": "", "calm": CALM, "nets": NETS, "maze": MAZE}
         for name, text in texts.items():
             (package / f"{name}.py").write_text(text)
-        shutil.copy(ROOT / "tests" / "mistakes.py", package)
+        shutil.copy(SUPPORT / "mistakes.py", package)
         self.write("conf/algo/calm.yaml", YAML)
 
     def write(self, name, text):
@@ -202,14 +203,14 @@ def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(fol
     )
     assert [code for code, _, _ in (told, kept, refused, pooled, rerun)] == [1, 0, 1, 0, 0]
     assert told[2].count("\n") == refused[2].count("\n") == 1
-    assert "their_pkg/calm.py changed since 2 of these jobs were run (of 3): stale=keep" in told[2]
+    assert "their_pkg/calm.py changed since 2 of these jobs ran (of 3): stale=keep" in told[2]
     assert "its seeds are of different code (their_pkg/calm.py is " in refused[2]
     assert len(folder.records("s")) == 6
 
 
 def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
     places = {}
-    lines = (ROOT / "tests" / "mistakes.py").read_text().splitlines()
+    lines = (SUPPORT / "mistakes.py").read_text().splitlines()
     for number, line in enumerate(lines, 1):
         if match := re.match(r"class (\w+)", line):
             name = match[1]
@@ -226,7 +227,7 @@ def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
             assert err.startswith(f"rlexp: their_pkg/mistakes.py:{places[name]}: {name}.loss: ")
             assert err.count("\n") == 1
         else:
-            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss looks at single values there"
+            told = f"their_pkg/mistakes.py:{places[name]}: {name}.loss reads single values there"
             assert (told in out) == (seeds == 3)
     trained = [record["config"]["algo"]["_target_"].rpartition(".")[2] for record in folder.records()]
     assert sorted(trained) == sorted(alone * 2)
@@ -266,7 +267,7 @@ def test_classes_of_ones_own_take_the_place_of_others(folder):
 def test_what_is_misspelt_or_meant_for_others_is_one_line(folder):
     told = {
         ("algo=calm", "algo.calm_cof=1"): "did you mean algo.calm_coef?",
-        ("algo.calm_coef=1",): "algo=ppo has no such setting; of algo=calm it is one",
+        ("algo.calm_coef=1",): "algo=ppo has no such setting; algo=calm has it",
         ("algo=clam",): "did you mean calm?",
         ("seed=0,1",): "add -m",
         ("episodes=3",): "python -m rlexp.evaluate",
@@ -301,8 +302,7 @@ def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     annotated, plain = folder.train([*words, "algo.calm_coef=0.1,0.2"], [*words, "algo.noise_coef=0.1,0.2"])
     assert "2 jobs (2 agents) side by side: algo.calm_coef differ" in annotated
     assert (
-        "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotated as rlexp.algos.schedules.Scheduled"
-        in plain
+        "algo.noise_coef is a plain number of their_pkg.calm.Calm: annotate as rlexp.algos.schedules.Scheduled" in plain
     )
 
 
@@ -342,7 +342,7 @@ def test_why_it_is_slow_and_where_it_breaks(folder):
     assert code == 0, told
     (record,) = folder.records()
     assert record["how"]["compiled"]["value"] is False
-    assert "calls, from 10,000 on it pays" in record["how"]["compiled"]["why"]
+    assert "calls, worthwhile from 10,000" in record["how"]["compiled"]["why"]
     assert record["how"]["batching"]["value"] == "stacked"
     assert {"acting and environment", "update", "rest"} <= set(record["time"]["seconds"])
     assert "eager (" in said

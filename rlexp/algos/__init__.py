@@ -1,1 +1,1 @@
-"""Algorithms: one objective a file, each a dataclass of its hyperparameters."""
+"""Algorithms: one objective per file, each a dataclass of its hyperparameters."""

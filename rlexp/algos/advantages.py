@@ -1,4 +1,4 @@
-"""Generalised advantage estimation under next-step autoreset."""
+"""Generalised advantage estimation (GAE) under next-step autoreset."""
 
 import copy
 from collections.abc import Sequence
@@ -32,41 +32,41 @@ def gae(
     """δ_t = r_t + γ V(o_{t+1}) (1 − terminated_t) − V(o_t);  A_t = δ_t + γ λ (1 − done_t) A_{t+1}.
 
     Schulman et al. 2016 (arXiv 1506.02438), equation 16, with done = terminated | truncated. Under next-step
-    autoreset o_{t+1} is the true final observation wherever step t ends an episode, so a time limit bootstraps from
-    the state it cut off. The dummy step that follows is nobody's: the recursion is cut at done, and nothing but
-    V(o_{t+1}) of a time limit is taken from its row.
+    autoreset o_{t+1} is the true final observation wherever step t ends an episode, so truncation bootstraps from
+    the final state. The dummy step that follows belongs to no episode: the recursion is cut at done, and its row
+    contributes only V(o_{t+1}) of a truncated step.
 
     Args:
         rewards: r, (..., T, E).
         values: V(o_t), (..., T, E).
         last_values: V(o_T), (..., E).
         terminated: the episode ended in a terminal state at step t, (..., T, E) bool.
-        truncated: it was cut off by a time limit at step t, (..., T, E) bool.
-        gamma: discount γ; or one an agent, (A, 1, 1).
-        lam: λ; 0 is one-step temporal difference, 1 is Monte Carlo; or one an agent, (A, 1, 1).
-        bootstrap_truncation: False takes a time limit for a terminal state, as CleanRL does.
+        truncated: the episode hit a time limit at step t, (..., T, E) bool.
+        gamma: discount γ; a number, or one per agent (A, 1, 1).
+        lam: λ; 0 is one-step TD, 1 is Monte Carlo; a number, or one per agent (A, 1, 1).
+        bootstrap_truncation: False treats truncation as termination, as CleanRL does.
     """
     done = terminated | truncated
     ended = terminated if bootstrap_truncation else done
     next_values = torch.cat([values[..., 1:, :], last_values.unsqueeze(-2)], -2)  # (..., T, E)
     delta = rewards + gamma * torch.where(ended, 0.0, next_values) - values
-    dummy = torch.cat([torch.zeros_like(done[..., :1, :]), done[..., :-1, :]], -2)  # a first row has none before it
+    dummy = torch.cat([torch.zeros_like(done[..., :1, :]), done[..., :-1, :]], -2)  # row 0 has no predecessor
     delta = torch.where(dummy, 0.0, delta)
     advantages = reverse_scan(delta, gamma * lam * ~done)
     return Advantages(advantages, advantages + values)
 
 
 def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
-    """y_t = x_t + decay_t · y_{t+1}, with nothing after the last row; both (..., T, E).
+    """y_t = x_t + decay_t · y_{t+1}, y_T = 0; both (..., T, E).
 
-    By doubling, in log₂ T steps in place of T: once y_t sums the 2^k rows from t on, and d_t is the product of their
-    decays, y_t + d_t · y_{t + 2^k} sums twice as many.
+    By doubling, in log₂ T steps instead of T: if y_t sums the 2^k rows from t on, and d_t is the product of their
+    decays, then y_t + d_t · y_{t + 2^k} sums the 2^(k+1) rows from t on.
     """
     span, steps = 1, x.shape[-2]
     while span < steps:
         head, tail = slice(None, -span), slice(span, None)
         x = torch.cat([torch.addcmul(x[..., head, :], decay[..., head, :], x[..., tail, :]), x[..., -span:, :]], -2)
-        # rows that have already reached the end have nothing more to take in
+        # rows whose sum has reached the end are complete
         decay = torch.cat([decay[..., head, :] * decay[..., tail, :], torch.zeros_like(decay[..., -span:, :])], -2)
         span *= 2
     return x
@@ -74,10 +74,10 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class GAE:
-    """`gae` with its parameters bound: the config group `gae`.
+    """`gae` with fixed parameters: the config group `gae`.
 
     Raises:
-        ConfigError: gamma or lam outside [0, 1].
+        ConfigError: gamma or lam is outside [0, 1].
     """
 
     gamma: float = 0.99
@@ -85,20 +85,20 @@ class GAE:
     bootstrap_truncation: bool = True
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check ranges."""
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"gae.{name}={getattr(self, name)}: must lie in [0, 1]")
 
     @classmethod
     def side_by_side(cls, each: "Sequence[GAE]", device: torch.device) -> "GAE":
-        """One for agents whose own, one each, differ in γ and λ alone."""
-        whole = copy.copy(each[0])
+        """Merge the estimators of several agents, one each, that differ in γ and λ only."""
+        merged = copy.copy(each[0])
         for name in ("gamma", "lam"):
-            values = [getattr(one, name, None) for one in each]  # somebody else's may have neither
+            values = [getattr(one, name, None) for one in each]  # third-party estimators may have neither
             if len(set(values)) > 1:
-                setattr(whole, name, torch.tensor(values, device=device).reshape(-1, 1, 1))
-        return whole
+                setattr(merged, name, torch.tensor(values, device=device).reshape(-1, 1, 1))
+        return merged
 
     def __call__(
         self, rewards: Tensor, values: Tensor, last_values: Tensor, terminated: Tensor, truncated: Tensor

@@ -21,7 +21,7 @@ from rlexp.networks.actor_critic import Policy
 class APO(PPO):
     """L = L_PPO + c · E_{s ~ best episode}[ KL(π*(·|s) ‖ π_θ(·|s)) ].
 
-    π* are the distributions recorded when the policy acted, s the raw observations. Each field is explained in
+    π* are the action distributions recorded during the episode, s its raw observations. Fields are explained in
     conf/algo/apo.yaml.
     """
 
@@ -34,14 +34,14 @@ class APO(PPO):
     anchor_rows: int = 64
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check ranges."""
         super().__post_init__()
         self.require_knots("anchor_coef", 0.0)
         for name in ("top_k", "max_steps", "anchor_rows"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
 
     def prepare(self, spec: RunSpec) -> None:
-        """Make the episode memory."""
+        """Allocate the episode memory."""
         self.memory = EpisodeMemory(
             spec,
             top_k=self.top_k,
@@ -51,32 +51,32 @@ class APO(PPO):
         )
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Take in the episodes that this rollout finished."""
+        """Add the rollout's finished episodes to the memory."""
         self.memory.add(rollout)
         return {f"anchor_{name}": value for name, value in self.memory.summary().items()}
 
     def replay(self, minibatches: int) -> Any:
-        """Rows of the best episode, `anchor_rows` a minibatch: an unbiased estimate of the mean over its states."""
+        """Rows of the best episode, `anchor_rows` per minibatch: an unbiased estimate of the mean over its states."""
         return self.memory.sample(minibatches, self.anchor_rows)
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """L_PPO + anchor_coef · mean divergence from the anchor; the term is 0 until an episode has finished."""
         loss, metrics = super().loss(policy, batch)
-        divergence = self.divergence(policy, batch)  # (rows,)
+        divergence = self.divergence(policy, batch)  # (anchor_rows,)
         anchor_kl = weighted_mean(divergence, batch.replay.weights)
         return loss + self.anchor_coef * anchor_kl, metrics | {"anchor_kl": anchor_kl}
 
     def divergence(self, policy: Policy, batch: Batch) -> Tensor:
-        """KL(π* ‖ π_θ) on the anchor's rows, or KL(π_θ ‖ π*) if `direction` is reverse: (rows,), nats."""
+        """KL(π* ‖ π_θ) on the anchor's rows, or KL(π_θ ‖ π*) if `direction` is reverse: (anchor_rows,), nats."""
         anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay.obs)
         if self.direction == "forward":
             return policy.distribution.kl(anchor, current)
         return policy.distribution.kl(current, anchor)
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory."""
+        """State of the memory."""
         return {"memory": self.memory.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved memory."""
+        """Restore the memory."""
         self.memory.load_state_dict(state["memory"])

@@ -1,4 +1,4 @@
-"""A control for best-episode APO: behaviour cloning of the same episodes' actions instead of KL to distributions."""
+"""APO with a cross-entropy anchor: behaviour cloning of the best episode's actions, a control for APO."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from rlexp.networks.actor_critic import Policy
 class APOCrossEntropy(APO):
     """L = L_PPO + c · E_{(s, a) ~ best episode}[ −log π_θ(a|s) ].
 
-    Answers whether the recorded distributions matter or the actions alone would do. Close to RAPID
-    (Zha et al. 2021, arXiv 2101.08152). `direction` is without effect.
+    Tests whether the recorded distributions matter or the actions alone suffice. Close to RAPID
+    (Zha et al. 2021, arXiv 2101.08152). `direction` has no effect.
     """
 
     def divergence(self, policy: Policy, batch: Batch) -> Tensor:
-        """−log π_θ(a|s) on the anchor's rows: (rows,), nats."""
+        """−log π_θ(a|s) on the anchor's rows: (anchor_rows,), nats."""
         rows = batch.replay
         return -policy.distribution.log_prob(policy.dist_params(rows.obs), rows.actions)

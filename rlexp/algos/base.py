@@ -1,4 +1,4 @@
-"""What every algorithm shares: hyperparameters, schedules, and the places a subclass may fill."""
+"""Base class of all algorithms: shared hyperparameters, schedules, and the hooks that a subclass overrides."""
 
 import copy
 import dataclasses
@@ -28,11 +28,11 @@ def _slots(kind: Any) -> list[str]:
 class Algorithm:
     """Base of all objectives. Fields annotated `Scheduled` take a number or a list (see `Schedule`).
 
-    Within `loss` they read as tensors holding the current value; everywhere else they are Schedule objects. Whatever
-    else `loss` reads is fixed once training starts; what adapts is handed to it by `coefficients`.
+    Inside `loss` they are tensors holding the current value; everywhere else they are Schedule objects. Everything
+    else that `loss` reads is fixed once training starts; adaptive values are passed to it by `coefficients`.
 
     Raises:
-        ConfigError: a setting out of its range, named.
+        ConfigError: a hyperparameter is out of range.
     """
 
     rollout_steps: int = 128
@@ -42,7 +42,7 @@ class Algorithm:
     target_kl: float | None = None
 
     def __post_init__(self) -> None:
-        """Turn scheduled fields into schedules and check the ranges."""
+        """Convert scheduled fields to schedules and check ranges."""
         for name in self.scheduled():
             setattr(self, name, Schedule.named(f"algo.{name}", getattr(self, name)))
         for name in ("rollout_steps", "epochs", "minibatches"):
@@ -51,92 +51,93 @@ class Algorithm:
         self.require_positive("target_kl", "must be positive, or null for no early stop")
 
     def require(self, name: str, holds: bool, wanted: str) -> None:
-        """Refuse a hyperparameter with one line that names it, its value and what is wanted."""
+        """Raise ConfigError, naming the hyperparameter and its value, unless `holds`."""
         if not holds:
             raise ConfigError(f"algo.{name}={getattr(self, name)}: {wanted}")
 
     def require_positive(self, name: str, wanted: str) -> None:
-        """Refuse a hyperparameter that is not positive; None is good: it turns something off."""
+        """Require a positive hyperparameter, or None, which turns a feature off."""
         value = getattr(self, name)
         self.require(name, value is None or value > 0, wanted)
 
     def require_knots(self, name: str, low: float) -> None:
-        """Refuse a schedule that ever goes below `low`."""
+        """Require a schedule that never goes below `low`."""
         self.require(name, min(getattr(self, name).knots) >= low, f"must not be below {low:g}")
 
     # The objective, for one agent --------------------------------------------------------------------------------
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """The scalar to minimise, and scalars to log. Pure and traceable."""
-        raise NotImplementedError(f"{type(self).__name__} defines none")
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     # Memory; most algorithms have none ---------------------------------------------------------------------------
 
     def prepare(self, spec: RunSpec) -> None:
-        """Called before the first step: once for a run's own object, and for others that only try what it does.
+        """Called before the first step; allocate memory here. Also called on throwaway copies during checks.
 
-        Those may have fewer agents. An algorithm with a memory makes it here. What is drawn at random is
-        each agent's own where `spec.per_agent` makes it, or where it is drawn from `spec.streams`; what is drawn
-        elsewhere is refused.
+        Those may have fewer agents. Draw random numbers inside `spec.per_agent` or from `spec.streams`, so that they
+        depend on the agent's seed alone; drawing from a global stream is an error.
         """
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Take in a fresh rollout; the returned metrics, one value an agent (A,), are logged."""
+        """Process a new rollout. Returns metrics to log, one value per agent (A,)."""
         return {}
 
     def replay(self, minibatches: int) -> Any:
-        """What the loss reads beside the rollout: tensors (A, minibatches, ...), delivered as `batch.replay`."""
+        """Extra data for the loss: tensors (A, minibatches, ...), passed as `batch.replay`."""
         return ()
 
     def adapt(self, metrics: Metrics) -> None:
-        """React to an update's mean metrics, one value an agent (A,): adaptive coefficients."""
+        """Adapt coefficients to the update's mean metrics, one value per agent (A,)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs: tensors (A · n, ...), agent by agent, and plain values that agents share."""
+        """Everything a resumed run needs: tensors (A · n, ...), agent by agent, and plain values shared by all."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
 
     # Mechanism ---------------------------------------------------------------------------------------------------
 
     @classmethod
     def scheduled(cls) -> list[str]:
-        """Names of the scheduled fields: those in which agents trained side by side may differ."""
-        try:  # under any name, and where annotations are texts
+        """Names of the scheduled fields: those that may differ between agents trained side by side."""
+        try:  # resolves aliases and string annotations
             hints = get_type_hints(cls, include_extras=True)
-        except Exception:  # a name that stands for something only while types are checked
+        except Exception:  # a name that is imported under TYPE_CHECKING only
             hints = {}
         return [f.name for f in dataclasses.fields(cls) if hints.get(f.name, f.type) in (Scheduled, "Scheduled")]
 
     def shared(self) -> dict[str, str]:
-        """What agents trained side by side must have alike: every attribute but the scheduled ones, as text."""
+        """Settings that agents trained side by side must share: every attribute but the scheduled ones, as text."""
         return {name: digest(value) for name, value in self._attributes().items() if name not in self.scheduled()}
 
     def _attributes(self) -> dict[str, Any]:
-        """Attributes of its own, those of dataclasses with slots too."""
+        """Instance attributes, including slots."""
         kind: Any = type(self)
         slots = {name: getattr(self, name) for name in _slots(kind) if hasattr(self, name)}
         return slots | vars(self)
 
     @classmethod
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
-        """One algorithm for agents whose own, one each, differ in scheduled fields alone.
+        """Merge the algorithms of several agents, one each, that differ in scheduled fields only.
 
         Raises:
-            ConfigError: they differ in something else, as in what one derives from a scheduled field at its start.
+            ConfigError: they differ elsewhere, e.g. in an attribute derived from a scheduled field.
         """
-        whole = copy.copy(algos[0])
+        merged = copy.copy(algos[0])
         for algo in algos:
-            for name, value in whole.shared().items():
+            for name, value in merged.shared().items():
                 if algo.shared().get(name) != value:
-                    raise ConfigError(f"algo.{name}: is {value} for one agent, another for one beside it")
-        for name in whole.scheduled():
-            setattr(whole, name, side_by_side([getattr(algo, name) for algo in algos]))
-        return whole
+                    raise ConfigError(
+                        f"algo.{name}: is {value} for one agent and differs for another in the same batch"
+                    )
+        for name in merged.scheduled():
+            setattr(merged, name, side_by_side([getattr(algo, name) for algo in algos]))
+        return merged
 
     def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
-        """Current value of every scheduled field, one an agent: name -> (A,)."""
+        """Current value of every scheduled field, per agent: name -> (A,)."""
         values = {name: getattr(self, name)(progress) for name in self.scheduled()}
         return {
             name: torch.tensor(np.broadcast_to(value, num_agents), dtype=torch.float32, device=device)
@@ -144,7 +145,7 @@ class Algorithm:
         }
 
     def bind(self, coefficients: dict[str, Tensor]) -> Self:
-        """A shallow copy whose scheduled fields are those tensors. Traceable, hence not copy.copy."""
+        """A shallow copy whose scheduled fields are these tensors. Traceable, hence not copy.copy."""
         bound = object.__new__(type(self))
         for name, value in self._attributes().items():
             object.__setattr__(bound, name, value)

@@ -1,4 +1,4 @@
-"""Episode memory: the rows of the best episodes of each agent, with what its policy said when it acted."""
+"""Episode memory: each agent's best episodes, with the action distributions recorded during them."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -16,22 +16,22 @@ class MemoryRows(NamedTuple):
 
     obs: Tensor  # raw
     actions: Tensor
-    dist_params: Tensor  # as recorded when the policy acted
+    dist_params: Tensor  # of the behaviour policy, as recorded
     weights: Tensor
 
 
 class EpisodeMemory:
-    """Keeps `top_k` finished episodes an agent, each with at most `max_steps` rows.
+    """Keeps the `top_k` episodes of each agent, with at most `max_steps` rows each.
 
-    An episode longer than that is kept as a uniform sample of its rows (reservoir sampling, Vitter 1985). Rows of
-    running episodes wait in buffers of the same size until the episode ends.
+    A longer episode is kept as a uniform sample of its rows (reservoir sampling, Vitter 1985). Rows of running
+    episodes are held in buffers of the same size until the episode ends.
 
     Args:
         spec: agents, environments, random streams.
-        top_k: episodes kept.
-        max_steps: M, rows kept of each episode.
-        keep: "best": those of highest raw return; "random": a uniform choice among all that finished.
-        replace_on_tie: a new episode as good as the worst one kept takes its place.
+        top_k: K, episodes kept per agent.
+        max_steps: M, rows kept per episode.
+        keep: "best": highest raw return; "random": a uniform sample of all finished episodes.
+        replace_on_tie: a new episode that equals the worst one kept replaces it.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class EpisodeMemory:
         slots = (spec.num_agents, top_k)
         self.returns = np.full(slots, -np.inf)
         self.lengths = np.zeros(slots, np.int64)  # steps of the whole episode
-        self.counts = np.zeros(slots, np.int64)  # rows kept of it
-        self.recorded_at = np.zeros(slots, np.int64)  # agent's steps when it was recorded
+        self.counts = np.zeros(slots, np.int64)  # rows kept
+        self.recorded_at = np.zeros(slots, np.int64)  # the agent's step count when recorded
         self.steps = np.zeros(spec.num_agents, np.int64)
         self.seen = np.zeros(spec.num_agents, np.int64)  # episodes finished
         self.kept: dict[str, Tensor] = {}  # (A*K, M, ...)
         self.running: dict[str, Tensor] = {}  # (A*E, M, ...)
 
     def add(self, rollout: Rollout) -> None:
-        """Take in the episodes that ended in this rollout and the rows of those that go on."""
+        """Add the episodes that ended in this rollout, and buffer the rows of those still running."""
         if not self.kept:
             self.kept = self._table(self.spec.num_agents * self.top_k, rollout)
             self.running = self._table(self.spec.num_agents * self.spec.num_envs, rollout)
@@ -70,7 +70,7 @@ class EpisodeMemory:
         return {name: x.new_zeros((slots, self.max_steps, *x.shape[3:])) for name, x in tensors.items()}
 
     def _choose(self, rollout: Rollout) -> dict[tuple[int, int], int]:
-        """Which finished episode goes to which slot: (agent, slot) -> index. Only the last occupant is copied."""
+        """Assign finished episodes to slots: (agent, slot) -> index. Only a slot's last occupant is copied."""
         chosen: dict[tuple[int, int], int] = {}
         episodes = rollout.episodes
         for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), episodes.returns.tolist(), strict=True)):
@@ -97,7 +97,7 @@ class EpisodeMemory:
         if score < worst or (score == worst and not self.replace_on_tie):
             return None
         ties = np.flatnonzero(returns == worst)
-        return int(ties[self.recorded_at[agent, ties].argmin()])  # the oldest of them
+        return int(ties[self.recorded_at[agent, ties].argmin()])  # the oldest
 
     def _store(self, agent: int, slot: int, rollout: Rollout, index: int) -> None:
         episodes = rollout.episodes
@@ -121,24 +121,24 @@ class EpisodeMemory:
         stop: int,
         rollout: Rollout,
     ) -> None:
-        """Rows start:stop of an environment join a reservoir that has seen `before` rows."""
+        """Add rows start:stop of an environment to a reservoir that has seen `before` rows."""
         free = max(0, min(stop - start, self.max_steps - before))
         for name in FIELDS:
             table[name][slot, before : before + free] = getattr(rollout, name)[agent, start : start + free, env]
         surplus = stop - start - free
         if surplus <= 0:
             return
-        # row number n (from 0) replaces a random one of the M kept with probability M / (n + 1)
+        # row n (from 0) replaces a random one of the M kept, with probability M / (n + 1)
         numbers = before + free + np.arange(surplus)
         draws = (self._uniform(agent, surplus) * (numbers + 1)).astype(np.int64)
-        last = {int(place): start + free + i for i, place in enumerate(draws) if place < self.max_steps}
+        last = {int(index): start + free + i for i, index in enumerate(draws) if index < self.max_steps}
         if last:
-            places, rows = list(last.keys()), list(last.values())
+            indices, rows = list(last.keys()), list(last.values())
             for name in FIELDS:
-                table[name][slot, places] = getattr(rollout, name)[agent, rows, env]
+                table[name][slot, indices] = getattr(rollout, name)[agent, rows, env]
 
     def _carry(self, rollout: Rollout) -> None:
-        """Rows of episodes still running join their buffers."""
+        """Buffer the rows of episodes still running."""
         envs, steps = self.spec.num_envs, rollout.obs.shape[1]
         before = rollout.open_lengths.copy()
         start = rollout.dummy_first.astype(np.int64)
@@ -146,17 +146,17 @@ class EpisodeMemory:
         np.maximum.at(start, (episodes.agents, episodes.envs), episodes.ends + 2)
         before[episodes.agents, episodes.envs] = 0
         room = np.clip(self.max_steps - before, 0, np.maximum(steps - start, 0))
-        # all environments at once, as far as the buffers have room ...
+        # all environments at once while their buffers have room ...
         t = np.arange(steps)[None, :, None]
         fits = (t >= start[:, None]) & (t < (start + room)[:, None])  # (A, T, E)
         a, rows, e = np.nonzero(fits)
-        places = before[a, e] + rows - start[a, e]
+        indices = before[a, e] + rows - start[a, e]
         device = rollout.obs.device
-        to = [torch.from_numpy(x).to(device) for x in (a * envs + e, places)]
+        target = [torch.from_numpy(x).to(device) for x in (a * envs + e, indices)]
         source = torch.from_numpy((a * steps + rows) * envs + e).to(device)
         for name in FIELDS:
-            self.running[name][to[0], to[1]] = getattr(rollout, name).flatten(0, 2)[source]
-        # ... and one by one where they overflow
+            self.running[name][target[0], target[1]] = getattr(rollout, name).flatten(0, 2)[source]
+        # ... then one by one where a buffer overflows
         for a_, e_ in np.argwhere(start + room < steps):
             first = int(start[a_, e_] + room[a_, e_])
             seen = int(before[a_, e_] + room[a_, e_])
@@ -167,7 +167,7 @@ class EpisodeMemory:
         return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
 
     def sample(self, minibatches: int, rows: int) -> MemoryRows:
-        """Rows drawn uniformly, with replacement, from all that are kept: (A, minibatches, rows, ...)."""
+        """Rows drawn uniformly with replacement from all rows kept: (A, minibatches, rows, ...)."""
         agents = self.spec.num_agents
         u = np.stack([self._uniform(agent, minibatches * rows) for agent in range(agents)])  # (A, N)
         ends = self.counts.cumsum(1)  # (A, K)
@@ -184,7 +184,7 @@ class EpisodeMemory:
         return MemoryRows(**drawn, weights=known[:, :, None].expand(shape).contiguous())
 
     def summary(self) -> dict[str, Tensor]:
-        """Mean return, length and age in steps of the kept episodes of each agent, (A,); NaN while there is none."""
+        """Mean return, length and age (in steps) of each agent's kept episodes (A,); NaN while there are none."""
         held = self.counts > 0
         n = np.where(held.any(1), held.sum(1), np.nan)
 
@@ -204,7 +204,7 @@ class EpisodeMemory:
         return {"arrays": arrays, "kept": self.kept, "running": self.running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         for name, value in state["arrays"].items():
             setattr(self, name, value.cpu().numpy().copy())
         self.kept = {name: value.to(self.spec.device) for name, value in state["kept"].items()}

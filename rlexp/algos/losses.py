@@ -1,7 +1,7 @@
-"""The terms of the PPO objective: pure functions, one equation each.
+"""Terms of the PPO objective: pure functions, one equation each.
 
-Rows carry a weight in {0, 1}: 0 for the dummy rows of next-step autoreset, which must not be seen. What a row without
-weight holds is selected away, not multiplied by 0: NaN · 0 is NaN.
+Rows have a weight in {0, 1}: 0 for the dummy rows of next-step autoreset, which must not affect the loss. They are
+masked by selection, not multiplied by 0: NaN · 0 is NaN.
 """
 
 from typing import NamedTuple
@@ -49,7 +49,7 @@ def clipped_value_loss(
 
 
 class RatioStatistics(NamedTuple):
-    """How far the policy has moved from the one that acted."""
+    """How far the policy has moved from the behaviour policy."""
 
     old_approx_kl: Tensor  # E[−log ρ], the k1 estimator of KL(π_old ‖ π_θ)
     approx_kl: Tensor  # E[(ρ − 1) − log ρ], the k3 estimator: never negative, less noisy

@@ -1,4 +1,4 @@
-"""Columns of metrics.csv that rlexp itself fills, by which runs are judged: no objective may fill them in its place."""
+"""Columns of metrics.csv that rlexp writes itself; objectives must not log metrics of these names."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ from rlexp.text import with_article
 
 SEED, STEP, WALL_TIME = KEYS = ("seed", "step", "wall_time")
 EPISODIC_RETURN, EPISODIC_LENGTH = CHARTS = ("episodic_return", "episodic_length")
-OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # say little of a seed beside the others
+OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # not informative per seed
 LOSS, GRAD_NORM, EXPLAINED_VARIANCE, EPOCHS = OF_THE_UPDATE = ("loss", "grad_norm", "explained_variance", "epochs")
-PARAMETER = "a parameter"  # beside the metrics: not finite where any of an agent's is not; no column
+PARAMETER = "a parameter"  # not a column: NaN or infinite if any of the agent's parameters is
 RESERVED = frozenset((*KEYS, *CHARTS, *OF_THE_RUN, *OF_THE_UPDATE, PARAMETER))
 
 
-def flaw_of(name: Any) -> str:
-    """What is wrong with the name of an objective's metric; nothing: it is good."""
+def invalid_name(name: Any) -> str:
+    """Why this cannot be the name of an objective's metric; empty if it can."""
     if not isinstance(name, str):
-        return f"has {with_article(type(name).__name__)} for a name, wants text"
+        return f"has {with_article(type(name).__name__)} as its name, expected a string"
     if name in RESERVED:
-        return f"is a column that rlexp itself fills; call it something else, as my_{name.replace(' ', '_')}"
+        return f"is a column that rlexp writes itself; rename it, e.g. my_{name.replace(' ', '_')}"
     if not name.strip() or name != name.strip():
-        return "has a name that is empty, or begins or ends with a space"
+        return "has a name that is empty, or starts or ends with a space"
     if not name.isprintable() or any(mark in name for mark in ",;\"'"):
         return "has a comma, a quotation mark or a line break in its name, which is a column of metrics.csv"
     return ""

@@ -13,9 +13,9 @@ from rlexp.networks.actor_critic import Policy
 
 @dataclass(kw_only=True)
 class PPO(Algorithm):
-    """L = L_clip + c_v L_value − c_e H, on minibatches of a rollout, for several epochs.
+    """L = L_clip + c_v L_value − c_e H, minimised over several epochs of minibatches of each rollout.
 
-    Each field is explained in conf/algo/ppo.yaml.
+    Fields are explained in conf/algo/ppo.yaml.
     """
 
     clip_coef: Scheduled = 0.2
@@ -25,14 +25,14 @@ class PPO(Algorithm):
     norm_adv: bool = True
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check ranges."""
         super().__post_init__()
         self.require_knots("clip_coef", 0.0)
         self.require("clip_coef", max(self.clip_coef.knots) > 0, "must be above 0")
         self.require_knots("vf_coef", 0.0)
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
-        """L = L_clip(θ) + vf_coef · L_value(θ) − ent_coef · H[π_θ], scalar; all terms as in `rlexp.algos.losses`."""
+        """L = L_clip(θ) + vf_coef · L_value(θ) − ent_coef · H[π_θ], scalar; terms as in `rlexp.algos.losses`."""
         dist, weights = policy.distribution, batch.weights
         params, values = policy(batch.obs)
         log_ratio = dist.log_prob(params, batch.actions) - batch.log_probs  # (B,)
@@ -48,10 +48,10 @@ class PPO(Algorithm):
         entropy = losses.weighted_mean(dist.entropy(params), weights)
 
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
-        moved = losses.ratio_statistics(log_ratio, weights, self.clip_coef)
+        statistics = losses.ratio_statistics(log_ratio, weights, self.clip_coef)
         return loss, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            **moved._asdict(),
+            **statistics._asdict(),
         }

@@ -17,25 +17,25 @@ from rlexp.networks.actor_critic import Policy
 class PPOKL(PPO):
     """L = L_PPO + β · E_s[ KL(π_old(·|s) ‖ π_θ(·|s)) ], s from the rollout.
 
-    With `kl_target`, β doubles after an update whose mean KL exceeds 1.5 targets and halves below target / 1.5;
-    without, β stays `kl_coef`. A control for APO: is it any KL, or the best episode?
+    With `kl_target`, β doubles after an update whose mean KL exceeds 1.5 · kl_target and halves below
+    kl_target / 1.5; without, β stays at `kl_coef`. A control for APO: does any KL help, or only the best episode's?
     """
 
     kl_coef: float = 1.0
     kl_target: float | None = 0.01
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check ranges."""
         super().__post_init__()
         self.require("kl_coef", self.kl_coef >= 0, "must not be below 0")
         self.require_positive("kl_target", "must be positive, or null for a fixed coefficient")
 
     def prepare(self, spec: RunSpec) -> None:
-        """Start every agent's β at `kl_coef`."""
+        """Initialise every agent's β to `kl_coef`."""
         self.beta = torch.full((spec.num_agents,), float(self.kl_coef), device=spec.device)
 
     def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
-        """The schedules, and β."""
+        """The scheduled values, and β."""
         return super().coefficients(progress, num_agents, device) | {"beta": self.beta}
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -46,7 +46,7 @@ class PPOKL(PPO):
         return loss + self.beta * mean_kl, metrics | {"kl": mean_kl, "kl_beta": self.beta}
 
     def adapt(self, metrics: Metrics) -> None:
-        """β ← 2β if KL > 1.5 target, β/2 if KL < target/1.5."""
+        """β ← 2β if KL > 1.5 · kl_target; β ← β/2 if KL < kl_target / 1.5."""
         if self.kl_target is None:
             return
         grow, shrink = metrics["kl"] > 1.5 * self.kl_target, metrics["kl"] < self.kl_target / 1.5
@@ -54,9 +54,9 @@ class PPOKL(PPO):
         self.beta = (self.beta * factor).clamp(1e-4, 1e4)
 
     def state_dict(self) -> dict[str, Any]:
-        """β of every agent."""
+        """β of every agent (A,)."""
         return {"beta": self.beta}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up saved β."""
+        """Restore β."""
         self.beta = state["beta"].to(self.beta.device)

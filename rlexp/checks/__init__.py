@@ -1,1 +1,1 @@
-"""What an objective and a network must keep to, tried before the first step."""
+"""Contracts of objectives and networks, checked before the first step."""

@@ -1,4 +1,4 @@
-"""What the hooks of an objective must give: names, shapes and kinds, each refused in one line with file and line."""
+"""Contract of the hooks' return values: names, shapes and types; violations are reported with file and line."""
 
 import inspect
 from collections.abc import Collection, Container, Iterable
@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
 from rlexp.algos.base import Algorithm
-from rlexp.algos.metric_names import flaw_of
+from rlexp.algos.metric_names import invalid_name
 from rlexp.checks.location import refusal
 from rlexp.text import with_article
 
-ANOTHER = (
-    "is another one when it is called once more with the same rows: it draws random numbers, reads a clock or counts "
-    "its calls, which no compiled or resumed run would repeat; policy.rand_like(x) and randn_like(x) draw"
+NOT_REPEATABLE = (
+    "differs when called again with the same rows: it draws random numbers, reads a clock or counts its calls, which a "
+    "compiled or resumed run would not repeat; draw with policy.rand_like(x) or randn_like(x)"
 )
 
 
-def told(value: Any) -> str:
-    """What something is, for who expected something else."""
+def describe(value: Any) -> str:
+    """What a value is, for an error message."""
     if value is None:
         return "nothing"
     if isinstance(value, Tensor):
@@ -30,50 +30,50 @@ def told(value: Any) -> str:
 
 
 def quoted(name: Any) -> tuple[str, ...]:
-    """How a name is written in code."""
+    """A name as a string literal in code, with either quotes."""
     return f'"{name}"', f"'{name}'"
 
 
 def _require_name(algo: Algorithm, hook: str, name: Any) -> None:
-    if flaw := flaw_of(name):
+    if flaw := invalid_name(name):
         raise refusal(algo, hook, f"metric {name!r} {flaw}", *(quoted(name) if isinstance(name, str) and name else ()))
 
 
 def _as_tensor(value: Any) -> str:
-    """How a number becomes a tensor; nothing of what cannot."""
+    """Hint on how to turn a number into a tensor; empty for other types."""
     if isinstance(value, float):
         return ": leave out .item(), or torch.as_tensor(x)"
     return ": torch.as_tensor(x)" if isinstance(value, bool | int | np.number | np.ndarray) else ""
 
 
-def require_loss(algo: Algorithm, given: Any) -> None:
-    """Refuse what is not (scalar with a gradient, scalars by name)."""
+def require_loss(algo: Algorithm, returned: Any) -> None:
+    """Refuse anything but (scalar loss, scalar metrics by name)."""
     wanted = "wants (loss, metrics): a scalar tensor, and a dictionary of scalar tensors, which may be empty"
-    if inspect.isgenerator(given):
-        raise refusal(algo, "loss", f"is a generator, as there is a yield in it; {wanted}", "yield")
-    if inspect.iscoroutine(given):
-        given.close()
+    if inspect.isgenerator(returned):
+        raise refusal(algo, "loss", f"is a generator, as it contains a yield; {wanted}", "yield")
+    if inspect.iscoroutine(returned):
+        returned.close()
         raise refusal(algo, "loss", f"is an async function; {wanted}")
-    if given is None:
+    if returned is None:
         raise refusal(algo, "loss", f"returns nothing; {wanted}")
-    if not (isinstance(given, tuple) and len(given) == 2):
-        raise refusal(algo, "loss", f"returns {told(given)}; {wanted}", "return")
-    loss, metrics = given
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise refusal(algo, "loss", f"returns {describe(returned)}; {wanted}", "return")
+    loss, metrics = returned
     if not isinstance(loss, Tensor):
-        raise refusal(algo, "loss", f"the loss is {told(loss)}, wants a scalar tensor", "return")
+        raise refusal(algo, "loss", f"the loss is {describe(loss)}, wants a scalar tensor", "return")
     if loss.dim():
         what = f"the loss has shape {tuple(loss.shape)}, wants a scalar: weighted_mean(x, weights)"
         raise refusal(algo, "loss", what, "return")
     if loss.is_complex():
         raise refusal(algo, "loss", "the loss is complex, wants a real scalar: loss.real", "return")
     if not isinstance(metrics, dict):
-        what = f"the metrics are {told(metrics)}, wants a dictionary of scalars"
+        what = f"the metrics are {describe(metrics)}, wants a dictionary of scalars"
         raise refusal(algo, "loss", what, "return")
     for name, value in metrics.items():
         _require_name(algo, "loss", name)
         flaw = ""
         if not isinstance(value, Tensor):
-            flaw = f"is {told(value)}, wants a scalar tensor{_as_tensor(value)}"
+            flaw = f"is {describe(value)}, wants a scalar tensor{_as_tensor(value)}"
         elif value.dim():
             flaw = f"has shape {tuple(value.shape)}, wants a scalar: weighted_mean(x, weights)"
         elif value.is_complex() or value.is_meta:
@@ -83,68 +83,70 @@ def require_loss(algo: Algorithm, given: Any) -> None:
 
 
 def require_gradient(algo: Algorithm, loss: Tensor) -> None:
-    """Refuse a loss that moves nothing."""
+    """Refuse a loss without a gradient."""
     if not loss.requires_grad:
         what = "nothing in it depends on policy(batch.obs), or .detach(), no_grad or .data cuts it off"
         raise refusal(algo, "loss", f"the loss has no gradient: {what}", "return")
 
 
 def require_observed(algo: Algorithm, observed: Any, agents: int, known: Container[str] | None = None) -> None:
-    """Refuse what is not a number an agent by name; known: names that it may have, where they are fixed."""
-    wanted = "wants a dictionary of tensors (A,), one value an agent, which may be empty: {}"
+    """Refuse anything but metrics (A,) by name; known: allowed names, once fixed."""
+    wanted = "wants a dictionary of tensors (A,), one value per agent, which may be empty: {}"
     if not isinstance(observed, dict):
-        raise refusal(algo, "observe", f"returns {told(observed)}; {wanted}", "return")
+        raise refusal(algo, "observe", f"returns {describe(observed)}; {wanted}", "return")
     for name, value in observed.items():
         _require_name(algo, "observe", name)
         if not isinstance(value, Tensor) or tuple(value.shape) != (agents,) or value.is_complex():
-            raise refusal(algo, "observe", f"metric {name!r} is {told(value)}; {wanted}", *quoted(name))
+            raise refusal(algo, "observe", f"metric {name!r} is {describe(value)}; {wanted}", *quoted(name))
         if known is not None and name not in known:
-            what = f"metric {name!r} was not there the first time, when columns are made; give NaN until it is known"
+            what = (
+                f"metric {name!r} was missing in the first call, which fixes the columns; return NaN until it is known"
+            )
             raise refusal(algo, "observe", what, *quoted(name))
 
 
-def require_apart(algo: Algorithm, observed: Iterable[str], of_loss: Container[str]) -> None:
-    """Refuse metrics of `observe` that the loss gives, too."""
+def require_distinct(algo: Algorithm, observed: Iterable[str], of_loss: Container[str]) -> None:
+    """Refuse metrics of `observe` that the loss also returns."""
     for name in observed:
         if name in of_loss:
-            what = f"metric {name!r} is also one of the loss, which it would overwrite; call it something else"
+            what = f"metric {name!r} is also one of the loss, which it would overwrite; rename it"
             raise refusal(algo, "observe", what, *quoted(name))
 
 
 def require_same_names(algo: Algorithm, first: Collection[str], now: Collection[str]) -> None:
-    """Refuse a loss that gives other metrics than the first time."""
+    """Refuse a loss that returns other metrics than in the first call."""
     differ = sorted(set(first) ^ set(now))
     if differ:
-        told_names = ", ".join(map(repr, differ))
-        what = f"gives metric {told_names} in one call and not in another; give it always, NaN where there is none"
+        names = ", ".join(map(repr, differ))
+        what = f"returns metric {names} in some calls only; always return it, NaN where there is no value"
         raise refusal(algo, "loss", what, *(text for name in differ for text in quoted(name)))
 
 
 def require_replay(algo: Algorithm, replay: Any, agents: int, minibatches: int) -> None:
-    """Refuse what is not tensors (A, minibatches, ...)."""
+    """Refuse anything but tensors (A, minibatches, ...)."""
     wanted = f"wants tensors (agents, minibatches, ...), here ({agents}, {minibatches}, ...)"
     if replay is None:
         raise refusal(algo, "replay", f"returns nothing; {wanted}, or () for nothing", "return")
     for path, value in tree_flatten_with_path(replay)[0]:
         if not isinstance(value, Tensor) or tuple(value.shape[:2]) != (agents, minibatches):
-            where = "".join(map(str, path)) or "what it returns"
-            raise refusal(algo, "replay", f"{where} is {told(value)}; {wanted}", "return")
+            where = "".join(map(str, path)) or "its result"
+            raise refusal(algo, "replay", f"{where} is {describe(value)}; {wanted}", "return")
 
 
 def require_coefficients(algo: Algorithm, coefficients: Any, agents: int) -> None:
-    """Refuse what is not a number an agent by name."""
-    wanted = f"wanted a tensor of {agents} values, one an agent"
+    """Refuse anything but coefficients (A,) by name."""
+    wanted = f"wants a tensor of {agents} values, one per agent"
     if not isinstance(coefficients, dict):
-        what = f"returns {told(coefficients)}; wants a dictionary: super().coefficients(...) | {{...}}"
+        what = f"returns {describe(coefficients)}; wants a dictionary: super().coefficients(...) | {{...}}"
         raise refusal(algo, "coefficients", what, "return")
     for name, value in coefficients.items():
         if not isinstance(value, Tensor) or tuple(value.shape) != (agents,):
-            is_ = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise refusal(algo, "coefficients", f"{name} is {is_}; {wanted}", *quoted(name))
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise refusal(algo, "coefficients", f"{name} is {found}; {wanted}", *quoted(name))
 
 
-def same(found: list[Any], again: list[Any], *, on_cuda: bool) -> bool:
-    """Whether two calls gave the same tensors; kernels of CUDA may race."""
+def same_outputs(found: list[Any], again: list[Any], *, on_cuda: bool) -> bool:
+    """Whether two calls returned the same tensors, up to rounding on CUDA, whose kernels may race."""
     if len(found) != len(again):
         return False
     for x, y in zip(found, again, strict=True):

@@ -1,4 +1,4 @@
-"""Where in an objective's own files something stands, and what went wrong there in one line."""
+"""Errors of an objective's hooks in one line, with the file and line in user code."""
 
 import contextlib
 import inspect
@@ -12,17 +12,17 @@ import torch
 
 from rlexp.algos.base import Algorithm
 from rlexp.errors import ObjectiveError, UserError
-from rlexp.user_code import function_of, is_library, package_of, raised, through, told
+from rlexp.user_code import describe_error, function_of, is_library, location, package_of, user_frames
 
-# what torch says where numbers are at fault, rather than shapes
+# torch's messages when values, rather than shapes, are at fault
 _OF_VALUES = re.compile(r"out of bounds|probabilit|singular|positive|negative|converge|\bnan\b|\binf\b", re.IGNORECASE)
-# what is looked for where a loss is another one from call to call
+# code to look for when a loss differs from call to call
 CHANGING = ("urandom", "time.", "time(", "uuid", "secrets", "default_rng", "generator=", "random", "next(", ".append(")
 _OF_INDICES = re.compile(r"too many indices|Dimension out of range|out of bounds for dimension")
 
 
 def _source(thing: Any) -> tuple[list[str], int, str]:
-    """Lines, the number of the first, the file; no lines where there is no file, as of what is typed into a prompt."""
+    """Source lines, number of the first, file; no lines if there is no file, as at a prompt."""
     try:
         lines, first = inspect.getsourcelines(thing)
         return lines, first, inspect.getsourcefile(thing) or ""
@@ -31,7 +31,7 @@ def _source(thing: Any) -> tuple[list[str], int, str]:
 
 
 def _kinds(algo: Algorithm) -> list[type]:
-    """Classes of the objective, the nearest first, without those that all share."""
+    """The objective's class and its bases, without Algorithm and object."""
     return [kind for kind in type(algo).__mro__ if kind not in (Algorithm, object)]
 
 
@@ -40,60 +40,60 @@ def _packages(algo: Algorithm) -> set[str]:
 
 
 def where_defined(algo: Algorithm, hook: str, *needles: str) -> str:
-    """The last line in which the first of these that is found is written: in the hook, its bases', or in the class.
+    """File and line of the first needle found, last occurrence: in the hook, then in its bases, then in the class.
 
-    Where none is, the hook's first line, and where the class has no such hook, its own.
+    If none is found, the first line of the hook, or of the class if it lacks the hook.
     """
     kinds = _kinds(algo)
     hooks = [_source(function_of(vars(kind)[hook])) for kind in kinds if hook in vars(kind)]
     classes = [_source(kind) for kind in kinds]
     literal = bool(needles) and all(needle[:1] in "\"'" or needle.startswith("self.") for needle in needles)
-    for lines, first, file in (*hooks, *classes * literal):  # what is written anywhere names nothing in a whole class
+    for lines, first, file in (*hooks, *classes * literal):  # other needles are too common to search in a whole class
         for needle in needles:
             found = [number for number, line in enumerate(lines) if needle in line]
             if found:
-                return told(file, first + found[-1])
+                return location(file, first + found[-1])
     for lines, first, file in (*hooks, *classes):
         if lines:
-            return told(file, first)
+            return location(file, first)
     return type(algo).__name__
 
 
 def where_raised(error: BaseException, algo: Algorithm, hook: str) -> str:
-    """The last line that is neither rlexp's nor a library's; where it is of another file than the objective, both."""
+    """File and line of the innermost user frame; if it is in another file, also where the objective called it."""
     files = {_source(kind)[2] for kind in _kinds(algo)} - {""}
-    own = through(error, _packages(algo))
+    frames = user_frames(error, _packages(algo))
     walked = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    in_files = [told(file, line) for file, line in walked if file in files]
-    if own and own[-1].file not in files:
-        return told(own[-1].file, own[-1].line) + (f", called at {in_files[-1]}" if in_files else "")
+    in_files = [location(file, line) for file, line in walked if file in files]
+    if frames and frames[-1].file not in files:
+        return location(frames[-1].file, frames[-1].line) + (f", called at {in_files[-1]}" if in_files else "")
     if in_files:
         return in_files[-1]
     return where_defined(algo, hook, *(CHANGING if isinstance(error, ObjectiveError) else ()))
 
 
-def where_undone(error: BaseException, messages: list[str], algo: Algorithm) -> str:
-    """The line in which a gradient failed: of a backward of somebody's own, or as anomaly detection tells it."""
-    if through(error, _packages(algo)):
+def where_gradient_failed(error: BaseException, messages: list[str], algo: Algorithm) -> str:
+    """File and line where a gradient failed: in a user's backward, or as reported by anomaly detection."""
+    if user_frames(error, _packages(algo)):
         return where_raised(error, algo, "loss")
     files = {_source(kind)[2] for kind in _kinds(algo)} - {""}
     frames = [frame for text in messages for frame in re.findall(r'File "(.+?)", line (\d+)', text)]
-    own = [(file, int(line)) for file, line in frames if file in files or not is_library(file)]
-    own = [frame for frame in own if frame[0] in files] or own
-    return told(*own[-1]) if own else where_defined(algo, "loss")
+    users = [(file, int(line)) for file, line in frames if file in files or not is_library(file)]
+    users = [frame for frame in users if frame[0] in files] or users
+    return location(*users[-1]) if users else where_defined(algo, "loss")
 
 
 def refusal(algo: Algorithm, hook: str, what: str, *needles: str) -> ObjectiveError:
-    """What a hook does that training cannot follow, and the line in which it stands."""
+    """An error in a hook, located by its first needle found."""
     return ObjectiveError(f"{where_defined(algo, hook, *needles)}: {type(algo).__name__}.{hook}: {what}")
 
 
 @contextlib.contextmanager
-def named(algo: Algorithm, hook: str) -> Iterator[None]:
-    """While entered, whatever the hook raises is told in one line, with where it was raised.
+def located_errors(algo: Algorithm, hook: str) -> Iterator[None]:
+    """While entered, errors of the hook are raised as one line with file and line.
 
     Raises:
-        ObjectiveError: an exception that is not of rlexp, or one of rlexp without a place.
+        ObjectiveError: for an exception of user code, or one of rlexp without a location.
     """
     try:
         yield
@@ -103,15 +103,15 @@ def named(algo: Algorithm, hook: str) -> Iterator[None]:
         if not isinstance(error, ObjectiveError) or re.match(r"[^:]+:\d+[:,]", str(error)):
             raise
         raise ObjectiveError(f"{where_raised(error, algo, hook)}: {type(algo).__name__}.{hook}: {error}") from error
-    except Exception as error:  # whatever somebody else's code raises
-        place = where_raised(error, algo, hook)
-        raise ObjectiveError(f"{place}: {type(algo).__name__}.{hook}: {raised(error)}") from error
+    except Exception as error:  # anything that user code raises
+        where = where_raised(error, algo, hook)
+        raise ObjectiveError(f"{where}: {type(algo).__name__}.{hook}: {describe_error(error)}") from error
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether an exception would be raised whatever the numbers were: a misspelt name, another shape.
+    """Whether an exception does not depend on the values of tensors: a misspelt name, a wrong shape.
 
-    Others may be of numbers that are made up, and of memories that nothing has filled; the first update tells those.
+    Others may be due to synthetic data or empty memories; the first update reports those.
     """
     line = str(error)
     if "NoneType" in line:
@@ -124,6 +124,6 @@ def is_mistake(error: BaseException) -> bool:
         return "values to unpack" in line
     if isinstance(error, RuntimeError):
         frames = traceback.extract_tb(error.__traceback__)
-        by_python = bool(frames) and (frames[-1].line or "").startswith("raise")  # as checks of values do
+        by_python = bool(frames) and (frames[-1].line or "").startswith("raise")  # as value checks do
         return not (by_python or isinstance(error, torch.linalg.LinAlgError) or _OF_VALUES.search(line))
     return False

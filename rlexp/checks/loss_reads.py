@@ -1,9 +1,9 @@
-"""What a loss reads of its algorithm besides tensors: fixed once training has started.
+"""Refuses changes to non-tensor attributes that a loss reads, once training has started.
 
-A compiled loss is traced once, so that whatever it read then, and is no tensor, stays in the graph for good. Eagerly it
-would be read anew, and the same objective would be another one. Neither is left to chance: an attribute that changes is
-refused by name. What a loss reads in other ways, as within an object of its own, shows where compiled updates are held
-against eager ones (see `agent_group.py`).
+A compiled loss is traced once, so that values it read, other than tensors, are constants of the graph. An eager loss
+would read them again and compute something else. An attribute that changes is therefore an error that names it. Reads
+by other ways, as inside a user's object, show when compiled updates are compared with eager ones (see
+`training/vectorize.py`).
 """
 
 import functools
@@ -18,36 +18,36 @@ from torch import Tensor
 from rlexp.errors import ObjectiveError
 
 Object = TypeVar("Object", bound=object)
-DEPTH = 20  # of containers within containers that are looked into
-MANY = 10_000  # entries of a container from which on it is looked at as a whole
+DEPTH = 20  # maximum nesting of containers that are compared by content
+MANY = 10_000  # larger containers are compared by identity and length
 
 
 class Reads:
-    """Values that were read by name of one object, as they were when they were first read."""
+    """Attributes of an object that were read, with their first values."""
 
     def __init__(self) -> None:
-        self.first: dict[str, dict[str, Any]] = {}  # name -> the plain values in it, by their path
+        self.first: dict[str, dict[str, Any]] = {}  # name -> plain values in it by path
 
     def watch(self, owner: Object) -> Object:
-        """The same object, whose attributes are noted when they are read."""
+        """Record attribute reads of an object; returns it."""
         kind: Any = type(owner)
         try:
             owner.__class__ = _watched(kind)
-        except TypeError:  # a class with slots, or one that minds being derived from
+        except TypeError:  # a class with slots, or that refuses subclasses
             return owner
         object.__setattr__(owner, "_reads", self)
         return owner
 
     def note(self, name: str, value: Any) -> None:
-        """Note that a value was read."""
+        """Record that a value was read."""
         if name not in self.first:
             self.first[name] = _leaves(name, value)
 
     def require_same(self, owner: Any) -> None:
-        """Refuse an object that has changed in what was read of it.
+        """Refuse an object of which an attribute that was read has changed.
 
         Raises:
-            ObjectiveError: naming the attribute, what it was and what it is.
+            ObjectiveError: names the attribute, its first and its current value.
         """
         for name, before in self.first.items():
             if not before:
@@ -57,15 +57,15 @@ class Reads:
                 old, new = before.get(path, "nothing"), now.get(path, "nothing")
                 if type(old) is not type(new) or (old != new and not (old != old and new != new)):
                     raise ObjectiveError(
-                        f"algo.{path}: has changed from {_told(old)} to {_told(new)}, but loss reads {name}, and what "
-                        f"it reads is fixed once training starts. Declare it `{name}: Scheduled`, or return it from "
+                        f"algo.{path}: has changed from {_short(old)} to {_short(new)}, but loss reads {name}, which "
+                        f"is fixed once training starts. Declare it `{name}: Scheduled`, or return it from "
                         f"coefficients(), as algos/ppo_kl.py does with its beta"
                     )
 
 
 @functools.cache
 def _watched(kind: Any) -> Any:
-    # what a property reads is noted by itself
+    # reads inside a property are recorded themselves
     derived = {
         name
         for base in kind.__mro__
@@ -83,7 +83,7 @@ def _watched(kind: Any) -> Any:
 
 
 def _leaves(path: str, value: Any, depth: int = 0) -> dict[str, Any]:
-    """The plain values in a value, by their path; tensors and code have none."""
+    """Plain values in a nested value, by path; tensors and methods have none."""
     if isinstance(value, Tensor | MethodType | FunctionType | BuiltinFunctionType | ModuleType | type):
         return {} if isinstance(value, Tensor | MethodType) else {path: id(value)}
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum | np.generic):
@@ -98,7 +98,7 @@ def _leaves(path: str, value: Any, depth: int = 0) -> dict[str, Any]:
     elif isinstance(value, set | frozenset):
         return {path: frozenset(value)}
     else:
-        return {}  # an object: of what it holds not everything need be read
+        return {}  # another object: not all of its content need be read
     if depth >= DEPTH or len(items) > MANY:
         return {path: (id(value), len(items))}
     found: dict[str, Any] = {} if items else {path: f"an empty {type(value).__name__}"}
@@ -107,6 +107,6 @@ def _leaves(path: str, value: Any, depth: int = 0) -> dict[str, Any]:
     return found
 
 
-def _told(value: Any) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

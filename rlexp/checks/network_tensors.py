@@ -1,4 +1,4 @@
-"""What tensors a network keeps, and where: those that nobody would train, and those that share memory."""
+"""Checks a network's tensors: refuses parameters that would not be trained and tensors that share memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,21 +9,21 @@ from torch.nn.parameter import is_lazy
 
 from rlexp.errors import ConfigError
 
-OF_TORCH = set(vars(nn.Module()))  # what every module keeps for itself
+OF_TORCH = set(vars(nn.Module()))  # attributes of every nn.Module
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module keeps besides parameters, buffers, modules and what torch keeps in it."""
-    private = type(module).__module__.partition(".")[0] == "torch"  # whose affair it is
+    """Attributes of a module other than parameters, buffers, submodules and torch's internals."""
+    of_torch = type(module).__module__.partition(".")[0] == "torch"
     return {
         key: value
         for key, value in vars(module).items()
-        if key not in OF_TORCH and not isinstance(value, nn.Module) and not (private and key.startswith("_"))
+        if key not in OF_TORCH and not isinstance(value, nn.Module) and not (of_torch and key.startswith("_"))
     }
 
 
 def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A value, and what is in it if it is a container, by the name that one would write."""
+    """A value and, for a container, its items, by the expression that accesses them."""
     yield name, value
     if isinstance(value, dict):
         for key, item in value.items():
@@ -33,44 +33,46 @@ def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _inside(f"{name}[{index}]", item)
 
 
-def kept_loose(network: nn.Module) -> dict[str, Any]:
-    """Tensors and modules that are attributes, or items of one, and that the network does not know as its own."""
-    own = {id(x) for x in (*network.parameters(), *network.buffers(), *network.modules())}
+def unregistered(network: nn.Module) -> dict[str, Any]:
+    """Tensors and modules in attributes, or in containers there, that are not registered with the network."""
+    known = {id(x) for x in (*network.parameters(), *network.buffers(), *network.modules())}
     return {
         name: value
-        for place, module in network.named_modules()
+        for path, module in network.named_modules()
         for key, attribute in attributes(module).items()
-        for name, value in _inside(f"{place}.{key}".lstrip("."), attribute)
-        if isinstance(value, Tensor | nn.Module) and id(value) not in own
+        for name, value in _inside(f"{path}.{key}".lstrip("."), attribute)
+        if isinstance(value, Tensor | nn.Module) and id(value) not in known
     }
 
 
 def check_tensors(network: nn.Module) -> None:
-    """Refuse a network with parameters that nobody would train, or that would come apart once agents are stacked.
+    """Refuse parameters that would not be trained, or that would no longer be shared once agents are stacked.
 
     Raises:
-        ConfigError: naming them, and how else it can be had.
+        ConfigError: names them, and an alternative.
     """
     for name, param in network.named_parameters():
         if is_lazy(param):
             raise ConfigError(
-                f"network: its parameter {name} has no shape yet; modules that find out what they read, as LazyLinear, "
-                "cannot be given their agent's own start: give the size, as of the space that a torso is called with"
+                f"network: its parameter {name} has no shape yet; lazy modules, as LazyLinear, cannot be initialised "
+                "per agent: give the size, e.g. from the space that a torso is built with"
             )
         if param.dtype != torch.float32:
-            raise ConfigError(f"network: its parameter {name} is of {param.dtype}; only torch.float32 can be trained")
-    loose = kept_loose(network)
+            raise ConfigError(
+                f"network: its parameter {name} has dtype {param.dtype}; only torch.float32 can be trained"
+            )
+    loose = unregistered(network)
     for name, value in loose.items():
         if isinstance(value, nn.Module) and any(p.requires_grad for p in value.parameters()):
             raise ConfigError(f"network: the parameters of {name} would not be trained; keep it in an nn.ModuleList")
         if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
-            way = "keep it in an nn.ParameterList" if isinstance(value, nn.Parameter) else "make it an nn.Parameter"
-            raise ConfigError(f"network: {name} has a gradient, but is no parameter, and would not be trained; {way}")
+            fix = "keep it in an nn.ParameterList" if isinstance(value, nn.Parameter) else "make it an nn.Parameter"
+            raise ConfigError(f"network: {name} requires grad but is not registered and would not be trained; {fix}")
     _require_apart(network, {name: x for name, x in loose.items() if isinstance(x, Tensor)})
 
 
-def _places(x: Tensor) -> Tensor:
-    """Where its numbers lie in memory, in bytes."""
+def _addresses(x: Tensor) -> Tensor:
+    """Byte addresses of a tensor's elements."""
     offsets = torch.zeros((), dtype=torch.int64)
     for size, stride in zip(x.shape, x.stride(), strict=True):
         offsets = offsets[..., None] + torch.arange(size) * stride
@@ -78,9 +80,9 @@ def _places(x: Tensor) -> Tensor:
 
 
 def _require_apart(network: nn.Module, loose: dict[str, Tensor]) -> None:
-    """Refuse trained parameters whose numbers are also another tensor's: each is moved alone once agents are stacked.
+    """Refuse trained parameters that share memory with another tensor: stacking would separate them.
 
-    One parameter in two places is one parameter still.
+    One nn.Parameter registered twice is fine.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers()) | loose
     by_storage: dict[int, list[tuple[str, Tensor]]] = {}
@@ -90,12 +92,12 @@ def _require_apart(network: nn.Module, loose: dict[str, Tensor]) -> None:
     for group in by_storage.values():
         trained = [(name, x) for name, x in group if isinstance(x, nn.Parameter) and x.requires_grad]
         for name, param in trained:
-            places = _places(param)
-            if len(places.unique()) < len(places):
-                raise ConfigError(f"network: numbers of its parameter {name} share memory; .clone() what it is made of")
+            addresses = _addresses(param)
+            if len(addresses.unique()) < len(addresses):
+                raise ConfigError(f"network: elements of its parameter {name} share memory; .clone() its source")
             for other, x in group:
-                if x is not param and torch.isin(_places(x), places).any():
+                if x is not param and torch.isin(_addresses(x), addresses).any():
                     raise ConfigError(
-                        f"network: its parameter {name} shares memory with {other}, which would come apart where "
-                        "agents are stacked; .clone() one, or use the same nn.Parameter in both places"
+                        f"network: its parameter {name} shares memory with {other}, but would not once agents are "
+                        "stacked; .clone() one, or use the same nn.Parameter twice"
                     )

@@ -1,7 +1,7 @@
-"""What an objective must keep to, whoever wrote it: tried on a made-up rollout before the first step.
+"""Contract of an objective, checked on a synthetic rollout before the first step.
 
-Where it stands is told by `whereabouts.py`, what hooks must give by `outputs.py`. An exception that may be
-of the made-up numbers alone proves nothing: the first real update tells it (see `whereabouts.is_mistake`).
+`location.py` locates errors in user code, `hook_outputs.py` checks return values. Exceptions that may be due to
+synthetic values are ignored: the first real update reports them (see `location.is_mistake`).
 """
 
 import functools
@@ -19,24 +19,25 @@ from torch.utils._pytree import tree_map
 from rlexp.algos.base import Algorithm
 from rlexp.checks.hook_outputs import require_coefficients, require_observed, require_replay
 from rlexp.checks.location import refusal, where_raised
-from rlexp.checks.loss import Trial, unless_made_up
+from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.network import where_network_raised
-from rlexp.checks.state_dict import rehearse
+from rlexp.checks.state_dict import check_resume
 from rlexp.checks.synthetic import batch_of, copied, rollout_of
 from rlexp.data import Batch, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
 from rlexp.plain.digest import digest
 from rlexp.seeding import AgentStreams, seeded
+from rlexp.text import one_line
 
-AGENTS = 2  # where the run has several
+AGENTS = 2  # in a check, if the run has several
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a loss does that others do not."""
+    """Why agents cannot be stacked, if so."""
 
-    alone_at: str | None = None  # where it, or the network, does what keeps agents from being stacked
-    alone_why: str = ""  # what that is
+    unstackable_at: str | None = None  # location in the loss or the network
+    unstackable_why: str = ""  # the operation there
 
 
 def check_loss(
@@ -47,19 +48,19 @@ def check_loss(
     device: torch.device,
     agents: int = AGENTS,
 ) -> Findings:
-    """Try an objective for one agent, and for several where there are.
+    """Check an objective for one agent, and for several if the run has them.
 
     Args:
-        make: makes the objective; what it makes here is used for nothing else.
-        build: makes one agent's network.
+        make: makes the objective; used here only.
+        build: builds one agent's network.
         space: of raw observations.
-        num_envs: of each agent.
-        device: where training happens.
+        num_envs: per agent.
+        device: of training.
         agents: of the run.
 
     Raises:
-        ObjectiveError: a hook gives what it must not, or the loss is no function of its policy and batch that gives a
-            scalar with a gradient and scalars to log; the line names the file, the line, and what is wrong.
+        ObjectiveError: a hook returns something invalid, or the loss is not a function of policy and batch that
+            returns a differentiable scalar and scalar metrics; names file, line and violation.
     """
     agents = min(agents, AGENTS)
     with seeded(0):
@@ -67,34 +68,34 @@ def check_loss(
         algo = make()
         spec = functools.partial(_spec, agents, num_envs, device)
         specs = spec(), spec()
-        twin = unless_made_up(algo, "prepare", lambda: (_require_reproducible(algo, make, specs),))
+        twin = none_if_synthetic(algo, "prepare", lambda: (_require_reproducible(algo, make, specs),))
         if twin is None:
             return Findings()
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout = make_rollout()
-        observed = unless_made_up(algo, "observe", lambda: (algo.observe(rollout),))
+        observed = none_if_synthetic(algo, "observe", lambda: (algo.observe(rollout),))
         if observed is not None:
             require_observed(algo, observed[0], agents)
-        values = unless_made_up(algo, "coefficients", lambda: (algo.coefficients(0.0, agents, device),))
+        values = none_if_synthetic(algo, "coefficients", lambda: (algo.coefficients(0.0, agents, device),))
         if values is None:
             return Findings()
         require_coefficients(algo, values[0], agents)
         minibatches = algo.epochs * algo.minibatches
-        replay = unless_made_up(algo, "replay", lambda: (algo.replay(minibatches),))
+        replay = none_if_synthetic(algo, "replay", lambda: (algo.replay(minibatches),))
         if replay is not None:
             require_replay(algo, replay[0], agents, minibatches)
         batch = batch_of(rollout, replay[0] if replay else (), algo.rollout_steps * num_envs // algo.minibatches)
-        trial = Trial(algo, networks[0], *tree_map(lambda x: x[0], (batch, values[0])))
-        metrics = trial.run({} if observed is None else observed[0])
-        findings = Findings() if agents == 1 else _why_not_stacked(algo, networks, batch, values[0], certain=trial.ran)
+        check = LossCheck(algo, networks[0], *tree_map(lambda x: x[0], (batch, values[0])))
+        metrics = check.run({} if observed is None else observed[0])
+        findings = Findings() if agents == 1 else _why_unstackable(algo, networks, batch, values[0], certain=check.ran)
         if metrics is None:
             return findings
         if twin[0] is not None and observed is not None:
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
             if agents > 1 and type(algo).adapt is not Algorithm.adapt:
-                _require_own_metrics(algo, twin[0], make_rollout, metrics, device)
-            trial.warm(twin[0])
-            rehearse(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
+                _require_per_agent_metrics(algo, twin[0], make_rollout, metrics, device)
+            check.warm(twin[0])
+            check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
         return findings
 
 
@@ -109,10 +110,9 @@ def _spec(agents: int, num_envs: int, device: torch.device) -> RunSpec:
 def _require_reproducible(
     algo: Algorithm, make: Callable[[], Algorithm], specs: tuple[RunSpec, RunSpec]
 ) -> Algorithm | None:
-    """Prepare the objective, and refuse one that holds something else when the global streams stand elsewhere.
+    """Prepare the objective, and refuse one whose state depends on global random streams.
 
-    Another one, prepared likewise; none for those of rlexp, which draw from the agents' streams alone and save what
-    they keep, as tests see to.
+    Returns a second objective, prepared likewise; None for objectives of rlexp, whose tests cover this.
     """
     algo.prepare(specs[0])
     if type(algo).__module__.startswith("rlexp."):
@@ -126,18 +126,18 @@ def _require_reproducible(
             raise refusal(
                 algo,
                 hook,
-                f"self.{name} is another one each time it is made, by random numbers, a clock or what torch.empty "
-                f"finds in memory, and a run that is resumed, or has other seeds beside it, would have others; random "
-                f"ones are made by self.{name} = spec.per_agent(make) in prepare(spec), others by torch.zeros",
+                f"self.{name} differs each time it is made, by random numbers, a clock or torch.empty, so it would "
+                f"change in a resumed run or with other seeds in the batch; make random values with "
+                f"self.{name} = spec.per_agent(make) in prepare(spec), others with torch.zeros",
                 f"self.{name}",
             )
     return again
 
 
-def _why_not_stacked(
+def _why_unstackable(
     algo: Algorithm, networks: list[ActorCritic], batch: Batch, coefficients: dict[str, Tensor], *, certain: bool
 ) -> Findings:
-    """Where and why agents cannot be stacked; certain: the loss is known to work for one agent."""
+    """Location and reason if agents cannot be stacked; certain: the loss works for one agent."""
     params, buffers = stack_module_state(networks)
 
     def loss_of(
@@ -149,21 +149,21 @@ def _why_not_stacked(
         vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, copied(batch), coefficients)
     except BdbQuit:
         raise
-    except Exception as error:  # what vmap says of branches on tensors, .item(), float(), numpy
+    except Exception as error:  # vmap's errors on branches on tensors, .item(), float(), numpy
         line = str(error)
-        if place := where_network_raised(error, networks[0]):
-            return Findings(place, _told_by_vmap(line))
+        if where := where_network_raised(error, networks[0]):
+            return Findings(where, _describe_vmap_error(line))
         if certain or "vmap" in line:
-            return Findings(where_raised(error, algo, "loss"), _told_by_vmap(line))
+            return Findings(where_raised(error, algo, "loss"), _describe_vmap_error(line))
     return Findings()
 
 
-def _require_own_metrics(
+def _require_per_agent_metrics(
     algo: Algorithm, twin: Algorithm, observed: Callable[[], Rollout], metrics: dict[str, Tensor], device: torch.device
 ) -> None:
-    """Refuse an `adapt` by which an agent's coefficients follow the metrics of another, as those of a mean over all.
+    """Refuse an `adapt` that makes an agent's coefficients depend on other agents' metrics, as by a mean over all.
 
-    algo, twin: prepared alike; one has observed what the other is to.
+    algo, twin: prepared identically; the first has observed the rollout.
     """
 
     def adapted(one: Algorithm, factor: float) -> dict[str, Tensor]:
@@ -173,30 +173,30 @@ def _require_own_metrics(
 
     try:
         twin.observe(observed())
-        ours, theirs = adapted(algo, 1.0), adapted(twin, 0.25)
+        first, second = adapted(algo, 1.0), adapted(twin, 0.25)
     except BdbQuit:
         raise
-    except Exception:  # of numbers that no update gives; whatever else it is, the first update tells it
+    except Exception:  # perhaps due to synthetic values; otherwise the first update reports it
         return
-    for name, x in ours.items():
-        if not torch.equal(x[0].nan_to_num(), theirs[name][0].nan_to_num()):
+    for name, x in first.items():
+        if not torch.equal(x[0].nan_to_num(), second[name][0].nan_to_num()):
             reduced = [f"{how}(" for how in ("mean", "max", "min", "sum", "any", "all", "item", "median")]
             raise refusal(
                 algo,
                 "adapt",
-                f"{name} of an agent follows the metrics of the agent beside it, so that no agent would learn what it "
-                f"learns alone; metrics hold one value an agent (A,): keep them apart, without mean() or max()",
+                f"{name} of an agent depends on another agent's metrics, so results would depend on the batch; metrics "
+                f"hold one value per agent (A,): do not reduce them, as by mean() or max()",
                 *(f"].{how}" for how in reduced),
                 *reduced,
                 f"self.{name}",
             )
 
 
-def _told_by_vmap(line: str) -> str:
+def _describe_vmap_error(line: str) -> str:
     if "inplace arithmetic" in line or "match the broadcast shape" in line:
-        return "changes a tensor in place there that is not the agent's own (write acc = acc + x, or torch.stack)"
+        return "changes a shared tensor in place there (write acc = acc + x, or torch.stack)"
     if "data-dependent control flow" in line or "storage" in line:
-        return "looks at single values there (a branch, .item(), float(), numpy; torch.where keeps agents side by side)"
+        return "reads single values there (a branch, .item(), float(), numpy; use torch.where to stack agents)"
     if "dynamic shape" in line:
-        return "picks rows by their values there (a mask, nonzero; weights of 0 keep agents side by side)"
-    return f"cannot be stacked there ({' '.join(line.split())[:160]})"
+        return "selects rows by value there (a mask, nonzero; use weights of 0 to stack agents)"
+    return f"cannot be stacked there ({one_line(line, 160)})"

@@ -1,4 +1,4 @@
-"""A rollout as it could be, and minibatches of it, on which an objective is tried before there is a real one."""
+"""Synthetic rollouts and minibatches, to check an objective before the first step."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def rollout_of(
     *,
     seed: int = 0,
 ) -> Rollout:
-    """A rollout of a few observations again and again, in which rewards are positive and episodes end."""
+    """A rollout that repeats a few observations, with positive rewards and episodes that end."""
     generator = torch.Generator().manual_seed(seed)
     agents = len(networks)
     shape = (agents, num_steps, num_envs)
@@ -28,10 +28,10 @@ def rollout_of(
     which = torch.randint(len(few), shape, generator=generator).to(device)
     distribution = networks[0].distribution
     with torch.no_grad():
-        # each of the few is read once, as there may be more rows than a run ever reads together
+        # one forward pass over the few: the rollout may have more rows than a run ever reads in one batch
         outputs = [network(few) for network in networks]
-        params = torch.stack([params[own] for (params, _), own in zip(outputs, which, strict=True)])
-        values = torch.stack([values[own] for (_, values), own in zip(outputs, which, strict=True)])
+        params = torch.stack([params[index] for (params, _), index in zip(outputs, which, strict=True)])
+        values = torch.stack([values[index] for (_, values), index in zip(outputs, which, strict=True)])
         actions = distribution.sample(params, distribution.draw_noise(shape, generator).to(device))
         log_probs = distribution.log_prob(params, actions)
 
@@ -41,9 +41,9 @@ def rollout_of(
     dummy = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
     rewards = torch.rand((num_steps, agents, num_envs), generator=generator).numpy() + 0.01
     rewards[dummy] = 0.0
-    nothing = np.zeros((agents, num_envs))
-    episodes, _, open_lengths = finished_episodes(rewards, ends, dummy, nothing, nothing.astype(np.int64))
-    cut = np.arange(num_envs) % 2 == 1  # every second environment ends by its time limit
+    zeros = np.zeros((agents, num_envs))
+    episodes, _, open_lengths = finished_episodes(rewards, ends, dummy, zeros, zeros.astype(np.int64))
+    truncates = np.arange(num_envs) % 2 == 1  # every second environment truncates its episodes
 
     def rows(x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))).to(device)  # (T, A, E) -> (A, T, E)
@@ -55,8 +55,8 @@ def rollout_of(
         log_probs=log_probs,
         values=values,
         rewards=rows(rewards.astype(np.float32)),
-        terminated=rows(ends & ~cut),
-        truncated=rows(ends & cut),
+        terminated=rows(ends & ~truncates),
+        truncated=rows(ends & truncates),
         weights=rows((~dummy).astype(np.float32)),
         last_values=values[:, -1],
         steps=(~dummy).sum((0, 2)),
@@ -67,7 +67,7 @@ def rollout_of(
 
 
 def batch_of(rollout: Rollout, replay: object, rows: int) -> Batch:
-    """The first rows as a minibatch of each agent (A, B, ...), with advantages of both signs and positive returns."""
+    """The first rows as one minibatch per agent (A, B, ...), with advantages of both signs and positive returns."""
     signs = torch.linspace(-1.0, 1.0, rollout.rewards.shape[1], device=rollout.rewards.device)[:, None]
     batch = Batch.of(rollout, rollout.rewards + signs, rollout.rewards + 0.1)
     batch = batch.map_rows(lambda x: x.flatten(1, 2)[:, :rows])
@@ -76,12 +76,12 @@ def batch_of(rollout: Rollout, replay: object, rows: int) -> Batch:
 
 
 def copied(batch: Batch) -> Batch:
-    """The same numbers in tensors of their own, as each real minibatch has them."""
+    """Clone the tensors, as each real minibatch has separate ones."""
     return tree_map(lambda x: x.clone(), batch)
 
 
-def other(batch: Batch) -> Batch:
-    """As many rows with other numbers: all of them the first row, and worth something else."""
+def different_rows(batch: Batch) -> Batch:
+    """The same number of rows with other values: the first row repeated, with other advantages and returns."""
     rows = batch.map_rows(lambda x: x[:1].expand_as(x))
     return copied(
         rows._replace(

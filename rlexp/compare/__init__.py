@@ -1,1 +1,1 @@
-"""Who is better, by how much, how sure: a verdict on the runs of a study."""
+"""Compare the runs of a study: which arm is better, by how much, and how certain that is."""

@@ -1,10 +1,10 @@
-"""What one seed's learning curve is measured by, each a pure function of arrays."""
+"""Measures of one seed's learning curve, as pure functions of arrays."""
 
 import numpy as np
 
 
 def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> float:
-    """Mean height of the curve from step 0 to the last, by the trapezoidal rule; before the first known value, that."""
+    """Mean height of the curve from step 0 to the last, by the trapezoidal rule; the first known value extends to 0."""
     known = ~np.isnan(returns)
     if not known.any():
         return np.nan
@@ -14,16 +14,16 @@ def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> float:
 
 
 def steps_to(threshold: float, steps: np.ndarray, returns: np.ndarray) -> float:
-    """First logged step at which the moving average has reached the threshold; infinite if never."""
+    """First logged step at which the moving average reaches the threshold; infinite if never."""
     reached = np.flatnonzero(returns >= threshold)
     return float(steps[reached[0]]) if len(reached) else np.inf
 
 
 def retention(threshold: float, returns: np.ndarray, floor: float = 0.0) -> float:
-    """How well a seed keeps what it had, once it has reached the threshold: 1 is perfectly; NaN if it never did.
+    """How well a seed retains its best score after reaching the threshold; 1 is perfect, NaN if it never did.
 
-    Mean over the rest of training of (moving average − floor) / (best moving average so far − floor); the floor is
-    the score of no skill, so that the ratio means something where returns are negative.
+    Mean over the rest of training of (moving average − floor) / (best moving average so far − floor). The floor is the
+    return of no skill, which makes the ratio meaningful where returns are negative.
     """
     reached = np.flatnonzero(returns >= threshold)
     if not len(reached) or floor >= threshold:

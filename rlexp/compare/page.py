@@ -1,4 +1,4 @@
-"""A report as one page of html, figures inside: nothing else is needed to read or to send it."""
+"""Renders a report as one self-contained HTML page, figures included."""
 
 import html
 
@@ -7,15 +7,15 @@ table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-size:13px}td,th{paddin
 border-bottom:1px solid #ddd}th{border-bottom:2px solid #888}code{background:#f3f3f3;padding:.1rem .3rem}
 svg{max-width:100%;height:auto;margin:1rem 0}h3{margin-bottom:.2rem}"""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no script at all, whatever a run is called
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no scripts, whatever a run is named
 
 
 def page(text: str, drawings: list[str]) -> str:
-    """The markdown that report.py makes, no other, as html.
+    """Convert the markdown of report.py to HTML.
 
     Args:
-        text: headings, paragraphs, items, tables, **bold** and `code`.
-        drawings: svg files' content.
+        text: headings, paragraphs, list items, tables, **bold** and `code`; other markdown is not supported.
+        drawings: contents of svg files.
     """
     body: list[str] = []
     rows: list[list[str]] = []

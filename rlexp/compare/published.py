@@ -1,4 +1,4 @@
-"""Scores beside published ones: beside=published.csv, with the columns env, score, deviation, seeds and source."""
+"""Compares scores with published ones: beside=published.csv with columns env, score, deviation, seeds and source."""
 
 import csv
 import math
@@ -9,13 +9,13 @@ from rlexp.compare.verdict import Result
 from rlexp.errors import ConfigError
 from rlexp.text import number, span
 
-Published = dict[str, tuple[Summary, str]]  # by environment: mean, variance and number of seeds; and where it stands
+Published = dict[str, tuple[Summary, str]]  # environment -> mean, variance and number of seeds; source
 
 COLUMNS = ("env", "score", "deviation", "seeds", "source")
 
 
 def read_published(path: str) -> Published:
-    """Of each environment, what was published: mean, variance over seeds, number of seeds; and where.
+    """Read the published score and its source for each environment.
 
     Raises:
         ConfigError: the file cannot be read, or lacks a column.
@@ -32,27 +32,27 @@ def read_published(path: str) -> Published:
         }
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"beside={path}: cannot be read as a table with the columns {', '.join(COLUMNS)} ({error!r})"
+            f"beside={path}: cannot be read as a csv with the columns {', '.join(COLUMNS)} ({error!r})"
         ) from None
 
 
-def beside_rows(results: list[Result], published: Published) -> list[list[str]]:
-    """Header, then one row for each final score of an arm: ours, theirs, Welch's interval of the difference."""
+def published_rows(results: list[Result], published: Published) -> list[list[str]]:
+    """Header, then one row per final score: ours, the published one, and Welch's interval of the difference."""
     rows = [["environment", "arm", "here", "published", "difference [95 %]", "p", "source"]]
     for r in results:
         if r.measure != "final" or not len(r.scores):
             continue
-        ours = summary(r.scores)
+        here = summary(r.scores)
         if r.env not in published:
-            rows.append([r.env, r.arm, _shown(ours), "none", "", "", ""])
+            rows.append([r.env, r.arm, _format(here), "none", "", "", ""])
             continue
-        theirs, source = published[r.env]
-        d = welch(ours, theirs)
+        there, source = published[r.env]
+        d = welch(here, there)
         size = f"{d.value:+.4g}{span(d.low, d.high)}"
-        rows.append([r.env, r.arm, _shown(ours), _shown(theirs), size, number(d.p, 2), source])
+        rows.append([r.env, r.arm, _format(here), _format(there), size, number(d.p, 2), source])
     return rows
 
 
-def _shown(x: Summary) -> str:
+def _format(x: Summary) -> str:
     spread = "" if math.isnan(x.variance) else f" ± {x.variance**0.5:.1f}"
     return f"{x.mean:.1f}{spread} ({x.n} seed{'s' * (x.n > 1)})"

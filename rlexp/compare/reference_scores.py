@@ -1,4 +1,4 @@
-"""What scores mean on well-known environments: no skill, mastery, solved."""
+"""Reference scores of well-known environments: no skill, mastery, solved."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 class Scores(NamedTuple):
     """Mean returns of one environment."""
 
-    low: float  # of no skill: a random policy's over 100 episodes, or the least there is
-    high: float  # of mastery: the most there is, or what is published for PPO
+    low: float  # no skill: a random policy over 100 episodes, or the minimum
+    high: float  # mastery: the maximum, or PPO's published score
     solved: float | None = None  # by convention
 
 
@@ -18,7 +18,7 @@ SCORES = {
     "MountainCarContinuous-v0": Scores(-33, 95, 90),
     "Pendulum-v1": Scores(-1208, -150),
     "LunarLander-v3": Scores(-192, 250, 200),
-    # mastery: CleanRL's PPO after a million steps on version 4
+    # mastery: CleanRL's PPO after a million steps on v4
     "HalfCheetah-v4": Scores(-282, 1443),
     "HalfCheetah-v5": Scores(-282, 1443),
     "Hopper-v4": Scores(17, 2383),

@@ -1,4 +1,4 @@
-"""A comparison in words: for the terminal and as markdown."""
+"""Writes a comparison as text: for the terminal and as markdown."""
 
 import math
 import shlex
@@ -7,19 +7,19 @@ import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.measures import steps_to
-from rlexp.compare.published import Published, beside_rows
+from rlexp.compare.published import Published, published_rows
 from rlexp.compare.statistics import Difference
 from rlexp.compare.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
 from rlexp.study.runs import Run
 from rlexp.text import number, span
 
-FEW = 6  # verdicts that get a sentence each
+MOST_SENTENCES = 6  # with more verdicts, one line per environment and verdict
 
 Rows = list[list[str]]
 
 
 def measure_rows(results: list[Result], baseline: str) -> Rows:
-    """Header, then one row an arm, of one measure on one environment."""
+    """Header, then one row per arm, for one measure on one environment."""
     rows = [["arm", "n", "mean", "IQM [95 %]", "difference [95 %]", "p (Holm)", "P(better) [95 %]", "verdict"]]
     for r in results:
         against, improvement = r.against, r.improvement
@@ -41,8 +41,8 @@ def measure_rows(results: list[Result], baseline: str) -> Rows:
 
 
 def cost_rows(task: Task) -> Rows:
-    """Steps to the threshold, and what training took."""
-    rows = [["arm", "steps to threshold, median", "reached", "steps a seed", "seconds a run", "steps/s a run"]]
+    """Steps to the threshold, and the cost of training."""
+    rows = [["arm", "steps to threshold, median", "reached", "steps per seed", "seconds per run", "steps/s per run"]]
     for name, arm in task.arms.items():
         runs = {sample.run.folder: sample.run for sample in arm.samples}.values()
         seconds = float(np.mean([run.seconds for run in runs]))
@@ -59,31 +59,31 @@ def cost_rows(task: Task) -> Rows:
 
 
 def sentence(r: Result, baseline: str) -> str:
-    """What one final score says, and how far it reaches."""
+    """The verdict on one final score, and what the number of seeds could have detected."""
     pair = f"{r.arm} against {baseline} on {r.env}: **inconclusive**"
     if r.against is None:
         return ""
     if math.isnan(r.against.p):
-        return f"{pair}, two seeds an arm are the least."
+        return f"{pair}, a verdict needs at least two seeds per arm."
     if r.verdict != "inconclusive":
         return f"{r.arm} is **{r.verdict}** than {baseline} on {r.env}: {_size(r)}."
     if r.against.error == 0 and r.against.value == 0:
-        return f"{pair}: every seed of both ended at {number(r.mean)}, which leaves nothing to tell them apart by."
+        return f"{pair}: every seed of both ended at {number(r.mean)}."
     more = r.seeds_to_settle
-    settle = f"; to find one as small as this takes about {more} seeds an arm" if more else ""
-    found = f"A difference of {number(r.detectable)} would have been found four times in five{settle}."
+    settle = f"; one as small as this takes about {more} seeds per arm" if more else ""
+    found = f"A difference of {number(r.detectable)} would be detected four times in five{settle}."
     return f"{pair}, {_size(r)}. {found}"
 
 
-def _on_the_way(area: Result | None) -> str:
-    """The same of the whole of training, briefly."""
+def _area_sentence(area: Result | None) -> str:
+    """The verdict on the area under the learning curve, in brief."""
     if area is None or area.against is None or math.isnan(area.against.p):
         return ""
-    return f" Over the whole of training: {area.verdict}, {_size(area)}."
+    return f" Over all of training: {area.verdict}, {_size(area)}."
 
 
 def overall_sentence(o: Overall, baseline: str) -> str:
-    """The verdict over environments."""
+    """The verdict over all environments."""
     d: Difference = o.difference
     share = f"{100 * d.value:+.3g} % [{100 * d.low:.3g}, {100 * d.high:.3g}]"
     than = f"is **{o.verdict}** than {baseline}" if o.verdict != "inconclusive" else f"against {baseline}: inconclusive"
@@ -98,27 +98,26 @@ def _differing_rows(task: Task) -> Rows:
 
 def _verdicts(results: list[Result], overall: list[Overall], baseline: str) -> list[str]:
     final = [r for r in results if r.measure == "final" and r.against is not None]
-    few = len(final) <= FEW
     areas = {(r.env, r.arm): r for r in results if r.measure == "area"}
-    alone = [sentence(r, baseline) + _on_the_way(areas.get((r.env, r.arm))) for r in final]
-    lines = alone if few else _verdicts_together(final, baseline)
+    sentences = [sentence(r, baseline) + _area_sentence(areas.get((r.env, r.arm))) for r in final]
+    lines = sentences if len(final) <= MOST_SENTENCES else _verdict_lines(final, baseline)
     return lines + [overall_sentence(o, baseline) for o in overall if len(o.envs) > 1]
 
 
-def _verdicts_together(final: list[Result], baseline: str) -> list[str]:
-    """One line for each environment and verdict."""
+def _verdict_lines(final: list[Result], baseline: str) -> list[str]:
+    """One line per environment and verdict."""
     lines = []
     for env in dict.fromkeys(r.env for r in final):
         for verdict, word in (("better", "than"), ("worse", "than"), ("inconclusive", "against")):
-            own = [r for r in final if r.env == env and r.verdict == verdict]
-            if not own:
+            group = [r for r in final if r.env == env and r.verdict == verdict]
+            if not group:
                 continue
-            arms = "; ".join(f"{r.arm} {_size(r)}" for r in own)
+            arms = "; ".join(f"{r.arm} {_size(r)}" for r in group)
             lines.append(f"On {env} **{verdict}** {word} {baseline}: {arms}.")
-            if verdict == "inconclusive" and not math.isnan(own[0].detectable):
-                least, most = min(r.detectable for r in own), max(r.detectable for r in own)
+            if verdict == "inconclusive" and not math.isnan(group[0].detectable):
+                least, most = min(r.detectable for r in group), max(r.detectable for r in group)
                 sizes = f"{number(least)} to {number(most)}"
-                lines[-1] += f" Differences of {sizes} would have been found four times in five."
+                lines[-1] += f" Differences of {sizes} would be detected four times in five."
     return lines
 
 
@@ -129,13 +128,13 @@ def _size(r: Result) -> str:
 def _sections(
     comparison: Comparison, baseline: str, results: list[Result], published: Published
 ) -> list[tuple[str, Rows]]:
-    sections = [("Beside published scores", beside_rows(results, published))] if published else []
+    sections = [("Published scores", published_rows(results, published))] if published else []
     for task in comparison.tasks:
         sections.append((f"{task.env}: what differs", _differing_rows(task)))
         for measure, (meaning, _) in MEASURES.items():
-            own = [r for r in results if r.env == task.env and r.measure == measure and len(r.scores)]
-            if own:
-                sections.append((f"{task.env}, {measure}: {meaning}", measure_rows(own, baseline)))
+            group = [r for r in results if r.env == task.env and r.measure == measure and len(r.scores)]
+            if group:
+                sections.append((f"{task.env}, {measure}: {meaning}", measure_rows(group, baseline)))
         sections.append((f"{task.env}, cost", cost_rows(task)))
     if len(comparison.tasks) > 1:
         rows = [["arm", "environments", "normalised IQM [95 %]"]]
@@ -146,7 +145,7 @@ def _sections(
 
 
 def provenance(comparison: Comparison) -> list[str]:
-    """How the runs were made: commands, code, machine, versions, amount."""
+    """Provenance of the runs: commands, commits, machines, versions, amount of training."""
     arms = [arm for task in comparison.tasks for arm in task.arms.values()]
     runs = list({sample.run.folder: sample.run for arm in arms for sample in arm.samples}.values())
     lines = [f"`{command}`" for command in dict.fromkeys(_command(run) for run in runs) if command]
@@ -169,20 +168,21 @@ def _command(run: Run) -> str:
 
 def _footnotes(comparison: Comparison) -> list[str]:
     notes = [
-        "The unit is the seed. IQM: mean of the middle half; bootstrap percentiles, below 8 seeds and for the bands of "
-        "curves the t-interval of a trimmed mean (Tukey and McLaughlin). "
-        "Difference: of means, Welch's interval (of each by itself) and test; p corrected by Holm over all arms and "
-        f"environments of a measure; a verdict wants p < {ALPHA}, and what would have been found counts that in. "
-        "P(better): a seed of the arm above one of the baseline, Newcombe's score interval.",
+        "The unit is the seed. IQM: mean of the middle half; bootstrap percentile interval, below 8 seeds and for the "
+        "bands of curves the t-interval of a trimmed mean (Tukey and McLaughlin). "
+        "Difference: of means, with Welch's interval (uncorrected) and test; p is Holm-corrected over all arms and "
+        f"environments of a measure; a verdict needs p < {ALPHA}, and detectable differences account for the "
+        "correction. "
+        "P(better): a seed of the arm scores above one of the baseline, Newcombe's score interval.",
     ]
     if any(sample.run.share < 1 for task in comparison.tasks for arm in task.arms.values() for sample in arm.samples):
-        notes.append("Runs trained in one batch with others have their share of its time.")
+        notes.append("A run trained in a batch is charged its share of the batch's time.")
     if len(comparison.tasks) > 1:
         spans = "; ".join(
             f"{s.env} {number(scale(s)[0])} to {number(scale(s)[1])}" + ("" if s.bounds else " (of these runs)")
             for s in comparison.tasks
         )
-        notes.append(f"Normalised scores put 0 and 1 at: {spans}.")
+        notes.append(f"Normalised scores map these spans to 0 to 1: {spans}.")
     return notes
 
 
@@ -194,13 +194,13 @@ def _markdown_table(rows: Rows) -> str:
 def markdown(
     comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall], published: Published
 ) -> str:
-    """The whole comparison as markdown, figures apart."""
+    """The whole comparison as markdown, without the figures."""
     verdicts = _verdicts(results, overall, baseline)
     parts = ["## Verdict", "", *(f"- {line}" for line in verdicts), ""] if verdicts else []
     parts += ["## How it was made", "", *(f"- {line}" for line in provenance(comparison)), ""]
     if comparison.remarks:
         parts += ["## About the runs", "", *(f"- {remark}" for remark in comparison.remarks), ""]
-    parts += ["## Figures in numbers", ""]
+    parts += ["## Tables", ""]
     for title, rows in _sections(comparison, baseline, results, published):
         parts += [f"### {title}", "", _markdown_table(rows), ""]
     return "\n".join([*parts, *_footnotes(comparison)])
@@ -209,7 +209,7 @@ def markdown(
 def plain(
     comparison: Comparison, baseline: str, results: list[Result], overall: list[Overall], published: Published
 ) -> str:
-    """The same for the terminal: columns in line, the verdict last."""
+    """The same for the terminal: aligned columns, the verdict last."""
     parts = []
     for title, rows in _sections(comparison, baseline, results, published):
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -1,9 +1,9 @@
-"""Statistics over seeds: point estimates, intervals and tests, each a pure function of arrays of scores.
+"""Statistics over seeds: point estimates, intervals and tests, as pure functions of arrays of scores.
 
-The unit is the seed: one number a seed, never one an episode. The intervals here keep their promise at ten seeds for
-skewed scores too; `tests/test_statistics.py` simulates it. Sources: Agarwal et al. 2021 (arXiv 2108.13264) for the
-interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for trimmed
-means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
+The unit is the seed: one number per seed, never one per episode. At ten seeds the intervals have their nominal coverage
+for skewed scores too, simulated in `tests/compare/test_statistics.py`. Sources: Agarwal et al. 2021 (arXiv 2108.13264)
+for the interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for
+trimmed means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
 """
 
 import math
@@ -32,41 +32,41 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     return np.sort(scores, -1)[..., cut : n - cut].mean(-1)  # seven times as fast as scipy.stats.trim_mean
 
 
-class Redraws:
-    """Bootstrap resamples of seeds, drawn once for every number of seeds and stratum.
+class Resampler:
+    """Bootstrap resamples of seeds, drawn once for each number of seeds and stratum.
 
-    Arms of one size share them, which leaves each interval what it is by itself and makes a hundred of them cheap.
+    Arms with equally many seeds share them, which makes a hundred intervals cheap and changes none of them.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._places: dict[tuple[int, int], np.ndarray] = {}
+        self._indices: dict[tuple[int, int], np.ndarray] = {}
 
-    def places(self, n: int, stratum: int = 0) -> np.ndarray:
-        """Which of n seeds are drawn (RESAMPLES, n)."""
-        if (n, stratum) not in self._places:
+    def indices(self, n: int, stratum: int = 0) -> np.ndarray:
+        """Indices of the seeds drawn (RESAMPLES, n)."""
+        if (n, stratum) not in self._indices:
             rng = np.random.default_rng([self.seed, n, stratum])
-            self._places[n, stratum] = rng.integers(0, n, (RESAMPLES, n))
-        return self._places[n, stratum]
+            self._indices[n, stratum] = rng.integers(0, n, (RESAMPLES, n))
+        return self._indices[n, stratum]
 
 
-def iqm_interval(scores: np.ndarray, redraws: Redraws) -> Interval:
+def iqm_interval(scores: np.ndarray, resampler: Resampler) -> Interval:
     """IQM of one arm's seeds (n,): bootstrap percentiles, below 8 seeds the t-interval of `iqm_band`.
 
-    In simulation at a nominal 95 %, over six shapes of scores, percentiles cover 93–94 % at ten seeds where the
+    In simulation at a nominal 95 %, over six distributions of scores, percentiles cover 93–94 % at ten seeds where the
     t-interval covers 92–95 %, but 89–91 % at five and 71–77 % at three, where it covers 89–97 %.
     """
     if len(scores) < 8:
         return Interval(*map(float, iqm_band(scores)))
-    drawn = iqm(scores[redraws.places(len(scores))])
+    drawn = iqm(scores[resampler.indices(len(scores))])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(iqm(scores)), float(low), float(high))
 
 
 def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """IQM, low and high over the last axis: t-interval from winsorised deviations (Tukey and McLaughlin 1963).
+    """IQM, low and high over the last axis: t-interval from the winsorised deviation (Tukey and McLaughlin 1963).
 
-    With n seeds, g = ⌊n/4⌋ cut at each end and h = n − 2g left, s_w the deviation of the winsorised scores:
+    With n seeds, g = ⌊n/4⌋ cut at each end, h = n − 2g left, and s_w the standard deviation of the winsorised scores:
     IQM ± t_{h−1} · s_w · √((n − 1) / (h (h − 1))). NaN bounds for a single seed.
     """
     n = scores.shape[-1]
@@ -84,7 +84,7 @@ def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Difference(NamedTuple):
-    """Mean of one arm less that of the other, by Welch's t-test; all in the unit of the score."""
+    """Difference of two arms' means by Welch's t-test, in units of the score."""
 
     value: float
     low: float
@@ -95,7 +95,7 @@ class Difference(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What Welch's test needs of one arm."""
+    """Sufficient statistics of one arm for Welch's test."""
 
     mean: float
     variance: float  # with n − 1; NaN for a single seed
@@ -103,23 +103,23 @@ class Summary(NamedTuple):
 
 
 def summary(scores: np.ndarray) -> Summary:
-    """Of the seeds of one arm (n,)."""
+    """Summarise the seeds of one arm (n,)."""
     if len(scores) < 2:
         return Summary(float(scores.mean()), np.nan, len(scores))
-    if np.ptp(scores) == 0:  # whose computed variance would be rounding
+    if np.ptp(scores) == 0:  # the computed variance would be rounding error
         return Summary(float(scores[0]), 0.0, len(scores))
     return Summary(float(scores.mean()), float(scores.var(ddof=1)), len(scores))
 
 
 def difference(arm: np.ndarray, baseline: np.ndarray) -> Difference:
-    """Difference of means of two arms' seeds (n,) and (m,), by `welch`."""
+    """Difference of means of two arms' seeds, (n,) and (m,), by `welch`."""
     return welch(summary(arm), summary(baseline))
 
 
 def welch(arm: Summary, baseline: Summary) -> Difference:
-    """Difference of means, its interval and Welch's p; NaN bounds unless both have two seeds.
+    """Difference of means, its interval and Welch's p; NaN bounds unless both arms have two seeds.
 
-    Two arms without any spread that differ get the p of a permutation test: the arms fell apart by chance.
+    Two arms that differ but have no variance get the p of a permutation test.
     """
     value = arm.mean - baseline.mean
     if min(arm.n, baseline.n) < 2:
@@ -136,7 +136,7 @@ def welch(arm: Summary, baseline: Summary) -> Difference:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p_(i) · (m − i), made monotone, at most 1. NaN stays NaN and is not counted."""
+    """Holm's step-down correction: p_(i) · (m − i), i from 0, made monotone, at most 1. NaN stays NaN, uncounted."""
     values = np.asarray(p, float)
     adjusted = np.full(len(values), np.nan)
     known = np.flatnonzero(~np.isnan(values))
@@ -150,8 +150,8 @@ def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> Interva
     """P(X > Y) + ½ P(X = Y) over all pairs of seeds, with Newcombe's score interval; NaN bounds for a single seed.
 
     All θ with |θ̂ − θ| ≤ t · √V(θ), V(θ) = θ(1−θ)/(nm) · [1 + (N−1)((1−θ)/(2−θ) + θ/(1+θ))], N = (n+m)/2 (method 5 of
-    Newcombe 2006, Statistics in Medicine 25, 559), here with Student's t of n+m−2 degrees of freedom. Bootstrap
-    percentiles cover 76 % at ten seeds where θ is near 1.
+    Newcombe 2006, Statistics in Medicine 25, 559), here with Student's t with n+m−2 degrees of freedom. Bootstrap
+    percentiles would cover 76 % at ten seeds where θ is near 1.
     """
     n, m = len(arm), len(baseline)
     value = float(((arm[:, None] > baseline) + 0.5 * (arm[:, None] == baseline)).mean())
@@ -170,14 +170,14 @@ def _student(dof: float, level: float = LEVEL) -> float:
 
 
 def detectable(n: int, m: int, deviation: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Smallest difference of means that Welch's test finds at p < alpha with this power, when both arms deviate so.
+    """Smallest difference of means that Welch's test detects at p < alpha with this power.
 
     Args:
         n: seeds of one arm.
         m: seeds of the other.
-        deviation: of a seed, in the unit of the score.
-        alpha: where k tests are corrected together, 0.05 / k, which is what the least of their p-values has to pass.
-        power: share of studies that find it.
+        deviation: standard deviation over seeds of either arm, in units of the score.
+        alpha: 0.05 / k for k tests corrected together: the level that the smallest p-value has to pass.
+        power: probability of detecting it.
     """
     if min(n, m) < 2:
         return np.nan
@@ -189,10 +189,10 @@ def detectable(n: int, m: int, deviation: float, alpha: float = 0.05, power: flo
 def seeds_to_settle(
     value: float, deviation: float, alpha: float = 0.05, power: float = 0.8, most: int = 10_000
 ) -> int | None:
-    """Seeds an arm that find a true difference of this size, as in `detectable`; None if more than `most`."""
+    """Seeds per arm that detect a true difference of this size, as in `detectable`; None if more than `most`."""
     if not abs(value) > 0:
         return None
-    # two arms of n, by the normal distribution; Student's asks for a few more
+    # first guess by the normal distribution; Student's t needs a few more
     quantiles = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
     needed = 2 * (quantiles * deviation / value) ** 2
     if needed > most:
@@ -203,37 +203,37 @@ def seeds_to_settle(
     return n if n <= most else None
 
 
-def aggregate_iqm(scores: Sequence[np.ndarray], redraws: Redraws) -> Interval:
-    """IQM of all seeds of all environments together, normalised scores, one array an environment.
+def aggregate_iqm(scores: Sequence[np.ndarray], resampler: Resampler) -> Interval:
+    """IQM of the normalised scores of all seeds of all environments, one array per environment.
 
-    A stratified bootstrap, seeds redrawn within each environment, with expanded percentiles (Hesterberg 2015, arXiv
-    1411.5279): a resample of n spreads too little by √((n−1)/n), and Student's t is wider than the normal, so they are
-    those of the normal at √(n/(n−1)) · t, n the fewest seeds of an environment. It covers 92 % from five seeds an
-    environment on, 90 % at three. NaN bounds if one has a single seed.
+    Stratified bootstrap, resampling seeds within each environment, with expanded percentiles (Hesterberg 2015, arXiv
+    1411.5279): a resample of n has a deviation too small by √((n−1)/n), and Student's t is wider than the normal, so
+    the percentiles are the normal's at √(n/(n−1)) · t, n the fewest seeds of any environment. Covers 92 % from five
+    seeds per environment, 90 % at three. NaN bounds if an environment has a single seed.
     """
     value = float(iqm(np.concatenate(scores)))
     fewest = min(map(len, scores))
     if fewest < 2:
         return Interval(value, np.nan, np.nan)
-    drawn = [x[redraws.places(len(x), stratum)] for stratum, x in enumerate(scores)]
+    drawn = [x[resampler.indices(len(x), stratum)] for stratum, x in enumerate(scores)]
     tail = stats.norm.sf(math.sqrt(fewest / (fewest - 1)) * _student(sum(len(x) - 1 for x in scores)))
     low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
 def profile(scores: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
-    """Performance profile: share of seeds with a normalised score above τ, averaged over environments (τ,)."""
+    """Performance profile: fraction of seeds with a normalised score above τ, averaged over environments (τ,)."""
     return np.mean([(x[:, None] > thresholds).mean(0) for x in scores], axis=0)
 
 
 def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Difference:
-    """Mean over environments of the normalised differences: Welch-Satterthwaite with each environment's error."""
+    """Mean of the normalised differences over environments, by Welch-Satterthwaite from each environment's error."""
     shares = [1 / (len(differences) * scale) for scale in scales]
     value = float(sum(d.value * share for d, share in zip(differences, shares, strict=True)))
     parts = np.array([(d.error * share) ** 2 for d, share in zip(differences, shares, strict=True)])
     error = float(np.sqrt(parts.sum()))
     if not error > 0:
-        return Difference(value, value, value, max(d.p for d in differences), error, np.inf)  # the weakest of them
+        return Difference(value, value, value, max(d.p for d in differences), error, np.inf)  # the weakest p
     dof = float(parts.sum() ** 2 / sum(part**2 / d.dof for part, d in zip(parts, differences, strict=True)))
     half = _student(dof) * error
     return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)

@@ -1,4 +1,4 @@
-"""A comparison as plain tables: what was found, the scores of every seed, and the learning curves."""
+"""Tables of a comparison for csv files: results, per-seed scores, learning curves."""
 
 import csv
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from rlexp.compare.arms import Comparison
 from rlexp.compare.measures import steps_to
 from rlexp.compare.verdict import MEASURES, Result
-from rlexp.text import harmless_cell
+from rlexp.text import sanitize_csv_cell
 
 CURVE_POINTS = 51
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def results_table(results: list[Result]) -> list[Row]:
-    """One row a result."""
+    """One row per result."""
     rows = []
     for r in results:
         against, improvement = r.against, r.improvement
@@ -49,7 +49,7 @@ def results_table(results: list[Result]) -> list[Row]:
 
 
 def scores_table(comparison: Comparison) -> list[Row]:
-    """One row a seed: every measure, steps to the threshold, and what training the run that it was part of took."""
+    """One row per seed: every measure, steps to the threshold, and the training time of the run it was part of."""
     rows = []
     for task in comparison.tasks:
         for name, arm in task.arms.items():
@@ -67,25 +67,25 @@ def scores_table(comparison: Comparison) -> list[Row]:
 
 
 def curves_table(comparison: Comparison) -> list[Row]:
-    """Moving average over the last 100 episodes at equally spaced steps: one row a point, one column a seed."""
+    """Moving average over the last 100 episodes at equally spaced steps: one row per point, one column per seed."""
     seeds = sorted({s.seed for task in comparison.tasks for arm in task.arms.values() for s in arm.samples})
     rows = []
     for task in comparison.tasks:
         for name, arm in task.arms.items():
             grid = np.linspace(0, max(sample.curve.steps[-1] for sample in arm.samples), CURVE_POINTS)[1:]
             curves = {sample.seed: sample.curve for sample in arm.samples}
-            heights = {seed: np.interp(grid, curve.steps, curve.returns, left=np.nan) for seed, curve in curves.items()}
+            returns = {seed: np.interp(grid, curve.steps, curve.returns, left=np.nan) for seed, curve in curves.items()}
             for i, step in enumerate(grid):
                 row: Row = {"env": task.env, "arm": name, "step": round(step)}
-                rows.append(row | {f"seed_{seed}": heights[seed][i] if seed in heights else np.nan for seed in seeds})
+                rows.append(row | {f"seed_{seed}": returns[seed][i] if seed in returns else np.nan for seed in seeds})
     return rows
 
 
 def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:
-    """Numbers with so many significant digits; nothing for NaN and None."""
+    """Write rows as csv: floats with `digits` significant digits, NaN and None as empty cells."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(map(harmless_cell, rows[0]))
+        writer.writerow(map(sanitize_csv_cell, rows[0]))
         writer.writerows([_cell(value, digits) for value in row.values()] for row in rows)
 
 
@@ -94,4 +94,4 @@ def _cell(value: Any, digits: int) -> Any:
         if value != value:  # NaN
             return ""
         return int(value) if value.is_integer() else f"{value:.{digits}g}"
-    return harmless_cell(value)
+    return sanitize_csv_cell(value)

@@ -1,1 +1,1 @@
-"""Functions of tensors compiled ahead of time."""
+"""Ahead-of-time compilation of functions of tensors."""

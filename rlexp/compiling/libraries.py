@@ -1,6 +1,6 @@
-"""Graphs of tensor operations as shared libraries, compiled by Inductor, here or in a process beside this one.
+"""Compiles graphs of tensor operations to shared libraries with Inductor, in this process or in a subprocess.
 
-That process runs this very file, and knows nothing else of the package.
+The subprocess runs this file as a script, without the rest of the package.
 """
 
 import contextlib
@@ -30,82 +30,82 @@ log = logging.getLogger(__name__)
 
 OPTIONS = {
     "cpp.use_decompose_tanh": True,  # 2·sigmoid(2x) − 1 through exp: a third of the time of the library's tanh
-    "compile_threads": 1,  # one library is one file: a pool of compilers would only start and wait
-    # precompiling headers takes 15 s and then saves two a library
+    "compile_threads": 1,  # a library is one file: a pool of compilers would be idle
+    # precompiling headers takes 15 s and saves 2 s per library
     "aot_inductor.precompile_headers": False,
     "cpp_cache_precompile_headers": False,
 }
-# Inductor tries by compiling whether the compiler knows what the processor can do, which takes eight seconds. Here that
-# is taken for granted, and tried where compiling fails.
-_TRUSTING = {"cpp.vec_isa_ok": True}
+# Inductor test-compiles whether the compiler supports the CPU's vector instructions, which takes eight seconds. Here
+# that is assumed, and tested only if compilation fails.
+_ASSUME_ISA = {"cpp.vec_isa_ok": True}
 
-UNFINISHED = "unfinished-"  # how folders in the cache begin in which a library is being made
+UNFINISHED = "unfinished-"  # prefix of cache folders in which a library is being compiled
 
 Layout = tuple[torch.dtype, torch.device, tuple[int, ...], tuple[int, ...]]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides the warnings with which one part of torch greets another's old names."""
+    """Suppress torch's internal deprecation warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def layout_of(x: Tensor) -> Layout:
-    """What a library takes for granted of an argument."""
+    """The properties of an argument that are fixed in a library."""
     return (x.dtype, x.device, tuple(x.shape), x.stride())
 
 
 def examples_of(layouts: Sequence[Layout]) -> list[Tensor]:
-    """Tensors of their own: arguments that are views of one storage would be taken for aliases."""
+    """New tensors of these layouts: arguments that are views of one storage would be treated as aliases."""
     return [torch.empty_strided(shape, stride, dtype=dtype, device=device) for dtype, device, shape, stride in layouts]
 
 
 def build(traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path, options: dict[str, Any]) -> None:
-    """Compile into a folder of its own, then move into place: another process may be doing the same."""
+    """Compile in a temporary folder, then rename: another process may be compiling the same library."""
     from torch._inductor import aot_compile, cpu_vec_isa
 
     library.parent.mkdir(parents=True, exist_ok=True)
-    for left in library.parent.glob(f"{UNFINISHED}*"):  # by one that was killed
+    for leftover in library.parent.glob(f"{UNFINISHED}*"):  # of killed processes
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > 3600:
-                shutil.rmtree(left)
+            if time.time() - leftover.stat().st_mtime > 3600:
+                shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=library.parent) as folder, torch.no_grad(), quiet():
         made = Path(folder) / "graph.so"
-        own = options | {"aot_inductor.output_path": str(made)}
+        all_options = options | {"aot_inductor.output_path": str(made)}
         try:
-            with _compilers_at_once():
-                aot_compile(traced, tuple(examples_of(layouts)), options=own | _TRUSTING)
-        except Exception:  # perhaps an old compiler beside a new processor
+            with _parallel_compilers():
+                aot_compile(traced, tuple(examples_of(layouts)), options=all_options | _ASSUME_ISA)
+        except Exception:  # perhaps the compiler is too old for the CPU
             cpu_vec_isa.valid_vec_isa_list.cache_clear()
-            with _compilers_at_once():
-                aot_compile(traced, tuple(examples_of(layouts)), options=own)
+            with _parallel_compilers():
+                aot_compile(traced, tuple(examples_of(layouts)), options=all_options)
         os.replace(made, library)
 
 
 @contextlib.contextmanager
-def _compilers_at_once() -> Iterator[None]:
-    """While entered, compilers of object files run at the same time, and whatever needs these waits for them.
+def _parallel_compilers() -> Iterator[None]:
+    """Compile object files in parallel while entered; other commands, such as linking, wait for them.
 
-    Inductor runs one after the other, which takes a seventh longer where a processor is idle. Each is of a session of
-    its own: a terminal's Ctrl-C is not for them. Whatever ends this early ends those that run.
+    Inductor runs one compiler after the other, which takes a seventh longer if a core is idle. Each compiler runs in a
+    separate session, so that Ctrl-C does not reach it. On an error or interrupt, running compilers are terminated.
     """
     from torch._inductor import cpp_builder
 
     run = cpp_builder.run_compile_cmd
     begun: list[Future[None]] = []
-    running: list[Future[None]] = []  # of those begun, the ones that nobody has waited for
+    running: list[Future[None]] = []  # begun, but not yet waited for
     processes: list[subprocess.Popen[bytes]] = []
 
     def begin(words: list[str], folder: str) -> Future[None]:
         begun.append(pool.submit(_run_compiler, words, folder, processes))
         return begun[-1]
 
-    def run_beside(cmd_line: str, cwd: str) -> None:
+    def run_in_parallel(cmd_line: str, cwd: str) -> None:
         words = shlex.split(cmd_line)
         if "-c" in words and any(word.endswith(".cpp") for word in words):
-            # not where Inductor says, as it removes that folder when this returns
+            # not in Inductor's folder, which it removes when this returns
             running.append(begin(words, os.path.dirname(cwd)))
             return
         while running:
@@ -113,7 +113,7 @@ def _compilers_at_once() -> Iterator[None]:
         begin(words, cwd).result()
 
     with ThreadPoolExecutor(2) as pool:
-        cpp_builder.run_compile_cmd = run_beside
+        cpp_builder.run_compile_cmd = run_in_parallel
         try:
             yield
         finally:
@@ -122,7 +122,7 @@ def _compilers_at_once() -> Iterator[None]:
                 for process in processes:
                     if process.poll() is None:
                         with contextlib.suppress(ProcessLookupError):
-                            os.killpg(process.pid, signal.SIGTERM)  # upon which they remove what they have begun
+                            os.killpg(process.pid, signal.SIGTERM)  # compilers then remove their temporary files
                 time.sleep(0.05)
 
 
@@ -130,7 +130,7 @@ def _run_compiler(words: list[str], folder: str, processes: list[subprocess.Pope
     """Run a compiler and wait for it.
 
     Raises:
-        CppCompileError: what it said.
+        CppCompileError: it failed; holds its output.
     """
     from torch._inductor.exc import CppCompileError
 
@@ -138,15 +138,15 @@ def _run_compiler(words: list[str], folder: str, processes: list[subprocess.Pope
         words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     processes.append(process)
-    said = process.communicate()[0].decode(errors="replace")
+    output = process.communicate()[0].decode(errors="replace")
     if process.returncode:
-        raise CppCompileError(words, said)
+        raise CppCompileError(words, output)
 
 
 def _pack(traced: torch.fx.GraphModule) -> tuple[list[tuple[Any, ...]], dict[str, Tensor]]:
-    """A traced graph as plain data, node by node: pickled as a module it would be traced anew, which changes it.
+    """A traced graph as plain data, node by node: pickled as a module it would be traced again, which changes it.
 
-    Names of nodes and of operations are namespaces, as the other process knows no class of this module.
+    Names of nodes and operations are wrapped in namespaces, as the subprocess cannot import this module's classes.
     """
 
     def target(node: torch.fx.Node) -> Any:
@@ -164,14 +164,14 @@ def _pack(traced: torch.fx.GraphModule) -> tuple[list[tuple[Any, ...]], dict[str
 
 
 def _unpack(nodes: list[tuple[Any, ...]], constants: dict[str, Tensor]) -> torch.fx.GraphModule:
-    """The graph that `_pack` packed."""
+    """The inverse of `_pack`."""
     graph, made = torch.fx.Graph(), dict[str, torch.fx.Node]()
     for kind, name, target, args, kwargs in nodes:
         if isinstance(target, SimpleNamespace):
             target = functools.reduce(getattr, target.name.split("."), torch.ops)
         args, kwargs = (
-            torch.fx.node.map_aggregate(own, lambda x: made[x.name] if isinstance(x, SimpleNamespace) else x)
-            for own in (args, kwargs)
+            torch.fx.node.map_aggregate(packed, lambda x: made[x.name] if isinstance(x, SimpleNamespace) else x)
+            for packed in (args, kwargs)
         )
         made[name] = graph.create_node(kind, target, args, kwargs, name)
     root = torch.nn.Module()
@@ -181,14 +181,18 @@ def _unpack(nodes: list[tuple[Any, ...]], constants: dict[str, Tensor]) -> torch
 
 
 class Builder:
-    """A process that compiles one library, and needs nothing of this one but the graph.
+    """A subprocess that compiles one library, given the graph alone.
 
-    It is not this process's to stop by Ctrl-C, as what it makes is of use to whoever comes next.
+    Ctrl-C does not stop it, as later runs can use the library.
     """
 
     def __init__(self, traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path) -> None:
         job = pickle.dumps((_pack(traced), layouts, library, OPTIONS, torch.get_num_threads()))
-        words = [sys.executable, "-P", str(Path(__file__).resolve())]  # -P: not with this folder's modules for Python's
+        words = [
+            sys.executable,
+            "-P",
+            str(Path(__file__).resolve()),
+        ]  # -P: this folder's modules must not shadow the standard library
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -196,56 +200,56 @@ class Builder:
         self.feeder.start()
 
     def _feed(self, job: bytes) -> None:
-        self.told = self.process.communicate(job)[1].decode(errors="replace")
+        self.errors = self.process.communicate(job)[1].decode(errors="replace")
 
     def succeeded(self) -> bool:
-        """Wait for the process; whether the library is there."""
+        """Wait for the process. Returns whether the library was built."""
         self.feeder.join()
         if self.process.returncode:
-            log.debug("a library could not be compiled beside: %s", self.told)
+            log.debug("a library could not be compiled in a subprocess: %s", self.errors)
         return self.process.returncode == 0
 
     @staticmethod
     def main() -> None:
-        """What the process does."""
+        """Entry point of the subprocess."""
         packed, layouts, library, options, threads = pickle.load(sys.stdin.buffer)
-        torch.set_num_threads(threads)  # which is part of what is compiled
+        torch.set_num_threads(threads)  # affects the generated code
         build(_unpack(*packed), layouts, library, options)
         load(library)
-        _sign_of_life(library).touch()
+        _load_marker(library).touch()
 
 
 # Loading -------------------------------------------------------------------------------------------------------------
 
 
 def load(library: Path) -> Any:
-    """What runs a library."""
+    """Load a library. Returns the function that runs it."""
     return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
 
 
-def _sign_of_life(library: Path) -> Path:
-    """A file that is there once a process has loaded a library of this torch here and lived."""
+def _load_marker(library: Path) -> Path:
+    """A file that exists once a process has loaded a library of this torch version without crashing."""
     return library.with_name(f"loads-{(torch.version.git_version or torch.__version__)[:12]}")
 
 
 def require_loadable(library: Path) -> None:
-    """Try in another process whether a library can be loaded, unless one has been before.
+    """Check in a subprocess that a library can be loaded, unless one has been before.
 
-    Some compilers link the C++ library statically, which ends a process that has another: no error, but a signal.
+    Some compilers link the C++ library statically, which crashes a process that has loaded another one.
 
     Raises:
-        OSError: it cannot; the line says how it was tried.
+        OSError: it cannot.
     """
-    if _sign_of_life(library).exists():
+    if _load_marker(library).exists():
         return
     words = [sys.executable, "-P", str(Path(__file__).resolve()), str(library)]
     code = subprocess.run(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ).returncode
     if code:
-        how = f"ends by signal {-code}" if code < 0 else f"fails with {code}"
-        raise OSError(f"a process that loads {library} {how}; is the compiler's C++ library another than torch's?")
-    _sign_of_life(library).touch()
+        how = f"is killed by signal {-code}" if code < 0 else f"exits with {code}"
+        raise OSError(f"a process that loads {library} {how}; does the compiler's C++ library differ from torch's?")
+    _load_marker(library).touch()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What code prints, and where it would stop, while it is traced: its values are placeholders then."""
+"""Detects prints and breakpoints in code that is being traced, where values are placeholders."""
 
 import contextlib
 import sys
@@ -7,29 +7,29 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class _Ear:
-    """A stream that notes that it is written to."""
+class _WriteDetector:
+    """A stream that sets an event when it is written to."""
 
-    def __init__(self, stream: Any, heard: threading.Event) -> None:
-        self.stream, self.heard = stream, heard
+    def __init__(self, stream: Any, printed: threading.Event) -> None:
+        self.stream, self.printed = stream, printed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        self.heard.set()
+        self.printed.set()
         return self.stream.write(text)
 
 
 @contextlib.contextmanager
-def listening(heard: threading.Event) -> Iterator[None]:
-    """While entered, it is noted that something is printed, or a breakpoint met, which is passed over.
+def detecting_prints(printed: threading.Event) -> Iterator[None]:
+    """Set the event if something is printed or a breakpoint is hit while entered; breakpoints are skipped.
 
-    Who stopped there would see placeholders, and a breakpoint that is left would leave the graph, too.
+    A debugger would show placeholders, and quitting it would abort tracing.
     """
-    before, sys.breakpointhook = sys.breakpointhook, lambda *_, **__: heard.set()
+    before, sys.breakpointhook = sys.breakpointhook, lambda *_, **__: printed.set()
     try:
-        with contextlib.redirect_stdout(_Ear(sys.stdout, heard)):
+        with contextlib.redirect_stdout(_WriteDetector(sys.stdout, printed)):
             yield
     finally:
         sys.breakpointhook = before

@@ -1,7 +1,7 @@
-"""Whether a compiled update is still the one that its code makes: now and then both are made, and compared.
+"""Verifies compiled updates: now and then an update is also made eagerly, and the results are compared.
 
-A graph is traced once. Whatever else a loss or an optimizer reads that changes later, as a global number, the length of
-a list, a stream of NumPy's, stays in it as it was; what they write is written once and never again.
+A graph is traced once. Anything else that a loss or an optimizer reads, such as a global number, the length of a list
+or a NumPy random stream, is a constant in it; anything they write besides tensors is written once, while tracing.
 """
 
 import difflib
@@ -15,17 +15,17 @@ from torch import Tensor
 from rlexp.compiling.compile import CudaGraph, Graph
 from rlexp.errors import ObjectiveError
 
-NEAR = 1e-3  # difference of losses, norms and state, relative to their size or change; rounding alone makes less
-NEAR_PARAMETERS = 5e-2  # of changes of parameters, which may go by the sign of gradients near 0
-FAR = 0.1  # which no rounding makes, whatever the code says
+NEAR = 1e-3  # tolerance for losses, norms and state, relative to their size or change; rounding stays below
+NEAR_PARAMETERS = 5e-2  # the same for parameters, whose change may depend on the sign of gradients near 0
+FAR = 0.1  # rounding cannot explain this, even if the code is unchanged
 
 
 class Twin:
-    """Parameters and optimizer state as they are, and what an eager minibatch would make of them.
+    """Parameters and optimizer state before and after an eager minibatch, for comparison with a compiled one.
 
     Args:
         params: by name.
-        states: of the optimizer, one a parameter.
+        states: of the optimizer, one per parameter.
     """
 
     def __init__(self, params: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -35,78 +35,78 @@ class Twin:
         self.before = self._copy()
 
     def _copy(self) -> dict[str, list[Tensor]]:
-        return {key: [x.clone() for x in own] for key, own in self.tensors.items()}
+        return {key: [x.clone() for x in tensors] for key, tensors in self.tensors.items()}
 
     @torch.no_grad()
     def remember(self, metrics: Tensor) -> None:
-        """Note what an eager minibatch has made of them, and put them back."""
+        """Store the result of an eager minibatch, and restore the tensors before it."""
         self.metrics, self.eager = metrics.clone(), self._copy()
-        for key, own in self.tensors.items():
-            for x, old in zip(own, self.before[key], strict=True):
+        for key, tensors in self.tensors.items():
+            for x, old in zip(tensors, self.before[key], strict=True):
                 x.copy_(old)
 
     @torch.no_grad()
-    def go_eager(self) -> Tensor:
-        """Put them where the eager minibatch went; its metrics."""
-        for key, own in self.tensors.items():
-            for x, new in zip(own, self.eager[key], strict=True):
+    def use_eager(self) -> Tensor:
+        """Set the tensors to the eager result. Returns its metrics."""
+        for key, tensors in self.tensors.items():
+            for x, new in zip(tensors, self.eager[key], strict=True):
                 x.copy_(new)
         return self.metrics
 
     def distance(self, metrics: Tensor) -> float:
-        """How far a compiled minibatch went from the eager one, in terms of what is near; 1 is too far.
+        """Difference of a compiled minibatch's result from the eager one, in units of the tolerance.
 
-        metrics: (metrics, a); the last two are the loss and the norm of its gradient.
+        metrics: (metrics, a); the last two are the loss and the gradient norm.
         """
         if not torch.equal(metrics[-2:].isfinite(), self.metrics[-2:].isfinite()):
             return float("inf")
         loss, norm = (metrics[-2:] - self.metrics[-2:]).abs().nan_to_num(0.0)
         size = self.metrics[-2:].abs().nan_to_num(0.0)
         far = [(loss / (size[0] + 1.0)).max() / NEAR, (norm / (size[1] + 1e-6)).max() / NEAR]
-        for key, own in self.tensors.items():
+        for key, tensors in self.tensors.items():
             moved, apart = (
                 torch.stack([(x.double() - y.double()).square().sum() for x, y in zip(xs, ys, strict=True)])
                 .sum()
                 .sqrt()
-                for xs, ys in ((self.eager[key], self.before[key]), (own, self.eager[key]))
+                for xs, ys in ((self.eager[key], self.before[key]), (tensors, self.eager[key]))
             )
             length = torch.stack([x.double().square().sum() for x in self.eager[key]]).sum().sqrt()
             far.append(apart / (moved + 1e-6 * length + 1e-12) / (NEAR if key else NEAR_PARAMETERS))
         return float(torch.stack([x.double() for x in far]).nan_to_num(0.0).max())
 
 
-def is_faithful(graph: Graph | CudaGraph, distance: float, who: str, function: Any, *args: Any) -> bool:
-    """Whether a graph went the way of eager code but for rounding; False: it computes something else than its code.
+def is_faithful(graph: Graph | CudaGraph, distance: float, name: str, function: Any, *args: Any) -> bool:
+    """Whether a graph agrees with eager code up to rounding; False: a compiler bug.
 
     Args:
         graph: that was run.
-        distance: how far it went from the eager minibatch; see `Twin.distance`.
-        who: wrote the loss.
-        function: what the graph was made of, and its arguments.
-        args: the same.
+        distance: from the eager minibatch; see `Twin.distance`.
+        name: of the objective's class.
+        function: from which the graph was traced.
+        args: its arguments.
 
     Raises:
-        ObjectiveError: tells what is other in the code than when it was compiled, as far as it shows.
+        ObjectiveError: the code traces differently now; names the first constant that changed, if any.
     """
     if distance <= 1.0:
         return True
-    told = ""
+    difference = ""
     if isinstance(graph, Graph):
         now = Graph(function, *args)
         if now.key == graph.key:
-            return distance * NEAR < FAR  # rounding, or a compiler's mistake
-        told = _difference(graph.code, now.code)
+            return distance * NEAR < FAR  # rounding, or a compiler bug
+        difference = _difference(graph.code, now.code)
     elif distance * NEAR < FAR:
         return True
     raise ObjectiveError(
-        f"{who}: the compiled update has gone another way than its code does{told}. Whatever a loss reads that is no "
-        f"tensor handed to it is fixed when it is compiled, and so is what it writes: declare what changes Scheduled, "
-        f"or return it from coefficients(), as algos/ppo_kl.py does with its beta; compile=false runs the code as it is"
+        f"{name}: the compiled update differs from its code{difference}. Whatever a loss reads besides its tensor "
+        f"arguments is fixed when it is compiled, and so is what it writes: make changing values Scheduled, or return "
+        f"them from coefficients(), as algos/ppo_kl.py does with beta; or use compile=false"
     )
 
 
 def _difference(before: str, now: str) -> str:
-    """The first number in which two traces differ, in words; nothing where they differ otherwise."""
+    """Describes the first number in which two traces differ; empty if they differ elsewhere."""
     old, new = before.splitlines(), now.splitlines()
     for tag, i, j, m, n in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "replace" and j - i == n - m:
@@ -114,5 +114,5 @@ def _difference(before: str, now: str) -> str:
                 numbers = [re.findall(r"(?<![\w.])-?\d+\.?\d*(?:e-?\d+)?", line) for line in (one, other)]
                 for x, y in zip(*numbers, strict=False):
                     if x != y:
-                        return f": a number that was {x} is {y}"
+                        return f": a number that was {x} is now {y}"
     return ""

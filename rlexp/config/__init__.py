@@ -1,1 +1,1 @@
-"""The schema of settings, their checks, and one-line errors of the command line."""
+"""Config: schema, checks, identity hash, search path, --help, and one-line errors."""

@@ -1,4 +1,4 @@
-"""Checks of settings that end a bad run before any environment is made."""
+"""Checks of settings, made before any environment is built."""
 
 import dataclasses
 import math
@@ -9,19 +9,20 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlexp.config.schema import CHOICES, GROUPS, TUNING_SEED, EvaluationConfig, RunConfig
-from rlexp.config.signatures import check_call, nearest, nearest_choice
+from rlexp.config.signatures import check_call, nearest
 from rlexp.errors import ConfigError
+from rlexp.text import did_you_mean
 
-EXTENDING = r"extend(:\d+)?"  # of resume: what is extended may be named by its total_steps
+EXTENDING = r"extend(:\d+)?"  # value of resume; the run to extend may be named by its total_steps
 
 
 def check_run_settings(cfg: DictConfig) -> None:
-    """Ranges of the run-level settings.
+    """Check the ranges of the run-level settings.
 
     Raises:
-        ConfigError: naming the key, its value and what would do.
+        ConfigError: names the key, its value and what is valid.
     """
-    import torch  # here, as --help and a misspelt word need not wait for it
+    import torch  # here, as --help and a misspelt key need not wait for it
 
     for node, known, prefix in ((cfg, RunConfig, ""), (cfg.evaluation, EvaluationConfig, "evaluation.")):
         names = [entry.name for entry in dataclasses.fields(known)]
@@ -47,8 +48,8 @@ def check_run_settings(cfg: DictConfig) -> None:
     last = cfg.seed + cfg.num_seeds - 1
     if cfg.seed < TUNING_SEED <= last:
         raise ConfigError(
-            f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} are of both kinds; those from {TUNING_SEED} on are "
-            f"for tuning, those before it for evaluation. At most {TUNING_SEED - cfg.seed} from seed={cfg.seed}"
+            f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} mix evaluation seeds (below {TUNING_SEED}) and "
+            f"tuning seeds ({TUNING_SEED} and above); use at most {TUNING_SEED - cfg.seed} with seed={cfg.seed}"
         )
     if cfg.stop_at is not None and cfg.stop_at < 1:
         raise ConfigError(f"stop_at={cfg.stop_at}: must be at least 1, or null")
@@ -57,20 +58,19 @@ def check_run_settings(cfg: DictConfig) -> None:
     extends = re.fullmatch(EXTENDING, str(cfg.resume)) is not None
     if extends and cfg.debug:
         raise ConfigError(
-            f"debug=true: makes the first update of a run, and extends none; leave out resume={cfg.resume}"
+            f"debug=true: makes the first update of a new run and cannot extend one; leave out resume={cfg.resume}"
         )
     if extends and cfg.stale == "rerun":
         raise ConfigError(
-            f"stale=rerun: with resume={cfg.resume} nothing is made anew; train from the start without "
-            f"resume={cfg.resume}"
+            f"stale=rerun: resume={cfg.resume} retrains nothing; to train from scratch, leave out resume={cfg.resume}"
         )
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
         if key == "resume" and extends:
             continue
         if value not in choices:
-            told = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
-            raise ConfigError(f"{key}={value}: must be one of {told}{nearest_choice(value, choices)}")
+            valid = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
+            raise ConfigError(f"{key}={value}: must be one of {valid}{did_you_mean(value, choices)}")
     try:
         device = torch.device(cfg.device)
     except RuntimeError:
@@ -82,7 +82,7 @@ def check_run_settings(cfg: DictConfig) -> None:
 
 
 def check_groups(plain: Mapping[str, Any]) -> None:
-    """`check_call` for every config group of a resolved config."""
+    """Run `check_call` on every group of a resolved config."""
     for name in GROUPS:
         node = plain[name]
         if not isinstance(node, Mapping) or "_target_" not in node:
@@ -91,43 +91,43 @@ def check_groups(plain: Mapping[str, Any]) -> None:
 
 
 def check_rows(num_envs: int, rollout_steps: int, minibatches: int, total_steps: int) -> None:
-    """Sizes that must fit one another.
+    """Check that rollout, minibatches and budget fit together.
 
     Raises:
-        ConfigError: rows not divisible by minibatches, minibatches of a single row, or no whole rollout in the budget.
+        ConfigError: rows not divisible by minibatches, minibatches of one row, or a budget below one rollout.
     """
     rows = num_envs * rollout_steps
     if rows % minibatches:
-        near = min((d for d in range(1, rows + 1) if rows % d == 0), key=lambda d: (abs(d - minibatches), -d))
+        fitting = min((d for d in range(1, rows + 1) if rows % d == 0), key=lambda d: (abs(d - minibatches), -d))
         raise ConfigError(
             f"algo.minibatches={minibatches}: the {rows} rows of an update (env.num_envs={num_envs} x "
-            f"algo.rollout_steps={rollout_steps}) are not divisible by it; the nearest that fits is {near}"
+            f"algo.rollout_steps={rollout_steps}) are not divisible by it; the nearest that fits is {fitting}"
         )
     if rows == minibatches and rows > 1:
-        raise ConfigError(f"algo.minibatches={minibatches}: leaves one row a minibatch; use at most {rows // 2}")
+        raise ConfigError(f"algo.minibatches={minibatches}: gives minibatches of one row; use at most {rows // 2}")
     if total_steps < rows:
         raise ConfigError(
             f"total_steps={total_steps}: less than one rollout of {rows} rows (env.num_envs={num_envs} x "
-            f"algo.rollout_steps={rollout_steps}); give at least {rows}"
+            f"algo.rollout_steps={rollout_steps}); use at least {rows}"
         )
 
 
-TAKEN = ("optimizer", "normalizer", "memory")  # what init_with may name
+INIT_WITH = ("optimizer", "normalizer", "memory")  # valid entries of init_with
 
 
 def check_initial(cfg: DictConfig) -> None:
-    """Refuse words of init_with that name nothing.
+    """Refuse unknown entries of init_with.
 
     Raises:
-        ConfigError: naming the nearest.
+        ConfigError: names the nearest.
     """
-    for word in taken(cfg):
-        if word not in TAKEN:
-            raise ConfigError(f"init_with={cfg.init_with}: there is no {word}; {nearest(word, TAKEN)}")
+    for word in init_parts(cfg):
+        if word not in INIT_WITH:
+            raise ConfigError(f"init_with={cfg.init_with}: there is no {word}; {nearest(word, INIT_WITH)}")
 
 
-def taken(cfg: DictConfig) -> list[str]:
-    """What is taken of an earlier run besides parameters: init_with as a list, however it is typed."""
+def init_parts(cfg: DictConfig) -> list[str]:
+    """init_with as a sorted list: what a run restores from init_from besides parameters."""
     words = cfg.get("init_with")
     each = words if isinstance(words, ListConfig | list) else [] if words is None else [words]
     return sorted({str(word) for word in each})

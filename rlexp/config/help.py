@@ -1,4 +1,4 @@
-"""--help: every key with its value and the comment of its yaml; `--help algo.anchor_coef`: all that is known of one."""
+"""--help: every key with its value and the comment in its yaml; `--help algo.anchor_coef` describes one key."""
 
 import inspect
 import itertools
@@ -11,19 +11,19 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from rlexp.config.messages import composed
-from rlexp.config.replaced import plain_value, without_inherited
+from rlexp.config.messages import compose_config
+from rlexp.config.replaced import drop_replaced, plain_value
 from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS
-from rlexp.config.search_path import chain, choices_with, folders, read
+from rlexp.config.search_path import chain, choices_that_set, folders, read
 from rlexp.config.signatures import nearest, parameters_of
 from rlexp.errors import ConfigError
 
 HEAD = """python -m rlexp.train [group=choice] [key=value ...]   trains agents; -m: a job for each of a,b,c
-python -m rlexp.train --help                           all keys, with their values here and what they mean
+python -m rlexp.train --help                           all keys, with their values and meanings
 python -m rlexp.train --help algo.anchor_coef          one key, or one group
 
-total_steps, stop_at, checkpoint_every and log_every count rows of an agent's rollouts: environment steps, and one row
-for each reset.
+total_steps, stop_at, checkpoint_every and log_every count rows of an agent's rollouts: environment steps plus one row
+per reset.
 """
 DEFAULTS = {
     "env": "cartpole",
@@ -31,21 +31,21 @@ DEFAULTS = {
     "network": "mlp",
     "optimizer": "adam",
     "gae": "default",
-}  # explain most keys
+}  # their yamls have comments on most keys
 LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_][\w.]*):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*)(?:#(?P<comment>.*))?$"
 )
-WIDTH, ROOM = 34, 116  # of key and value, before the comment; of both
+HEAD_WIDTH, LINE_WIDTH = 34, 116  # of "key=value"; of the whole line with its comment
 
 
 def comments(file: Path) -> dict[str, str]:
-    """What a yaml says beside its keys: dotted key -> comment, of several lines as one."""
+    """Comments after a yaml's keys: dotted key -> comment, continuation lines joined."""
     found: dict[str, str] = {}
     path: list[tuple[int, str]] = []
     last = ""
     for line in file.read_text(encoding="utf-8").splitlines():
         if line.lstrip().startswith("#"):
-            if last and line.startswith(" "):  # goes on below
+            if last and line.startswith(" "):  # continuation line
                 found[last] += f" {line.strip(' #')}"
             continue
         match = LINE.match(line)
@@ -61,38 +61,38 @@ def comments(file: Path) -> dict[str, str]:
     return found
 
 
-def _about(file: Path) -> str:
-    """What a yaml says of itself, at its head."""
+def _header(file: Path) -> str:
+    """The comment at the top of a yaml."""
     lines = file.read_text(encoding="utf-8").splitlines()
     head = itertools.takewhile(lambda line: line.startswith("#"), lines)
     return " ".join(line.strip("# ") for line in head if "@package" not in line)
 
 
 class Explainer:
-    """Knows the config that some words make, and what its yamls say of it.
+    """Composes a config and looks up its keys' comments.
 
     Args:
         words: overrides.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        config = composed(list(words), return_hydra_config=True)
+        config = compose_config(list(words), return_hydra_config=True)
         self.hydra: Any = config.hydra
-        config = without_inherited(config, self.hydra)
+        config = drop_replaced(config, self.hydra)
         self.config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        self.places = list(folders(self.hydra))
-        self.said = comments(CONF_DIR / "config.yaml")
+        self.folders = list(folders(self.hydra))
+        self.comments = comments(CONF_DIR / "config.yaml")
         for group in GROUPS:
-            files = [*chain(group, DEFAULTS[group], self.places), *chain(group, self.choice(group), self.places)]
+            files = [*chain(group, DEFAULTS[group], self.folders), *chain(group, self.choice(group), self.folders)]
             for file in files:
-                self.said |= {f"{group}.{key}": text for key, text in comments(file).items()}
+                self.comments |= {f"{group}.{key}": text for key, text in comments(file).items()}
 
     def choice(self, group: str) -> str:
-        """What is chosen in a group."""
+        """The choice made in a group."""
         return str(self.hydra.runtime.choices.get(group))
 
-    def everything(self) -> str:
-        """All keys."""
+    def all_keys(self) -> str:
+        """Describe all keys."""
         lines = [HEAD]
         for key in map(str, self.config):
             if key in GROUPS:
@@ -101,11 +101,11 @@ class Explainer:
                 lines += self._lines(key, self.config._get_node(key))
         return "\n".join(lines)
 
-    def one(self, key: str) -> str:
-        """One key or group.
+    def one_key(self, key: str) -> str:
+        """Describe one key or group.
 
         Raises:
-            ConfigError: there is none, nor does what it is meant for take it.
+            ConfigError: no yaml has the key and its target does not accept it.
         """
         if key in GROUPS:
             return "\n".join(self._group(key))
@@ -113,84 +113,86 @@ class Explainer:
         above = OmegaConf.select(self.config, parent) if parent else self.config
         node = above._get_node(name) if isinstance(above, DictConfig) else None
         target = above.get("_target_") if isinstance(above, DictConfig) and parent else None
-        taken = parameters_of(str(target)) if target else {}
-        if node is None and name not in taken:
-            raise ConfigError(f"{key}: {self._unknown(key, [*map(str, above or self.config), *taken])}")
+        accepted = parameters_of(str(target)) if target else {}
+        if node is None and name not in accepted:
+            raise ConfigError(f"{key}: {self._unknown(key, [*map(str, above or self.config), *accepted])}")
         if node is not None and isinstance(node, DictConfig):
             return "\n".join(self._lines(key, node))
-        default = taken[name].default if name in taken else inspect.Parameter.empty
-        value = _told(plain_value(above, name)) if node is not None else _told(default)
-        lines = [f"{key}={value}   {self.said.get(key, '')}".rstrip()]
+        default = accepted[name].default if name in accepted else inspect.Parameter.empty
+        value = _as_typed(plain_value(above, name)) if node is not None else _as_typed(default)
+        lines = [f"{key}={value}   {self.comments.get(key, '')}".rstrip()]
         if target:
-            own = "" if default is inspect.Parameter.empty else f", by itself {_told(default)}"
-            lines.append(f"  of {target}{own}" + ("" if node is not None else "; in no yaml"))
+            by_default = "" if default is inspect.Parameter.empty else f", default {_as_typed(default)}"
+            lines.append(f"  of {target}{by_default}" + ("" if node is not None else "; in no yaml"))
         if key in CHOICES:
             lines.append(f"  one of {', '.join(CHOICES[key])}")
-        places = list(self._set_by(key))
-        lines += [f"  {file} sets {text}" for file, text in places]
-        if places and key not in self.said:
-            lines.append(f"  what it means is told here once it is written beside it: {name}: {value}  # ...")
+        set_in = list(self._set_by(key))
+        lines += [f"  {file} sets {text}" for file, text in set_in]
+        if set_in and key not in self.comments:
+            lines.append(f"  no description: add a comment in the yaml, as in {name}: {value}  # ...")
         return "\n".join(lines)
 
     def _unknown(self, key: str, known: list[str]) -> str:
-        """What is told of a key that there is not."""
+        """Message for an unknown key."""
         group, parent = key.partition(".")[0], key.rpartition(".")[0]
-        if others := choices_with(key, self.places):
-            of = f"of {', '.join(others)} it is one: {others[0]} --help {key}"
-            return f"{group}={self.choice(group)} has no such setting; {of}"
+        if others := choices_that_set(key, self.folders):
+            hint = f"{', '.join(others)} has it: {others[0]} --help {key}"
+            return f"{group}={self.choice(group)} has no such setting; {hint}"
         names = [name for name in dict.fromkeys(known) if not name.startswith("_")]
         return f"there is no such setting; {nearest(key.rpartition('.')[2], names, f'{parent}.' if parent else '')}"
 
     def _set_by(self, key: str) -> Iterator[tuple[Path, str]]:
         for group in (*GROUPS, "tuned", "experiment"):
             inside = key if group in ("tuned", "experiment") else key.removeprefix(f"{group}.")
-            for file in chain(group, self.choice(group), self.places) if inside != key or group not in GROUPS else ():
+            for file in chain(group, self.choice(group), self.folders) if inside != key or group not in GROUPS else ():
                 value = OmegaConf.select(OmegaConf.create(read(file)), inside)
                 if value is not None:
                     yield file, str(value)
 
     def _group(self, group: str) -> list[str]:
-        options = sorted({file.stem for place in self.places for file in (place / group).glob("*.yaml")})
-        *_, file = [CONF_DIR, *chain(group, self.choice(group), self.places)]
-        about = _about(file) if file != CONF_DIR else ""
+        options = sorted({file.stem for folder in self.folders for file in (folder / group).glob("*.yaml")})
+        *_, file = [CONF_DIR, *chain(group, self.choice(group), self.folders)]
+        about = _header(file) if file != CONF_DIR else ""
         head = f"{group}={self.choice(group)}"
-        return [*_beside(head, about), *_beside("", f"one of {', '.join(options)}"), *self._children(group)]
+        return [*_with_comment(head, about), *_with_comment("", f"one of {', '.join(options)}"), *self._children(group)]
 
     def _children(self, path: str) -> list[str]:
         node = OmegaConf.select(self.config, path)
         return [line for key in map(str, node or ()) for line in self._lines(f"{path}.{key}", node._get_node(key))]
 
     def _lines(self, path: str, node: Any) -> list[str]:
-        """A key and those below it."""
+        """Describe a key and those below it."""
         if path.rpartition(".")[2] in ("_partial_", "_convert_"):
             return []
         if isinstance(node, DictConfig) and len(node):
             return self._children(path)
         parent, _, name = path.rpartition(".")
-        head = f"{path}={_told(plain_value(OmegaConf.select(self.config, parent) if parent else self.config, name))}"
-        return _beside(head, self.said.get(path, ""))
+        head = (
+            f"{path}={_as_typed(plain_value(OmegaConf.select(self.config, parent) if parent else self.config, name))}"
+        )
+        return _with_comment(head, self.comments.get(path, ""))
 
 
-def _beside(head: str, comment: str) -> list[str]:
-    """A comment beside what it is about, in as many lines as it takes."""
-    first, *others = textwrap.wrap(comment, ROOM - WIDTH) or [""]
-    space = " " * WIDTH
-    return [f"{head:{WIDTH}}  # {first}" if first else head, *(f"{space}  # {line}" for line in others)]
+def _with_comment(head: str, comment: str) -> list[str]:
+    """A line with its comment, wrapped over as many lines as needed."""
+    first, *others = textwrap.wrap(comment, LINE_WIDTH - HEAD_WIDTH) or [""]
+    space = " " * HEAD_WIDTH
+    return [f"{head:{HEAD_WIDTH}}  # {first}" if first else head, *(f"{space}  # {line}" for line in others)]
 
 
-def _told(value: Any) -> str:
-    """A value as it is typed."""
+def _as_typed(value: Any) -> str:
+    """A value as one would type it."""
     if isinstance(value, list):
-        return f"[{','.join(map(_told, value))}]"
+        return f"[{','.join(map(_as_typed, value))}]"
     return (
         {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
     )
 
 
 def help_text(words: Sequence[str]) -> str:
-    """What --help prints beside these words, of which those without = are the keys that are asked for."""
+    """The output of --help. words: overrides, and keys (without =) to describe."""
     parser = OverridesParser.create()
     chosen = [word for word in words if "=" in word and not parser.parse_override(word).is_sweep_override()]
     explainer = Explainer(chosen)
     keys = [word for word in words if "=" not in word and not word.startswith("-")]
-    return "\n".join(explainer.one(key) for key in keys) if keys else explainer.everything()
+    return "\n".join(explainer.one_key(key) for key in keys) if keys else explainer.all_keys()

@@ -1,4 +1,4 @@
-"""What makes a run what it is: its config less what cannot change results."""
+"""A run's identity: its config without the keys that cannot change results, and the hash of that."""
 
 import hashlib
 import json
@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.algos.schedules import Scheduled
 from rlexp.config.imports import MOVED
-from rlexp.config.schema import GROUPS, WHOLE
+from rlexp.config.schema import GROUPS, WHOLE_NUMBERS
 from rlexp.config.signatures import as_type, typed
 
-# Keys that cannot change results: they name no folder and enter no hash.
+# Keys that cannot change results: not part of folder names or hashes.
 NOT_IDENTITY = (
     "study",
     "outputs",
@@ -31,16 +31,16 @@ NOT_IDENTITY = (
     "debug",
     "env.timeout",
 )
-BY_CONTENT = ("init_from", "init_with")  # enter it as the run that they name; see `jobs.settings_of`
+BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
 
 def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved config whose numbers have the types that their keys ask for, as 5e5 of total_steps is 500000.
+    """Cast the numbers of a resolved config to the annotated types: total_steps=5e5 becomes 500000.
 
-    What is asked for nowhere, as in `env.kwargs`, keeps its type: there 2 and 2.0 are two settings.
+    Values without an annotation, as in `env.kwargs`, keep their type: there 2 and 2.0 differ.
     """
     values = {key: typed(value) if key in GROUPS else value for key, value in plain.items()}
-    for key in WHOLE:
+    for key in WHOLE_NUMBERS:
         value = values.get(key)
         values[key] = int(value) if isinstance(value, float) and value.is_integer() else value
     if isinstance(values.get("optimizer"), Mapping):
@@ -49,7 +49,7 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config less what cannot change results, and less earlier runs; see `jobs.settings_of`."""
+    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT; see `jobs.job.settings_of`."""
     values = {str(key): cfg[key] for key in cfg if key != "hydra"}
     plain = {
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -76,13 +76,13 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def config_hash(settings: dict[str, Any]) -> str:
-    """Eight hex digits that name a config; see `identity`."""
-    first = _renamed(settings, {new: old for old, new in MOVED.items()})
-    return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:8]
+    """Eight hex digits that identify a config; see `identity`."""
+    original = _renamed(settings, {new: old for old, new in MOVED.items()})
+    return hashlib.sha256(json.dumps(original, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def with_current_names(config: Any) -> Any:
-    """A config that was kept, maybe by an earlier version, with classes by the names that they have now."""
+    """A saved config, perhaps of an earlier version, with classes by their current names."""
     return _renamed(config, MOVED)
 
 

@@ -1,6 +1,5 @@
-"""What Hydra and OmegaConf say of a config that cannot be composed, as one line that names the key and a way out."""
+"""Turns composition errors of Hydra and OmegaConf into one line that names the key and a remedy."""
 
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config.overrides import key_of
 from rlexp.config.schema import CONF_DIR, GROUPS
-from rlexp.config.search_path import HOW, choices_with, folders
-from rlexp.config.signatures import settings_of
+from rlexp.config.search_path import HOW_TO_ADD, choices_that_set, folders
+from rlexp.config.signatures import setting_names
+from rlexp.text import closest, one_line
 
-ELSEWHERE = {  # settings of other commands, which look like keys of this one: what they are set for
+OTHER_COMMANDS = {  # settings of other commands, which look like keys of this one -> how to set them
     "run": "python -m rlexp.evaluate run=outputs/<study>/<run>",
     "trust": "python -m rlexp.evaluate run=... trust=<package>",
     "episodes": "python -m rlexp.evaluate run=... episodes=100; of the final evaluation: evaluation.episodes",
@@ -34,25 +34,25 @@ ELSEWHERE = {  # settings of other commands, which look like keys of this one: w
 
 
 def decides_targets(override: str) -> bool:
-    """Whether what else may be set depends on it: a group's choice, a class, where yamls are found."""
+    """Whether an override changes which keys exist: a group's choice, a `_target_`, the search path."""
     key, _, value = override.partition("=")
     return "," not in value and (key.endswith("_target_") or key == "hydra.searchpath" or (CONF_DIR / key).is_dir())
 
 
-def composed(overrides: list[str], **options: bool) -> DictConfig:
-    """The config that some overrides make."""
+def compose_config(overrides: list[str], **options: bool) -> DictConfig:
+    """Compose a config from overrides."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose("config", overrides, **options)
 
 
 def with_plus(error: Exception, overrides: list[str], compose_with: Callable[[list[str]], Any]) -> list[str] | None:
-    """The overrides with ++ before the key that an error is about, if no yaml has it but what it is meant for takes it.
+    """The overrides with ++ before the unknown key of an error, if its target accepts it; None otherwise.
 
     Args:
-        error: Hydra's.
+        error: of Hydra.
         overrides: as typed.
-        compose_with: the config that some of them make.
+        compose_with: composes a config from overrides.
     """
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown is None:
@@ -63,93 +63,94 @@ def with_plus(error: Exception, overrides: list[str], compose_with: Callable[[li
         node = OmegaConf.select(config, parent)
     except (HydraException, OmegaConfBaseException):
         return None
-    of_environment = parent == "env.kwargs"
-    taken = settings_of(str(node.get("_target_"))) if OmegaConf.is_dict(node) else []
-    if not (of_environment or {key, "**"} & set(taken)):
+    is_env_kwarg = parent == "env.kwargs"
+    accepted = setting_names(str(node.get("_target_"))) if OmegaConf.is_dict(node) else []
+    if not (is_env_kwarg or {key, "**"} & set(accepted)):
         return None
     return [f"++{o}" if key_of(o) == unknown[1] else o for o in overrides]
 
 
 def explain(error: Exception, overrides: list[str]) -> str:
-    """One line for an error of Hydra or OmegaConf."""
+    """Message for an error of Hydra or OmegaConf, in one line."""
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text)
     missing = re.search(r"Could not find '([^']+)'", text)
     merging = re.search(r"Error merging override (\S+)", text)
     if "Config group override must be" in text:
-        return next((f"{o}: names no yaml; {_without(key_of(o))}" for o in overrides if _names_no_yaml(o)), text)
+        return next(
+            (f"{o}: is not the name of a yaml; {_how_to_leave_out(key_of(o))}" for o in overrides if _names_no_yaml(o)),
+            text,
+        )
     several = re.search(r"Ambiguous value for argument '([^']+)'", text)
     if unknown:
-        return _no_setting(unknown[1], overrides)
+        return _unknown_key(unknown[1], overrides)
     if missing:
         group, _, choice = missing[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        close = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}? " if close else ""
-        theirs = f"; {HOW}" if group in GROUPS and not close else ""
-        return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}{theirs}"
+        near = closest(choice, options, cutoff=0.4)
+        hint = f"did you mean {near}? " if near else ""
+        how = f"; {HOW_TO_ADD}" if group in GROUPS and not near else ""
+        return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}{how}"
     if several:
         key, _, values = several[1].partition("=")
-        return f"{several[1]}: several values; add -m to run a job for each, or write {key}=[{values}] for one list"
+        return f"{several[1]}: several values; add -m to run one job each, or write {key}=[{values}] for a list"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; {_how_to_write(str(error.override))}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     line = str(cause).splitlines()[0]
     line = line.removeprefix("ConfigError raised while resolving interpolation: ")
-    return f"{merging[1]}: {line}" if merging else " ".join(line.split())
+    return f"{merging[1]}: {line}" if merging else one_line(line)
 
 
 def _names_no_yaml(override: str) -> bool:
-    """Whether it gives a group something that is no name, as null."""
+    """Whether an override sets a group to something other than a name, as null."""
     value = override.partition("=")[2]
     return (CONF_DIR / key_of(override)).is_dir() and not isinstance(yaml.safe_load(value), str | list)
 
 
-def _without(group: str) -> str:
-    """How nothing is chosen in a group, or what there is."""
+def _how_to_leave_out(group: str) -> str:
+    """How to choose nothing in a group, or the known choices."""
     known = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-    return f"{group}=none is without" if "none" in known else f"leave it out; known: {', '.join(known)}"
+    return f"{group}=none leaves it out" if "none" in known else f"leave it out; known: {', '.join(known)}"
 
 
-def _no_setting(key: str, overrides: list[str]) -> str:
-    """What is told of a key that there is not: where it belongs, the nearest one that there is, or where to look."""
+def _unknown_key(key: str, overrides: list[str]) -> str:
+    """Message for an unknown key: the command it belongs to, the nearest key, or where to look."""
     typed = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
-    if key in ELSEWHERE:
-        return f"{typed}: there is no setting {key} of training; it belongs to {ELSEWHERE[key]}"
+    if key in OTHER_COMMANDS:
+        return f"{typed}: there is no setting {key} of training; it belongs to {OTHER_COMMANDS[key]}"
     group = key.partition(".")[0]
-    config = _composed_as_far_as_it_goes(overrides)
+    config = _compose_leniently(overrides)
     if config is None:
         return f"{typed}: there is no setting {key}; python -m rlexp.train --help lists the keys"
-    with_key = choices_with(key, list(folders(config.hydra))) if group in GROUPS else []
+    with_key = choices_that_set(key, list(folders(config.hydra))) if group in GROUPS else []
     if with_key:
         chosen = f"{group}={config.hydra.runtime.choices.get(group)}"
-        return f"{typed}: {chosen} has no such setting; of {', '.join(with_key)} it is one"
+        return f"{typed}: {chosen} has no such setting; {', '.join(with_key)} has it"
     known = [name for name in _keys(config) if name.startswith("hydra") == key.startswith("hydra")]
-    theirs = group not in config  # perhaps a group of somebody else's
-    shared = f"{group}." if group in GROUPS and "." in key else ""  # what all have in common makes nothing near
+    is_foreign = group not in config  # perhaps a group of user code
+    shared = f"{group}." if group in GROUPS and "." in key else ""  # the common prefix would make all keys similar
     inside = [name.removeprefix(shared) for name in known if name.startswith(shared)]
-    near = 0.55 if not theirs else 0.8 if "." in key else 0.65
-    close = difflib.get_close_matches(key.removeprefix(shared), inside, n=1, cutoff=near)
+    cutoff = 0.55 if not is_foreign else 0.8 if "." in key else 0.65
+    near = closest(key.removeprefix(shared), inside, cutoff)
     where = f" {group}" if shared else ""
-    strange = f"; {HOW}" if theirs else ""
-    hint = (
-        f"did you mean {shared}{close[0]}?" if close else f"python -m rlexp.train --help{where} lists the keys{strange}"
-    )
+    how = f"; {HOW_TO_ADD}" if is_foreign else ""
+    hint = f"did you mean {shared}{near}?" if near else f"python -m rlexp.train --help{where} lists the keys{how}"
     return f"{typed}: there is no setting {key}; {hint}"
 
 
-def _composed_as_far_as_it_goes(overrides: list[str]) -> DictConfig | None:
-    """The config that the choices among the overrides make, else the default one."""
+def _compose_leniently(overrides: list[str]) -> DictConfig | None:
+    """Compose with those overrides that choose groups and classes, else the default config."""
     for attempt in ([o for o in overrides if decides_targets(o)], []):
         try:
-            return composed(attempt, return_hydra_config=True)
+            return compose_config(attempt, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException):
             continue
     return None
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
-    """All dotted keys of a config, and those that its classes take besides."""
+    """All dotted keys of a config, and those that its targets accept besides."""
     found: list[str] = []
     for key in node:
         found.append(f"{prefix}{key}")
@@ -159,15 +160,15 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     target = (
         node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
     )
-    return found + [f"{prefix}{name}" for name in settings_of(str(target)) if target and name not in node]
+    return found + [f"{prefix}{name}" for name in setting_names(str(target)) if target and name not in node]
 
 
 def _how_to_write(override: str) -> str:
     key, _, value = override.partition("=")
     if key == "init_from":
-        return "name the folder by the hash that it ends in, as in init_from=outputs/first/2eec0503, or quote it"
+        return "name the folder by the hash at its end, as in init_from=outputs/first/2eec0503, or quote it"
     if re.match(r"(tag|int|float|interval|range|choice)\(", value):
         return "write interval(1e-4,1e-2), tag(log,interval(1e-4,1e-2)), range(0,1,0.1) or choice(a,b)"
     if "[" in value and "=" in value:
-        return """quote what holds =, as in '[["algo=ppo"],["algo=apo"]]'"""
-    return "quote what holds spaces, brackets or commas"
+        return """quote values that contain =, as in '[["algo=ppo"],["algo=apo"]]'"""
+    return "quote values that contain spaces, brackets or commas"

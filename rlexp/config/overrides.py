@@ -1,4 +1,4 @@
-"""Words of the command line that set something."""
+"""Overrides: `key=value` arguments of the command line."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from rlexp.config.identity import NOT_IDENTITY
 
 
 def key_of(override: str) -> str:
-    """What an override sets."""
+    """The key that an override sets."""
     return override.lstrip("+~").partition("=")[0]
 
 
-def names_an_environment(overrides: Sequence[str]) -> bool:
-    """Whether they say an id and choose no group `env`, so that what is known of the default one is not meant."""
+def sets_env_id(overrides: Sequence[str]) -> bool:
+    """Whether env.id is set without choosing an `env`, so that settings of the default one do not apply."""
     return "env.id" in (keys := [key_of(override) for override in overrides]) and "env" not in keys
 
 
 def naming(overrides: Sequence[str]) -> list[str]:
-    """Those of the overrides that can change results, in the order in which they name a job, with or without a +."""
+    """Overrides that can change results, sorted, without +: they name a job's folder."""
     return [
         override
         for override in sorted(override.lstrip("+") for override in overrides)

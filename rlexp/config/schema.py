@@ -8,14 +8,14 @@ from omegaconf import DictConfig
 
 from rlexp.files import PACKAGE
 
-# conf/ stands beside the package in a checkout and inside it in a wheel
-_BESIDE = PACKAGE.parent / "conf"
-CONF_DIR = _BESIDE if (_BESIDE / "config.yaml").is_file() else PACKAGE / "conf"
+# conf/ is next to the package in a checkout and inside it in a wheel
+_IN_CHECKOUT = PACKAGE.parent / "conf"
+CONF_DIR = _IN_CHECKOUT if (_IN_CHECKOUT / "config.yaml").is_file() else PACKAGE / "conf"
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
-WHOLE = ("total_steps", "stop_at", "checkpoint_every", "log_every")  # may be written as 5e5
+WHOLE_NUMBERS = ("total_steps", "stop_at", "checkpoint_every", "log_every")  # may be written as 5e5
 
-TUNING_SEED = 1000  # seeds from here on are for tuning; those before it for evaluation: what is compared
+TUNING_SEED = 1000  # seeds from here on are for tuning, those below for evaluation and comparisons
 
 
 @dataclass
@@ -29,7 +29,7 @@ class EvaluationConfig:
 
 @dataclass
 class RunConfig:
-    """Types of the run-level keys; conf/config.yaml explains them. Groups stay open to third parties."""
+    """Types of the run-level keys; conf/config.yaml documents them. Groups are open to user code."""
 
     seed: int = 0
     num_seeds: int = 1
@@ -69,10 +69,10 @@ CHOICES = {
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra as the config `schema`."""
+    """Register the schema with Hydra as the config `schema`."""
     ConfigStore.instance().store(name="schema", node=RunConfig, provider="rlexp")
 
 
 def seeds_of(cfg: DictConfig) -> list[int]:
-    """One an agent."""
+    """Seeds of a run, one per agent."""
     return [int(cfg.seed) + k for k in range(int(cfg.num_seeds))]

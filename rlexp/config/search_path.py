@@ -1,4 +1,4 @@
-"""Where yamls of others are found: in installed packages, in conf/ of the folder one stands in, on hydra.searchpath."""
+"""Search path for user yamls: installed packages, conf/ of the working directory, hydra.searchpath."""
 
 import copy
 import functools
@@ -18,16 +18,16 @@ from yaml import YAMLError
 from rlexp.config.schema import CONF_DIR
 from rlexp.errors import ConfigError
 
-HOW = (
-    "yamls of your own are found in conf/ where you stand, in conf/ of a package installed with an entry point of the "
-    "group rlexp, and with hydra.searchpath=[pkg://their_pkg.conf]"
+HOW_TO_ADD = (
+    "your yamls are found in conf/ of the working directory, in conf/ of an installed package with an entry point in "
+    "the group rlexp, and with hydra.searchpath=[pkg://their_pkg.conf]"
 )
 
 
-class Theirs(SearchPathPlugin):
-    """Adds conf/ of every installed package that has an entry point of the group `rlexp`, and of the working directory.
+class PluginSearchPath(SearchPathPlugin):
+    """Adds conf/ of every installed package with an entry point in the group `rlexp`, and of the working directory.
 
-    They come after rlexp's own, so that none of its yamls is replaced without being told; see `require_unshadowed`.
+    They come after rlexp's conf/, so that none of its yamls is silently replaced; see `require_unshadowed`.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
@@ -42,48 +42,48 @@ class Theirs(SearchPathPlugin):
 
 
 def _folders_of(package: str) -> list[Path]:
-    """The folders of a package, found without running its code where it is no part of another."""
+    """The folders of a package, found without running its code unless it is a subpackage."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError, AttributeError):
         return []
-    return [] if spec is None else [Path(place) for place in spec.submodule_search_locations or []]
+    return [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]
 
 
 def require_search_path(words: Iterable[str]) -> None:
-    """Refuse a place on hydra.searchpath that is not there, which Hydra would only warn of.
+    """Refuse a missing entry of hydra.searchpath, which Hydra would only warn about.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: names the entry.
     """
     for word in words:
         if not word.lstrip("+").startswith("hydra.searchpath="):
             continue
         try:
-            places: Any = OverridesParser.create().parse_override(word).value()
-        except HydraException:  # told where it is read
+            entries: Any = OverridesParser.create().parse_override(word).value()
+        except HydraException:  # reported when Hydra parses it
             return
-        for place in [places] if isinstance(places, str) else places or []:
-            if not _is_there(str(place)):
-                what = "package" if str(place).startswith("pkg://") else "folder"
+        for entry in [entries] if isinstance(entries, str) else entries or []:
+            if not _exists(str(entry)):
+                what = "package" if str(entry).startswith("pkg://") else "folder"
                 raise ConfigError(
-                    f"hydra.searchpath={place}: there is no such {what}; write pkg://their_pkg.conf, which must be "
-                    f"importable from here, or file:///path/of/conf"
+                    f"hydra.searchpath={entry}: there is no such {what}; write pkg://their_pkg.conf, which must be "
+                    f"importable from here, or file:///path/to/conf"
                 )
 
 
-def _is_there(place: str) -> bool:
-    scheme, _, rest = place.partition("://")
+def _exists(entry: str) -> bool:
+    scheme, _, rest = entry.partition("://")
     if scheme == "pkg":
         return bool(_folders_of(rest))
-    return scheme not in ("file", place) or Path(rest or place).is_dir()
+    return scheme not in ("file", entry) or Path(rest or entry).is_dir()
 
 
 def folders(hydra: Any) -> Iterator[Path]:
-    """Where a config's yamls were looked for, in order.
+    """Folders of a config's search path, in order.
 
     Args:
-        hydra: Hydra's own settings of it.
+        hydra: `hydra` node of a composed config.
     """
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
@@ -93,7 +93,7 @@ def folders(hydra: Any) -> Iterator[Path]:
 
 
 def read(file: Path) -> Any:
-    """A yaml's content, unresolved; of one that has not changed since it was last read, without reading it again."""
+    """A yaml's content, unresolved; cached until the file changes."""
     return copy.deepcopy(_read(file, file.stat().st_mtime_ns))
 
 
@@ -103,9 +103,9 @@ def _read(file: Path, changed: int) -> Any:
     return OmegaConf.to_container(content, resolve=False) if OmegaConf.is_dict(content) else {}
 
 
-def chain(group: str, choice: str | None, places: Sequence[Path]) -> Iterator[Path]:
-    """The yaml of a choice and those of its group that it starts from, in the order in which they count."""
-    file = next((file for place in places if (file := place / group / f"{choice}.yaml").is_file()), None)
+def chain(group: str, choice: str | None, search_path: Sequence[Path]) -> Iterator[Path]:
+    """The yaml of a choice and those of its group in its defaults list, in order of precedence, lowest first."""
+    file = next((file for folder in search_path if (file := folder / group / f"{choice}.yaml").is_file()), None)
     if file is None:
         return
     defaults = read(file).get("defaults", [])
@@ -114,53 +114,53 @@ def chain(group: str, choice: str | None, places: Sequence[Path]) -> Iterator[Pa
         if name == "_self_":
             yield file
         elif "/" not in name:
-            yield from chain(group, name, places)
+            yield from chain(group, name, search_path)
 
 
 def group_choices(hydra: Any) -> dict[str, str]:
-    """What was chosen in each config group; tuned=none where nothing is tuned for the pair, which Hydra passes over.
+    """The choice in each config group; tuned=none where there are no tuned values, as the group is optional.
 
     Args:
-        hydra: Hydra's own settings of a composed config.
+        hydra: `hydra` node of a composed config.
     """
     choices = {str(name): str(choice) for name, choice in hydra.runtime.choices.items() if not name.startswith("hydra")}
     tuned = f"{choices.get('tuned')}.yaml"
-    found = any((place / "tuned" / tuned).is_file() for place in folders(hydra))
+    found = any((folder / "tuned" / tuned).is_file() for folder in folders(hydra))
     return choices if found else choices | {"tuned": "none"}
 
 
 def require_unshadowed(hydra: Any) -> None:
-    """Refuse a choice of which there are two, as only the first would count.
+    """Refuse a choice with two different yamls on the search path, as the first would shadow the other.
 
     Args:
-        hydra: Hydra's own settings of a composed config.
+        hydra: `hydra` node of a composed config.
 
     Raises:
-        ConfigError: naming both.
+        ConfigError: names both.
     """
-    places = list(folders(hydra))
-    if len(places) < 2:
+    search_path = list(folders(hydra))
+    if len(search_path) < 2:
         return
     for group, choice in hydra.runtime.choices.items():
-        files = [file for place in places if (file := place / group / f"{choice}.yaml").is_file()]
+        files = [file for folder in search_path if (file := folder / group / f"{choice}.yaml").is_file()]
         other = next((file for file in files if file.read_bytes() != files[0].read_bytes()), None)
         if other is not None:
             raise ConfigError(f"{group}={choice}: there are two, {files[0]} and {other}; give yours another name")
 
 
-def choices_with(path: str, places: Sequence[Path]) -> list[str]:
-    """Choices of a key's group whose yaml sets the key: `algo=apo` for algo.anchor_coef."""
+def choices_that_set(path: str, search_path: Sequence[Path]) -> list[str]:
+    """Choices of a key's group whose yamls set the key: `algo=apo` for algo.anchor_coef."""
     group, _, key = path.partition(".")
-    files = [file for place in places for file in sorted((place / group).glob("*.yaml"))]
+    files = [file for folder in search_path for file in sorted((folder / group).glob("*.yaml"))]
     found = []
     for file in files:
         try:
             node = read(file)
         except (OSError, ValueError, YAMLError):
             continue
-        *way, name = key.split(".")
-        for step in way:
-            node = node.get(step, {}) if isinstance(node, dict) else {}
+        *parents, name = key.split(".")
+        for parent in parents:
+            node = node.get(parent, {}) if isinstance(node, dict) else {}
         if isinstance(node, dict) and name in node:
             found.append(f"{group}={file.stem}")
-    return list(dict.fromkeys(found))  # a folder may be on the path twice
+    return list(dict.fromkeys(found))  # a folder may be on the search path twice

@@ -1,8 +1,7 @@
-"""Settings held against the signatures of what they are handed to: unknown names, values of another type, numbers."""
+"""Checks settings against the signature of their `_target_`: unknown names, wrong types; casts numbers."""
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import inspect
 import logging
@@ -13,24 +12,19 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 
 from rlexp.algos.schedules import Scheduled
-from rlexp.config.imports import why_not
+from rlexp.config.imports import import_problem
 from rlexp.errors import ConfigError
+from rlexp.text import closest, did_you_mean
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """A hint for a name that is not known: the nearest one that is, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
-    return f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-
-
-def nearest_choice(value: str, choices: Sequence[str]) -> str:
-    """The same for a value among few, at the end of a sentence; nothing where none is near."""
-    close = difflib.get_close_matches(value, choices, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    """Hint for an unknown name: the most similar known one, or all of them."""
+    found = closest(name, known, cutoff=0.55)
+    return f"did you mean {prefix}{found}?" if found else f"known: {', '.join(sorted(known))}"
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether plain data fits an annotation; annotations beyond plain data accept anything."""
+    """Whether plain data matches an annotation; other annotations accept anything."""
     if hint in (Any, inspect.Parameter.empty) or hint == Scheduled:
         return True
     origin, args = get_origin(hint), get_args(hint)
@@ -56,29 +50,29 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def _wanted(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, types.UnionType):
-        return " or ".join(_wanted(arg) for arg in args)
+        return " or ".join(_describe_type(arg) for arg in args)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return names.get(hint, "a list" if origin in (list, tuple, Sequence) else str(getattr(hint, "__name__", hint)))
 
 
 @functools.cache
-def _takes(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[str, Any]]:
-    """Parameters of what a `_target_` names, None where they cannot be known, and their annotations.
+def _signature(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[str, Any]]:
+    """Parameters of a `_target_`, None if unknown, and their annotations.
 
     Raises:
-        Exception: whatever importing it raises; TypeError: it cannot be called.
+        Exception: whatever importing it raises; TypeError: it is not callable.
     """
-    hydras_log = logging.getLogger("hydra.utils")
-    hydras_log.disabled = True  # it would print what is told by whoever asks
+    hydra_log = logging.getLogger("hydra.utils")
+    hydra_log.disabled = True  # the caller reports the error
     try:
         found: Callable[..., Any] = get_object(target)
     finally:
-        hydras_log.disabled = False
+        hydra_log.disabled = False
     if not callable(found):
         raise TypeError(target)
     try:
@@ -90,15 +84,15 @@ def _takes(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[st
 
 
 def parameters_of(target: str) -> Mapping[str, inspect.Parameter]:
-    """What a `_target_` names takes; nothing if that cannot be known."""
+    """Parameters of a `_target_`; empty if unknown."""
     try:
-        return _takes(target)[0] or {}
-    except Exception:  # told by whoever makes it
+        return _signature(target)[0] or {}
+    except Exception:  # reported when it is instantiated
         return {}
 
 
-def settings_of(target: str) -> list[str]:
-    """Names of the settings that what a `_target_` names takes, "**" among them where it takes any; none if unknown."""
+def setting_names(target: str) -> list[str]:
+    """Names of the settings that a `_target_` accepts, with "**" if it accepts any; empty if unknown."""
     return [
         "**" if p.kind is p.VAR_KEYWORD else name
         for name, p in parameters_of(target).items()
@@ -107,7 +101,7 @@ def settings_of(target: str) -> list[str]:
 
 
 def as_type(value: Any, hint: Any) -> Any:
-    """Plain data whose numbers have the type that an annotation asks for, where it asks for one."""
+    """Cast the numbers in plain data to the types of an annotation."""
     if hint == Scheduled:
         hint = float | Sequence[float]
     origin, args = get_origin(hint), get_args(hint)
@@ -126,18 +120,18 @@ def as_type(value: Any, hint: Any) -> Any:
 
 
 def typed(node: Any) -> Any:
-    """A `_target_` node, and those below it, with numbers of the types that it will be called with."""
+    """Cast the numbers of a `_target_` node, and of those below it, to the types in its signature."""
     if not isinstance(node, Mapping):
         return node
     hints: dict[str, Any] = {}
     if "_target_" in node:
-        with contextlib.suppress(Exception):  # `check_call` tells what is wrong with it
-            hints = _takes(node["_target_"])[1]
+        with contextlib.suppress(Exception):  # `check_call` reports it
+            hints = _signature(node["_target_"])[1]
     return {key: as_type(value, hints.get(key, Any)) for key, value in node.items()}
 
 
 def _lacks_decorator(target: str, key: str) -> bool:
-    """Whether a class declares a field that nothing takes, as it derives from a dataclass and is none of its own."""
+    """Whether a subclass of a dataclass declares a field but lacks @dataclass, so that __init__ does not accept it."""
     found: Any = get_object(target)
     return inspect.isclass(found) and any(
         key in vars(kind).get("__annotations__", {}) and "__dataclass_fields__" not in vars(kind)
@@ -147,10 +141,10 @@ def _lacks_decorator(target: str, key: str) -> bool:
 
 
 def check_call(path: str, node: Mapping[str, Any]) -> None:
-    """Check a `_target_` node against the signature it will be called with, and the nodes below it.
+    """Check a `_target_` node, and the nodes below it, against their signatures.
 
     Raises:
-        ConfigError: the target cannot be imported, a key is unknown to it, or a value does not fit its annotation.
+        ConfigError: the target cannot be imported, a key is unknown, or a value does not match its annotation.
     """
     for key, value in node.items():
         if isinstance(value, Mapping):
@@ -158,9 +152,9 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
     if "_target_" not in node:
         return
     try:
-        parameters, hints = _takes(node["_target_"])
+        parameters, hints = _signature(node["_target_"])
     except Exception:
-        raise ConfigError(f"{path}._target_={node['_target_']}: {why_not(node['_target_'])}") from None
+        raise ConfigError(f"{path}._target_={node['_target_']}: {import_problem(node['_target_'])}") from None
     if parameters is None:
         return
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -168,13 +162,13 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
         if key.startswith("_") and key.endswith("_"):
             continue
         if key not in parameters and not open_ended:
-            known = list(parameters)[1 if node.get("_partial_") else 0 :]  # less what code hands over, as `params`
+            known = list(parameters)[1 if node.get("_partial_") else 0 :]  # without what code passes, as `params`
             hint = nearest(key, known, f"{path}.")
             if _lacks_decorator(node["_target_"], key):
-                hint = "its class declares it, but is no dataclass: write @dataclass(kw_only=True) above it"
+                hint = "its class declares it but is not a dataclass: write @dataclass(kw_only=True) above it"
             raise ConfigError(f"{path}.{key}={value}: {node['_target_']} has no such setting; {hint}")
         wanted = hints.get(key, Any)
-        listed_rate = path == "optimizer" and key == "lr"  # a schedule; the optimizer itself gets its current value
+        listed_rate = path == "optimizer" and key == "lr"  # a schedule; the optimizer is passed its current value
         if not listed_rate and not isinstance(value, Mapping) and not _fits(value, wanted):
-            hint = nearest_choice(str(value), get_args(wanted) if get_origin(wanted) is Literal else ())
-            raise ConfigError(f"{path}.{key}={value}: must be {_wanted(wanted)}{hint}")
+            hint = did_you_mean(str(value), get_args(wanted) if get_origin(wanted) is Literal else ())
+            raise ConfigError(f"{path}.{key}={value}: must be {_describe_type(wanted)}{hint}")

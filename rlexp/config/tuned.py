@@ -1,4 +1,4 @@
-"""Which tuned values an algorithm has for an environment, and what is told where it has none while others have some."""
+"""Tuned values: checks the choice, and warns where an algorithm has none while others do."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from rlexp.errors import ConfigError
 
 
 def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
-    """Refuse a choice of `tuned` that is not there: the group is optional, so that Hydra would leave it out silently.
+    """Refuse an unknown choice of `tuned`: as the group is optional, Hydra would silently leave it out.
 
     Raises:
-        ConfigError: naming the nearest one that is.
+        ConfigError: names the nearest choice.
     """
     known = loader.get_group_options("tuned")
     for override in overrides:
@@ -24,13 +24,13 @@ def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
 
 
 def untuned(hydras: Sequence[Any]) -> list[str]:
-    """A line for each environment on which an algorithm has no tuned values, and another has some.
+    """One line per environment on which an algorithm has no tuned values and another has.
 
     Args:
-        hydras: Hydra's own settings of each job that is compared.
+        hydras: `hydra` nodes of the jobs that are compared.
     """
-    places = list(folders(hydras[0])) if hydras else []
-    known, algos = ({file.stem for p in places for file in (p / group).glob("*.yaml")} for group in ("tuned", "algo"))
+    path = list(folders(hydras[0])) if hydras else []
+    known, algos = ({file.stem for p in path for file in (p / group).glob("*.yaml")} for group in ("tuned", "algo"))
     chosen: dict[str, dict[str, str]] = {}  # environment -> algorithm -> its choice of `tuned`
     for choices in (hydra.runtime.choices for hydra in hydras):
         chosen.setdefault(str(choices.env), {})[str(choices.algo)] = str(choices.tuned)
@@ -40,9 +40,9 @@ def untuned(hydras: Sequence[Any]) -> list[str]:
         having = {a: f"tuned={choice}" for a, choice in by_algo.items() if choice in known - {"none"}}
         others = sorted(f"tuned={a}_{env}" for a in algos if f"{a}_{env}" in known)
         if without and having:
-            theirs = ", ".join(f"{a} has {choice}" for a, choice in having.items())
-            ways = " or ".join([*dict.fromkeys(having.values()), "tuned=none"])
-            lines.append(f"tuned values on {env} differ: {theirs}, {without} none; {ways} holds for all")
+            has = ", ".join(f"{a} has {choice}" for a, choice in having.items())
+            options = " or ".join([*dict.fromkeys(having.values()), "tuned=none"])
+            lines.append(f"tuned values on {env} differ: {has}, {without} none; {options} applies to all")
         elif without and others:
-            lines.append(f"no tuned values for {without} on {env}; those of others: {', '.join(others)}")
+            lines.append(f"no tuned values for {without} on {env}; others have {', '.join(others)}")
     return lines

@@ -1,4 +1,4 @@
-"""Environments: vectors of A × E copies under next-step autoreset, behind one factory."""
+"""Environments: one factory for vectors of A × E copies under next-step autoreset."""
 
 from rlexp.envs.environment import Environment
 

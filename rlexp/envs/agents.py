@@ -1,4 +1,4 @@
-"""Several vector environments, one an agent, side by side as one."""
+"""Several vector environments, e.g. one per agent, as one."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from gymnasium.vector.utils import batch_space
 
 
 class AgentVectorEnv(VectorEnv):
-    """Concatenates vector environments, so that those with one random stream a vector keep one an agent.
+    """Concatenates vector environments, so that a vector class with a single random stream has one per agent.
 
     Actions and observations are (parts · E, ...), part by part.
     """
@@ -24,7 +24,7 @@ class AgentVectorEnv(VectorEnv):
         self.bounds = np.cumsum([0, *(part.num_envs for part in parts)])
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reset every part; `seed` is a list with one seed a part."""
+        """Reset every part; `seed` is a list with one seed per part."""
         seeds = [None] * len(self.parts) if seed is None else seed
         obs = [part.reset(seed=s, options=options)[0] for part, s in zip(self.parts, seeds, strict=True)]
         return np.concatenate(obs), {}

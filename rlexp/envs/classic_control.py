@@ -1,7 +1,7 @@
-"""Classic control written in torch operations, so that an environment step compiles together with the policy.
+"""Classic control in torch, so that environment steps compile together with the policy.
 
-Each world is the arithmetic of one Gymnasium environment, at any leading shape, in float32 where Gymnasium has float64.
-`tests/test_worlds.py` holds each against Gymnasium's own, step for step.
+Each world implements one Gymnasium environment for any leading shape, in float32 where Gymnasium uses float64.
+`tests/envs/test_classic_control.py` compares each with Gymnasium's, step by step.
 """
 
 import math
@@ -12,26 +12,26 @@ from torch import Tensor
 
 
 class World(Protocol):
-    """Dynamics without memory: everything there is to know of an environment is in its state (..., S)."""
+    """Stateless dynamics: the state (..., S) holds everything about an environment."""
 
-    noise_size: int  # uniform numbers that a reset takes
+    noise_size: int  # uniform numbers used by a reset
     max_steps: int  # time limit
 
     def reset(self, noise: Tensor) -> Tensor:
-        """First state, from numbers uniform in [0, 1) (..., noise_size)."""
+        """Initial state, from noise uniform in [0, 1) (..., noise_size)."""
         ...
 
     def observe(self, state: Tensor) -> Tensor:
-        """What the agent sees of a state."""
+        """Observation of a state."""
         ...
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Next state, reward (...), whether that state is terminal (...); continuous actions come unclipped."""
+        """Next state, reward (...), whether that state is terminal (...); continuous actions are unclipped."""
         ...
 
 
 class CartPole:
-    """CartPole-v1. State and observation: cart position, its velocity, pole angle, its velocity."""
+    """CartPole-v1. State and observation: cart position and velocity, pole angle and angular velocity."""
 
     noise_size, max_steps = 4, 500
 
@@ -44,7 +44,7 @@ class CartPole:
         return state
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Euler's method over 0.02 s; reward 1; ends at |x| > 2.4 or |θ| > 12°."""
+        """Euler's method over 0.02 s; reward 1; terminates at |x| > 2.4 or |θ| > 12°."""
         x, x_dot, theta, theta_dot = state.unbind(-1)
         force = 20.0 * action - 10.0
         cos, sin = theta.cos(), theta.sin()
@@ -70,7 +70,7 @@ class MountainCar:
         return state
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reward −1; ends at position 0.5."""
+        """Reward −1; terminates at position 0.5."""
         position, velocity = state.unbind(-1)
         velocity = velocity + (action - 1) * 0.001 - 0.0025 * (3 * position).cos()
         velocity = velocity.clamp(-0.07, 0.07)
@@ -80,7 +80,7 @@ class MountainCar:
 
 
 class Pendulum:
-    """Pendulum-v1. State: angle θ and its velocity; observation: cos θ, sin θ, velocity."""
+    """Pendulum-v1. State: angle θ and angular velocity; observation: cos θ, sin θ, angular velocity."""
 
     noise_size, max_steps = 2, 200
 
@@ -90,12 +90,12 @@ class Pendulum:
         return torch.stack([theta * math.pi, velocity], -1)
 
     def observe(self, state: Tensor) -> Tensor:
-        """Cos θ, sin θ, velocity."""
+        """Cos θ, sin θ, angular velocity."""
         theta, velocity = state.unbind(-1)
         return torch.stack([theta.cos(), theta.sin(), velocity], -1)
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reward −(θ² + 0.1 θ'² + 0.001 u²) with θ in ±π and torque u within ±2; never ends."""
+        """Reward −(θ² + 0.1 θ'² + 0.001 u²), θ in ±π, torque u in ±2; never terminates."""
         theta, velocity = state.unbind(-1)
         torque = action[..., 0].clamp(-2.0, 2.0)
         angle = torch.remainder(theta + math.pi, 2 * math.pi) - math.pi
@@ -106,7 +106,7 @@ class Pendulum:
 
 
 class Acrobot:
-    """Acrobot-v1. State: both angles, both velocities; observation: cos and sin of the angles, then the velocities."""
+    """Acrobot-v1. State: both angles and angular velocities; observation: cos and sin of the angles, velocities."""
 
     noise_size, max_steps = 4, 500
 
@@ -120,7 +120,7 @@ class Acrobot:
         return torch.stack([first.cos(), first.sin(), second.cos(), second.sin(), v1, v2], -1)
 
     def _derivative(self, state: Tensor, torque: Tensor) -> Tensor:
-        """Equations of motion of Sutton and Barto's book; links of mass, length and inertia 1, centres at ½."""
+        """Equations of motion (Sutton and Barto); links of mass, length and inertia 1, centre of mass at ½."""
         first, second, v1, v2 = state.unbind(-1)
         cos2, sin2 = second.cos(), second.sin()
         d1 = 0.25 + (1.25 + cos2) + 2.0
@@ -132,7 +132,7 @@ class Acrobot:
         return torch.stack([v1, v2, a1, a2], -1)
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Runge-Kutta over 0.2 s under torque −1, 0 or 1; reward −1, at the end 0; ends one link's length up."""
+        """Runge-Kutta over 0.2 s, torque −1, 0 or 1; reward −1, 0 at termination, one link above the pivot."""
         torque = action - 1.0
         k1 = self._derivative(state, torque)
         k2 = self._derivative(state + 0.1 * k1, torque)

@@ -1,7 +1,6 @@
-"""The environment factory: any registered id, on one of three backends, seeded agent by agent."""
+"""The environment factory: any registered id, on one of three backends, seeded per agent."""
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -19,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rlexp.config.imports import fault, no_module
+from rlexp.config.imports import import_error, missing_module
 from rlexp.config.signatures import nearest
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
@@ -28,30 +27,31 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.spaces import require_readable
-from rlexp.user_code import package_of, raised, where_raised
+from rlexp.text import closest, one_line
+from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
-CLIPPING = ("reward_clipping", "reward_clip")  # what ALE's and envpool's vectors call it
+CLIPPING = ("reward_clipping", "reward_clip")  # its names in ALE's and envpool's vector classes
 
 
-# What registers ids that begin so, and the pip extra that brings it
+# id prefix -> the module that registers it, and the pip extra that installs it
 HOMES = {"ALE/": ("ale_py", "atari"), "MiniGrid-": ("minigrid", ""), "BabyAI-": ("minigrid", "")}
-MODULES = {"mujoco": "mujoco", "box2d": "Box2D", "atari": "ale_py"}  # that pip extras bring
+MODULES = {"mujoco": "mujoco", "box2d": "Box2D", "atari": "ale_py"}  # pip extra -> module that it installs
 
 
 def is_missing(extra: str | None) -> bool:
-    """Whether what a pip extra brings is not there, as far as it is known."""
+    """Whether a known pip extra is not installed."""
     return extra in MODULES and importlib.util.find_spec(MODULES[extra]) is None
 
 
 @dataclass(kw_only=True)
 class Environment:
-    """How to make environments, and what is done to their observations and rewards.
+    """Makes environments, and holds the settings of their observations and rewards.
 
-    Each field is explained in conf/env/cartpole.yaml.
+    Fields are explained in conf/env/cartpole.yaml.
 
     Raises:
-        ConfigError: an unknown id, a missing extra, or a setting out of range, named.
+        ConfigError: an unknown id, a missing extra, or a setting out of range.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Environment:
     bounds: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Check the id and the ranges; no environment is made."""
+        """Check the id and ranges; no environment is made."""
         if self.num_envs < 1:
             raise ConfigError(f"env.num_envs={self.num_envs}: must be at least 1")
         for name in ("clip_obs", "clip_reward"):
@@ -79,7 +79,9 @@ class Environment:
         if self.timeout is not None and not self.timeout > 0:
             raise ConfigError(f"env.timeout={self.timeout}: must be positive, in seconds, or null")
         if self.sign_reward and self.normalize_reward:
-            raise ConfigError("env.sign_reward=true: learns from signs, which env.normalize_reward=true would rescale")
+            raise ConfigError(
+                "env.sign_reward=true: cannot be combined with env.normalize_reward=true; set one to false"
+            )
         self._check_backend()
         if self.backend != "envpool" and is_missing(self.extra):
             raise ConfigError(
@@ -87,46 +89,44 @@ class Environment:
                 f"pip install 'rlexp[{self.extra}]'"
             )
         if self.bounds is not None and not (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1]):
-            raise ConfigError(f"env.bounds={self.bounds}: must be two numbers, the lower first, or null")
+            raise ConfigError(f"env.bounds={self.bounds}: must be [low, high] with low < high, or null")
         known = self._known_ids()
         if self.name not in known:
             raise ConfigError(f"env.id={self.id}: {self._unknown(known)}")
 
     def _unknown(self, known: list[str]) -> str:
-        """What is told of an id that is not among the known ones."""
+        """Error message for an unknown id."""
         who = {"envpool": "envpool has", "torch": "env.backend=torch knows"}.get(self.backend, "Gymnasium knows")
         module, extra = next((home for start, home in HOMES.items() if self.id.startswith(start)), ("", ""))
         if module and self.backend in ("auto", "gymnasium"):
             if importlib.util.find_spec(module) is None:
                 package = f"'rlexp[{extra}]'" if extra else module
                 return f"needs {module}, which is not installed: pip install {package}; then env.id={module}:{self.id}"
-            return f"is registered by {module}, which must be said: env.id={module}:{self.id}"
-        close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else "one of your own is named with its module, their_pkg:Theirs-v0"
+            return f"is registered by {module}; use env.id={module}:{self.id}"
+        near = closest(self.name, known, cutoff=0.4)
+        hint = f"did you mean {near}?" if near else "prefix your own with its module, e.g. my_package:MyEnv-v0"
         return f"{who} no such environment; {hint}"
 
     def _check_backend(self) -> None:
-        """Refuse what the backend would not heed, and clipping that would reach recorded returns."""
+        """Reject settings that the backend would ignore, and clipping that would affect recorded returns."""
         for name, clipped in self.kwargs.items():
             if name in CLIPPING and clipped:
                 raise ConfigError(
-                    f"env.kwargs.{name}={clipped}: recorded returns are the game's own; env.sign_reward=true clips for "
-                    "the learner alone"
+                    f"env.kwargs.{name}={clipped}: would clip recorded returns; env.sign_reward=true clips for the "
+                    "learner only"
                 )
         if self.backend in ("torch", "envpool") and self.vectorization != "auto":
             raise ConfigError(
-                f"env.vectorization={self.vectorization}: env.backend={self.backend} has one way of its own; use auto, "
-                "or env.backend=gymnasium"
+                f"env.vectorization={self.vectorization}: has no effect with env.backend={self.backend}; use auto, or "
+                "env.backend=gymnasium"
             )
         if self.backend == "torch" and self.id in WORLDS and not is_gymnasiums(self.id):
             raise ConfigError(
-                f"env.id={self.id}: somebody registered another environment under it than the one that is written in "
-                f"torch; use env.backend=gymnasium"
+                f"env.id={self.id}: another environment than Gymnasium's is registered under this id, and "
+                f"env.backend=torch implements Gymnasium's; use env.backend=gymnasium"
             )
         if self.backend == "torch" and self.kwargs:
-            raise ConfigError(
-                f"env.kwargs={self.kwargs}: environments written in torch take none; use env.backend=gymnasium"
-            )
+            raise ConfigError(f"env.kwargs={self.kwargs}: env.backend=torch takes none; use env.backend=gymnasium")
 
     @property
     def name(self) -> str:
@@ -139,40 +139,40 @@ class Environment:
         except ImportError as error:
             name = error.name or module
             if not isinstance(error, ModuleNotFoundError):
-                raise ConfigError(f"env.id={self.id}: cannot be imported: {fault(error, module)}") from None
-            if "." in name:  # a package that is there
-                raise ConfigError(f"env.id={self.id}: {no_module(name)}") from None
+                raise ConfigError(f"env.id={self.id}: cannot be imported: {import_error(error, module)}") from None
+            if "." in name:  # of an installed package
+                raise ConfigError(f"env.id={self.id}: {missing_module(name)}") from None
             extra = self.extra if module != "envpool" else "envpool"
-            way = f"pip install 'rlexp[{extra}]'" if extra else f"install {name}"
-            raise ConfigError(f"env.id={self.id}: needs {name}, which is not installed: {way}") from None
+            remedy = f"pip install 'rlexp[{extra}]'" if extra else f"install {name}"
+            raise ConfigError(f"env.id={self.id}: needs {name}, which is not installed: {remedy}") from None
 
     def _known_ids(self) -> list[str]:
         if self.backend == "envpool":
             return list(self._import("envpool").list_all_envs())
         module = self.id.rpartition(":")[0]
         if self.backend == "torch":
-            return [] if module else list(WORLDS)  # a module's own environment is not the one that is written in torch
+            return [] if module else list(WORLDS)  # torch implements Gymnasium's environments, not a module's
         if module:
             gym.register_envs(self._import(module))
         return list(gym.registry)
 
     @property
     def world(self) -> World | None:
-        """Dynamics in torch, where the backend has them: steps compile together with the policy."""
-        plain = not self.kwargs and self.vectorization == "auto"  # a world knows nothing of either
-        own = self.id in WORLDS and is_gymnasiums(self.id)
-        wanted = self.backend == "torch" or (self.backend == "auto" and own and plain)
-        return WORLDS[self.name]() if wanted else None
+        """Torch dynamics, where the backend has them: steps compile together with the policy."""
+        plain = not self.kwargs and self.vectorization == "auto"  # a world supports neither
+        known = self.id in WORLDS and is_gymnasiums(self.id)
+        use_torch = self.backend == "torch" or (self.backend == "auto" and known and plain)
+        return WORLDS[self.name]() if use_torch else None
 
     def probe(self, watch: Watch | None = None) -> tuple[spaces.Space, spaces.Space]:
-        """Observation and action space, read from environments that are closed again.
+        """Observation and action space, read from temporary environments.
 
         Args:
-            watch: of their calls.
+            watch: watches their calls.
 
         Raises:
-            ConfigError: evaluation would play other environments than training.
-            EnvironmentFault: what their first reset gives cannot be used.
+            ConfigError: training and evaluation environments would differ.
+            EnvironmentFault: their first reset returns something invalid.
         """
         watch = watch or Watch()
         found = []
@@ -184,21 +184,21 @@ class Environment:
         training, evaluation = found
         if training[:2] != evaluation[:2] or (training[2] != evaluation[2] and self.world is None):
             raise ConfigError(
-                f"env.id={self.id}: evaluation would not play what training does: {_told(*training)} in training, "
-                f"{_told(*evaluation)} in evaluation; env.vectorization=sync takes the same for both"
+                f"env.id={self.id}: training and evaluation environments differ: {_describe(*training)} in training, "
+                f"{_describe(*evaluation)} in evaluation; env.vectorization=sync uses the same for both"
             )
         return training[:2]
 
     def try_steps(self, watch: Watch | None = None) -> None:
-        """Make a few steps of environments like those of training, and of evaluation, which are closed again.
+        """Dry run of a few steps in temporary environments, made as for training and as for evaluation.
 
         Args:
-            watch: of their calls.
+            watch: watches their calls.
 
         Raises:
-            EnvironmentFault: what they give cannot be used, or they raise.
+            EnvironmentFault: they raise an error, or return something invalid.
         """
-        if self.world is not None:  # whose environments are Gymnasium's own
+        if self.world is not None:  # trusted code
             return
         watch = watch or Watch()
         seen = []
@@ -211,13 +211,13 @@ class Environment:
                 with contextlib.suppress(Exception):
                     envs.close()
         checks.warn_of_bounds(self.id, space, seen[0])
-        checks.warn_of_chance(self.id, *seen)
+        checks.warn_of_randomness(self.id, *seen)
 
     @property
-    def evaluated_together(self) -> int | None:
+    def evaluation_envs(self) -> int | None:
         """Episodes that each agent plays at a time in evaluation; None: all at once.
 
-        Environments in processes, and pools of threads, are as many as in training.
+        As many as in training where each costs a process or thread.
         """
         return self.num_envs if self.vectorization == "async" or self._mode() == "vector" else None
 
@@ -229,38 +229,39 @@ class Environment:
         device: torch.device | None = None,
         checked: bool = False,
     ) -> tuple[VectorEnv, np.ndarray]:
-        """A × E environments, reset; and their first observations (A·E, ...).
+        """A × E environments, reset, and their first observations (A·E, ...).
 
         Args:
-            seeds: one list an agent, one seed an environment.
-            independent: for evaluation: every environment draws from its own seed alone, also where the id has a
-                vector class with one random stream for the whole vector; and worlds in torch give way to the
-                environments that they were written after.
-            device: where worlds in torch live; the host unless told otherwise.
-            checked: each environment refuses what its resets and steps may not give, which takes a moment.
+            seeds: one list per agent, one seed per environment.
+            independent: for evaluation: every environment depends on its seed alone, even if the id has a vector
+                class with a single random stream; Gymnasium's environments replace torch worlds.
+            device: of torch worlds; default: the host.
+            checked: validate what every reset and step returns, which costs time.
 
         Raises:
-            ConfigError: the environment cannot be made, or does not reset at the next step.
-            EnvironmentFault: it raises as it is made or in its first reset.
+            ConfigError: the environment cannot be made, or its autoreset mode is not NEXT_STEP.
+            EnvironmentFault: it raises an error while being made or in its first reset.
         """
         try:
             envs, first = self._make(seeds, independent, device or torch.device("cpu"), checked)
-        except checks.NOT_THEIRS:
+        except checks.PASSED_ON:
             raise
         except (Exception, SystemExit) as error:
-            place = where_raised(error, self._packages())
+            location = where_raised(error, self._packages())
             needs_more = isinstance(error, gym.error.Error | ImportError)
-            if place and not needs_more:  # in its own code
-                raise EnvironmentFault(f"env.id={self.id}: cannot be made: {place}: {raised(error)}") from error
+            if location and not needs_more:  # in user code
+                raise EnvironmentFault(
+                    f"env.id={self.id}: cannot be made: {location}: {describe_error(error)}"
+                ) from error
             self._require_taken(error)
-            line = " ".join(str(error).split()) or type(error).__name__
+            line = one_line(str(error)) or type(error).__name__
             if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
-                line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one way out, not two
+                line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one remedy, not two
             raise ConfigError(f"env.id={self.id}: cannot be made: {line}") from error
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
             envs.close()
-            raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is understood")
+            raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is supported")
         try:
             require_readable(envs.single_observation_space)
             obs = envs.reset(seed=first)[0]
@@ -269,13 +270,13 @@ class Environment:
         except BaseException as error:
             with contextlib.suppress(Exception):
                 envs.close()
-            checks.tell(error, envs, self.id, "reset")
+            checks.raise_fault(error, envs, self.id, "reset")
 
     def _require_taken(self, error: BaseException) -> None:
-        """Name the key of `env.kwargs` that an error is about, if it is about one.
+        """Raise a ConfigError if an error is about an unknown key of `env.kwargs`.
 
         Raises:
-            ConfigError: the environment takes no such thing.
+            ConfigError: the environment takes no such argument.
         """
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         spec = gym.registry.get(self.name)
@@ -291,37 +292,37 @@ class Environment:
         ) from error
 
     def _packages(self) -> set[str]:
-        """The packages in which the environment may be written."""
+        """Packages that may contain the environment's code."""
         entry = getattr(gym.registry.get(self.name), "entry_point", None)
         module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
         return {package_of(self.id.rpartition(":")[0]), package_of(module or "")} - {""}
 
     def _check_first(self, envs: VectorEnv, obs: Any) -> None:
-        """Refuse first observations that are not what the space says.
+        """Check the first observations.
 
         Raises:
-            EnvironmentFault: naming their shape, or that they are not finite.
+            EnvironmentFault: their shape does not match the space, or they are not finite.
         """
-        wanted = (envs.num_envs, *(envs.single_observation_space.shape or ()))
-        if np.shape(obs) != wanted:
+        expected = (envs.num_envs, *(envs.single_observation_space.shape or ()))
+        if np.shape(obs) != expected:
             raise EnvironmentFault(
-                f"env.id={self.id}: its first observations have shape {np.shape(obs)}; its spaces promise {wanted}"
+                f"env.id={self.id}: its first observations have shape {np.shape(obs)}; its space requires {expected}"
             )
         if np.asarray(obs).dtype.kind == "f" and not np.isfinite(obs).all():
-            raise EnvironmentFault(f"env.id={self.id}: its first observations are not finite; mend its reset")
+            raise EnvironmentFault(f"env.id={self.id}: its first observations are not finite; fix its reset")
 
     def _make(
         self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
     ) -> tuple[VectorEnv, Any]:
-        """Environments, and what their first reset is given as seed."""
+        """Environments, and the `seed` argument of their first reset."""
         flat = [seed for agent in seeds for seed in agent]
         if self.backend == "envpool":
             envpool = self._import("envpool")
-            with warnings.catch_warnings():  # that bounds lose precision, for every Box of every pool
+            with warnings.catch_warnings():  # "precision lowered", for every Box of every pool
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting")
                 pool = envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)
                 return AgentVectorEnv([pool]), None
-        if self.world is not None and not independent:  # evaluation plays Gymnasium's own
+        if self.world is not None and not independent:  # evaluation uses Gymnasium's
             worlds = TorchVectorEnv(self.world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
             return worlds, [agent[0] for agent in seeds]
         if self._mode() == "vector":
@@ -330,13 +331,13 @@ class Environment:
             firsts = [group[0] for group in groups]
             return (parts[0], firsts[0]) if len(parts) == 1 else (AgentVectorEnv(parts), firsts)
         make: Callable[[], Any] = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
-        if self.vectorization == "async":  # by the whole id, as a process may not have imported its module
-            elsewhere = partial(gym.make, self.id, disable_env_checker=True, **self.kwargs)
-            return ProcessVectorEnv([elsewhere] * len(flat)), list(flat)
+        if self.vectorization == "async":  # by the full id, as a subprocess may not have imported its module
+            make = partial(gym.make, self.id, disable_env_checker=True, **self.kwargs)
+            return ProcessVectorEnv([make] * len(flat)), list(flat)
         if checked:
             make = partial(_checked, make)
-        # One an agent, whose state is then a thing of its own. copy=False: the collector copies what it keeps before it
-        # steps again.
+        # One per agent, so that agents' states are separate. copy=False: the collector copies what it keeps before the
+        # next step.
         shares = [flat] if independent else seeds
         copies: list[VectorEnv] = [
             SyncVectorEnv([make] * len(share), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP) for share in shares
@@ -344,15 +345,15 @@ class Environment:
         return (copies[0], shares[0]) if len(copies) == 1 else (AgentVectorEnv(copies), shares)
 
     def _mode(self) -> str:
-        """Which kind of vector is made, for training and evaluation alike."""
+        """Which kind of vector is made, for both training and evaluation."""
         if self.vectorization != "auto" or self.backend == "envpool":
             return self.vectorization
-        spec = gym.spec(self.name)  # whose additional wrappers are for single environments
+        spec = gym.spec(self.name)  # additional wrappers work on single environments only
         has_vector = self.world is None and spec.vector_entry_point is not None and not spec.additional_wrappers
         return "vector" if has_vector else "sync"
 
     def _vector(self, num_envs: int) -> VectorEnv:
-        """The id's own vector class, told not to clip rewards where it can: what it gives is what is recorded."""
+        """The id's vector class, with reward clipping off: its rewards are recorded."""
         entry = gym.spec(self.name).vector_entry_point
         kind = load_env_creator(entry) if isinstance(entry, str) else entry
         takes = _parameters(kind)
@@ -361,7 +362,7 @@ class Environment:
 
 
 def is_gymnasiums(name: str) -> bool:
-    """Whether a registered id stands for Gymnasium's own environment, with its own time limit."""
+    """Whether a registered id is Gymnasium's environment, with its original time limit."""
     spec = gym.registry.get(name)
     entry = getattr(spec, "entry_point", None)
     limit = WORLDS[name].max_steps if name in WORLDS else None
@@ -374,17 +375,19 @@ def is_gymnasiums(name: str) -> bool:
 
 
 def _parameters(kind: Any) -> set[str]:
-    """Names of what a class or function takes; of a class that hands on what it does not know, those of its bases."""
+    """Parameter names of a class or function; if a class forwards **kwargs, those of its bases, too."""
     if not callable(kind):
         return set()
     makers = (
-        [vars(own)["__init__"] for own in kind.__mro__ if "__init__" in vars(own)] if inspect.isclass(kind) else [kind]
+        [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+        if inspect.isclass(kind)
+        else [kind]
     )
     found: set[str] = set()
     for make in makers:
         try:
             parameters = inspect.signature(make).parameters
-        except ValueError:  # C's
+        except ValueError:  # written in C
             break
         found |= set(parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -396,6 +399,6 @@ def _checked(make: Callable[[], Any]) -> checks.Checked:
     return checks.Checked(make())
 
 
-def _told(observations: spaces.Space, actions: spaces.Space, layers: list[str]) -> str:
+def _describe(observations: spaces.Space, actions: spaces.Space, layers: list[str]) -> str:
     names = " of ".join(name.rpartition(".")[2] for name in layers)
     return f"{names} with observations {observations.shape} {observations.dtype} and actions {actions}"

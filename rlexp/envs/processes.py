@@ -1,4 +1,4 @@
-"""Environments in processes of their own, which die with nobody but the run, and tell what befell them."""
+"""Environments in subprocesses that end with the run, and whose errors are reported."""
 
 import contextlib
 import multiprocessing
@@ -18,19 +18,19 @@ from rlexp.envs.checks import Checked
 from rlexp.errors import EnvironmentFault
 from rlexp.signals import STOPPING
 
-PATIENCE = 5.0  # seconds that processes have to close their environments
-DYING = 2.0  # seconds within which a process that has died is known to have
+PATIENCE = 5.0  # seconds for subprocesses to close their environments
+DYING = 2.0  # seconds within which a dead subprocess has an exit code
 
 
 class CarriedError(Exception):
-    """An environment's error on its way from its process, whose class may be known there alone: its name, its text."""
+    """An error sent from a subprocess as class name and text, as its class may not be importable here."""
 
 
-class _Carrying(gym.Wrapper):
-    """Has the environment's errors, `sys.exit` among them, travel as text."""
+class _ErrorsAsText(gym.Wrapper):
+    """Turns an environment's errors, including `sys.exit`, into text."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(Checked(env))  # which takes little beside the way between processes
+        super().__init__(Checked(env))  # cheap compared with inter-process communication
 
     def step(self, action: Any) -> Any:
         return self._carry(self.env.step, action)
@@ -46,8 +46,8 @@ class _Carrying(gym.Wrapper):
 
 
 def _work(index: int, make: Callable[[], gym.Env[Any, Any]], *rest: Any) -> None:
-    """What a process does: not stopped by the signals that stop the run, which ends it, and gone when the run is."""
-    for signum in STOPPING:  # a terminal and schedulers send them to all processes of a run
+    """Worker loop of a subprocess: ignores the signals that stop the run, and exits when the run does."""
+    for signum in STOPPING:  # terminals and schedulers send them to all processes of a run
         signal.signal(signum, signal.SIG_IGN)
     run = multiprocessing.parent_process()
 
@@ -57,67 +57,67 @@ def _work(index: int, make: Callable[[], gym.Env[Any, Any]], *rest: Any) -> None
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    _async_worker(index, lambda: _Carrying(make()), *rest)
+    _async_worker(index, lambda: _ErrorsAsText(make()), *rest)
 
 
 class ProcessVectorEnv(AsyncVectorEnv):
-    """Gymnasium's environments in processes, whose end and whose errors are in order.
+    """Gymnasium's AsyncVectorEnv with reliable shutdown and error reports.
 
     Args:
-        makers: of the environments.
+        makers: functions that make the environments.
     """
 
     def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
         try:
             super().__init__(makers, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)
         except (EOFError, ConnectionError) as error:
-            self._tell_death(error)
+            self._raise_death(error)
 
     def reset(self, **kwargs: Any) -> Any:
-        """Begin new episodes."""
+        """Start new episodes."""
         try:
             return super().reset(**kwargs)
         except (EOFError, ConnectionError) as error:
-            self._tell_death(error)
+            self._raise_death(error)
 
     def step(self, actions: Any) -> Any:
         """One step of all environments."""
         try:
             return super().step(actions)
         except (EOFError, ConnectionError) as error:
-            self._tell_death(error)
+            self._raise_death(error)
 
-    def _tell_death(self, error: Exception) -> NoReturn:
-        """Raise what is known of a process that is not there any more."""
+    def _raise_death(self, error: Exception) -> NoReturn:
+        """Raise an error with the exit codes of dead subprocesses."""
         deadline = time.monotonic() + DYING
         while not (dead := [p for p in self.processes if p.exitcode is not None]) and time.monotonic() < deadline:
             time.sleep(0.01)
-        codes = ", ".join(f"{process.name} ended with {process.exitcode}" for process in dead)
-        raise RuntimeError(f"a process of the environments died ({codes or 'nobody knows why'})") from error
+        codes = ", ".join(f"{process.name} exited with {process.exitcode}" for process in dead)
+        raise RuntimeError(f"an environment subprocess died ({codes or 'for unknown reasons'})") from error
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        """Raise the first error of an environment as one of the same name, with what its process says of it."""
+        """Re-raise the first error of an environment under its class name, with its traceback as a note."""
         if all(successes):
             return
         try:
             _, kind, carried, trace = self.error_queue.get(timeout=PATIENCE)
         except queue.Empty as error:
-            self._tell_death(error)
+            self._raise_death(error)
         self._state = AsyncState.DEFAULT
         name, text = carried.args if isinstance(carried, CarriedError) else (kind.__name__, str(carried))
         raised: Exception = type(name, (Exception,), {})(text)
         if name == EnvironmentFault.__name__:
             raised = EnvironmentFault(text)
-        raised.add_note(f"In the environment's own process:\n{trace}")
+        raised.add_note(f"In the environment's subprocess:\n{trace}")
         raise raised
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Close the environments if their processes wait for orders and heed them soon; end all processes."""
+        """Close the environments if their subprocesses are idle and respond in time; end all subprocesses."""
         deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
         pipes = [pipe for pipe in self.parent_pipes if pipe is not None and not pipe.closed]
         if self._state == AsyncState.DEFAULT and not terminate:
             for pipe in pipes:
-                with contextlib.suppress(EOFError, OSError):  # of one that is dead already
+                with contextlib.suppress(EOFError, OSError):  # already dead
                     pipe.send(("close", None))
             for process in self.processes:
                 process.join(max(0.0, deadline - time.monotonic()))

@@ -1,6 +1,6 @@
-"""Copying the state of running environments, for exact resume, wherever a copy can be trusted.
+"""Snapshots of running environments, for exact resume, where a copy is verified to behave the same.
 
-A snapshot is plain data, kept as bytes inside the checkpoint: reading one runs no code; see `plain/`.
+A snapshot is plain data, stored as bytes in the checkpoint: reading one runs no code; see `plain/`.
 """
 
 import logging
@@ -24,16 +24,16 @@ def _leaves(envs: VectorEnv) -> list[VectorEnv]:
 
 
 def _state(leaf: VectorEnv) -> dict[str, Any]:
-    """What changes as a vector is stepped: all of it but what made its environments."""
-    kept = ("env_fns",) if isinstance(leaf, SyncVectorEnv) else ()
-    return {name: value for name, value in vars(leaf).items() if name not in kept}
+    """Attributes of a vector, except the functions that made its environments."""
+    excluded = ("env_fns",) if isinstance(leaf, SyncVectorEnv) else ()
+    return {name: value for name, value in vars(leaf).items() if name not in excluded}
 
 
 def snapshot(envs: VectorEnv, agents: slice = slice(None)) -> bytes:
-    """Everything that decides what the environments of some agents, by default all, do next.
+    """The full state of the environments of some agents, by default all.
 
     Raises:
-        NotPlainError: they keep something that cannot be told as plain data.
+        NotPlainError: part of the state cannot be stored as plain data.
     """
     if isinstance(envs, TorchVectorEnv):
         return dump([envs.snapshot(agents)])
@@ -41,11 +41,11 @@ def snapshot(envs: VectorEnv, agents: slice = slice(None)) -> bytes:
 
 
 def restore(envs: VectorEnv, data: bytes, agents: slice = slice(None)) -> None:
-    """Put freshly made environments of these agents where `snapshot` found others of the same make.
+    """Restore a snapshot into freshly made environments of these agents.
 
     Raises:
         NotPlainError: the data does not fit them.
-        Exception: whatever comes of reading bytes that are no snapshot.
+        Exception: anything, if the bytes are not a snapshot.
     """
     if isinstance(envs, TorchVectorEnv):
         envs.restore(load(data, [envs.snapshot(agents)])[0], agents)
@@ -54,12 +54,12 @@ def restore(envs: VectorEnv, data: bytes, agents: slice = slice(None)) -> None:
     states = load(data, [_state(leaf) for leaf in leaves])
     for leaf, state in zip(leaves, states, strict=True):
         if state.keys() != _state(leaf).keys():
-            raise NotPlainError("they keep other things than these do")
+            raise NotPlainError("they have other attributes than these environments")
         vars(leaf).update(state)
 
 
 def copyable(environment: Environment, steps: int = 64) -> bool:
-    """Whether a snapshot put into fresh environments goes on exactly like the original: tried, not assumed."""
+    """Whether a snapshot restored into fresh environments continues exactly like the original, tested by doing so."""
     if environment.backend == "envpool" or environment.vectorization == "async":
         return False
     first, _ = environment.start([[1, 2]])
@@ -74,7 +74,7 @@ def copyable(environment: Environment, steps: int = 64) -> bool:
             for ours, theirs in zip(first.step(actions)[:4], second.step(actions)[:4], strict=True):
                 if not np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
                     return False
-    except Exception as error:  # whatever a third party's environment raises, the answer is no
+    except Exception as error:  # third-party environments may raise anything
         log.debug("state of %s cannot be copied: %r", environment.id, error)
         return False
     finally:

@@ -1,4 +1,4 @@
-"""Vector environments over worlds written in torch: A agents' E environments as a few tensors."""
+"""Vector environments of worlds written in torch: A × E environments as a few tensors."""
 
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from rlexp.envs.classic_control import World
 
 
-class Place(NamedTuple):
-    """What one step of A × E environments reads and writes."""
+class EnvBuffers(NamedTuple):
+    """Buffers for fused stepping: what one step of A × E environments reads and writes."""
 
-    noise: Tensor  # for a reset, uniform (A, E, ·); read
+    noise: Tensor  # for resets, uniform (A, E, ·); read
     state: Tensor  # (A, E, S); read and written
     elapsed: Tensor  # steps of the running episode (A, E); read and written
     done: Tensor  # whether the last step ended an episode (A, E); read and written
@@ -25,34 +25,33 @@ class Place(NamedTuple):
     truncated: Tensor
 
 
-def advance(world: World, actions: Tensor, place: Place) -> None:
-    """One step under next-step autoreset: after an end the action is ignored, the reward 0, the state a first one."""
-    dummy = place.done.clone()
-    moved, reward, terminated = world.step(place.state, actions)
-    state = torch.where(dummy[..., None], world.reset(place.noise), moved)
-    elapsed = torch.where(dummy, 0, place.elapsed + 1)
+def advance(world: World, actions: Tensor, buffers: EnvBuffers) -> None:
+    """One step under next-step autoreset: after an episode's end the action is ignored and the environment resets."""
+    dummy = buffers.done.clone()
+    moved, reward, terminated = world.step(buffers.state, actions)
+    state = torch.where(dummy[..., None], world.reset(buffers.noise), moved)
+    elapsed = torch.where(dummy, 0, buffers.elapsed + 1)
     terminated = terminated & ~dummy
     truncated = elapsed >= world.max_steps
-    place.next_obs.copy_(world.observe(state))
-    place.reward.copy_(torch.where(dummy, 0.0, reward))
-    place.terminated.copy_(terminated)
-    place.truncated.copy_(truncated)
-    place.state.copy_(state)
-    place.elapsed.copy_(elapsed)
-    place.done.copy_(terminated | truncated)
+    buffers.next_obs.copy_(world.observe(state))
+    buffers.reward.copy_(torch.where(dummy, 0.0, reward))
+    buffers.terminated.copy_(terminated)
+    buffers.truncated.copy_(truncated)
+    buffers.state.copy_(state)
+    buffers.elapsed.copy_(elapsed)
+    buffers.done.copy_(terminated | truncated)
 
 
 class TorchVectorEnv(VectorEnv):
-    """A × E environments of one world, with one random stream an agent.
+    """A × E environments of one world, with one random stream per agent.
 
-    The collector steps them through `places`, within the policy's graph; `step` is the same for those who call from
-    outside, one NumPy array at a time.
+    The collector steps them through `EnvBuffers`, fused with the policy; `step` is the usual NumPy interface.
 
     Args:
         world: the dynamics.
-        spec: Gymnasium's, whose spaces it has.
-        shape: A and E.
-        device: where states live; random numbers are drawn on the host, the same whatever the device.
+        spec: of the Gymnasium environment with the same spaces.
+        shape: (A, E).
+        device: of the states; random numbers are drawn on the host, so that they are the same on every device.
     """
 
     def __init__(
@@ -72,12 +71,12 @@ class TorchVectorEnv(VectorEnv):
         self.done = torch.zeros(shape, dtype=torch.bool, device=device)
 
     def draw(self, steps: int) -> Tensor:
-        """Numbers for the resets of that many steps (A, steps, E, noise_size), each agent's from its own stream."""
+        """Noise for the resets of `steps` steps (A, steps, E, noise_size), from each agent's stream."""
         size = (steps, self.shape[1], self.world.noise_size)
         return torch.stack([torch.rand(size, generator=stream) for stream in self.streams]).to(self.device)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin new episodes; `seed` is a list with one seed an agent."""
+        """Start new episodes; `seed` is a list with one seed per agent."""
         for stream, number in zip(self.streams, seed or [], strict=bool(seed)):
             stream.manual_seed(number)
         self.state.copy_(self.world.reset(self.draw(1)[:, 0]))
@@ -91,19 +90,19 @@ class TorchVectorEnv(VectorEnv):
         terminated, truncated = torch.empty_like(self.done), torch.empty_like(self.done)
         next_obs = torch.empty_like(self.world.observe(self.state))
         noise = self.draw(1)[:, 0]
-        place = Place(noise, self.state, self.elapsed, self.done, next_obs, reward, terminated, truncated)
-        advance(self.world, torch.from_numpy(np.asarray(actions)).to(self.device).unflatten(0, self.shape), place)
-        given = (next_obs, reward, terminated, truncated)
-        obs, rewards, ended, cut = (x.flatten(0, 1).cpu().numpy() for x in given)
+        buffers = EnvBuffers(noise, self.state, self.elapsed, self.done, next_obs, reward, terminated, truncated)
+        advance(self.world, torch.from_numpy(np.asarray(actions)).to(self.device).unflatten(0, self.shape), buffers)
+        results = (next_obs, reward, terminated, truncated)
+        obs, rewards, ended, cut = (x.flatten(0, 1).cpu().numpy() for x in results)
         return obs, rewards, ended, cut, {}
 
     def snapshot(self, agents: slice = slice(None)) -> dict[str, Any]:
-        """Everything that decides what the environments of these agents do next, as arrays."""
-        held = {name: getattr(self, name)[agents].cpu().numpy().copy() for name in ("state", "elapsed", "done")}
-        return held | {"streams": [stream.get_state().numpy() for stream in self.streams[agents]]}
+        """The full state of these agents' environments, as arrays."""
+        arrays = {name: getattr(self, name)[agents].cpu().numpy().copy() for name in ("state", "elapsed", "done")}
+        return arrays | {"streams": [stream.get_state().numpy() for stream in self.streams[agents]]}
 
     def restore(self, snapshot: dict[str, Any], agents: slice = slice(None)) -> None:
-        """Take up what `snapshot` gave, in the same tensors."""
+        """Restore a snapshot in place."""
         for name in ("state", "elapsed", "done"):
             getattr(self, name)[agents].copy_(torch.from_numpy(snapshot[name]))
         for stream, state in zip(self.streams[agents], snapshot["streams"], strict=True):

@@ -1,1 +1,1 @@
-"""A job, and the earlier run that it starts from or extends."""
+"""Jobs, and the earlier runs that they start from (init_from) or extend (resume=extend)."""

@@ -1,4 +1,4 @@
-"""Going on from a finished run with more total_steps (resume=extend), in a folder of its own."""
+"""resume=extend: continues a finished run to a larger total_steps, in a new folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from rlexp.errors import CheckpointError
 from rlexp.files import file_digest, write_atomically
-from rlexp.jobs.extend_from import extended, is_extending, schedules
+from rlexp.jobs.extend_from import find_extended, is_extending, schedules
 from rlexp.jobs.inherit import checkpoint_of, misfit
 from rlexp.jobs.init_from import Parent
 from rlexp.jobs.job import Job
@@ -17,53 +17,53 @@ from rlexp.training.trainer import Trainer
 
 
 @dataclass
-class Takeover:
-    """What a run takes over of the finished one that it extends: read and checked, not yet written."""
+class Extension:
+    """State of a finished run, read and checked, for the run that extends it."""
 
     parent: Parent
-    state: dict[str, Any]  # the checkpoint, as the new run's own
+    state: dict[str, Any]  # checkpoint, with the new run's config hash
     metrics: bytes  # of metrics.csv
     lines: list[str]  # for the log
 
     def write(self, run: RunWriter) -> None:
-        """Leave it in the run's folder, from where it goes on as after a stop. The checkpoint comes last."""
+        """Write the state to the run's folder, which then resumes as after a stop. The checkpoint comes last."""
         write_atomically(run.folder / "metrics.csv", self.metrics)
         record = self.parent.record
         kept = {key: record[key] for key in ("started_unix", "sources", "made_by", "code") if key in record}
         run.record.update(
             **kept,
             status="interrupted",
-            error=f"extends {self.parent.folder}, not begun",
+            error=f"extends {self.parent.folder}, not started",
             config=run.config,
             config_hash=run.config_hash,
             seeds=run.seeds,
-            extends=self.parent.told(),
+            extends=self.parent.summary(),
             **({"parent": record["parent"]} if "parent" in record else {}),
         )
         checkpoint.save(run.checkpoint_path, self.state)
 
 
-def takeovers(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> list[Takeover | None]:
-    """For each job what it takes over, if it extends a run and has no checkpoint of its own yet; nothing is written.
+def read_extensions(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> list[Extension | None]:
+    """For each job the state that it extends; None if it extends none or has a checkpoint. Writes nothing.
 
     Raises:
-        ConfigError: there is nothing to extend.
-        CheckpointError: what there is cannot be used.
+        ConfigError: there is no run to extend.
+        CheckpointError: its files cannot be used.
     """
     return [
-        _read(trainer, job, own) if is_extending(job.cfg) and not own.checkpoint_path.is_file() else None
-        for job, own in zip(jobs, writers, strict=True)
+        _read(trainer, job, run) if is_extending(job.cfg) and not run.checkpoint_path.is_file() else None
+        for job, run in zip(jobs, writers, strict=True)
     ]
 
 
-def _read(trainer: Trainer, job: Job, own: RunWriter) -> Takeover:
-    parent = extended(job.cfg, job.settings)
-    way_out = "train anew with resume=auto"
-    state = checkpoint_of(parent, f"resume={job.cfg.resume}", way_out)
+def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
+    parent = find_extended(job.cfg, job.settings)
+    remedy = "train from scratch with resume=auto"
+    state = checkpoint_of(parent, f"resume={job.cfg.resume}", remedy)
     path = parent.folder / "metrics.csv"
     digest = parent.record.get("files", {}).get("metrics.csv")
     if path.is_file() and digest is not None and file_digest(path) != digest:
-        raise CheckpointError(f"{path}: was edited after the run; put it back as it was, or {way_out}")
+        raise CheckpointError(f"{path}: was edited after the run; restore the original, or {remedy}")
     try:
         progress = state["trainer"]
         update, counts = int(progress["update_number"]), [int(count) for count in progress["rows"]]
@@ -71,42 +71,40 @@ def _read(trainer: Trainer, job: Job, own: RunWriter) -> Takeover:
         source = MetricsLog(parent.folder, job.seeds, {}, 0.0)
         rows = source.rows_until(steps, float(progress["seconds"]), dict(zip(job.seeds, counts, strict=True)))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{misfit(parent, error)}; {way_out}") from error
-    if not _is_due(trainer, update):  # the last row is there because the run ended
+        raise CheckpointError(f"{misfit(parent, error)}; {remedy}") from error
+    if not _is_due(trainer, update):  # the last row was only written because the run ended
         rows, counts = _without_last(rows), [count - 1 for count in counts]
-    state["config_hash"], state["trainer"] = own.config_hash, {**progress, "rows": counts}
-    return Takeover(parent, state, source.text_of(rows), _told(trainer, job, parent, update))
+    state["config_hash"], state["trainer"] = run.config_hash, {**progress, "rows": counts}
+    return Extension(parent, state, source.text_of(rows), _log_lines(trainer, job, parent, update))
 
 
 def _is_due(trainer: Trainer, update: int) -> bool:
-    """Whether a run that goes on writes rows after this update."""
+    """Whether a longer run writes rows after this update."""
     made, every = update * trainer.rows, trainer.settings.log_every
     return update in (trainer.num_updates, trainer.pause_at) or made // every > (made - trainer.rows) // every
 
 
 def _without_last(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows less the last of each seed."""
+    """Rows without the last one of each seed."""
     last = {row["seed"]: number for number, row in enumerate(rows)}
     return [row for number, row in enumerate(rows) if number != last[row["seed"]]]
 
 
-def _told(trainer: Trainer, job: Job, parent: Parent, update: int) -> list[str]:
+def _log_lines(trainer: Trainer, job: Job, parent: Parent, update: int) -> list[str]:
     made, before = update * trainer.rows, max(1, parent.total_steps // trainer.rows)
     lines = [f"extending {parent.folder} from {made} to {trainer.total_rows} steps"]
     old, new = (update - 1) / before, update / trainer.num_updates
     for name, value in schedules(job.cfg).items():
         lines.append(
-            f"{name} is stretched over the new total_steps: {value(old):.6g} in the last update there, "
-            f"{value(new):.6g} in the first here"
+            f"{name} is rescaled to the new total_steps: {value(old):.6g} in the last update there, {value(new):.6g} "
+            f"in the first here"
         )
     if len(lines) > 1:
-        lines.append(
-            "so this is not the run that these total_steps alone would have given; extended_at tells them apart"
-        )
+        lines.append("so this differs from an uninterrupted run with these total_steps; extended_at records that")
     compiled = parent.record.get("how", {}).get("compiled")
     if isinstance(compiled, dict) and bool(compiled.get("value")) != bool(trainer.how["compiled"].value):
         lines.append(
-            "one of the two is compiled and the other is not: up to rounding this is the uninterrupted run; with "
-            "compile=true, or false, of both it is bit for bit"
+            "only one of the two runs is compiled: this equals the uninterrupted run up to rounding; with "
+            "compile=true, or false, for both it is bit for bit"
         )
     return lines

@@ -1,4 +1,4 @@
-"""Which finished run resume=extend goes on from, and when that makes a run of its own."""
+"""Finds the run that resume=extend continues, and how extending enters a run's identity."""
 
 import copy
 import re
@@ -11,50 +11,52 @@ from rlexp.algos.schedules import Schedule
 from rlexp.config.checks import EXTENDING
 from rlexp.config.identity import flatten
 from rlexp.errors import ConfigError
-from rlexp.jobs.init_from import Parent, command_of, records, standing, study_of
+from rlexp.jobs.init_from import Parent, command_of, describe_status, records, study_of
 from rlexp.provenance import code_state
 
 if TYPE_CHECKING:
     from rlexp.algos.base import Algorithm
 
-PROBES = 256  # values of progress at which coefficients are looked at
-NAMED = 3  # settings that a refusal names; the rest is counted
+PROBES = 256  # values of progress at which coefficients are evaluated
+MAX_NAMED = 3  # differing settings that an error message lists
 
 
 def is_extending(cfg: DictConfig) -> bool:
-    """Whether a run goes on from a finished one of fewer steps."""
+    """Whether resume=extend is set."""
     return re.fullmatch(EXTENDING, str(cfg.get("resume"))) is not None
 
 
-def settled(cfg: DictConfig, settings: dict[str, Any]) -> str:
-    """`resume` with the run to extend named by its total_steps: others may be finished before this one begins."""
+def pin_parent(cfg: DictConfig, settings: dict[str, Any]) -> str:
+    """`resume` with the run to extend fixed by its total_steps, as others may finish before this job starts."""
     stages = settings.get("extended_at")
     if stages:
         return f"extend:{stages[-1]}"
     try:
         return f"extend:{_longest(cfg, settings).total_steps}"
-    except ConfigError:  # a run that has begun needs none any more; of another it is told where it would begin
+    except ConfigError:  # a started run no longer needs a parent; a new one reports the error when it starts
         return str(cfg.resume)
 
 
-def extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
-    """The finished run to go on from: the longest of the same settings and fewer total_steps.
+def find_extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
+    """The finished run to extend: the longest with the same settings and fewer total_steps.
 
     Raises:
-        ConfigError: there is none, none is done, or it was made by other code.
+        ConfigError: there is none, none is done, or the code has changed since.
     """
     parent = _longest(cfg, settings)
-    told = f"resume={cfg.resume}: the run to extend, {parent.folder},"
+    subject = f"resume={cfg.resume}: the run to extend, {parent.folder},"
     if parent.record["status"] != "done":
         raise ConfigError(
-            f"{told} is {standing(parent.record)}, not done; finish it first by its own command"
+            f"{subject} is {describe_status(parent.record)}, not done; finish it first with its command"
             f"{command_of(parent.record)}, or remove it"
         )
     if not parent.checkpoint_path.is_file():
-        raise ConfigError(f"{told} has no checkpoint any more; put it back, or train anew with resume=auto")
+        raise ConfigError(f"{subject} has no checkpoint any more; restore it, or train from scratch with resume=auto")
     changed = code_state.changed_files(parent.record, settings)
     if changed and cfg.stale != "keep":
-        raise ConfigError(f"{told} was made before {', '.join(changed)} changed; stale=keep goes on with the new code")
+        raise ConfigError(
+            f"{subject} was made before {', '.join(changed)} changed; stale=keep extends it with the new code"
+        )
     return parent
 
 
@@ -63,33 +65,33 @@ def _bare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _longest(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
-    """The run that is to be extended: one that is not done only where none is, for a refusal to name."""
-    study, own, total = study_of(cfg), _bare(settings), int(settings["total_steps"])
+    """The longest matching run, preferably a done one; another only to be named in an error message."""
+    study, bare, total = study_of(cfg), _bare(settings), int(settings["total_steps"])
     at = str(cfg.resume).partition(":")[2]
     every = [(folder, record) for folder, record in records(study) if isinstance(record.get("config"), dict)]
-    alike = [Parent(folder, record) for folder, record in every if _bare(record["config"]) == own]
-    shorter = [run for run in alike if _is_below(run.total_steps, total) and at in ("", str(run.total_steps))]
+    matching = [Parent(folder, record) for folder, record in every if _bare(record["config"]) == bare]
+    shorter = [run for run in matching if _is_below(run.total_steps, total) and at in ("", str(run.total_steps))]
     if shorter:
         found = max(shorter, key=_preference)
-        return Parent(found.folder, copy.deepcopy(found.record))  # whoever takes it over may change what is in it
+        return Parent(found.folder, copy.deepcopy(found.record))  # the caller may modify the record
     wanted = f"total_steps={at}" if at else f"total_steps below {total}"
-    looked = f"resume={cfg.resume}: {study} holds no run of these settings and {wanted} that could be extended"
-    if alike:
-        others = sorted({str(run.total_steps) for run in alike})
-        raise ConfigError(f"{looked}; those of these settings have total_steps={', '.join(others)}")
+    failure = f"resume={cfg.resume}: {study} has no run with these settings and {wanted} to extend"
+    if matching:
+        others = sorted({str(run.total_steps) for run in matching})
+        raise ConfigError(f"{failure}; runs with these settings have total_steps={', '.join(others)}")
     if not every:
-        raise ConfigError(f"{looked}; there is no run at all in it. resume=auto trains from the start")
-    ours = flatten(own)
+        raise ConfigError(f"{failure}; it has no run at all. resume=auto trains from scratch")
+    ours = flatten(bare)
     fewer = [(f, record) for f, record in every if _is_below(record["config"].get("total_steps"), total)]
     near = [(_differing(ours, flatten(_bare(record["config"]))), f) for f, record in fewer or every]
     differing, folder = min(near)
-    told = ", ".join(differing[1][:NAMED]) + (", ..." if len(differing[1]) > NAMED else "")
-    raise ConfigError(f"{looked}; the nearest of {len(every)}, {folder}, differs in {told}")
+    settings_text = ", ".join(differing[1][:MAX_NAMED]) + (", ..." if len(differing[1]) > MAX_NAMED else "")
+    raise ConfigError(f"{failure}; the nearest of {len(every)}, {folder}, differs in {settings_text}")
 
 
-def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[int, list[str]]:
-    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key, ...) != theirs.get(key, ...))
-    return len(keys), [f"{key} ({theirs.get(key, '–')} there, {ours.get(key, '–')} here)" for key in keys]
+def _differing(ours: dict[str, Any], other: dict[str, Any]) -> tuple[int, list[str]]:
+    keys = sorted(key for key in ours.keys() | other.keys() if ours.get(key, ...) != other.get(key, ...))
+    return len(keys), [f"{key} ({other.get(key, '–')} there, {ours.get(key, '–')} here)" for key in keys]
 
 
 def _is_below(steps: Any, total: int) -> bool:
@@ -97,38 +99,38 @@ def _is_below(steps: Any, total: int) -> bool:
 
 
 def _preference(run: Parent) -> tuple[bool, int, bool, str]:
-    """The longest that is done; of those the one whose schedules were never stretched, that was started last."""
+    """Sort key: done, then longest, then schedules never rescaled, then started last."""
     plain = "extended_at" not in run.record["config"]
     return run.record["status"] == "done", run.total_steps, plain, str(run.record.get("started"))
 
 
 def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
-    """The total_steps at which schedules were stretched; none where nothing depends on the end of training."""
+    """The total_steps at which schedules were rescaled; empty if nothing depends on total_steps."""
     if not schedules(cfg):
         return []
     at, bare = str(cfg.resume).partition(":")[2], _bare(settings)
-    begun = []
+    started = []
     for _, record in records(study_of(cfg)):
         config = record.get("config", {})
         stages = config.get("extended_at")
         same = isinstance(stages, list) and stages and config.get("total_steps") == settings["total_steps"]
         if same and _bare(config) == bare and at in ("", str(stages[-1])):
-            begun.append((str(record.get("started")), stages))
-    if begun:  # goes on where it was stopped, whatever else has been finished since
-        return list(max(begun)[1])
+            started.append((str(record.get("started")), stages))
+    if started:  # resumes where it stopped, whatever has finished since
+        return list(max(started)[1])
     parent = _longest(cfg, settings)
     return [*parent.record["config"].get("extended_at", ()), parent.total_steps]
 
 
-# What depends on the end ---------------------------------------------------------------------------------------------
+# Schedules -----------------------------------------------------------------------------------------------------------
 
 
 def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
-    """What changes with progress, which is the share of the whole run: name -> value at a progress.
+    """Settings and coefficients that change with progress, the fraction of total_steps: name -> value(progress).
 
-    Besides lists that were typed, whatever else an algorithm's `coefficients` make of progress; that is tried out.
+    Besides schedules in the config, coefficients that an algorithm computes from progress; these are probed.
     """
-    from rlexp import build  # torch, which nothing else here needs
+    from rlexp import build  # imports torch, which nothing else here needs
     from rlexp.algos.base import Algorithm
 
     plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
@@ -144,7 +146,7 @@ def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
 
 
 def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> dict[str, Callable[[float], float]]:
-    """Coefficients that an algorithm makes of progress by itself."""
+    """Coefficients, other than schedules in the config, that vary with progress."""
     import torch
 
     from rlexp.data import RunSpec
@@ -156,9 +158,9 @@ def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> dict[str, Call
     def value(name: str, progress: float) -> float:
         return float(algo.coefficients(progress, 1, device)[name])
 
-    def of(name: str) -> Callable[[float], float]:
+    def function_of(name: str) -> Callable[[float], float]:
         return lambda progress: value(name, progress)
 
-    each = [algo.coefficients(number / PROBES, 1, device) for number in range(PROBES)]
-    varied = [name for name in each[0] if name not in typed and len({float(own[name]) for own in each}) > 1]
-    return {f"algo.coefficients()[{name!r}]": of(name) for name in varied}
+    probed = [algo.coefficients(number / PROBES, 1, device) for number in range(PROBES)]
+    varied = [name for name in probed[0] if name not in typed and len({float(probe[name]) for probe in probed}) > 1]
+    return {f"algo.coefficients()[{name!r}]": function_of(name) for name in varied}

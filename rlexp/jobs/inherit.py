@@ -1,6 +1,6 @@
-"""Starting from a finished run: its parameters, and what else init_with names, put into freshly made agents.
+"""init_from: loads parameters of a finished run, and what init_with names, into new agents.
 
-The run may be a stranger's: its checkpoint is plain data, and nothing is made of its config.
+The run may be untrusted: its checkpoint is plain data, and its config is not instantiated.
 """
 
 import inspect
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from rlexp import build, spaces
 from rlexp.checks.synthetic import rollout_of
-from rlexp.config.checks import taken
+from rlexp.config.checks import init_parts
 from rlexp.config.identity import flatten
 from rlexp.config.overrides import key_of
 from rlexp.data import RunSpec
 from rlexp.errors import CheckpointError, ConfigError, UserError
-from rlexp.jobs.init_from import Parent, initial
+from rlexp.jobs.init_from import Parent, find_initial
 from rlexp.jobs.job import Job
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.run import checkpoint
@@ -27,19 +27,19 @@ from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
 from rlexp.training.learner import Learner
 from rlexp.training.optimizer_state import kept_by_agent
-from rlexp.training.resume import of_agents, together
+from rlexp.training.resume import join_agents, select_agents
 from rlexp.training.trainer import Trainer
 from rlexp.training.vectorize import AgentGroup
 
-STATISTICS = "encoder.normalizer."  # names of the observation normaliser's buffers begin so
-SCALER = ("mean", "var", "count")  # of reward scaling; its running returns are of episodes that are over
+STATISTICS = "encoder.normalizer."  # prefix of the observation normaliser's buffers
+SCALER = ("mean", "var", "count")  # of reward scaling; its running returns belong to past episodes
 
-Shapes = Mapping[str, str]  # of one agent, as a refusal tells them
+Shapes = Mapping[str, str]  # name -> shape of one agent's tensor, for error messages
 
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint that the agents of one run start from."""
+    """The checkpoint that a run's agents start from."""
 
     job: Job
     parent: Parent
@@ -47,124 +47,124 @@ class Source:
 
     @property
     def agents(self) -> list[int]:
-        """For each of the run's agents, the number of the one that it starts from."""
+        """For each of the run's agents, the index of its parent agent in the checkpoint."""
         wanted = self.job.seeds if self.parent.seed is None else [self.parent.seed] * len(self.job.seeds)
         return [self.state["seeds"].index(seed) for seed in wanted]
 
     def of_each(self, state: Any) -> list[Any]:
-        """What the checkpoint keeps by agent, for each of the run's agents its own, (1, ...)."""
+        """Split the checkpoint's stacked state: one part (1, ...) per agent of the run."""
         total = len(self.state["seeds"])
-        return [of_agents(state, slice(agent, agent + 1), total) for agent in self.agents]
+        return [select_agents(state, slice(agent, agent + 1), total) for agent in self.agents]
 
     def classes(self, group: str) -> tuple[str, str]:
-        """Names of the classes that a config group named in the earlier run, and names here."""
+        """Class names of a config group in the earlier run and in this one."""
         there = str(flatten(self.parent.record.get("config", {})).get(f"{group}._target_"))
         here = str(self.job.cfg[group].get("_target_"))
         return there.rpartition(".")[2], here.rpartition(".")[2]
 
     def refusal(self, what: str) -> CheckpointError:
-        """One line that names the setting."""
+        """An error that names the setting."""
         return CheckpointError(f"init_from={self.job.cfg.init_from}: {what}")
 
 
 def begin(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> None:
-    """Have fresh agents start from the runs that init_from names; nothing is written.
+    """Load the state that init_from and init_with name into new agents; nothing is written.
 
     Raises:
-        ConfigError: there is no such run, or some jobs side by side name one and others do not.
-        CheckpointError: it cannot be read, or does not fit: the first thing that does not, and its two shapes.
+        ConfigError: there is no such run, or only some jobs of the batch set init_from.
+        CheckpointError: it cannot be read or does not fit: names the first misfit and both shapes.
     """
-    for own in writers:
-        for name in ("parent", "extends"):  # of a launch that left nothing to go on with
-            own.record.data.pop(name, None)
+    for run in writers:
+        for name in ("parent", "extends"):  # of a launch that left no checkpoint
+            run.record.data.pop(name, None)
     sources = [_source(job) for job in jobs if job.cfg.get("init_from") is not None]
     if not sources:
         return
     if len(sources) < len(jobs):
-        raise ConfigError("init_from: of agents trained side by side all start from earlier runs, or none")
-    words = taken(jobs[0].cfg)
+        raise ConfigError("init_from: set it for all jobs of a batch or for none")
+    words = init_parts(jobs[0].cfg)
     try:
         for source in sources:
             _require_spaces(trainer, source)
-        _take_tensors(trainer.learner, sources, "normalizer" in words)
-        there = {"normalizer": bool(_statistics(trainer.learner)) or trainer.scaler is not None}
+        _load_tensors(trainer.learner, sources, "normalizer" in words)
+        loaded = {"normalizer": bool(_statistics(trainer.learner)) or trainer.scaler is not None}
         if "normalizer" in words and trainer.scaler is not None:
-            _take_scaling(trainer, sources)
+            _load_scaler(trainer, sources)
         if "optimizer" in words:
-            there["optimizer"] = _take_optimizer(trainer.learner, sources)
+            loaded["optimizer"] = _load_optimizer(trainer.learner, sources)
         if "memory" in words:
-            there["memory"] = _take_memory(trainer, sources)
-    except Exception as error:  # whatever comes of a checkpoint that is another program's
+            loaded["memory"] = _load_memory(trainer, sources)
+    except Exception as error:  # anything, with a checkpoint of another program
         if isinstance(error, UserError):
             raise
         raise sources[0].refusal(misfit(sources[0].parent, error)) from error
-    for own, source in zip(writers, sources, strict=True):
-        own.record.data["parent"] = {**source.parent.told(), "with": [word for word in words if there[word]]}
+    for run, source in zip(writers, sources, strict=True):
+        run.record.data["parent"] = {**source.parent.summary(), "with": [word for word in words if loaded[word]]}
 
 
-def told(record: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """What the log says of the run that another starts from, and of an init_with that was typed where there is none."""
+def log_lines(record: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Lines for the log: what was loaded from which run, or that init_with has no effect."""
     parent = record.get("parent")
     if parent is None:
         typed = [word for word in overrides if key_of(word) == "init_with"]
-        return [f"{word}: of no effect without init_from" for word in typed]
-    whose = "each seed's own" if parent["seed"] is None else f"seed {parent['seed']}"
-    beside = "".join(f", {word}" for word in parent["with"])
-    return [f"starting from {parent['folder']}: parameters{beside} of {whose}"]
+        return [f"{word}: has no effect without init_from" for word in typed]
+    seed = "the same seed" if parent["seed"] is None else f"seed {parent['seed']}"
+    parts = "".join(f", {word}" for word in parent["with"])
+    return [f"starting from {parent['folder']}: parameters{parts} of {seed}"]
 
 
 def _source(job: Job) -> Source:
-    parent, setting = initial(job.cfg), f"init_from={job.cfg.init_from}"
-    return Source(job, parent, checkpoint_of(parent, setting, f"name another run than {setting}"))
+    parent, setting = find_initial(job.cfg), f"init_from={job.cfg.init_from}"
+    return Source(job, parent, checkpoint_of(parent, setting, f"use another run than {setting}"))
 
 
-def checkpoint_of(parent: Parent, setting: str, way_out: str) -> dict[str, Any]:
-    """The checkpoint of an earlier run.
+def checkpoint_of(parent: Parent, setting: str, remedy: str) -> dict[str, Any]:
+    """Read the checkpoint of an earlier run.
 
     Args:
         parent: the run.
-        setting: that asks for it.
-        way_out: what a refusal says to do.
+        setting: that names it, as key=value.
+        remedy: ends the error message.
 
     Raises:
-        CheckpointError: it is not there, or cannot be read, or is another run's.
+        CheckpointError: it is missing, cannot be read, or belongs to another run.
     """
     path = parent.checkpoint_path
     if not path.is_file():
         cause = "python -m rlexp.study clean what=checkpoints removes them"
-        raise CheckpointError(f"{setting}: {parent.folder} has no checkpoint any more ({cause}); {way_out}")
-    state = checkpoint.load(path, config_hash=parent.config_hash, way_out=way_out)
+        raise CheckpointError(f"{setting}: {parent.folder} has no checkpoint any more ({cause}); {remedy}")
+    state = checkpoint.load(path, config_hash=parent.config_hash, remedy=remedy)
     if state.get("seeds") != parent.seeds:
-        raise CheckpointError(f"{path}: is of other seeds than run.json says; {way_out}")
+        raise CheckpointError(f"{path}: has other seeds than run.json; {remedy}")
     return state
 
 
 def misfit(parent: Parent, error: Exception) -> str:
-    """What is told of an earlier run's checkpoint that raised something."""
+    """Message for an earlier run's checkpoint that does not load."""
     line = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
     return f"{parent.checkpoint_path}: does not fit this run ({line})"
 
 
-def _require_fit(source: Source, theirs: Shapes, ours: Shapes, way_out: str = "") -> None:
-    """Refuse what has other shapes, or is there on one side only."""
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
-        here, there = ours.get(name), theirs.get(name)
+def _require_fit(source: Source, saved: Shapes, current: Shapes, remedy: str = "") -> None:
+    """Refuse different shapes, and names that only one side has."""
+    for name in [*current, *(name for name in saved if name not in current)]:
+        here, there = current.get(name), saved.get(name)
         if here != there:
-            raise source.refusal(f"{name} is {there or 'none'} there, {here or 'none'} here{way_out}")
+            raise source.refusal(f"{name} is {there or 'none'} there, {here or 'none'} here{remedy}")
 
 
 def _require_spaces(trainer: Trainer, source: Source) -> None:
-    """Refuse a run that reads or does other things; how far they may go does not matter."""
+    """Refuse a run with other observation or action spaces; their bounds may differ."""
     envs = trainer.collector.envs
-    ours = {"observation": envs.single_observation_space, "action": envs.single_action_space}
-    for name, space in ours.items():
+    current = {"observation": envs.single_observation_space, "action": envs.single_action_space}
+    for name, space in current.items():
         mine, other = spaces.describe(space), source.state["spaces"][name]
         pairs = [
-            [value if key not in ("low", "high") else tuple(value.shape) for key, value in sorted(own.items())]
-            for own in (mine, other)
+            [value if key not in ("low", "high") else tuple(value.shape) for key, value in sorted(each.items())]
+            for each in (mine, other)
         ]
         if pairs[0] != pairs[1]:
-            raise source.refusal(f"the {name} space is {spaces.told(other)} there, {spaces.told(mine)} here")
+            raise source.refusal(f"the {name} space is {spaces.summary(other)} there, {spaces.summary(mine)} here")
 
 
 # Parameters and statistics -------------------------------------------------------------------------------------------
@@ -176,62 +176,62 @@ def _statistics(learner: Learner) -> set[str]:
     return {f"{name}.{key}" for name in found for key in ("mean", "var", "count")}
 
 
-def _take_tensors(learner: Learner, sources: Sequence[Source], statistics: bool) -> None:
-    ours = learner.tensors()
-    apart = _statistics(learner)
+def _load_tensors(learner: Learner, sources: Sequence[Source], statistics: bool) -> None:
+    current = learner.tensors()
+    buffers = _statistics(learner)
     of_each: list[dict[str, Tensor]] = []
     for source in sources:
-        theirs = dict(source.state["learner"]["tensors"])
-        own = set(theirs) - {name for name in theirs if name in apart or name.startswith(STATISTICS)}
-        _require_fit(source, _shapes(theirs, own), _shapes(ours, set(ours) - apart))
+        saved = dict(source.state["learner"]["tensors"])
+        params = set(saved) - {name for name in saved if name in buffers or name.startswith(STATISTICS)}
+        _require_fit(source, _shapes(saved, params), _shapes(current, set(current) - buffers))
         if statistics:
-            way_out = "; set env.normalize_obs as it was there, or leave normalizer out of init_with"
-            _require_fit(source, _shapes(theirs, set(theirs) - own), _shapes(ours, apart), way_out)
-        of_each += source.of_each({name: theirs[name] for name in ours if name in own or statistics})
-    learner.load_tensors(ours | together(of_each))
+            remedy = "; set env.normalize_obs as in that run, or leave normalizer out of init_with"
+            _require_fit(source, _shapes(saved, set(saved) - params), _shapes(current, buffers), remedy)
+        of_each += source.of_each({name: saved[name] for name in current if name in params or statistics})
+    learner.load_tensors(current | join_agents(of_each))
 
 
 def _shapes(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, str]:
-    """Of one agent's."""
+    """Shapes without the agent axis."""
     return {name: str(tuple(x.shape[1:])) for name, x in tensors.items() if name in names}
 
 
-def _take_scaling(trainer: Trainer, sources: Sequence[Source]) -> None:
+def _load_scaler(trainer: Trainer, sources: Sequence[Source]) -> None:
     assert trainer.scaler is not None
     for source in sources:
         if source.state["scaler"] is None:
             raise source.refusal(
-                "the statistics of reward scaling are none there, (1,) here; set env.normalize_reward as it was there, "
+                "the statistics of reward scaling are none there, (1,) here; set env.normalize_reward as in that run, "
                 "or leave normalizer out of init_with"
             )
-    of_each = [own for source in sources for own in source.of_each({k: source.state["scaler"][k] for k in SCALER})]
-    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | together(of_each))
+    of_each = [part for source in sources for part in source.of_each({k: source.state["scaler"][k] for k in SCALER})]
+    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | join_agents(of_each))
 
 
 # The optimizer -------------------------------------------------------------------------------------------------------
 
-Flat = dict[tuple[str, str, str], Tensor]  # what `optimizer_state.kept_by_agent` gives, by kind, name and key
+Flat = dict[tuple[str, str, str], Tensor]  # `optimizer_state.kept_by_agent` by (kind, name, key)
 
 
-def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
-    """Whether there was anything to take."""
+def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
+    """Load the optimizers' state; returns whether there was any."""
     first = learner.groups[0]
     settings = _settings_of(first)
-    wanted = _told_shapes(_flat(_stepped(first)), settings)
+    wanted = _state_shapes(_flat(_stepped(first)), settings)
     of_each: list[Any] = []
     for source in sources:
-        theirs = source.state["learner"]["optimizer"]
-        shapes, (there, here) = _told_shapes(_flat(theirs), settings), source.classes("optimizer")
-        way_out = "; leave optimizer out of init_with"
+        saved = source.state["learner"]["optimizer"]
+        shapes, (there, here) = _state_shapes(_flat(saved), settings), source.classes("optimizer")
+        remedy = "; leave optimizer out of init_with"
         if shapes != wanted and there != here:
-            raise source.refusal(f"the optimizer is {there} there, {here} here{way_out}")
-        _require_fit(source, shapes, wanted, way_out)
-        of_each += source.of_each(theirs)
-    kept_there = _flat(together(of_each))
+            raise source.refusal(f"the optimizer is {there} there, {here} here{remedy}")
+        _require_fit(source, shapes, wanted, remedy)
+        of_each += source.of_each(saved)
+    kept_there = _flat(join_agents(of_each))
     for number, group in enumerate(learner.groups):
         part = slice(number * group.size, (number + 1) * group.size)
-        kept = {place: x[part] for place, x in kept_there.items() if place[1:] not in settings}
-        kept |= {place: x for place, x in _flat(group.optimizer_state()).items() if place[1:] in settings}
+        kept = {at: x[part] for at, x in kept_there.items() if at[1:] not in settings}
+        kept |= {at: x for at, x in _flat(group.optimizer_state()).items() if at[1:] in settings}
         names = [*group.params, *(f"#{n}" for n in range(len(group.optimizer.param_groups)))]
         nested: Any = {kind: {name: {} for name in names} for kind in ("tensors", "numbers")}
         for (kind, name, key), x in kept.items():
@@ -239,8 +239,8 @@ def _take_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
         group.load_optimizer_state(nested)
         group.updated = True
         now = _flat(group.optimizer_state())
-        if any(not torch.equal(now[place].cpu(), x.cpu()) for place, x in kept.items()):
-            raise sources[0].refusal("the optimizers of these agents stand at different steps; use batching=loop")
+        if any(not torch.equal(now[at].cpu(), x.cpu()) for at, x in kept.items()):
+            raise sources[0].refusal("the optimizers of these agents are at different steps; use batching=loop")
     return bool(wanted)
 
 
@@ -248,13 +248,13 @@ def _flat(kept: Any) -> Flat:
     return {
         (kind, name, key): x
         for kind in ("tensors", "numbers")
-        for name, own in kept[kind].items()
-        for key, x in own.items()
+        for name, entries in kept[kind].items()
+        for key, x in entries.items()
     }
 
 
-def _told_shapes(kept: Flat, settings: set[tuple[str, str]]) -> dict[str, str]:
-    """Of one agent's, by what a refusal calls them."""
+def _state_shapes(kept: Flat, settings: set[tuple[str, str]]) -> dict[str, str]:
+    """Shapes of one agent's optimizer state, by their names in error messages."""
     return {
         f"{key} of the optimizer for {name}": str(tuple(x.shape[1:]))
         for (_, name, key), x in kept.items()
@@ -263,13 +263,13 @@ def _told_shapes(kept: Flat, settings: set[tuple[str, str]]) -> dict[str, str]:
 
 
 def _settings_of(group: AgentGroup) -> set[tuple[str, str]]:
-    """What an optimizer keeps that it was made with, and that is the config's: (name, key)."""
+    """Entries of an optimizer's state that are constructor arguments, and so set by the config: (name, key)."""
     made_with = set(inspect.signature(type(group.optimizer).__init__).parameters) & set(group.optimizer.defaults)
     return {(f"#{number}", key) for number in range(len(group.optimizer.param_groups)) for key in made_with}
 
 
 def _stepped(group: AgentGroup) -> Any:
-    """What the group's optimizer keeps after a step."""
+    """State of the group's optimizer after a step with zero gradients."""
     params = {name: param.detach().clone().requires_grad_() for name, param in group.params.items()}
     optimizer = group.make_optimizer(list(params.values()))
     for param in params.values():
@@ -281,25 +281,25 @@ def _stepped(group: AgentGroup) -> Any:
 # The algorithm's memory ----------------------------------------------------------------------------------------------
 
 
-def _take_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
-    """Whether there was any to take."""
-    wanted = _leaves(_remembered(trainer, sources[0].job))
+def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
+    """Load the algorithm's memory; returns whether there was any."""
+    wanted = _leaves(_memory_after_rollout(trainer, sources[0].job))
     of_each: list[Any] = []
     for source in sources:
-        own = source.of_each(source.state["algo"])
-        kept, (there, here) = _leaves(own[0]), source.classes("algo")
+        states = source.of_each(source.state["algo"])
+        kept, (there, here) = _leaves(states[0]), source.classes("algo")
         if bool(kept) != bool(wanted):
-            whose = f"that run's {there}" if wanted else f"{here}, which is trained here,"
-            raise source.refusal(f"{whose} keeps no memory; leave memory out of init_with")
+            subject = f"{there} of that run" if wanted else f"{here} of this run"
+            raise source.refusal(f"{subject} has no memory; leave memory out of init_with")
         _require_fit(source, kept, wanted, "; leave memory out of init_with")
-        of_each += own
+        of_each += states
     if wanted:
-        trainer.algo.load_state_dict(together(of_each))
+        trainer.algo.load_state_dict(join_agents(of_each))
     return bool(wanted)
 
 
-def _remembered(trainer: Trainer, job: Job) -> dict[str, Any]:
-    """What one agent's algorithm keeps once it has seen a rollout."""
+def _memory_after_rollout(trainer: Trainer, job: Job) -> dict[str, Any]:
+    """state_dict of one agent's algorithm after a synthetic rollout."""
     device = trainer.learner.device
     algo, network = build.build_algorithm(job.cfg), trainer.learner.groups[0].network
     num_envs = trainer.environment.num_envs
@@ -310,9 +310,9 @@ def _remembered(trainer: Trainer, job: Job) -> dict[str, Any]:
 
 
 def _leaves(state: Any, name: str = "the algorithm's state") -> dict[str, str]:
-    """Shape and type of every tensor in nested state; of another value its type alone."""
+    """Shape and dtype of every tensor in nested state; the type of other values."""
     if isinstance(state, Mapping):
-        return {place: x for key, own in state.items() for place, x in _leaves(own, f"{name}.{key}").items()}
+        return {at: x for key, item in state.items() for at, x in _leaves(item, f"{name}.{key}").items()}
     if isinstance(state, Tensor):
         return {name: f"{tuple(state.shape)} {str(state.dtype).removeprefix('torch.')}"}
     return {name: type(state).__name__}

@@ -1,6 +1,6 @@
-"""Which earlier run a new one starts from (init_from), and how that is part of its identity.
+"""Finds the run that init_from names, and how it enters a run's identity.
 
-Of earlier runs only run.json is read here; what is taken of them is in `inherit.py`.
+Reads only run.json of earlier runs; `inherit.py` loads their checkpoints.
 """
 
 import functools
@@ -13,15 +13,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rlexp.config.checks import taken
+from rlexp.config.checks import init_parts
 from rlexp.config.identity import config_hash
 from rlexp.config.overrides import key_of
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
-from rlexp.run.names import no_folder
+from rlexp.run.names import missing_folder
 from rlexp.run.record import RecordError, read_record
 
-OF_A_LAUNCH = ("stop_at", "debug", "profile")  # of one launch of a run: not for the command that finishes it
+LAUNCH_ONLY = ("stop_at", "debug", "profile")  # settings of one launch: left out of the command that finishes the run
 
 
 @dataclass(frozen=True)
@@ -30,38 +30,38 @@ class Parent:
 
     folder: Path
     record: dict[str, Any]
-    seed: int | None = None  # whose agent all start from; None: each agent from that of its own seed
+    seed: int | None = None  # start all agents from this one; None: each from the one with its seed
 
     @property
     def config_hash(self) -> str:
-        """Of its settings, as they are."""
+        """Hash of the config in its run.json."""
         return config_hash(self.record.get("config", {}))
 
     @property
     def checkpoint_path(self) -> Path:
-        """Its one checkpoint."""
+        """Path of its checkpoint."""
         return self.folder / "checkpoint.pt"
 
     @property
     def seeds(self) -> list[int]:
-        """One an agent."""
+        """Seeds, one per agent."""
         return list(self.record.get("seeds", ()))
 
     @property
     def total_steps(self) -> Any:
-        """As its config says."""
+        """total_steps of its config."""
         return self.record.get("config", {}).get("total_steps")
 
     @property
     def steps(self) -> list[int]:
-        """What its agents had made in the end: the chosen one's, or everybody's."""
+        """Final environment steps of the chosen agent, or of all."""
         made = self.record.get("result", {}).get("steps")
         if not (isinstance(made, list) and len(made) == len(self.seeds) and all(type(n) is int for n in made)):
-            raise ConfigError(f"{self.folder}/run.json: does not say how many steps each seed made; make the run anew")
+            raise ConfigError(f"{self.folder}/run.json: lacks the steps of each seed; train the run from scratch")
         return made if self.seed is None else [made[self.seeds.index(self.seed)]]
 
-    def told(self) -> dict[str, Any]:
-        """What the run.json of a run that starts or goes on from it says of it."""
+    def summary(self) -> dict[str, Any]:
+        """Entry for the run.json of a run that starts from it or extends it."""
         return {
             "folder": str(self.folder.resolve()),
             "config_hash": self.config_hash,
@@ -76,28 +76,28 @@ class Parent:
 # init_from -----------------------------------------------------------------------------------------------------------
 
 
-def initial(cfg: DictConfig) -> Parent:
+def find_initial(cfg: DictConfig) -> Parent:
     """The finished run that init_from names.
 
     Raises:
-        ConfigError: there is none, it is not done, or it lacks the seeds that are wanted of it.
+        ConfigError: there is none, it is not done, or it lacks seeds.
     """
     typed = str(cfg.init_from)
     path, seed = _parse(typed)
     folder = locate(path)
     if folder is None:
         study = _study_hint(path)
-        raise ConfigError(f"init_from={typed}: {no_folder(path).partition(': ')[2]}{study}")
+        raise ConfigError(f"init_from={typed}: {missing_folder(path).partition(': ')[2]}{study}")
     try:
         record = read_record(folder)
     except RecordError as error:
-        why = str(error).rpartition("; ")[0]  # less its way out, which is for the run's own folder
-        raise ConfigError(f"init_from={typed}: {why}; mend it, or name another run") from None
+        why = str(error).rpartition("; ")[0]  # without its remedy, which is for the run in that folder
+        raise ConfigError(f"init_from={typed}: {why}; fix it, or name another run") from None
     if record is None:
         raise ConfigError(f"init_from={typed}: there is no run in {folder} (no run.json){_study_hint(folder)}")
     if record["status"] != "done":
         raise ConfigError(
-            f"init_from={typed}: that run is {standing(record)}, not done; finish it first by its own command"
+            f"init_from={typed}: that run is {describe_status(record)}, not done; finish it first with its command"
             f"{command_of(record)}, or name one that is done"
         )
     held = record.get("seeds") or []
@@ -105,31 +105,31 @@ def initial(cfg: DictConfig) -> Parent:
         raise ConfigError(f"init_from={typed}: that run has no seed {seed}; it has {_listed(held)}")
     if seed is None and len(held) == 1:
         seed = held[0]
-    own = [int(cfg.seed) + k for k in range(int(cfg.num_seeds))]
-    missing = [k for k in own if k not in held]
+    wanted = [int(cfg.seed) + k for k in range(int(cfg.num_seeds))]
+    missing = [k for k in wanted if k not in held]
     if seed is None and missing:
         raise ConfigError(
-            f"init_from={typed}: that run has no seed {missing[0]}; it has {_listed(held)}: say one for all, as in "
-            f"init_from={typed}:{held[0] if held else 0}, or train seeds that are there"
+            f"init_from={typed}: that run has no seed {missing[0]}; it has {_listed(held)}: name one for all, as in "
+            f"init_from={typed}:{held[0] if held else 0}, or train seeds that it has"
         )
     return Parent(folder, record, seed)
 
 
 def check_same_parent(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
-    """Refuse a run that began from another checkpoint than the one that init_from names holds now.
+    """Refuse to continue a run if the checkpoint of its init_from has changed since it started.
 
     Raises:
-        ConfigError: naming both folders.
+        ConfigError: names both folders.
     """
-    begun = record.get("parent", {}).get("checkpoint")
-    if begun is None or cfg.get("init_from") is None or cfg.stale == "keep":
+    digest = record.get("parent", {}).get("checkpoint")
+    if digest is None or cfg.get("init_from") is None or cfg.stale == "keep":
         return
     parent = locate(_parse(str(cfg.init_from))[0])
     path = None if parent is None else parent / "checkpoint.pt"
-    if path is not None and path.is_file() and file_digest(path) != begun:
+    if path is not None and path.is_file() and file_digest(path) != digest:
         raise ConfigError(
-            f"init_from={cfg.init_from}: is not the checkpoint any more that the run in {folder} began from: "
-            f"stale=keep takes that run as it is, resume=never makes it anew"
+            f"init_from={cfg.init_from}: its checkpoint has changed since the run in {folder} started from it: "
+            f"stale=keep keeps that run, resume=never trains it from scratch"
         )
 
 
@@ -141,7 +141,7 @@ def _parse(typed: str) -> tuple[Path, int | None]:
 
 
 def locate(path: Path) -> Path | None:
-    """A run's folder: that of the path, or the one in its study that ends in the hash that stands for its name."""
+    """A run's folder, named by its path or by <study>/<hash>; None if there is none or several."""
     if path.is_dir():
         return path
     if not re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name):
@@ -152,15 +152,15 @@ def locate(path: Path) -> Path | None:
 
 def _study_hint(path: Path) -> str:
     runs = sorted(file.parent for file in path.glob("*/run.json"))
-    return f"; it is a study, of which one run is {runs[0]}" if runs else ""
+    return f"; it is a study; one of its runs is {runs[0]}" if runs else ""
 
 
 def identity_of_initial(cfg: DictConfig, settings: dict[str, Any]) -> str:
-    """Config hash, seed and steps of the run to start from, and what is taken of it: 2eec0503:0@99840+normalizer."""
+    """Config hash, seed, steps and init_with of the parent run: 2eec0503:0@99840+normalizer."""
     try:
-        parent = initial(cfg)
+        parent = find_initial(cfg)
     except ConfigError:
-        known = _begun_before(cfg, settings)  # a run that has begun needs no parent any more
+        known = _recorded_identity(cfg, settings)  # a started run no longer needs its parent
         if known is None:
             raise
         return known
@@ -170,21 +170,21 @@ def identity_of_initial(cfg: DictConfig, settings: dict[str, Any]) -> str:
 
 
 def _with(cfg: DictConfig) -> str:
-    return "".join(f"+{word}" for word in taken(cfg))
+    return "".join(f"+{word}" for word in init_parts(cfg))
 
 
-def _begun_before(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
-    """What the identity of a run was that began from a folder that is gone, or is another run's now."""
+def _recorded_identity(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
+    """The identity of the parent as recorded by a run that has started from it, where it is gone or replaced."""
     path, seed = _parse(str(cfg.init_from))
     found = []
     for _, record in records(study_of(cfg)):
         config, parent = record.get("config", {}), record.get("parent", {})
         entry = str(config.get("init_from"))
         folder = Path(str(parent.get("folder")))
-        same_place = folder == path.resolve() or (folder.parent == path.parent.resolve() and _ends_in(folder, path))
+        same_folder = folder == path.resolve() or (folder.parent == path.parent.resolve() and _ends_in(folder, path))
         rest = {key: value for key, value in config.items() if key not in ("init_from", "extended_at", "total_steps")}
         wanted = {key: value for key, value in settings.items() if key != "total_steps"}
-        if same_place and seed in (None, parent.get("seed")) and rest == wanted and _with_of(entry) == _with(cfg):
+        if same_folder and seed in (None, parent.get("seed")) and rest == wanted and _with_of(entry) == _with(cfg):
             found.append((str(record.get("started")), entry))
     return max(found)[1] if found else None
 
@@ -206,33 +206,33 @@ def study_of(cfg: DictConfig) -> Path:
 
 
 def records(study: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """What run.json says in each folder of a study, where it can be read; shared, and not to be changed."""
+    """run.json of each run in a study, skipping unreadable ones. Cached: do not modify."""
     found = []
     for path in sorted(study.glob("*/run.json")):
         try:
             state = path.stat()
             record = _read(path.parent.absolute(), (state.st_mtime_ns, state.st_ino, state.st_size))
-        except (OSError, RecordError):  # of a run that is none of ours to judge
+        except (OSError, RecordError):  # another run's problem
             continue
         if record is not None:
             found.append((path.parent, record))
     return found
 
 
-@functools.lru_cache(maxsize=4096)  # every job of a sweep looks at all runs of its study
+@functools.lru_cache(maxsize=4096)  # every job of a sweep reads all runs of its study
 def _read(folder: Path, state: tuple[int, ...]) -> dict[str, Any] | None:
     return read_record(folder)
 
 
-def standing(record: dict[str, Any]) -> str:
-    """How an unfinished run stands, for people."""
+def describe_status(record: dict[str, Any]) -> str:
+    """Status of an unfinished run, for messages."""
     return "running or killed" if record["status"] == "running" else str(record["status"])
 
 
 def command_of(record: dict[str, Any]) -> str:
-    """The command that a run was last begun by, in brackets, less what would have it pause or begin anew."""
+    """The command that last launched a run, in brackets, without settings that pause or restart it."""
     typed = list(map(str, record.get("command") or []))
-    words = [word for word in typed[1:] if key_of(word) not in OF_A_LAUNCH and not word.startswith("resume=never")]
+    words = [word for word in typed[1:] if key_of(word) not in LAUNCH_ONLY and not word.startswith("resume=never")]
     return f" ({shlex.join(['python', '-m', 'rlexp.train', *words])})" if typed else ""
 
 

@@ -1,4 +1,4 @@
-"""A job: one resolved config, and the folder that its run writes to."""
+"""A job: one resolved config and the folder of its run."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,13 +17,13 @@ from rlexp.run.record import RunRecord
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """What makes a run what it is: its config less what cannot change results, and the run that it starts from.
+    """A run's identity: its config without the keys that cannot change results, and the run that it starts from.
 
-    That is known by what it is, not by where it lies. Where init_from is null and nothing is extended over another
-    schedule, nothing enters that earlier versions did not know.
+    The parent run is identified by content, not by path. Without init_from or rescaled schedules no key is added, so
+    that hashes of earlier versions stay valid.
 
     Raises:
-        ConfigError: there is no such run to start or to go on from.
+        ConfigError: there is no such run to start from or to extend.
     """
     settings = identity(cfg)
     if cfg.get("init_from") is not None:
@@ -35,39 +35,39 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
 
 @dataclass
 class Job:
-    """What there is to train."""
+    """A config and the folder of its run."""
 
-    cfg: DictConfig  # composed; Hydra's own settings are not looked at
+    cfg: DictConfig  # composed; its `hydra` node is ignored
     folder: Path
     overrides: list[str] = field(default_factory=list)  # as typed
-    choices: dict[str, str] = field(default_factory=dict)  # made in each config group
-    in_sweep: bool = False  # one of several: an error is left in its folder, where the sweep finds it
+    choices: dict[str, str] = field(default_factory=dict)  # in each config group
+    in_sweep: bool = False  # errors are recorded in the folder, where the sweep finds them
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The resolved config less what cannot change results, with the run that it starts from."""
+        """The run's identity; see `settings_of`."""
         return settings_of(self.cfg)
 
     @property
     def seeds(self) -> list[int]:
-        """One an agent."""
+        """Seeds, one per agent."""
         return seeds_of(self.cfg)
 
     def check_same(self, record: RunRecord) -> None:
-        """Refuse a folder that holds a run of another config.
+        """Refuse a folder with a run of another config.
 
         Raises:
             ConfigError: names the folder.
         """
         if record.data.get("config", self.settings) != self.settings:
-            raise ConfigError(f"{self.folder}: holds a run of another config; move it away, or name another study")
+            raise ConfigError(f"{self.folder}: has a run of another config; move it away, or use another study")
 
     def changed_files(self, record: RunRecord) -> list[str]:
-        """Files whose code has changed since the run in a folder was begun."""
+        """Files whose code has changed since the run in the folder started."""
         return code_state.changed_files(record.data, self.settings)
 
     def check_code(self, record: RunRecord) -> None:
-        """Refuse a run that was made, or begun, by other code or from other parameters, unless `stale` allows it.
+        """Refuse a run whose code or initial parameters have changed since, unless stale=keep.
 
         Raises:
             ConfigError: names the files.
@@ -76,6 +76,6 @@ class Job:
         changed = self.changed_files(record)
         if changed and self.cfg.stale != "keep":
             raise ConfigError(
-                f"{', '.join(changed)} changed since the run in {self.folder} was made: stale=keep takes it as "
-                f"it is (or goes on with the new code), stale=rerun makes it anew in a folder of its own"
+                f"{', '.join(changed)} changed since the run in {self.folder} was made: stale=keep keeps it (or "
+                f"resumes it with the new code), stale=rerun trains from scratch in a new folder"
             )

@@ -1,7 +1,7 @@
-"""Torsos: modules that read one observation space and return features (..., out_features).
+"""Torsos: modules that map observations to features (..., out_features).
 
-A torso is named in conf/network/*.yaml by `_target_` with `_partial_: true` and called with the Box space it reads;
-leading dimensions of its input are free.
+conf/network/*.yaml names a torso by `_target_` with `_partial_: true`; it is called with the Box space of its input,
+which may have any leading dimensions.
 """
 
 from rlexp.networks.cnn import NatureCNN

@@ -1,4 +1,4 @@
-"""The actor-critic: encoder, torso(s), and heads chosen from the spaces. Written for one agent."""
+"""The actor-critic of one agent: encoder, torso(s), and heads chosen from the spaces."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,13 @@ Torso = Callable[[spaces.Box], nn.Module]
 
 
 class Encoder(nn.Module):
-    """Raw observations, as the environment gives them, to floats.
+    """Encodes raw observations as floats.
 
-    Box: float32, normalised if asked to; images, which are uint8 of three axes, divided by 255. Discrete: one-hot.
-    MultiDiscrete: one-hots side by side. `space` is the Box that comes out, which torsos read.
+    Box: float32, optionally normalised; images (uint8 with three axes) are divided by 255. Discrete: one-hot.
+    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos.
 
     Raises:
-        ConfigError: any other observation space, or images that are to be normalised.
+        ConfigError: any other observation space, or normalisation of images.
     """
 
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         self.starts: list[int] = []
         self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
         if self.pixels and normalize:
-            raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; use env.normalize_obs=false")
+            raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; set env.normalize_obs=false")
         self.normalizer: ObservationNormalizer | None = None
         if isinstance(space, spaces.Box):
             self.space = spaces.Box(-np.inf, np.inf, space.shape or (1,), np.float32)
@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             nvec = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec)
             if nvec.ndim != 1:
-                raise ConfigError(f"observation space {space}: only one-dimensional MultiDiscrete spaces can be read")
+                raise ConfigError(f"observation space {space}: only one-dimensional MultiDiscrete is supported")
             self.sizes = [int(n) for n in nvec]
             self.starts = [int(s) for s in np.broadcast_to(space.start, nvec.shape)]
             self.space = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         """(..., *raw shape) -> (..., *space.shape), float32."""
         x = obs.unsqueeze(-1) if self.scalar else obs
         if self.sizes:
-            # a comparison rather than F.one_hot, whose range check cannot be vmapped
+            # not F.one_hot, whose range check cannot be vmapped
             pairs = zip(self.sizes, self.starts, strict=True)
             classes = [torch.arange(s, s + n, device=x.device) for n, s in pairs]
             return torch.cat([x[..., i, None] == c for i, c in enumerate(classes)], -1).float()
@@ -71,8 +71,8 @@ class Encoder(nn.Module):
 def _width(torso: nn.Module) -> int:
     width: Any = getattr(torso, "out_features", None)
     if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
-        place = where_defined(type(torso), "__init__") or type(torso).__name__
-        raise ConfigError(f"network: {place}: out_features={width!r}: wants the number of features given, at least 1")
+        location = where_defined(type(torso), "__init__") or type(torso).__name__
+        raise ConfigError(f"network: {location}: out_features={width!r}: must be the number of features, at least 1")
     return int(width)
 
 
@@ -80,15 +80,15 @@ class ActorCritic(nn.Module):
     """π_θ and V of one agent: ``policy(obs) -> (dist_params (..., P), values (...))``.
 
     Separate torsos for actor and critic, or one for both (`shared`). The log standard deviation of continuous actions
-    is a parameter of its own, independent of the state.
+    is a state-independent parameter.
 
     Args:
-        observation_space: raw, as the environment gives it.
+        observation_space: raw, of the environment.
         action_space: Discrete, MultiDiscrete or Box.
         torso: called with the encoded Box space, returns a module with `out_features`.
         shared: one torso for both heads.
         log_std_init: initial log σ of continuous actions.
-        normalize_obs: keep running statistics of Box observations and normalise by them.
+        normalize_obs: normalise Box observations by running statistics.
         clip_obs: bound on normalised observations.
     """
 
@@ -132,7 +132,7 @@ class ActorCritic(nn.Module):
 
 
 class Policy:
-    """One agent's π_θ and V as a loss sees them: a network, and the tensors to run it with."""
+    """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
 
     def __init__(
         self, network: ActorCritic, tensors: dict[str, Tensor] | None = None, key: Tensor | tuple[()] = ()
@@ -143,7 +143,7 @@ class Policy:
         self.distribution = network.distribution
 
     def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
-        if self._tensors is None:  # the network's own
+        if self._tensors is None:  # use the network's
             return self._network(obs, actor_only)
         return torch.func.functional_call(self._network, self._tensors, (obs, actor_only))
 
@@ -154,40 +154,40 @@ class Policy:
         return params, values
 
     def dist_params(self, obs: Tensor) -> Tensor:
-        """Packed distribution parameters alone (..., P): the critic is not run."""
+        """Packed distribution parameters (..., P), without running the critic."""
         return self._run(obs, True)[0]
 
     def rand_like(self, x: Tensor) -> Tensor:
-        """Uniform random numbers in [0, 1), of the agent's own, of the shape of x.
+        """Uniform random numbers in [0, 1), of the shape and dtype of x, from the agent's random stream.
 
-        They are the same alone and beside others, compiled and resumed.
+        The same whether the agent is trained alone or side by side with others, compiled or resumed.
 
         Raises:
-            ObjectiveError: outside of a loss, for other types than floats, within `torch.vmap` of one's own, and where
-                `torch.utils.checkpoint` runs a part of a loss again.
+            ObjectiveError: called outside a loss, for a non-float x, inside a nested `torch.vmap`, or when
+                `torch.utils.checkpoint` recomputes part of a loss.
         """
         return noise.uniform(x, self._next_key(x), self.draws)
 
     def randn_like(self, x: Tensor) -> Tensor:
-        """Standard normal random numbers, likewise."""
+        """Standard normal random numbers; otherwise like `rand_like`."""
         return noise.normal(x, self._next_key(x), self.draws)
 
     def _next_key(self, x: Tensor) -> Tensor:
         noise.require_drawable(x, self._depth)
         if not isinstance(self._key, Tensor):
-            raise ObjectiveError("policy.rand_like and randn_like draw within a loss alone")
+            raise ObjectiveError("policy.rand_like and randn_like can be used only inside a loss")
         self.draws += 1
         return self._key
 
     def parameters(self) -> list[Tensor]:
-        """Trainable parameters of the agent, as for a penalty on them: gradients reach these, not the network's own."""
+        """The agent's trainable parameters, e.g. for weight decay: gradients reach these, not those of the module."""
         if self._tensors is None:
             return list(self._network.parameters())
-        return [self._tensors[name] for name, own in self._network.named_parameters() if own.requires_grad]
+        return [self._tensors[name] for name, param in self._network.named_parameters() if param.requires_grad]
 
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
-    """One network an agent, each initialised from its agent's own stream, wherever its layers draw from."""
+    """One network per agent, with the global streams seeded by the agent's stream during initialisation."""
     networks: list[ActorCritic] = []
     for stream in streams:
         with seeded(stream.init):
@@ -197,6 +197,6 @@ def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
             if tensor.numel() and owners.setdefault(tensor.untyped_storage().data_ptr(), agent) != agent:
                 raise ConfigError(
-                    f"network: {name} is one tensor of several agents, each of which would move it; copy it"
+                    f"network: {name} is one tensor shared by several agents, each of which would train it; copy it"
                 )
     return networks

@@ -9,16 +9,16 @@ from rlexp.networks.init import orthogonal
 
 
 class NatureCNN(nn.Module):
-    """The network of Mnih et al. 2015: three convolutions and a linear layer, ReLU after each.
+    """The network of Mnih et al. 2015: three convolutions and a linear layer, each followed by ReLU.
 
-    Reads images channels first (C, H, W), or channels last where the last axis is the shortest and at most 4.
-    Pixels arrive divided by 255 (see `policy.Encoder`).
+    Images are channels first (C, H, W), or channels last if the last axis is the shortest and at most 4. Pixels are
+    already divided by 255 (see `actor_critic.Encoder`).
 
     Raises:
-        ConfigError: the space is not a three-dimensional image of at least 36 × 36 pixels.
+        ConfigError: the space is not an image of at least 36 × 36 pixels.
     """
 
-    prefers_loop = True  # on a CPU vmap turns convolutions into grouped ones, which are slower than one a time
+    prefers_loop = True  # on a CPU vmap makes grouped convolutions, which are slower than a loop over agents
 
     def __init__(self, space: spaces.Box, *, features: int = 512) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class NatureCNN(nn.Module):
             shape = (shape[2], *shape[:2])
         if len(shape) != 3 or min(shape[1:]) < 36:
             raise ConfigError(
-                f"network NatureCNN cannot read observations of shape {space.shape}: it wants an image of at least "
+                f"network NatureCNN cannot read observations of shape {space.shape}: it needs images of at least "
                 "36x36 pixels, (C, H, W) or (H, W, C); use network=mlp"
             )
         self.layers = nn.Sequential(
@@ -50,6 +50,6 @@ class NatureCNN(nn.Module):
         if self.channels_last:
             x = x.movedim(-1, -3)
         lead = x.shape[:-3]
-        # channels last in memory, in words that vmap knows
+        # channels-last memory format, in operations that vmap supports
         images = x.reshape(-1, *x.shape[-3:]).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return self.head(self.layers(images)).reshape(*lead, self.out_features)

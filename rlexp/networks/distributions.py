@@ -1,7 +1,7 @@
-"""Action distributions as functions of packed parameters, one row per state.
+"""Action distributions as functions of packed parameters.
 
-Every method takes and returns tensors with any leading shape ``(...)``; the last axis of parameters is P.
-Sampling is a deterministic function of noise drawn beforehand, so that acting can be compiled and batched.
+Tensors have any leading shape ``(...)``; the last axis of parameters is P. Sampling is a deterministic function of
+noise drawn beforehand, so that acting can be compiled and batched.
 """
 
 import math
@@ -16,7 +16,7 @@ from rlexp.errors import ConfigError
 
 
 class Distribution(Protocol):
-    """What policies, losses and the collector need of an action distribution."""
+    """Interface of action distributions."""
 
     num_params: int
     noise_size: int
@@ -28,7 +28,7 @@ class Distribution(Protocol):
         ...
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Action drawn with that noise: (..., *action_shape)."""
+        """Action sampled with this noise: (..., *action_shape)."""
         ...
 
     def mode(self, params: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ class Distribution(Protocol):
         ...
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
-        """The action as the environment takes it."""
+        """The action in the environment's format."""
         ...
 
 
 def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise: −log(−log u), u uniform in (0, 1); −log u is drawn as an exponential, never 0."""
+    """Standard Gumbel noise −log(−log u), u uniform in (0, 1); −log u is drawn as an exponential, so it is never 0."""
     exponential = torch.empty(shape, device=generator.device).exponential_(generator=generator)
     return -exponential.log()
 
@@ -100,16 +100,16 @@ class Categorical:
 
 
 class MultiCategorical:
-    """Independent categoricals, one an action dimension; parameters are their logits side by side.
+    """Independent categoricals, one per action dimension; parameters are their concatenated logits.
 
-    Log-probability, entropy and KL are sums over the dimensions.
+    Log-probability, entropy and KL are sums over dimensions.
     """
 
     action_dtype = torch.int64
 
     def __init__(self, space: spaces.MultiDiscrete) -> None:
         if space.nvec.ndim != 1:
-            raise ConfigError(f"action space {space}: only one-dimensional MultiDiscrete spaces can be acted in")
+            raise ConfigError(f"action space {space}: only one-dimensional MultiDiscrete is supported")
         self.start = np.asarray(space.start, dtype=np.int64)
         self.heads = [Categorical(spaces.Discrete(int(n))) for n in space.nvec]
         self.sizes = [head.num_params for head in self.heads]
@@ -150,16 +150,16 @@ class MultiCategorical:
 
 
 class DiagGaussian:
-    """Independent normals; parameters are the mean and the log standard deviation: (..., 2·D).
+    """Independent normals; parameters are mean and log standard deviation: (..., 2·D).
 
-    Actions are stored and scored unclipped; only what is sent to the environment is clipped to the space's bounds.
+    Actions are stored and scored unclipped; only the actions sent to the environment are clipped to its bounds.
     """
 
     action_dtype = torch.float32
 
     def __init__(self, space: spaces.Box) -> None:
         if len(space.shape) != 1:
-            raise ConfigError(f"action space {space}: only one-dimensional Box spaces can be acted in")
+            raise ConfigError(f"action space {space}: only one-dimensional Box is supported")
         self.low, self.high, self.dtype = space.low, space.high, space.dtype
         self.action_shape: tuple[int, ...] = space.shape
         self.noise_size = space.shape[0]
@@ -204,7 +204,7 @@ def make_distribution(space: spaces.Space) -> Distribution:
     """The distribution over a Gymnasium action space.
 
     Raises:
-        ConfigError: the space is none of Discrete, one-dimensional MultiDiscrete or one-dimensional Box.
+        ConfigError: the space is not Discrete, one-dimensional MultiDiscrete or a one-dimensional Box of floats.
     """
     if isinstance(space, spaces.Discrete):
         return Categorical(space)

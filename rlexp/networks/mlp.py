@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation after each; the observation is flattened first.
+    """Linear layers, each followed by an activation; observations are flattened first.
 
     Raises:
         ConfigError: an unknown activation, or a width below 1.
@@ -29,9 +29,9 @@ class MLP(nn.Module):
     def __init__(self, space: spaces.Box, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ConfigError(f"network activation {activation!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+            raise ConfigError(f"network activation {activation!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
         if not all(isinstance(width, int) and width >= 1 for width in hidden):
-            raise ConfigError(f"network hidden={list(hidden)}: widths must be whole numbers from 1, e.g. [64,64]")
+            raise ConfigError(f"network hidden={list(hidden)}: widths must be integers of at least 1, e.g. [64,64]")
         self.event_dims = len(space.shape)
         widths = [math.prod(space.shape), *hidden]
         layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
-"""Running means and variances, and the two normalisers built on them.
+"""Running means and variances, and observation normalisation.
 
-Statistics move between updates, never within one: a rollout is collected, scored and learnt from under the same
-observation statistics, so that the ratio of the first minibatch is exactly 1. Evaluation never moves them.
+Statistics change between updates, never within one: a rollout is collected and learned from with the same statistics,
+so that the ratio of the first minibatch is exactly 1. Evaluation never changes them.
 """
 
 import torch
@@ -13,7 +13,7 @@ from rlexp.data import masked
 def merge_moments(
     mean: Tensor, var: Tensor, count: Tensor, x: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments of the data behind (mean, var, count) and the rows of x together (Chan et al. 1979).
+    """Update running moments (mean, var, count) with the rows of x (Chan et al. 1979).
 
     mean, var: (F...); count: (); x: (N, F...); weights: (N,) in {0, 1}. Variances are population variances.
     """
@@ -31,10 +31,7 @@ def merge_moments(
 
 
 class ObservationNormalizer(nn.Module):
-    """(x − mean) / √(var + 1e-8), clipped to ±clip; statistics are buffers of the agent's network.
-
-    Before any data the statistics are mean 0, variance 1.
-    """
+    """(x − mean) / √(var + 1e-8), clipped to ±clip. Statistics are buffers, initially mean 0 and variance 1."""
 
     mean: Tensor
     var: Tensor

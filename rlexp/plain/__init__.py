@@ -1,1 +1,1 @@
-"""Python objects as plain data, and digests of values."""
+"""Serialisation of Python objects as plain data, and digests of values."""

@@ -1,4 +1,4 @@
-"""Values as text that is the same only where they hold the same."""
+"""Digests: text that is equal for two values only if their contents are."""
 
 import functools
 import hashlib
@@ -18,10 +18,10 @@ from rlexp.plain.attributes import NotPlainError, attributes_of
 
 
 def digest(value: Any, *, opaque: bool = True) -> str:
-    """Text that is the same for two values only if they hold the same, however deep; readable where they are plain.
+    """Text that is equal for two values only if their contents are, at any depth; readable for plain values.
 
-    opaque: an object whose state is not in its attributes is like no other; else a stream of random numbers is like
-    others that stand where it does, and what nobody can read is like any of its class.
+    opaque: an object whose state is not in its attributes equals no other; else random generators are compared by
+    state, and other unreadable objects by class.
     """
     if value is None or isinstance(value, bool | int | float | str | Enum):
         return repr(value)
@@ -39,7 +39,7 @@ class _Digest:
     def __init__(self, opaque: bool) -> None:
         self.opaque = opaque
         self.seen: dict[int, int] = {}  # identity -> number
-        self.held: list[Any] = []  # an identity lasts as long as its owner
+        self.held: list[Any] = []  # keeps objects alive, and so their ids unique
 
     def of(self, value: Any) -> str:
         if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum):
@@ -73,7 +73,7 @@ class _Digest:
         try:
             return kind + self._pairs(attributes_of(value).items())
         except NotPlainError:
-            return f"{kind} at {id(value)}" if self.opaque else kind  # nobody knows what it holds
+            return f"{kind} at {id(value)}" if self.opaque else kind  # its contents are unknown
 
     def _tensor(self, x: Tensor) -> str:
         if x.is_meta:
@@ -83,7 +83,7 @@ class _Digest:
         x = x.cpu().resolve_conj().resolve_neg()
         try:
             return self._array(x.numpy())
-        except TypeError:  # NumPy has no such numbers, as bfloat16
+        except TypeError:  # a dtype that NumPy lacks, such as bfloat16
             return f"{x.dtype}{tuple(x.shape)}{self._array(x.reshape(-1).view(torch.uint8).numpy())}"
 
     def _array(self, x: np.ndarray) -> str:

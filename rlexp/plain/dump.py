@@ -1,11 +1,11 @@
-"""The state of Python objects as plain data, and back into objects of the same kind.
+"""Serialises the state of Python objects as plain data; `load.py` restores it into objects of the same classes.
 
-A pickle says which code to call when it is read. What is written here says only which values were found where: reading
-it calls nothing, and makes no object of a class that the objects it is read into, or the modules of their classes, do
-not hold already. What cannot be told so (files, sockets, the state of C libraries) is refused when it is written.
+A pickle names code to call when it is loaded. This format contains values only: loading it calls nothing, and creates
+only objects of classes that are already used by the target objects, or defined in the modules of those classes. State
+that cannot be stored this way (files, sockets, the state of C libraries) is an error when dumping.
 
-The format: a table of nodes as JSON, then the bytes of all arrays. A value is null, a boolean, a number, a text, or
-`[n]`, node n of the table; one object that is found in two places is one node.
+The format: a table of nodes as JSON, then the bytes of all arrays. A value is null, a boolean, a number, a string, or
+`[n]`, node n of the table; an object referenced twice is one node.
 """
 
 import collections
@@ -27,7 +27,7 @@ from rlexp.plain.attributes import (
     NotPlainError,
     attributes_of,
     base_of,
-    is_of_python,
+    is_pure_python,
     path_of,
     require_key,
     slots_of,
@@ -37,30 +37,30 @@ from rlexp.plain.attributes import (
 class _Writer:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
-        self.places: dict[int, int] = {}  # identity -> node
-        self.held: list[Any] = []  # an identity lasts as long as its owner
+        self.indices: dict[int, int] = {}  # id -> node
+        self.held: list[Any] = []  # keeps objects alive, and so their ids unique
         self.blobs: list[bytes] = []
         self.size = 0
 
     def value(self, x: Any) -> Any:
         if x is None or type(x) in (bool, int, float, str):
             return x
-        if id(x) not in self.places:
-            self.places[id(x)] = len(self.nodes)
+        if id(x) not in self.indices:
+            self.indices[id(x)] = len(self.nodes)
             self.held.append(x)
             self.nodes.append(None)
-            self.nodes[self.places[id(x)]] = self._node(x)
-        return [self.places[id(x)]]
+            self.nodes[self.indices[id(x)]] = self._node(x)
+        return [self.indices[id(x)]]
 
     def blob(self, data: bytes) -> list[int]:
-        place = [self.size, len(data)]
+        span = [self.size, len(data)]
         self.blobs.append(data)
         self.size += len(data)
-        return place
+        return span
 
     def array(self, x: np.ndarray) -> list[Any]:
         if x.dtype.kind not in "biufcSUMm":
-            raise NotPlainError(f"an array of {x.dtype}")
+            raise NotPlainError(f"an array of dtype {x.dtype}")
         return [x.dtype.str, list(x.shape), self.blob(x.tobytes())]
 
     def _node(self, x: Any) -> list[Any]:
@@ -76,7 +76,7 @@ class _Writer:
         if kind is torch.Tensor and not x.requires_grad:
             return ["tensor", *self.array(x.detach().cpu().numpy())]
         if isinstance(x, np.dtype):
-            return ["dtype", x.str, self.array(np.zeros(0, x))]  # refused where it has fields
+            return ["dtype", x.str, self.array(np.zeros(0, x))]  # an error if it has fields
         if kind in (bytes, bytearray):
             return [kind.__name__, self.blob(bytes(x))]
         if kind is complex:
@@ -91,8 +91,8 @@ class _Writer:
         base = base_of(kind)
         more: dict[str, Any] = {}
         if kind is not base:
-            if not is_of_python(kind) or slots_of(kind):
-                raise NotPlainError(f"a {path_of(kind)} keeps more than its items")
+            if not is_pure_python(kind) or slots_of(kind):
+                raise NotPlainError(f"a {path_of(kind)} has state besides its items")
             if kind.__dictoffset__:
                 more["attributes"] = {name: self.value(value) for name, value in attributes_of(x).items()}
         if issubclass(base, dict):
@@ -111,14 +111,14 @@ class _Writer:
         return self.value(x)
 
     def _random(self, x: Any) -> list[Any] | None:
-        """Random streams, whose state is their own affair to tell."""
+        """Random generators, by their state."""
         if type(x) is np.random.Generator:
             return ["generator", self.value(x.bit_generator)]
         if type(x).__name__ in BIT_GENERATORS and isinstance(x, np.random.BitGenerator):
             return ["bit generator", type(x).__name__, self.value(x.state), self.value(x.seed_seq)]
         if type(x) is np.random.SeedSequence:
-            told = (x.entropy, x.spawn_key, x.pool_size, x.n_children_spawned)
-            return ["seed sequence", [self.value(part) for part in told]]
+            parts = (x.entropy, x.spawn_key, x.pool_size, x.n_children_spawned)
+            return ["seed sequence", [self.value(part) for part in parts]]
         if type(x) is np.random.RandomState:
             return ["random state", self.value(x.get_state(legacy=False))]
         if type(x) is random.Random:
@@ -130,7 +130,7 @@ class _Writer:
     def _object(self, x: Any, kind: Any) -> list[Any]:
         if isinstance(x, CODE):
             if getattr(x, "__closure__", None):
-                raise NotPlainError(f"the function {path_of(x)} holds variables of its own")
+                raise NotPlainError(f"the function {path_of(x)} is a closure")
             return ["code", path_of(x)]
         if isinstance(x, logging.Logger):
             return ["code", path_of(kind)]
@@ -140,10 +140,10 @@ class _Writer:
 
 
 def dump(x: Any) -> bytes:
-    """Everything that is found in nested containers and objects, as plain data.
+    """Serialise nested containers and objects as plain data.
 
     Raises:
-        NotPlainError: something in it cannot be told so.
+        NotPlainError: something cannot be stored as plain data.
         RecursionError: it is nested too deeply.
     """
     writer = _Writer()

@@ -1,4 +1,4 @@
-"""Plain data, as `dump.py` writes it, put into living objects of the same kind."""
+"""Loads plain data, written by `dump.py`, into existing objects of the same classes."""
 
 import collections
 import enum
@@ -23,7 +23,7 @@ from rlexp.plain.attributes import (
     NotPlainError,
     attributes_of,
     base_of,
-    is_of_python,
+    is_pure_python,
     path_of,
     require_key,
     slots_of,
@@ -31,7 +31,7 @@ from rlexp.plain.attributes import (
 
 
 def _known(root: Any) -> tuple[dict[str, type], dict[str, Any]]:
-    """Classes by their paths, of an object, of all that is found in it and of their modules; and other code in it."""
+    """Classes by path: of an object, of everything inside it, and of their modules; and other code inside it."""
     kinds: dict[str, type] = {path_of(kind): kind for kind in (*BASES, collections.Counter)}
     code: dict[str, Any] = {}
     seen: dict[int, Any] = {}
@@ -47,9 +47,9 @@ def _known(root: Any) -> tuple[dict[str, type], dict[str, Any]]:
         kinds[path_of(type(x))] = type(x)
         waiting += _inside(x)
     for name in {kind.__module__ for kind in kinds.values() if kind.__module__.partition(".")[0] not in NO_SOURCES}:
-        for own in list(vars(sys.modules.get(name, object)).values()):
-            if isinstance(own, type) and getattr(own, "__module__", "") == name:
-                kinds.setdefault(path_of(own), own)
+        for member in list(vars(sys.modules.get(name, object)).values()):
+            if isinstance(member, type) and getattr(member, "__module__", "") == name:
+                kinds.setdefault(path_of(member), member)
     return kinds, code
 
 
@@ -77,30 +77,30 @@ class _Reader:
         self.bytes = data[HEAD + length :]
         self.kinds, self.code = _known(live)
         self.made: dict[int, Any] = {}
-        self.claimed: set[int] = set()  # identities of living objects that are somebody's already
+        self.claimed: set[int] = set()  # ids of live objects that are in use already
 
-    def value(self, told: Any, live: Any = MISSING) -> Any:
-        """What a value stands for; live: what is now where it will be."""
-        if not isinstance(told, list):
-            return told
-        (index,) = told
+    def value(self, data: Any, live: Any = MISSING) -> Any:
+        """The object behind a value; live: the object that it replaces, reused if possible."""
+        if not isinstance(data, list):
+            return data
+        (index,) = data
         if index not in self.made:
             made = self._make(index, self.nodes[index], live)
             self.made.setdefault(index, made)
         return self.made[index]
 
-    def blob(self, place: list[int]) -> bytes:
-        start, size = place
+    def blob(self, span: list[int]) -> bytes:
+        start, size = span
         if not 0 <= start <= start + size <= len(self.bytes):
-            raise NotPlainError("an array lies beyond the end of the data")
+            raise NotPlainError("an array exceeds the end of the data")
         return self.bytes[start : start + size]
 
-    def array(self, dtype: str, shape: list[int], place: list[int]) -> np.ndarray:
-        return np.frombuffer(self.blob(place), np.dtype(dtype)).reshape(shape).copy()
+    def array(self, dtype: str, shape: list[int], span: list[int]) -> np.ndarray:
+        return np.frombuffer(self.blob(span), np.dtype(dtype)).reshape(shape).copy()
 
     def kind(self, path: str) -> Any:
         if path not in self.kinds:
-            raise NotPlainError(f"{path} is no class of these environments")
+            raise NotPlainError(f"{path} is not a class of these environments")
         return self.kinds[path]
 
     def _make(self, index: int, node: list[Any], live: Any) -> Any:
@@ -108,11 +108,11 @@ class _Reader:
         simple: dict[str, Callable[..., Any]] = {
             "enum": lambda path, name: self._enum(path, name),
             "array": self.array,
-            "scalar": lambda *told: self.array(*told)[()],
-            "tensor": lambda *told: torch.from_numpy(self.array(*told)),
-            "dtype": lambda told, _: np.dtype(told),
+            "scalar": lambda *array: self.array(*array)[()],
+            "tensor": lambda *array: torch.from_numpy(self.array(*array)),
+            "dtype": lambda dtype, _: np.dtype(dtype),
             "bytes": self.blob,
-            "bytearray": lambda place: bytearray(self.blob(place)),
+            "bytearray": lambda span: bytearray(self.blob(span)),
             "complex": complex,
             "slice": lambda parts: slice(*map(self.value, parts)),
             "range": lambda parts: range(*map(self.value, parts)),
@@ -131,7 +131,7 @@ class _Reader:
     def _enum(self, path: str, name: str) -> Any:
         kind = self.kind(path)
         if not issubclass(kind, enum.Enum):
-            raise NotPlainError(f"{path} is no enumeration")
+            raise NotPlainError(f"{path} is not an enumeration")
         return kind.__members__[name]
 
     def _code(self, path: str, live: Any) -> Any:
@@ -140,28 +140,28 @@ class _Reader:
                 return found
         if isinstance(live, logging.Logger) and path_of(type(live)) == path:
             return live
-        raise NotPlainError(f"{path} is no code of these environments")
+        raise NotPlainError(f"{path} is not code of these environments")
 
     def _method(self, owner: Any, path: str, live: Any) -> Any:
         function = live.__func__ if isinstance(live, MethodType) else self.code.get(path)
         if not isinstance(function, FunctionType) or path_of(function) != path:
-            raise NotPlainError(f"{path} is no method of these environments")
+            raise NotPlainError(f"{path} is not a method of these environments")
         return MethodType(function, self.value(owner, getattr(live, "__self__", MISSING)))
 
     def _objects(self, shape: list[int], items: list[Any]) -> np.ndarray:
         array = np.empty(len(items), object)
-        for place, item in enumerate(items):
-            array[place] = self.value(item)
+        for k, item in enumerate(items):
+            array[k] = self.value(item)
         return array.reshape(shape)
 
     def _container(self, index: int, live: Any, path: str, items: list[Any], more: dict[str, Any]) -> Any:
         kind = self.kind(path)
         base = base_of(kind)
         if base is None:
-            raise NotPlainError(f"{path} is no container")
+            raise NotPlainError(f"{path} is not a container")
         olds = list(base.__iter__(live)) if type(live) is kind and issubclass(base, list | tuple) else []
-        if issubclass(base, tuple | frozenset):  # whose items must be there first
-            news = [self._beside(item, olds, k) for k, item in enumerate(items)]
+        if issubclass(base, tuple | frozenset):  # immutable: items first
+            news = [self._item(item, olds, k) for k, item in enumerate(items)]
             if base is frozenset:
                 require_key(tuple(news))
             return base.__new__(kind, news)
@@ -172,8 +172,8 @@ class _Reader:
             made.default_factory = self.value(more["factory"], getattr(live, "default_factory", MISSING))
         if issubclass(base, dict):
             before = live if isinstance(live, dict) else {}
-            for told, value in items:
-                key = self.value(told)
+            for key_data, value in items:
+                key = self.value(key_data)
                 require_key(key)
                 base.__setitem__(made, key, self.value(value, dict.get(before, key, MISSING)))
         elif base is set:
@@ -181,22 +181,22 @@ class _Reader:
             require_key(tuple(news))
             set.update(made, news)
         else:
-            base.extend(made, [self._beside(item, olds, k) for k, item in enumerate(items)])
+            base.extend(made, [self._item(item, olds, k) for k, item in enumerate(items)])
         attributes = more.get("attributes", {})
         before = attributes_of(live) if attributes and type(live) is kind else {}
         for name, value in attributes.items():
             made.__dict__[name] = self.value(value, before.get(name, MISSING))
         return made
 
-    def _beside(self, told: Any, olds: list[Any], place: int) -> Any:
-        return self.value(told, olds[place] if place < len(olds) else MISSING)
+    def _item(self, data: Any, olds: list[Any], k: int) -> Any:
+        return self.value(data, olds[k] if k < len(olds) else MISSING)
 
     def _object(self, index: int, live: Any, path: str, attributes: dict[str, Any]) -> Any:
         kind = self.kind(path)
         made = live
         if type(live) is not kind or id(live) in self.claimed:
-            if not is_of_python(kind) or base_of(kind) is not None or hasattr(kind, "__del__"):
-                raise NotPlainError(f"a {path} cannot be made from its attributes")
+            if not is_pure_python(kind) or base_of(kind) is not None or hasattr(kind, "__del__"):
+                raise NotPlainError(f"a {path} cannot be created from its attributes")
             made = object.__new__(kind)
         self.claimed.add(id(made))
         self.made[index] = made
@@ -208,64 +208,64 @@ class _Reader:
             if name.endswith("."):
                 slots[name[:-1]].__set__(made, value)
         if kind.__dictoffset__:
-            own = {name: value for name, value in news.items() if not name.endswith(".")}
+            in_dict = {name: value for name, value in news.items() if not name.endswith(".")}
             made.__dict__.clear()
-            made.__dict__.update(own)
+            made.__dict__.update(in_dict)
         return made
 
     @staticmethod
     def _require_attribute(kind: Any, name: str, is_there: bool) -> None:
-        """Refuse attributes that would stand in the way of methods, or be taken for more than values."""
+        """Reject attributes that would shadow methods or properties, or that have a special meaning."""
         hidden = getattr(kind, name.rstrip("."), None)
         covers = callable(hidden) or isinstance(hidden, property)
         if (name.startswith("__") and name.endswith("__")) or (covers and not is_there):
-            raise NotPlainError(f"{path_of(kind)}.{name} is no value of its own")
+            raise NotPlainError(f"{path_of(kind)}.{name} is not a plain attribute")
 
-    def _random(self, what: str, *told: Any) -> Any:
+    def _random(self, what: str, *data: Any) -> Any:
         if what == "generator":
-            return np.random.Generator(self.value(told[0]))
+            return np.random.Generator(self.value(data[0]))
         if what == "bit generator":
-            name, state, seeds = told
+            name, state, seeds = data
             sequence = self.value(seeds)
             made = BIT_GENERATORS[name](sequence if isinstance(sequence, np.random.SeedSequence) else 0)
-            made.state = _within(self.value(state))
+            made.state = _valid_state(self.value(state))
             return made
         if what == "seed sequence":
-            entropy, spawn_key, pool_size, spawned = map(self.value, told[0])
+            entropy, spawn_key, pool_size, spawned = map(self.value, data[0])
             return np.random.SeedSequence(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
         if what == "random state":
             stream = np.random.RandomState()
-            stream.set_state(_within(self.value(told[0])))
+            stream.set_state(_valid_state(self.value(data[0])))
             return stream
         if what == "random":
-            own = random.Random()
-            own.setstate(self.value(told[0]))
-            return own
+            python_stream = random.Random()
+            python_stream.setstate(self.value(data[0]))
+            return python_stream
         if what == "torch generator":
             generator = torch.Generator()
-            generator.set_state(torch.from_numpy(self.array(*told[0])))
+            generator.set_state(torch.from_numpy(self.array(*data[0])))
             return generator
-        raise NotPlainError(f"{what} is nothing that is written here")
+        raise NotPlainError(f"{what} is not a kind of node")
 
 
-def _within(state: Any) -> Any:
-    """The state of a random stream, if its place is one that there is: NumPy looks there unasked."""
-    place = state["state"].get("pos", 0) if isinstance(state["state"], dict) else 0
-    if not isinstance(place, int) or not 0 <= place <= 624 or not 0 <= state.get("buffer_pos", 0) <= 4:
-        raise NotPlainError("a random stream stands where there is nothing")
+def _valid_state(state: Any) -> Any:
+    """The state of a NumPy generator, if its position is in range, which NumPy does not check."""
+    position = state["state"].get("pos", 0) if isinstance(state["state"], dict) else 0
+    if not isinstance(position, int) or not 0 <= position <= 624 or not 0 <= state.get("buffer_pos", 0) <= 4:
+        raise NotPlainError("the position of a random generator is out of range")
     return state
 
 
 def load(data: bytes, live: Any) -> Any:
-    """What `dump` wrote of other objects, put into these of the same kind, in place; returns it.
+    """Restore the result of `dump` into existing objects, in place; returns them.
 
     Args:
-        data: what `dump` gave.
-        live: objects whose classes are the only ones that are made, and whose code stays.
+        data: result of `dump`.
+        live: objects of the same classes; only their classes are instantiated, and code is taken from them.
 
     Raises:
-        NotPlainError: it does not fit.
-        Exception: whatever comes of reading bytes that `dump` did not write.
+        NotPlainError: the data does not fit.
+        Exception: anything, if `dump` did not write the data.
     """
     reader = _Reader(data, live)
     return reader.value(reader.root, live)

@@ -1,1 +1,1 @@
-"""What code makes a run: its sources, their digests, git."""
+"""Provenance: source files that can change a run's result, their digests, git commits and patches."""

@@ -1,4 +1,4 @@
-"""What code makes a run: digests of its sources, commits of the repositories that they lie in."""
+"""The code behind a run: digests of its sources, and commits of their repositories."""
 
 import functools
 import os
@@ -11,23 +11,23 @@ from typing import Any
 from rlexp.config.schema import CONF_DIR
 from rlexp.files import PACKAGE
 from rlexp.provenance import repositories, sources
-from rlexp.provenance.repositories import said
+from rlexp.provenance.repositories import git_text
 
 
 @functools.cache
 def code_state() -> dict[str, Any]:
-    """Git commit and dirty flag of rlexp, null outside a checkout; versions that matter; the machine."""
+    """Git commit and dirty flag of rlexp (None outside a checkout), relevant versions, the machine."""
     versions = {"python": platform.python_version()}
     for package in ("rlexp", "torch", "gymnasium", "numpy", "hydra-core", "envpool", "mujoco", "ale-py", "optuna"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    # a checkout counts as this project's own only if it holds this very file
-    own = bool(said(PACKAGE, "ls-files", "--", __file__))
-    status = said(PACKAGE, "status", "--porcelain", "--", str(PACKAGE), str(CONF_DIR)) if own else None
+    # the surrounding checkout is rlexp's only if it tracks this file
+    in_checkout = bool(git_text(PACKAGE, "ls-files", "--", __file__))
+    status = git_text(PACKAGE, "status", "--porcelain", "--", str(PACKAGE), str(CONF_DIR)) if in_checkout else None
     return {
-        "commit": said(PACKAGE, "rev-parse", "HEAD") if own else None,
+        "commit": git_text(PACKAGE, "rev-parse", "HEAD") if in_checkout else None,
         "dirty": None if status is None else bool(status),
         "versions": versions,
         "code": sources.training_digest(),
@@ -43,47 +43,47 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-# A config's own code -------------------------------------------------------------------------------------------------
+# Code that a config names --------------------------------------------------------------------------------------------
 
 
-def of_config(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Digests of the modules that a config names, and the repositories that hold them and the working directory.
+def config_state(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Digests of the modules that a config names, and states of their repositories and the working directory's.
 
     Args:
-        settings: the resolved config less what cannot change results.
-        folder: the run's own.
+        settings: the run's identity; see `jobs.job.settings_of`.
+        folder: of the run.
     """
     files = frozenset(sources.sources(settings).values())
-    own = repositories.of_package()
-    found = [_state(root, files, written(folder)) for root in repositories.holding(files) if root != own]
+    package = repositories.package_root()
+    found = [_state(root, files, output_folder(folder)) for root in repositories.holding(files) if root != package]
     return {"sources": sources.digests(settings), "repositories": found}
 
 
 @functools.cache  # for all jobs of a sweep
-def _state(root: Path, files: frozenset[Path], left_out: Path) -> dict[str, Any]:
-    """Path, commit and dirty flag: whether something is not committed that the config names or git knows."""
-    changed = repositories.changed(root, files, left_out)
+def _state(root: Path, files: frozenset[Path], excluded: Path) -> dict[str, Any]:
+    """Path, commit and dirty flag: whether tracked files, or files that the config names, have uncommitted changes."""
+    changed = repositories.changed(root, files, excluded)
     return {"path": str(root), "commit": repositories.commit_of(root), "dirty": changed}
 
 
-def written(folder: Path) -> Path:
-    """The folder of outputs that a run's own lies in, which is no code; its own where that is not clear."""
+def output_folder(folder: Path) -> Path:
+    """The outputs folder of a run's folder, which contains no code; the run's folder if that is ambiguous."""
     outputs = folder.absolute().parent.parent
     return folder.absolute() if Path.cwd().is_relative_to(outputs) else outputs
 
 
 def changed_files(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Files whose code is another than when a run was made, as its run.json says; none where it says nothing."""
+    """Files whose code has changed since run.json was written; empty if run.json has no digests."""
     before = sources_of(record)
     now = sources.digests(settings) if before else {}
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def sources_of(record: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of sources by file that a run.json holds; none in older ones, whose digests were of something else."""
-    return of_files(record.get("sources"))
+    """Digests in run.json by source file; empty for older ones, whose digests were of modules."""
+    return digests_of(record.get("sources"))
 
 
-def of_files(found: Any) -> dict[str, str]:
-    """What run.json says of files: older ones name modules instead."""
-    return {name: str(own) for name, own in found.items() if name.endswith(".py")} if isinstance(found, dict) else {}
+def digests_of(found: Any) -> dict[str, str]:
+    """Entries of a `sources` dictionary that are files; older versions list modules."""
+    return {name: str(x) for name, x in found.items() if name.endswith(".py")} if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""What is not committed of the code that makes a run, kept in its folder: one patch for each repository."""
+"""Patches of uncommitted code, kept in the run's folder: one per repository."""
 
 import functools
 import glob
@@ -10,16 +10,16 @@ from typing import Any
 from rlexp.config.schema import CONF_DIR
 from rlexp.files import PACKAGE, write_atomically
 from rlexp.provenance import repositories, sources
-from rlexp.provenance.code_state import written
+from rlexp.provenance.code_state import output_folder
 
 
 def keep_patches(settings: Mapping[str, Any], folder: Path, launch: int) -> None:
-    """Leave what is not committed in a run's folder: code.<repository>.patch, and later ones by number of launch.
+    """Write uncommitted changes to code.<repository>.patch in the run's folder; later ones with the launch number.
 
-    A launch that leaves none was made with what the latest one before it holds, or with none where there is none.
+    A launch without a patch used the state of the latest earlier one, or clean code if there is none.
     """
     files = frozenset(sources.sources(settings).values())
-    for name, patch in _patches(files, written(folder)).items():
+    for name, patch in _patches(files, output_folder(folder)).items():
         earlier = [path for path in folder.glob(f"code.{glob.escape(name)}.*patch") if _launch(path, name)]
         latest = max(earlier, key=lambda path: _launch(path, name), default=None)
         same = latest.read_bytes() == patch.text if latest else patch.clean
@@ -29,20 +29,20 @@ def keep_patches(settings: Mapping[str, Any], folder: Path, launch: int) -> None
 
 
 def _launch(path: Path, name: str) -> int:
-    """The number of the launch that left a patch; 0: it is of another repository."""
+    """Launch number of a patch; 0: it is of another repository."""
     number = re.fullmatch(rf"code\.{re.escape(name)}\.(?:(\d+)\.)?patch", path.name)
     return int(number[1] or 1) if number else 0
 
 
 @functools.cache  # for all jobs of a sweep
-def _patches(files: frozenset[Path], left_out: Path) -> dict[str, repositories.Patch]:
-    """The patch of each repository, by a name that is a file's."""
-    own = repositories.of_package()
+def _patches(files: frozenset[Path], excluded: Path) -> dict[str, repositories.Patch]:
+    """The patch of each repository, by a name usable in file names."""
+    package = repositories.package_root()
     found: dict[str, repositories.Patch] = {}
-    for root in repositories.holding([*files, *([PACKAGE / "__init__.py"] if own else [])]):
+    for root in repositories.holding([*files, *([PACKAGE / "__init__.py"] if package else [])]):
         name = stem = re.sub(r"[^\w-]+", "_", root.name) or "root"
         while name in found:
             name = f"{stem}-{len(found) + 1}"
-        where = (PACKAGE, CONF_DIR) if root == own else (root,)
-        found[name] = repositories.patch(root, files, where, left_out)
+        where = (PACKAGE, CONF_DIR) if root == package else (root,)
+        found[name] = repositories.patch(root, files, where, excluded)
     return found

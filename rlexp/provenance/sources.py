@@ -1,4 +1,4 @@
-"""Which source files can change a run's result: rlexp's training side, and the modules of what its config names."""
+"""Source files that can change a run's result: rlexp's training code, and modules that its config names."""
 
 import contextlib
 import functools
@@ -13,33 +13,33 @@ from typing import Any, NamedTuple
 
 from rlexp.provenance.modules import LIBRARIES, closure, find, home, is_installed, label, read
 
-TRAINING = ("rlexp.training.trainer", "rlexp.build", "rlexp.networks")  # whatever these import can change a result
-SHOWN = ("rlexp",)  # what its __init__ shows is used after training
+TRAINING = ("rlexp.training.trainer", "rlexp.build", "rlexp.networks")  # their imports can change a result
+EXPORTS = ("rlexp",)  # exports of its __init__ are used after training only
 
 
 @functools.cache
 def training() -> dict[str, Path]:
-    """The modules of rlexp that train, whatever a config names."""
-    return closure(TRAINING, only="rlexp", without=SHOWN)
+    """Modules of rlexp's training code, independent of the config."""
+    return closure(TRAINING, only="rlexp", without=EXPORTS)
 
 
 @functools.cache
 def training_digest() -> str:
-    """Eight hex digits that name the source of rlexp that trains, committed or not."""
+    """Eight hex digits that identify rlexp's training code, committed or not."""
     hashed = hashlib.sha256()
     for name, file in sorted(training().items()):
         hashed.update(f"{name} {read(name, file).digest}\n".encode())
     return hashed.hexdigest()[:8]
 
 
-# What a config names -------------------------------------------------------------------------------------------------
+# Code that a config names --------------------------------------------------------------------------------------------
 
 
 class Named(NamedTuple):
-    """What a config names, as words."""
+    """Names in a config."""
 
     targets: frozenset[str]
-    others: frozenset[str]  # dotted words among the settings of targets
+    others: frozenset[str]  # dotted names among the settings of targets
     env_id: str
 
 
@@ -47,7 +47,7 @@ def _named(config: Mapping[str, Any]) -> Named:
     targets: set[str] = set()
     others: set[str] = set()
     for target, key, word in _words(config, ""):
-        # what Hydra's own helpers fetch is named by their settings
+        # Hydra's helpers name what they return in their settings
         if key == "_target_" or target.startswith("hydra."):
             targets.add(word)
         elif target and re.fullmatch(r"[^\W\d]\w*([.:][^\W\d]\w*)+", word):
@@ -58,7 +58,7 @@ def _named(config: Mapping[str, Any]) -> Named:
 
 
 def _words(node: Any, target: str, key: str = "") -> Iterator[tuple[str, str, str]]:
-    """The `_target_` that each text of a config belongs to, its key, the text."""
+    """(`_target_`, key, text) of each string in a config."""
     if isinstance(node, str):
         yield target, key, node
     elif isinstance(node, Mapping):
@@ -71,42 +71,42 @@ def _words(node: Any, target: str, key: str = "") -> Iterator[tuple[str, str, st
 
 
 def _modules_of(target: str) -> tuple[set[str], set[str]]:
-    """Modules of a class and of its bases, or of a function; the module that it is taken from."""
+    """Modules of a class and its bases, or of a function; then the module that the target is imported from."""
     named = {home(target) or ""}
     try:
         found = pkgutil.resolve_name(target)
-    except Exception:  # told where it is made
+    except Exception:  # reported when it is instantiated
         return named, set()
     if inspect.isclass(found):
         return _modules_of_class(found), named
-    # an object of another kind, as a partial, says of which class it is and not who made it
-    own = {str(getattr(found, "__module__", None) or "")}
-    return (own, named) if inspect.isroutine(found) else (own | named, set())
+    # __module__ of another object, as a partial, is that of its class
+    module = {str(getattr(found, "__module__", None) or "")}
+    return (module, named) if inspect.isroutine(found) else (module | named, set())
 
 
 def _modules_of_class(kind: type) -> set[str]:
-    return {own.__module__ for own in kind.__mro__}
+    return {base.__module__ for base in kind.__mro__}
 
 
 def _modules_of_environment(name: str, made_by: str = "") -> set[str]:
-    """The module that registers an id, those of the classes registered and of the wrappers around them.
+    """Modules that register an environment id and define its classes and wrappers.
 
     Args:
         name: the id.
-        made_by: the module whose code makes it, which may be what registers it.
+        made_by: the module whose code makes it, which may register it.
     """
     import gymnasium
 
-    module, _, own = name.rpartition(":")
-    if module or (made_by and own not in gymnasium.registry):
-        with contextlib.suppress(Exception):  # told where the environment is made
+    module, _, env_id = name.rpartition(":")
+    if module or (made_by and env_id not in gymnasium.registry):
+        with contextlib.suppress(Exception):  # reported when the environment is built
             importlib.import_module(module or made_by)
-    spec = gymnasium.registry.get(own)
+    spec = gymnasium.registry.get(env_id)
     entries = [getattr(spec, "entry_point", None), getattr(spec, "vector_entry_point", None)]
     entries += [wrapper.entry_point for wrapper in getattr(spec, "additional_wrappers", ())]
     found = {module}
     for entry in entries:
-        if isinstance(entry, str):  # found by its name: nothing may have imported it yet
+        if isinstance(entry, str):  # by name, as it may not be imported yet
             found.add(entry.partition(":")[0])
         elif entry is not None:
             found |= _modules_of_class(entry) if inspect.isclass(entry) else {str(getattr(entry, "__module__", ""))}
@@ -114,9 +114,9 @@ def _modules_of_environment(name: str, made_by: str = "") -> set[str]:
 
 
 def sources(config: Mapping[str, Any]) -> dict[str, Path]:
-    """Modules whose code a config names, their bases', and what they import, installed packages aside: name -> file.
+    """Modules that a config names, those of base classes, and their imports, without installed packages: name -> file.
 
-    Of what rlexp has itself only objectives' modules and whatever else its training side does not import anyhow.
+    Modules of rlexp count only if its training code does not import them anyway, such as objectives.
 
     Args:
         config: plain data.
@@ -129,20 +129,20 @@ def _sources(named: Named) -> dict[str, Path]:
     asked: set[str] = set()
     run: set[str] = set()
     for target in sorted(named.targets):  # first, as their modules may register environments
-        own, taken_from = _modules_of(target)
-        asked |= own
-        run |= taken_from
+        defined_in, imported_from = _modules_of(target)
+        asked |= defined_in
+        run |= imported_from
     asked |= _modules_of_environment(named.env_id)
     for word in named.others:
         module = None if word.partition(".")[0] in LIBRARIES else home(word)
         file = find(module) if module else None
         if module and file and not is_installed(file):
             asked.add(module)
-    made: dict[str, str] = {}  # ids of environments that code makes -> one of the modules that do
-    while True:  # as what makes one may be made itself
-        found = closure(sorted(asked - {""}), sorted(run - {""}), without={*training(), *SHOWN})
-        new = {own: name for name, file in found.items() for own in read(name, file).made if own not in made}
-        inner = {module for own, name in new.items() for module in _modules_of_environment(own, made_by=name)}
+    made: dict[str, str] = {}  # environment id -> a module whose code makes it
+    while True:  # environments may make further environments
+        found = closure(sorted(asked - {""}), sorted(run - {""}), without={*training(), *EXPORTS})
+        new = {env_id: name for name, file in found.items() for env_id in read(name, file).made if env_id not in made}
+        inner = {module for env_id, name in new.items() for module in _modules_of_environment(env_id, made_by=name)}
         if inner <= asked:
             return found
         made |= new
@@ -150,7 +150,7 @@ def _sources(named: Named) -> dict[str, Path]:
 
 
 def digests(config: Mapping[str, Any]) -> dict[str, str]:
-    """Eight hex digits that name what the code of each of `sources` says: file -> digits."""
+    """Digests of `sources`: file -> eight hex digits."""
     return dict(_digests(_named(config)))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read with weights_only=True, refused in one line when they do not fit."""
+"""Checkpoints: written atomically, read with weights_only=True, refused in one line if they do not fit."""
 
 import io
 from pathlib import Path
@@ -14,22 +14,22 @@ FORMAT = "rlexp-checkpoint-4"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint; a crash at any moment leaves the last good one."""
+    """Write a checkpoint; a crash at any time leaves the previous one intact."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-OWN_WAY_OUT = "remove it, or start anew with resume=never"
+REMEDY = "remove it, or train from scratch with resume=never"
 
 
-def load(path: Path, *, config_hash: str | None = None, way_out: str = OWN_WAY_OUT) -> dict[str, Any]:
-    """Read a checkpoint, to the CPU.
+def load(path: Path, *, config_hash: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
 
     Args:
         path: the file.
         config_hash: refuse a checkpoint of another config.
-        way_out: what a refusal says to do.
+        remedy: ends the error message.
 
     Raises:
         CheckpointError: missing, damaged, of another program, or of another config.
@@ -38,12 +38,12 @@ def load(path: Path, *, config_hash: str | None = None, way_out: str = OWN_WAY_O
         raise CheckpointError(f"{path}: there is no checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever comes of reading bytes that are no checkpoint
+    except Exception as error:  # anything, for bytes that are not a checkpoint
         line = shorten(str(error), 120, placeholder=" ...")
-        raise CheckpointError(f"{path}: is damaged or no checkpoint ({line}); {way_out}") from None
+        raise CheckpointError(f"{path}: is damaged or not a checkpoint ({line}); {remedy}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: was not written by this version of rlexp (no {FORMAT}); {way_out}")
-    theirs = state.get("config_hash")
-    if config_hash is not None and theirs != config_hash:
-        raise CheckpointError(f"{path}: belongs to config {theirs}, this run is {config_hash}; {way_out}")
+        raise CheckpointError(f"{path}: was not written by this version of rlexp (no {FORMAT}); {remedy}")
+    found = state.get("config_hash")
+    if config_hash is not None and found != config_hash:
+        raise CheckpointError(f"{path}: belongs to config {found}, this run is {config_hash}; {remedy}")
     return state

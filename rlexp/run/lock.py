@@ -1,4 +1,4 @@
-"""A lock on a folder: the kernel's, which releases it when its holder dies; where it has none, a file that names it."""
+"""Folder locks: the kernel's flock, released when its holder dies, or a lock file on file systems without it."""
 
 import contextlib
 import os
@@ -17,24 +17,24 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
-PATIENCE = 1.0  # seconds for which a lock is tried: whoever probes it holds it for an instant
+PATIENCE = 1.0  # seconds for which acquiring is retried: a probe holds the lock for an instant
 
-_held: set["FolderLock"] = set()  # by this process
+_held: set["FolderLock"] = set()  # locks that this process holds
 
 
 class BusyError(UserError):
-    """A folder in which another process is at work."""
+    """Another process is using the folder."""
 
 
 class FolderLock:
-    """An exclusive lock on <folder>/.lock, a file that is there while the lock is held, or its holder has been killed.
+    """An exclusive lock on <folder>/.lock; the file exists while the lock is held, or after its holder was killed.
 
-    As a context manager it raises BusyError when somebody else holds the lock. A forked child does not keep it. On a
-    file system without locks the file itself is the lock; that of a killed process of this host is nobody's.
+    As a context manager it raises BusyError when another process holds the lock. Forked children do not inherit it. On
+    a file system without flock the file itself is the lock; one left by a killed process of this host is stale.
 
     Args:
         folder: must exist.
-        name: of the file; another one is another lock.
+        name: of the lock file.
     """
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
@@ -42,57 +42,55 @@ class FolderLock:
         self.lock: BaseFileLock | None = None  # while it is held
 
     def acquire(self) -> bool:
-        """Take the lock, trying for a second; returns whether it could be had.
+        """Try to acquire the lock for a second; returns whether it was acquired.
 
         Raises:
-            OSError: the lock file cannot be made.
+            OSError: the lock file cannot be created.
         """
         if self.lock is not None:
             return True
-        # filelock's own way out of the kernel's lock takes one error of several for a file system without locks
-        lock = FileLock(self.path, thread_local=False) if has_locks(self.folder) else _marker(self.path)
+        # filelock's fallback recognizes only one of the errors that file systems without flock give
+        lock = FileLock(self.path, thread_local=False) if has_locks(self.folder) else _soft_lock(self.path)
         try:
             lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
         except Timeout:
             return False
         self.lock = lock
         _held.add(self)
-        if not isinstance(lock, SoftFileLock):  # which has written the same
-            with contextlib.suppress(OSError):  # a full disk: it is held all the same
+        if not isinstance(lock, SoftFileLock):  # a soft lock has written the same
+            with contextlib.suppress(OSError):  # disk full: the lock is held all the same
                 self.path.write_text(f"{os.getpid()}\n{platform.node()}\n")
         return True
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Release the lock, if held."""
         lock, self.lock = self.lock, None
         _held.discard(self)
         if lock is not None:
-            with contextlib.suppress(OSError):  # the folder is gone or cannot be written to any more: nor can the lock
-                if _pid(self.path) == os.getpid():  # else the folder was made anew, and the lock is somebody else's
+            with contextlib.suppress(OSError):  # the folder is gone or no longer writable
+                if _pid(self.path) == os.getpid():  # otherwise the folder was recreated, with another process's lock
                     self.path.unlink()
             with contextlib.suppress(OSError):
                 lock.release()
 
     def __enter__(self) -> Self:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            BusyError: naming the folder and who holds it.
+            BusyError: names the folder and the process that holds the lock.
         """
         if not self.acquire():
             gone = "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
-            raise BusyError(
-                f"{self.folder}: {holder(self.path)} is at work in it; wait until it ends, or stop it{gone}"
-            )
+            raise BusyError(f"{self.folder}: {holder(self.path)} is using it; wait for it to finish, or stop it{gone}")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give it back."""
+        """Release the lock."""
         self.release()
 
 
 def _record(path: Path) -> list[str]:
-    """What a lock file says: process, host, and what else filelock notes."""
+    """Content of a lock file: pid, host, and what filelock adds."""
     try:
         return path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -105,35 +103,35 @@ def _pid(path: Path) -> int | None:
 
 
 def holder(path: Path) -> str:
-    """Who took a lock last, by its file: "process 123 on host"."""
+    """The last holder of a lock, from its file: "process 123 on host"."""
     record = _record(path)
     if len(record) < 2 or not record[0].isdecimal():
         return "another process"
-    return f"process {record[0]} on {record[1].partition('?')[0]}"  # behind it: the container, for filelock
+    return f"process {record[0]} on {record[1].partition('?')[0]}"  # followed by filelock's container id
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the folder's file system has locks, tried on a file that nobody else knows.
+    """Whether the folder's file system supports flock, checked on a temporary file.
 
     Raises:
-        OSError: no file can be made there.
+        OSError: no file can be created there.
     """
     if fcntl is None:
         return True
     with tempfile.TemporaryFile(dir=folder, prefix=NAME) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # ENOSYS, ENOTSUP, ENOLCK: every file system has its own
+        except OSError:  # ENOSYS, ENOTSUP or ENOLCK, depending on the file system
             return False
     return True
 
 
-def _marker(path: Path) -> SoftFileLock:
+def _soft_lock(path: Path) -> SoftFileLock:
     return SoftFileLock(path, thread_local=False)
 
 
 def probe(folder: Path) -> bool | None:
-    """Whether somebody, this process included, holds a folder's lock; None where that cannot be told."""
+    """Whether any process, this one included, holds a folder's lock; None if unknown."""
     if fcntl is None:
         return None
     try:
@@ -147,15 +145,14 @@ def probe(folder: Path) -> bool | None:
     except BlockingIOError:
         return True
     except OSError:
-        return _probe_marker(folder / NAME)
+        return _probe_soft_lock(folder / NAME)
     finally:
         os.close(descriptor)
     return False
 
 
-def _probe_marker(path: Path) -> bool | None:
-    # who is gone is told by filelock, when it takes over what he has left
-    lock = _marker(path)
+def _probe_soft_lock(path: Path) -> bool | None:
+    lock = _soft_lock(path)  # acquiring it breaks a stale lock
     try:
         lock.acquire(timeout=PATIENCE / 10, poll_interval=PATIENCE / 20)
     except Timeout:
@@ -172,16 +169,16 @@ def holds_any() -> bool:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether somebody, this process included, holds a folder's lock; False where that cannot be told."""
+    """Whether any process, this one included, holds a folder's lock; False if unknown."""
     return probe(folder) is True
 
 
-def _forget() -> None:
-    # environments in processes of their own are forked: filelock has closed the lock's file there, and it is not theirs
+def _drop_in_child() -> None:
+    # in forked environment processes filelock has closed the lock's file: the parent holds the lock
     for lock in list(_held):
         lock.lock = None
     _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_drop_in_child)

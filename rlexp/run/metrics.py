@@ -1,4 +1,4 @@
-"""Records of a run: metrics.csv, the source of truth, and TensorBoard events, made from the same rows."""
+"""Logged metrics: metrics.csv, the source of truth, and TensorBoard events made from its rows."""
 
 import contextlib
 import csv
@@ -17,28 +17,28 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rlexp.algos.metric_names import CHARTS, KEYS, OF_THE_RUN
 from rlexp.errors import CheckpointError, ObjectiveError
-from rlexp.files import storing, write_atomically
+from rlexp.files import storage_errors, write_atomically
 
 
 def chart_group(metric: str) -> str:
-    """The group of TensorBoard's charts that a metric belongs to; whatever the update returned is of the losses."""
+    """TensorBoard group of a metric; metrics returned by the update belong to "losses"."""
     if metric in CHARTS or metric in OF_THE_RUN:
         return "charts" if metric in CHARTS else "run"
     return "memory" if metric.startswith("anchor_") else "losses"
 
 
 def tag(metric: str) -> str:
-    """TensorBoard's name of a metric in the events of one agent."""
+    """TensorBoard tag of a metric in one agent's events."""
     return f"{chart_group(metric)}/{metric}"
 
 
 def seed_tag(metric: str, seed: int) -> str:
-    """TensorBoard's name of the same in the events of the whole run."""
+    """TensorBoard tag of an agent's metric in the run's events."""
     return f"seeds/{metric}/{seed}"
 
 
 def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
-    """Pages of CUSTOM SCALARS, page -> chart -> kind and tags: one chart a metric, with all seeds of every run."""
+    """Layout of CUSTOM SCALARS, page -> chart -> kind and tags: one chart per metric with all seeds of every run."""
     pages: dict[str, dict[str, tuple[str, list[str]]]] = {"charts": {}, "memory": {}, "losses": {}}  # in this order
     for name in metrics:
         if name not in (*KEYS, *OF_THE_RUN):
@@ -47,35 +47,35 @@ def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]
 
 
 class MetricsLog:
-    """Appends one row an agent and logging step to metrics.csv and to TensorBoard's event files.
+    """Appends one row per agent and logging step to metrics.csv and to TensorBoard's event files.
 
-    Each agent's folder has its scalars and hparams. The run's own has the config as text, and those of all agents once
-    more under a tag a seed, so that TensorBoard's CUSTOM SCALARS draw an arm in one colour.
+    Each agent's folder has its scalars and hparams. The run's folder has the config as text, and the scalars of all
+    agents again under per-seed tags, so that TensorBoard's CUSTOM SCALARS draw an arm in one colour.
 
     Args:
         folder: the run's folder.
-        seeds: one an agent.
-        hparams: plain settings, shown in TensorBoard's HPARAMS beside the scalars of each agent.
+        seeds: one per agent.
+        hparams: plain settings, shown in TensorBoard's HPARAMS with the scalars of each agent.
         started: time of the run's first start, seconds since 1970.
     """
 
     def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float) -> None:
         self.folder, self.seeds, self.started = folder, seeds, started
-        self.hparams = {key: _told(value) for key, value in hparams.items()}
+        self.hparams = {key: _hparam(value) for key, value in hparams.items()}
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
-        self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the whole run's
+        self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the run's
 
     def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
-        """Cut metrics.csv back to the checkpoint, and make the event files anew from it.
+        """Truncate metrics.csv to the checkpoint and rewrite the event files from it.
 
         Args:
-            steps: where each seed stands.
-            seconds: of training by then.
-            counts: rows that each seed had written by then.
+            steps: of each seed at the checkpoint.
+            seconds: of training at the checkpoint.
+            counts: rows of each seed at the checkpoint.
 
         Raises:
-            CheckpointError: metrics.csv cannot be read, or does not hold that many rows; nothing is changed.
+            CheckpointError: metrics.csv cannot be read or lacks rows; nothing is changed.
         """
         rows = self.rows_until(steps, seconds, counts) if any(counts.values()) else []
         for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
@@ -90,7 +90,7 @@ class MetricsLog:
 
     def rows_until(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> list[dict[str, str]]:
         """Rows of metrics.csv up to the checkpoint; see `resume`."""
-        way_out = "put it back as it was, or start anew with resume=never"
+        remedy = "restore the original, or train from scratch with resume=never"
         rows, found, now = [], dict.fromkeys(counts, 0), float(_clock(seconds))
         try:
             with open(self.path, newline="", encoding="utf-8") as file:
@@ -98,27 +98,27 @@ class MetricsLog:
                 self.columns = list(reader.fieldnames or [])
                 for row in reader:
                     if None in row or None in row.values():
-                        continue  # a crash cut it short, or ran it into the next
+                        continue  # torn by a crash
                     seed, step, then = int(row["seed"]), int(row["step"]), float(row["wall_time"])
-                    # an update of nothing but resets leaves its seed at the same step: the time tells such rows apart
+                    # an update of resets only leaves its seed at the same step: wall_time tells such rows apart
                     if step < steps[seed] or (step == steps[seed] and then <= now):
-                        self._values(row)  # can be read
+                        self._values(row)  # raises if it is not numeric
                         rows.append(row)
                         found[seed] += 1
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise CheckpointError(f"{self.path}: cannot be read ({error!r}); {way_out}") from None
+            raise CheckpointError(f"{self.path}: cannot be read ({error!r}); {remedy}") from None
         for seed, count in counts.items():
             if found[seed] != count:
                 raise CheckpointError(
                     f"{self.path}: holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}; "
-                    f"{way_out}"
+                    f"{remedy}"
                 )
         return rows
 
     def text_of(self, rows: Iterable[Mapping[str, str]]) -> bytes:
-        """A metrics.csv of these rows."""
+        """Content of a metrics.csv with these rows."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
@@ -129,19 +129,19 @@ class MetricsLog:
         return {name: float(row[name]) for name in self.columns if name not in KEYS and row[name] != ""}
 
     def sync(self) -> None:
-        """Have the rows so far on the disk, so that no checkpoint outlives those that it counts."""
+        """Sync the rows so far to disk, so that no checkpoint outlives the rows that it counts."""
         if self.columns:
-            with storing(self.path), open(self.path, "rb+") as file:
+            with storage_errors(self.path), open(self.path, "rb+") as file:
                 os.fsync(file.fileno())
 
     def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
-        """One row an agent. steps (A,); wall_time, seconds of training so far; metrics, name -> (A,), NaN: nothing yet.
+        """Write one row per agent. steps (A,); wall_time: seconds of training; metrics: name -> (A,), NaN: no value.
 
         Raises:
-            ObjectiveError: metrics that the first row did not have.
-            StorageError: it cannot be written.
+            ObjectiveError: metrics that the first row lacks.
+            StorageError: the file cannot be written.
         """
-        with storing(self.path):
+        with storage_errors(self.path):
             self._write(steps, wall_time, metrics)
 
     def _write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
@@ -152,8 +152,8 @@ class MetricsLog:
         unknown = set(metrics) - set(self.columns)
         if unknown:
             raise ObjectiveError(
-                f"metrics {sorted(unknown)} were not in the first row of {self.path}: an objective gives the same ones "
-                f"at each update, NaN where there is none yet"
+                f"metrics {sorted(unknown)} were not in the first row of {self.path}: return the same metrics in each "
+                f"update, NaN where there is no value yet"
             )
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
@@ -165,15 +165,15 @@ class MetricsLog:
 
     def _to_tensorboard(self, seed: int, step: int, wall_time: float, values: Mapping[str, float]) -> None:
         time = self.started + wall_time
-        of_all = {seed_tag(name, seed): value for name, value in values.items() if name not in OF_THE_RUN}
-        for place, scalars in ((seed, {tag(name): value for name, value in values.items()}), (None, of_all)):
-            if place not in self.writers:
-                self.writers[place] = self._open(place)
+        of_run = {seed_tag(name, seed): value for name, value in values.items() if name not in OF_THE_RUN}
+        for key, scalars in ((seed, {tag(name): value for name, value in values.items()}), (None, of_run)):
+            if key not in self.writers:
+                self.writers[key] = self._open(key)
             summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()])
-            self.writers[place].add_event(Event(wall_time=time, step=step, summary=summary))
+            self.writers[key].add_event(Event(wall_time=time, step=step, summary=summary))
 
     def _open(self, seed: int | None) -> EventFileWriter:
-        # imported here: it costs a second, and only runs that write need it
+        # imported here: it takes a second, and only runs that write need it
         from torch.utils.tensorboard import summary
 
         if seed is None:
@@ -182,7 +182,7 @@ class MetricsLog:
             first = [summary.text("config", lines), summary.custom_scalars(layout(self.columns))]
         else:
             folder = self.folder / f"seed_{seed}"
-            # without the list of hparams that would come first: TensorBoard takes that of one run for all runs
+            # without the experiment summary, which comes first: TensorBoard applies one run's to all runs
             first = list(summary.hparams({**self.hparams, "seed": seed}, {}))[1:]
         writer = EventFileWriter(str(folder))
         for part in first:
@@ -192,18 +192,18 @@ class MetricsLog:
     def close(self) -> None:
         """Close every event file."""
         for writer in self.writers.values():
-            with contextlib.suppress(OSError):  # of a full disk; they are made anew from metrics.csv
+            with contextlib.suppress(OSError):  # disk full; resuming rewrites them from metrics.csv
                 writer.close()
         self.writers.clear()
 
 
 def _clock(seconds: float) -> str:
-    """The time as it is written."""
+    """Seconds as written to metrics.csv."""
     return f"{seconds:.3f}"
 
 
-def _told(value: Any) -> bool | int | float | str:
-    """A setting as TensorBoard's hparams take it."""
+def _hparam(value: Any) -> bool | int | float | str:
+    """A setting as a type that TensorBoard's hparams accept."""
     if isinstance(value, bool | int | float | str):
         return value
     return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Names of runs' folders: <study>/<job>, made of overrides and a hash of the config."""
+"""Names of run folders: <study>/<job>, from overrides and a hash of the config."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp.config.identity import config_hash
-from rlexp.config.overrides import key_of, names_an_environment, naming
-from rlexp.config.replaced import without_inherited
+from rlexp.config.overrides import key_of, naming, sets_env_id
+from rlexp.config.replaced import drop_replaced
 from rlexp.errors import ConfigError
 from rlexp.provenance import code_state
 from rlexp.run.record import RecordError, read_record
@@ -23,32 +23,34 @@ def _hydra(root: DictConfig) -> Any:
 
 
 def study_name(root: DictConfig) -> str:
-    """<algo>_<env>, by the choices made in those groups; by the environment's id, where that alone was said."""
+    """<algo>_<env> from the choices in those groups, or the environment's id if only env.id was set."""
     chosen = _hydra(root)
-    env = root.env.id if names_an_environment(list(chosen.overrides.task)) else chosen.runtime.choices.env
+    env = root.env.id if sets_env_id(list(chosen.overrides.task)) else chosen.runtime.choices.env
     return re.sub(r"[^\w.+-]", "_", f"{chosen.runtime.choices.algo}_{str(env).rpartition(':')[2]}")
 
 
-def no_folder(path: Path) -> str:
-    """What to tell of a study or run that is not there, with the place where it may be meant to lie."""
+def missing_folder(path: Path) -> str:
+    """Message for a missing study or run folder, with a hint if it exists below outputs/."""
     meant = "outputs" / path
     return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if meant.is_dir() else "")
 
 
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
-    """What was overridden and can change results, then a hash of the whole config."""
-    parent = str(settings.get("init_from", "")).partition("@")[0]  # instead of a path, however it is typed
+    """<overrides that can change results>-<config hash>."""
+    parent = str(settings.get("init_from", "")).partition("@")[0]  # the parent's hash instead of a path
     words = [f"init_from={parent}" if parent and key_of(o) == "init_from" else o for o in naming(overrides)]
-    words = [word for word in words if parent or key_of(word) != "init_with"]  # without a parent of no effect
+    words = [
+        word for word in words if parent or key_of(word) != "init_with"
+    ]  # init_with has no effect without a parent
     kept = [re.sub(r"[^\w.=+~,-]", "_", word) for word in words]
     cut = ",".join(kept).encode()[:NAME_WIDTH].decode(errors="ignore")
     return "-".join([cut or "default", config_hash(settings)])
 
 
 def _latest(parent: Path, name: str) -> tuple[Path, int]:
-    """The folder of that config with the highest suffix, and the suffix (1: none; 0: there is no folder yet).
+    """The folder of a config with the highest suffix, and the suffix (1: none; 0: there is no folder yet).
 
-    However the overrides were typed, 3e3 or 3000, the hash is the config's: a folder that ends in it is the run's.
+    The hash at the end identifies the run: overrides may be typed differently, 3e3 or 3000.
     """
     stem, _, digest = name.rpartition("-")
     found: dict[int, Path] = {}
@@ -61,21 +63,21 @@ def _latest(parent: Path, name: str) -> tuple[Path, int]:
 
 
 def subfolder(root: DictConfig, settings_of: Callable[[DictConfig], dict[str, Any]]) -> str:
-    """<study>/<job> below outputs: the run's own folder, or one that is not there yet with resume=never."""
+    """<study>/<job> below outputs: the run's folder, or with resume=never a new one."""
     if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
         raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
     hydra = _hydra(root)
-    settings = settings_of(without_inherited(root, hydra))
+    settings = settings_of(drop_replaced(root, hydra))
     name = job_name(list(hydra.overrides.task), settings)
     path, number = _latest(Path(root.outputs) / root.study, name)
     stale = root.stale == "rerun" and number and is_stale(path, settings)
-    if number and (stale or root.resume == "never"):  # an empty one, too: a sweep may be about to begin there
+    if number and (stale or root.resume == "never"):  # even an empty one: a sweep may be about to start there
         path = path.with_name(f"{re.sub(r'_[0-9]+$', '', path.name)}_{number + 1}")
     return f"{root.study}/{path.name}"
 
 
 def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a run was made, or begun, by other code of what its config names."""
+    """Whether the code that a run's config names has changed since the run started."""
     try:
         return bool(code_state.changed_files(read_record(folder) or {}, settings))
     except RecordError:
@@ -83,9 +85,9 @@ def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def register_resolvers(settings_of: Callable[[DictConfig], dict[str, Any]]) -> None:
-    """Make ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:} known to OmegaConf.
+    """Register ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:} with OmegaConf.
 
-    settings_of: what makes the run of a config what it is.
+    settings_of: returns a config's identity.
     """
 
     def study(*, _root_: DictConfig) -> str:

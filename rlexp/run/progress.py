@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain log lines elsewhere."""
+"""Progress display: a bar on a terminal, log lines elsewhere."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressDisplay:
-    """Shows steps, time left, steps per second and the mean return.
+    """Shows steps, remaining time, steps per second and the mean return.
 
     Args:
         mode: "bar", "lines", "none", or "auto": a bar if standard output is a terminal.
@@ -30,18 +30,18 @@ class ProgressDisplay:
         self.start(0, 0)
 
     def start(self, total: int, first: int) -> Self:
-        """Count from here.
+        """Reset the counters.
 
         Args:
-            total: steps of the whole run, an agent.
-            first: steps that earlier launches made.
+            total: rows of the whole run, per agent.
+            first: rows of earlier launches, per agent.
         """
         self.total, self.first, self.updates = total, first, 0
         self.began = self.last = time.monotonic()
         return self
 
     def __enter__(self) -> Self:
-        """Show the bar, if there is one."""
+        """Show the bar, if any."""
         if self.mode == "bar":
             self.bar = Progress(
                 BarColumn(bar_width=16),
@@ -57,17 +57,17 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
 
     def update(self, step: int, rate: float, score: float, final: bool = False) -> None:
-        """Show where the run stands.
+        """Show the current progress.
 
         Args:
-            step: rows made so far, an agent.
-            rate: environment steps per second, all agents together.
-            score: mean episodic return over the agents, NaN before the first.
+            step: rows so far, per agent.
+            rate: environment steps per second over all agents.
+            score: mean episodic return over the agents, NaN before the first episode.
             final: the last call: always shown.
         """
         shown = "-" if math.isnan(score) else f"{score:.1f}"

@@ -1,4 +1,4 @@
-"""A run's folder: its name, and run.json, which says what the run is and how it stands."""
+"""run.json: what a run is (config, seeds, code) and its status."""
 
 import contextlib
 import datetime
@@ -12,28 +12,22 @@ from typing import Any, Literal
 
 from rlexp.config.identity import config_hash, with_current_names
 from rlexp.errors import ConfigError
-from rlexp.files import file_digest, through_no_link, write_atomically
+from rlexp.files import file_digest, open_nofollow, write_atomically
 from rlexp.provenance import code_state
-from rlexp.text import harmless
+from rlexp.text import one_line, sanitize
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 
 
-MEASURED = ("metrics.csv", "evaluation.json")  # what comparisons are made from
-
-
-# Names ---------------------------------------------------------------------------------------------------------------
-
-
-# run.json ------------------------------------------------------------------------------------------------------------
+MEASURED = ("metrics.csv", "evaluation.json")  # files that comparisons read
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _of(settings: dict[str, Any], seeds: list[int], folder: Path) -> dict[str, Any]:
-    """What a launch says of itself."""
+def _launch_entries(settings: dict[str, Any], seeds: list[int], folder: Path) -> dict[str, Any]:
+    """Entries of run.json that describe a launch."""
     return {
         "config_hash": config_hash(settings),
         "config": settings,
@@ -42,15 +36,15 @@ def _of(settings: dict[str, Any], seeds: list[int], folder: Path) -> dict[str, A
         "pid": os.getpid(),
         "command": sys.argv,
         **code_state.code_state(),
-        **code_state.of_config(settings, folder),
+        **code_state.config_state(settings, folder),
     }
 
 
 class RecordError(ConfigError):
-    """A run.json that cannot be read: nobody knows what its run is, and how it stands."""
+    """A run.json that cannot be read."""
 
 
-SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json, where it is there
+SHAPES: dict[str, type | tuple[type, ...]] = {  # types of run.json's entries, where present
     "status": str,
     "config": dict,
     "config_hash": str,
@@ -83,47 +77,47 @@ SHAPES: dict[str, type | tuple[type, ...]] = {  # of what is read of a run.json,
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """run.json of a folder, which may be a stranger's, with harmless texts; None if there is none.
+    """Read run.json of a folder, perhaps an untrusted one, with sanitized strings; None if there is none.
 
     Raises:
-        RecordError: it cannot be read, or is no run.json.
+        RecordError: it cannot be read, or is not a run.json.
     """
     path = folder / "run.json"
-    way_out = "mend or remove it, or use resume=never"
+    remedy = "fix or remove it, or use resume=never"
     try:
-        record = _harmless(json.loads(path.read_text(encoding="utf-8")))
+        record = _sanitize(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        line = harmless(" ".join(str(error).split()))
-        raise RecordError(f"{path}: cannot be read ({line}); {way_out}") from None
+        line = sanitize(one_line(str(error)))
+        raise RecordError(f"{path}: cannot be read ({line}); {remedy}") from None
     if not isinstance(record, dict):
-        raise RecordError(f"{path}: cannot be read (it is no object but {str(record)[:20]}); {way_out}")
+        raise RecordError(f"{path}: cannot be read (it is not an object but {str(record)[:20]}); {remedy}")
     for name, shape in SHAPES.items():
         if name in record and not isinstance(record[name], shape):
-            raise RecordError(f"{path}: cannot be read ({name} is {str(record[name])[:20]}); {way_out}")
+            raise RecordError(f"{path}: cannot be read ({name} is {str(record[name])[:20]}); {remedy}")
     if not isinstance(record.get("status"), str):
-        raise RecordError(f"{path}: cannot be read (it holds no status); {way_out}")
-    if not all(isinstance(own, str) for own in record.get("versions", {}).values()):
-        raise RecordError(f"{path}: cannot be read (versions are {str(record['versions'])[:20]}); {way_out}")
+        raise RecordError(f"{path}: cannot be read (it has no status); {remedy}")
+    if not all(isinstance(version, str) for version in record.get("versions", {}).values()):
+        raise RecordError(f"{path}: cannot be read (versions are {str(record['versions'])[:20]}); {remedy}")
     if not all(type(seed) is int for seed in record.get("seeds", ())):
-        raise RecordError(f"{path}: cannot be read (seeds are {str(record['seeds'])[:20]}); {way_out}")
+        raise RecordError(f"{path}: cannot be read (seeds are {str(record['seeds'])[:20]}); {remedy}")
     if "config" in record:
         record["config"] = with_current_names(record["config"])
     return record
 
 
-def _harmless(value: Any) -> Any:
-    """The same nested data with nothing in its texts that a terminal would obey."""
+def _sanitize(value: Any) -> Any:
+    """Sanitize all strings in nested data."""
     if isinstance(value, str):
-        return harmless(value)
+        return sanitize(value)
     if isinstance(value, dict):
-        return {harmless(key): _harmless(own) for key, own in value.items()}
-    return [_harmless(own) for own in value] if isinstance(value, list) else value
+        return {sanitize(key): _sanitize(item) for key, item in value.items()}
+    return [_sanitize(item) for item in value] if isinstance(value, list) else value
 
 
 class RunRecord:
-    """run.json of one folder, rewritten atomically at every change."""
+    """run.json of a folder, rewritten atomically on every change."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.json"
@@ -131,18 +125,18 @@ class RunRecord:
 
     @property
     def status(self) -> Status | None:
-        """How the run stands; None before it first started."""
+        """Status of the run; None before its first start."""
         return self.data.get("status")
 
     def start(self, settings: dict[str, Any], seeds: list[int], together: int) -> None:
-        """Note that the run starts, or goes on.
+        """Record that the run starts or resumes.
 
         Args:
-            settings: the resolved config less what cannot change results.
-            seeds: one an agent.
-            together: agents trained side by side, those of other runs included.
+            settings: the run's identity; see `jobs.job.settings_of`.
+            seeds: one per agent.
+            together: agents in the batch, those of other runs included.
         """
-        # nobody else writes here: the process that did has died; before it trained, that was not this run's doing
+        # this process holds the lock, so the earlier one has died; a death before training is not the run's fault
         if self.status == "running" and self.data.get("training", True):
             self.data["deaths"] = self.data.get("deaths", 0) + 1
         self.data.setdefault("started", _now())
@@ -150,7 +144,7 @@ class RunRecord:
         if changed := code_state.changed_files(self.data, settings):
             self.data.setdefault("made_by", []).append({name: self.data["sources"].get(name) for name in changed})
         self.update(
-            **_of(settings, seeds, self.path.parent),
+            **_launch_entries(settings, seeds, self.path.parent),
             status="running",
             training=False,
             agents_together=together,
@@ -158,30 +152,30 @@ class RunRecord:
         )
 
     def survived(self) -> None:
-        """A checkpoint was written: whatever killed earlier launches before they came so far is overcome."""
+        """Reset the count of deaths: a checkpoint was written, so that the run has made progress."""
         if self.data.pop("deaths", 0):
             self.update()
 
     def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
-        """Note what ended the run, in one line and as a traceback, which goes to train.log as well."""
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        told = "".join(traceback.format_exception(error))
-        self.update(**_of(settings, seeds, self.path.parent), status="failed", error=line, traceback=told)
+        """Record the error that ended the run; its traceback also goes to train.log."""
+        text = "".join(traceback.format_exception(error))
+        entries = _launch_entries(settings, seeds, self.path.parent)
+        self.update(**entries, status="failed", error=one_line(error), traceback=text)
         path = self.path.with_name("train.log")
-        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=through_no_link) as file:
-            file.write(told)  # unless it is a link, or the disk is full: run.json has it
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=open_nofollow) as file:
+            file.write(text)  # fails for a link or a full disk: run.json has it
 
     def finish(self, result: dict[str, Any]) -> None:
-        """The run's last act: its result, digests of what it measured, status done."""
+        """Record the result and digests of the measured files; status done."""
         self.update(status="done", result=result, files=self.digests())
 
     def digests(self) -> dict[str, str]:
-        """Of the files that comparisons are made from, by which an edit shows."""
+        """Digests of the files in MEASURED, which reveal later edits."""
         files = [self.path.with_name(name) for name in MEASURED]
         return {file.name: file_digest(file) for file in files if file.is_file()}
 
     def update(self, **changes: Any) -> None:
-        """Change some entries and write the file; an error lasts until the status changes."""
+        """Change entries and write the file; error and traceback last until the status changes."""
         if "status" in changes:
             for name in ("error", "traceback"):
                 self.data.pop(name, None)

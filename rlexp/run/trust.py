@@ -1,8 +1,8 @@
-"""What a run's folder, which may be a stranger's, may have made when its policies are loaded, and where it is written.
+"""Trust: which code an untrusted run folder may run when its policies are loaded, and where may be written.
 
-A config names classes to be made and modules to be imported, and either runs code. Of a run that is only read, that is
-what rlexp and torch.nn define, what is installed as a plugin of rlexp (an entry point of the group `rlexp`), and what
-the reader trusts by name.
+A config names classes to instantiate and modules to import, and both run code. Allowed are classes that rlexp and
+torch.nn define, installed plugins of rlexp (entry points in the group `rlexp`), and packages that the user trusts by
+name.
 """
 
 import importlib
@@ -13,33 +13,33 @@ from typing import Any
 
 from rlexp.errors import TrustError
 
-KNOWN = ("gymnasium", "ale_py", "envpool", "minigrid")  # whose import registers environments, and does nothing else
+KNOWN = ("gymnasium", "ale_py", "envpool", "minigrid")  # importing them only registers environments
 HOMES = ("rlexp", "torch.nn")
 
 
 def trusted_packages(trust: Iterable[str]) -> set[str]:
-    """Top-level packages whose code may run: those named, and those installed as plugins."""
+    """Top-level packages whose code may run: those named, and installed plugins."""
     plugins = {entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group="rlexp")}
     return {name.partition(".")[0] for name in trust} | plugins
 
 
 def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust: Sequence[str] = ()) -> None:
-    """Refuse a config that would have a stranger's code run.
+    """Refuse a config that would run untrusted code.
 
     Args:
         config: plain data, by group.
-        wanted: the groups that are to be made, and of what class each is; nodes within one may be torch's modules.
-        trust: packages whose classes may be made all the same.
+        wanted: groups that will be instantiated, and the class of each; nodes inside may be torch modules.
+        trust: further packages whose classes may be instantiated.
 
     Raises:
-        TrustError: names the key and the first thing that is not trusted.
+        TrustError: names the key and the first untrusted name.
     """
     packages = trusted_packages(trust)
     _require_literals("", config)
     for group, kind in wanted.items():
         node = config.get(group)
         if not isinstance(node, Mapping) or "_target_" not in node:
-            raise TrustError(f"{group}: has no _target_, so that nothing can be made of it")
+            raise TrustError(f"{group}: has no _target_, so it cannot be instantiated")
         _check(group, node, kind, packages)
     module = str((config["env"] or {}).get("id", "")).rpartition(":")[0] if "env" in wanted else ""
     if module and module.partition(".")[0] not in {*KNOWN, *packages}:
@@ -47,18 +47,18 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
 
 
 def require_no_links(paths: Iterable[Path]) -> None:
-    """Refuse to write where a link, which may be a stranger's, would have it land elsewhere.
+    """Refuse symbolic links, through which a write would land elsewhere.
 
     Raises:
-        TrustError: naming the link.
+        TrustError: names the link.
     """
     for path in paths:
         if path.is_symlink():
-            raise TrustError(f"{path}: is a link to elsewhere, where a run would write; remove it")
+            raise TrustError(f"{path}: is a symbolic link in a folder that a run writes to; remove it")
 
 
 def _require_literals(path: str, value: Any) -> None:
-    """Refuse what would be worked out when it is read."""
+    """Refuse interpolations."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             _require_literals(f"{path}.{key}".lstrip("."), item)
@@ -66,7 +66,7 @@ def _require_literals(path: str, value: Any) -> None:
         for item in value:
             _require_literals(path, item)
     elif isinstance(value, str) and "${" in value:
-        raise TrustError(f"{path}={value}: is worked out when it is read; a run keeps plain values")
+        raise TrustError(f"{path}={value}: is an interpolation; a run's config holds plain values")
 
 
 def _check(path: str, value: Any, kind: type, packages: set[str]) -> None:
@@ -91,29 +91,29 @@ def _module_kind() -> type:
 
 
 def _require_class(path: str, target: Any, kind: type) -> None:
-    """Refuse a name that is no class of that kind, defined in one of HOMES; what is only reached through them is not.
+    """Refuse a name that is not a subclass of `kind` defined in one of HOMES; imported there is not enough.
 
     Raises:
-        TrustError: naming it.
+        TrustError: names it.
     """
-    told = f"{path}={target}"
+    setting = f"{path}={target}"
     if not isinstance(target, str) or not target.startswith(tuple(f"{home}." for home in HOMES)):
-        raise _refusal(told, str(target))
+        raise _refusal(setting, str(target))
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception:  # no module of that name, or one that needs what is not installed
-        raise TrustError(f"{told}: there is no such class") from None
+    except Exception:  # no such module, or its dependencies are not installed
+        raise TrustError(f"{setting}: there is no such class") from None
     defined = getattr(found, "__module__", "") + "."
     if not (isinstance(found, type) and defined.startswith(tuple(f"{home}." for home in HOMES))):
-        raise TrustError(f"{told}: is no class of rlexp's or of torch.nn; such a run is not loaded")
+        raise TrustError(f"{setting}: is not a class of rlexp or torch.nn; such a run is not loaded")
     if not issubclass(found, kind):
-        raise TrustError(f"{told}: is no {kind.__name__}; such a run is not loaded")
+        raise TrustError(f"{setting}: is not a subclass of {kind.__name__}; such a run is not loaded")
 
 
-def _refusal(told: str, target: str) -> TrustError:
+def _refusal(setting: str, target: str) -> TrustError:
     package = target.partition(".")[0]
     return TrustError(
-        f"{told}: code of {package}, which rlexp does not know, would run; if you trust it, say trust={package} "
+        f"{setting}: would run code of {package}, which is not trusted; if you trust it, set trust={package} "
         f"(in Python load_policy(..., trust=['{package}']))"
     )

@@ -1,4 +1,4 @@
-"""Everything that one run leaves in its folder, of the agents that are its own among those trained side by side."""
+"""Writes the files of one run: its agents are a slice of those in the batch."""
 
 import json
 import time
@@ -22,10 +22,10 @@ class RunWriter:
 
     Args:
         folder: the run's folder.
-        config: the resolved config less what cannot change results.
-        seeds: one an agent.
-        first: number of the run's first agent among all that are trained side by side.
-        choices: made in each config group.
+        config: the run's identity; see `jobs.job.settings_of`.
+        seeds: one per agent.
+        first: index of the run's first agent in the batch.
+        choices: the choice in each config group.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class RunWriter:
         self.folder, self.config, self.seeds = folder, config, seeds
         self.agents = slice(first, first + len(seeds))
         self.seconds = 0.0  # of training, over all launches
-        self.time: dict[str, float] = {}  # the same by what was done in them; see `timing.py`
-        self.together = len(seeds)  # agents that are trained side by side, those of other runs included
+        self.time: dict[str, float] = {}  # seconds by activity; see `training/timing.py`
+        self.together = len(seeds)  # agents in the batch, those of other runs included
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
@@ -48,19 +48,19 @@ class RunWriter:
 
     @property
     def config_hash(self) -> str:
-        """What the folder and the checkpoint are known by."""
+        """Identifies the folder and the checkpoint."""
         return config_hash(self.config)
 
     @property
     def checkpoint_path(self) -> Path:
-        """The run's one checkpoint."""
+        """Path of the run's checkpoint."""
         return self.folder / "checkpoint.pt"
 
     def open(self, steps: np.ndarray) -> None:
-        """Make metrics.csv and the event files end where the run starts, or goes on: at `steps` of all agents (A,).
+        """Truncate metrics.csv and the event files to where the run starts or resumes: `steps` of all agents (A,).
 
         Raises:
-            CheckpointError: metrics.csv does not hold the rows up to there.
+            CheckpointError: metrics.csv lacks rows before that.
         """
         started = self.record.data.setdefault("started_unix", time.time())
         self.metrics_log = MetricsLog(self.folder, self.seeds, flatten(self.config), started)
@@ -68,37 +68,37 @@ class RunWriter:
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
-        """Note that the run starts, or goes on.
+        """Record that the run starts or resumes.
 
         Args:
-            together: agents trained side by side.
-            how: they are computed.
+            together: agents in the batch.
+            how: execution choices; see `training/how.py`.
         """
         self.together = together
         self._note(how)
         self.record.start(self.config, self.seeds, together)
 
     def _note(self, how: Mapping[str, Choice]) -> None:
-        """What run.json says of speed, when it is written next."""
+        """Update run.json's entries on execution and time; written with the next change."""
         self.record.data["how"] = {name: choice._asdict() for name, choice in how.items()}
         seconds = {part: round(spent, 3) for part, spent in self.time.items()}
         self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
 
     def mark_training(self) -> None:
-        """Note that training begins: whatever kills the process from now on may be this run's doing."""
+        """Record that training starts: a death of the process from now on may be the run's fault."""
         self.record.update(training=True)
 
     def spend(self, seconds: float, split: Mapping[str, float]) -> None:
-        """An update of all that are trained side by side took so many seconds, divided like this."""
+        """Add the seconds of one update of the batch, in total and split by activity."""
         self.seconds += seconds
         for part, spent in split.items():
             self.time[part] = self.time.get(part, 0.0) + spent
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
-        """One row an agent; steps and metrics of all agents, (A,)."""
+        """Log one row per agent; steps and metrics of all agents (A,)."""
         assert self.metrics_log is not None
-        own = {name: values[self.agents] for name, values in metrics.items()}
-        self.metrics_log.write(steps[self.agents], self.seconds, own)
+        of_run = {name: values[self.agents] for name, values in metrics.items()}
+        self.metrics_log.write(steps[self.agents], self.seconds, of_run)
         self.rows = [count + 1 for count in self.rows]
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
@@ -124,20 +124,20 @@ class RunWriter:
         evaluation: list[list[dict[str, Any]]] | None,
         settings: dict[str, Any],
     ) -> dict[str, Any]:
-        """The result in run.json: done.
+        """Write the result to run.json, and status done.
 
         Args:
             steps: of all agents (A,).
-            returns: means of their last training episodes (A,), NaN before the first.
-            evaluation: their final evaluation, as `evaluation.evaluate` gives it, if there was one.
+            returns: mean returns of their last training episodes (A,), NaN before the first.
+            evaluation: their final evaluation, as returned by `evaluation.evaluate`, if there was one.
             settings: of the evaluation.
         """
-        made = steps[self.agents]
+        of_run = steps[self.agents]
         result: dict[str, Any] = {
-            "steps": made.tolist(),
+            "steps": of_run.tolist(),
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
-            "steps_per_second": round(float(made.sum()) / self.seconds, 1),
+            "steps_per_second": round(float(of_run.sum()) / self.seconds, 1),
             "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns[self.agents]],
         }
         if evaluation is not None:

@@ -1,1 +1,1 @@
-"""Runs read back, how jobs stand, and removing them."""
+"""Studies: read runs, show the status of jobs, remove them."""

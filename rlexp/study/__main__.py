@@ -1,12 +1,12 @@
-"""How the jobs of a study stand, and removing what is not needed any more.
+"""Show the status of a study's jobs, or remove some of them.
 
-    python -m rlexp.study status outputs/first                  how every job stands, also while they run
-    python -m rlexp.study status outputs/first traceback=true   with the traceback of each one that failed
+    python -m rlexp.study status outputs/first                  status of every job, also while they run
+    python -m rlexp.study status outputs/first traceback=true   with the traceback of each failed job
     python -m rlexp.study clean outputs/first                   remove the folders of failed and killed jobs; asks first
-    python -m rlexp.study clean outputs/first what=checkpoints  remove checkpoint.pt of the jobs that are done
+    python -m rlexp.study clean outputs/first what=checkpoints  remove checkpoint.pt of done jobs
 
-Both take several studies. Settings of clean: what=failed,killed (the default; also interrupted, pruned, waiting: its
-entry in sweep.json, checkpoints) · yes=true (do not ask). A job that runs is never touched.
+Both accept several studies. Settings of clean: what=failed,killed (the default; also interrupted, pruned, checkpoints,
+and waiting: entries of sweep.json) · yes=true (do not ask). Running jobs are never touched.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from pathlib import Path
 from rlexp.config.signatures import nearest
 from rlexp.errors import ConfigError, command
 
-OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # of each command
+OPTIONS = {"status": ("traceback",), "clean": ("what", "yes")}  # by command
 
 
 def _parse(command: str, words: list[str]) -> tuple[list[Path], dict[str, str]]:
-    """Studies, and settings by name."""
+    """Split arguments into studies and settings."""
     if command not in OPTIONS:
         raise ConfigError(f"{command}: there is no such command; {nearest(command, tuple(OPTIONS))}")
     paths = [word for word in words if "=" not in word or Path(word).exists()]
@@ -30,15 +30,15 @@ def _parse(command: str, words: list[str]) -> tuple[list[Path], dict[str, str]]:
         if name != "what" and value not in ("true", "false"):
             raise ConfigError(f"{name}={value}: must be true or false")
     if not paths:
-        raise ConfigError(f"say which study: python -m rlexp.study {command} outputs/<study>")
+        raise ConfigError(f"name a study: python -m rlexp.study {command} outputs/<study>")
     return list(dict.fromkeys(map(Path, paths))), options
 
 
 def run(words: list[str]) -> None:
-    """Do what the command line of rlexp.study asks for.
+    """Run the command.
 
     Raises:
-        ConfigError: there is no such command, setting or study.
+        ConfigError: no such command, setting or study.
     """
     from rlexp.study.clean import CLEANABLE, clean
     from rlexp.study.status import read_study, table
@@ -53,11 +53,11 @@ def run(words: list[str]) -> None:
         return
     texts = []
     for study in studies:
-        standings = read_study(study)
-        texts.append((f"{study}:\n" if len(studies) > 1 else "") + table(standings, study))
+        jobs = read_study(study)
+        texts.append((f"{study}:\n" if len(studies) > 1 else "") + table(jobs, study))
         if options.get("traceback") == "true":
-            failed = [job for job in standings if job.status == "failed"]
-            texts += [f"{job.folder}:\n{(job.traceback or 'no traceback was kept').rstrip()}" for job in failed]
+            failed = [job for job in jobs if job.status == "failed"]
+            texts += [f"{job.folder}:\n{(job.traceback or 'no traceback').rstrip()}" for job in failed]
     print("\n\n".join(texts))
 
 

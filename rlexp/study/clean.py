@@ -1,4 +1,4 @@
-"""Removing what is not needed any more of a study: only what is named, and after a question."""
+"""Removes folders, checkpoints or planned jobs of a study, by status and after confirmation."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from typing import Literal
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
 from rlexp.run import lock
-from rlexp.study.status import Standing, find, planned, read_standing, read_study
+from rlexp.study.status import JobStatus, find, planned, read_job_status, read_study
 
 FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
 CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
@@ -22,32 +22,32 @@ CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
 
 @dataclass(frozen=True)
 class Removal:
-    """One thing to remove: a run's folder, its checkpoint, or the entry in sweep.json of a job that has not begun."""
+    """An item to remove: a run's folder, its checkpoint, or the entry in sweep.json of a job that has not started."""
 
     kind: Literal["folder", "checkpoint", "planned job"]
     path: Path
-    job: Standing
-    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json, and the job's name in it
+    job: JobStatus
+    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json and the job's name in it
 
     def __str__(self) -> str:
-        """One row of the list that is shown before anything is removed."""
+        """Row of the list shown before confirmation."""
         size = " " * 13 if self.entry else f"{_size(self.path) / 1e6:10.1f} MB"
         elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
         return f"{self.job.status:<11}{size}  {self.path}" + (f"  (ran on {self.job.host})" if elsewhere else "")
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Size in bytes of a file, or of all files in a folder."""
     files = [Path(root, name) for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files)
 
 
 def removals(study: Path, what: list[str]) -> list[Removal]:
-    """What of a study is named by `what`, some of CLEANABLE."""
+    """Items of a study to remove. what: some of CLEANABLE."""
     entries, found = planned(study), []
     for job in read_study(study):
         if job.folder.resolve() != study.resolve() / job.folder.relative_to(study):
-            continue  # sweep.json names a link, which may lead anywhere
+            continue  # sweep.json names a symbolic link, which may point anywhere
         checkpoint = job.folder / "checkpoint.pt"
         if job.status == "done" and "checkpoints" in what and checkpoint.is_file():
             found.append(Removal("checkpoint", checkpoint, job))
@@ -59,22 +59,24 @@ def removals(study: Path, what: list[str]) -> list[Removal]:
 
 
 def remove(item: Removal) -> str | None:
-    """Remove one thing, unless somebody is at work there; returns why it was left, None when it is gone."""
+    """Remove an item unless a process is using it; returns why it was kept, None if removed."""
     folder = item.job.folder
-    guard = lock.FolderLock(item.entry[0].parent if item.entry else folder)  # sweeps lock it to write sweep.json, too
+    guard = lock.FolderLock(
+        item.entry[0].parent if item.entry else folder
+    )  # sweeps lock its folder to write sweep.json
     try:
         if not guard.acquire():
-            return f"{lock.holder(guard.path)} is at work in {guard.folder}"
+            return f"{lock.holder(guard.path)} is using {guard.folder}"
         if item.entry is not None:
             return _drop(folder, *item.entry)
-        if read_standing(folder, held=False).status != item.job.status:
-            return "it has changed meanwhile"
+        if read_job_status(folder, held=False).status != item.job.status:
+            return "it has changed in the meantime"
         if item.kind == "checkpoint":
             item.path.unlink()
             return None
         if any(path.parent != folder for path in find(folder, "run.json")):
-            return "it holds other runs"
-        # run.json late, so that after a crash it is still known for what it is; the lock last
+            return "it contains other runs"
+        # run.json late, so that after a crash the folder is still recognized; the lock last
         for path in sorted(folder.iterdir(), key=lambda path: (path.name == lock.NAME, path.name == "run.json")):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -91,20 +93,20 @@ def remove(item: Removal) -> str | None:
 
 def _drop(folder: Path, sweep: Path, name: str) -> str | None:
     if lock.is_held(folder) or (folder / "run.json").exists():
-        return "it has begun meanwhile"
+        return "it has started in the meantime"
     content = json.loads(sweep.read_text(encoding="utf-8"))
     content["jobs"].pop(name, None)
     write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
-    with contextlib.suppress(OSError):  # one that was reserved for it is empty
+    with contextlib.suppress(OSError):  # the folder reserved for it is empty
         folder.rmdir()
     return None
 
 
 def clean(studies: list[Path], what: list[str], yes: bool) -> None:
-    """List what would be removed, ask unless `yes`, remove it.
+    """List the items, ask for confirmation unless `yes`, and remove them.
 
     Raises:
-        ConfigError: there is nobody to ask.
+        ConfigError: there is no terminal to ask on.
     """
     items = {item.path.resolve(): item for study in studies for item in removals(study, what)}
     if not items:
@@ -113,16 +115,16 @@ def clean(studies: list[Path], what: list[str], yes: bool) -> None:
     print(*items.values(), sep="\n")
     counts = Counter(item.kind for item in items.values())
     named = " and ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
-    if not yes and not _agreed(f"remove {'this' if len(items) == 1 else 'these'} {named}? [y/N] "):
+    if not yes and not _confirmed(f"remove {'this' if len(items) == 1 else 'these'} {named}? [y/N] "):
         print("nothing removed")
         return
-    left = [f"left: {item.path}: {reason}" for item in items.values() if (reason := remove(item)) is not None]
-    print(f"removed {len(items) - len(left)} of {len(items)}", *left, sep="\n")
+    kept = [f"kept: {item.path}: {reason}" for item in items.values() if (reason := remove(item)) is not None]
+    print(f"removed {len(items) - len(kept)} of {len(items)}", *kept, sep="\n")
 
 
-def _agreed(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise ConfigError("there is no terminal to ask on; yes=true removes them without a question")
+        raise ConfigError("there is no terminal to ask on; yes=true removes them without asking")
     try:
         return input(question).strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Reading runs back: what each was, how it ended, and the learning curve of every seed."""
+"""Reads runs: settings, status and learning curves of every seed."""
 
 import json
 import math
@@ -12,11 +12,11 @@ import numpy as np
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import UserError
 from rlexp.files import file_digest
-from rlexp.run.names import no_folder
+from rlexp.run.names import missing_folder
 from rlexp.run.record import MEASURED, RecordError, read_record
 
-SUPERSEDED = "superseded.json"  # of a tuned study: names of runs of what was the best before there were more trials
-CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # the columns of metrics.csv that are read
+SUPERSEDED = "superseded.json"  # of a tuned study: names of the runs of a former best trial
+CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # columns read from metrics.csv
 
 
 class StudyError(UserError):
@@ -25,26 +25,26 @@ class StudyError(UserError):
 
 @dataclass(frozen=True)
 class Curve:
-    """Of one seed, a value a logging step."""
+    """Learning curve of one seed, one value per logging step."""
 
     steps: np.ndarray
-    seconds: np.ndarray  # of training; beside agents of other runs, the share of its own run
+    seconds: np.ndarray  # of training; in a batch with other runs, this run's share
     returns: np.ndarray  # moving average over the last 100 episodes; NaN before the first
-    episodes: np.ndarray  # finished so far
+    episodes: np.ndarray  # completed so far
 
 
 @dataclass
 class Run:
-    """One run's folder."""
+    """A run, read from its folder."""
 
     folder: Path
     record: dict[str, Any]  # run.json
-    settings: dict[str, Any]  # resolved config less what cannot change results, as dotted keys
+    settings: dict[str, Any]  # the run's identity as dotted keys
     curves: dict[int, Curve] = field(default_factory=dict)  # by seed
     evaluations: dict[int, float] = field(default_factory=dict)  # frozen evaluation, mean return by seed
-    evaluated_with: dict[str, Any] = field(default_factory=dict)  # settings of that
-    complaints: list[str] = field(default_factory=list)  # what makes its results doubtful
-    superseded: bool = False  # a tuning has found something better than what this run stands for
+    evaluated_with: dict[str, Any] = field(default_factory=dict)  # settings of the frozen evaluation
+    complaints: list[str] = field(default_factory=list)  # reasons to doubt its results
+    superseded: bool = False  # tuning has since found a better trial than this run's
 
     @property
     def status(self) -> str:
@@ -53,13 +53,13 @@ class Run:
 
     @property
     def algo(self) -> str:
-        """The choice made in the group algo."""
+        """The choice in the group algo."""
         choice = self.record.get("choices", {}).get("algo")
         return str(choice or self.settings["algo._target_"].rpartition(".")[2].lower())
 
     @property
     def tuned(self) -> str:
-        """The choice made in the group tuned; empty where that is not known."""
+        """The choice in the group tuned; empty if unknown."""
         return str(self.record.get("choices", {}).get("tuned", ""))
 
     @property
@@ -69,18 +69,18 @@ class Run:
 
     @property
     def share(self) -> float:
-        """Of the agents that were trained side by side, those of other runs included, how many were this run's own."""
-        own = len(self.record.get("seeds") or self.curves)
-        return own / max(own, self.record.get("agents_together") or own, 1)
+        """Fraction of the agents in its batch that are this run's."""
+        agents = len(self.record.get("seeds") or self.curves)
+        return agents / max(agents, self.record.get("agents_together") or agents, 1)
 
     @property
     def seconds(self) -> float:
-        """Of training; beside agents of other runs, its share."""
+        """Seconds of training; in a batch with other runs, this run's share."""
         return max(float(curve.seconds[-1]) for curve in self.curves.values())
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """Every run at or below the paths, in the order of their folders; curves are not read yet.
+    """All runs at or below the paths, sorted by folder; curves are not read.
 
     Raises:
         StudyError: there is none, or a run.json cannot be read.
@@ -88,7 +88,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     folders: list[Path] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            raise StudyError(no_folder(path))
+            raise StudyError(missing_folder(path))
         found = sorted(file.parent for file in path.rglob("run.json"))
         if not found:
             raise StudyError(f"{path}: there is no run in or below it (no run.json)")
@@ -105,7 +105,9 @@ def _open(folder: Path) -> Run:
     run = Run(folder, record, flatten(config), superseded=folder.name in superseded_in(folder.parent))
     for key in ("env.id", "algo._target_"):
         if not isinstance(run.settings.get(key), str):
-            raise StudyError(f"{folder}/run.json: holds no config with {key}; remove that folder, or make the run anew")
+            raise StudyError(
+                f"{folder}/run.json: has no config with {key}; remove that folder, or train the run from scratch"
+            )
     _require_scores(run)
     if config_hash(config) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
@@ -121,24 +123,24 @@ def _open(folder: Path) -> Run:
 
 
 def _require_scores(run: Run) -> None:
-    """Refuse a run whose config says of its environment's scores what no number is."""
+    """Refuse a run whose env.threshold or env.bounds are not numbers."""
 
     def is_number(x: Any) -> bool:
         return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
     threshold, bounds = run.settings.get("env.threshold"), run.settings.get("env.bounds")
-    way_out = "remove that folder, or make the run anew"
+    remedy = "remove that folder, or train the run from scratch"
     if threshold is not None and not is_number(threshold):
-        raise StudyError(f"{run.folder}/run.json: env.threshold={threshold} is no number; {way_out}")
+        raise StudyError(f"{run.folder}/run.json: env.threshold={threshold} is not a number; {remedy}")
     if bounds is not None and not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))):
-        raise StudyError(f"{run.folder}/run.json: env.bounds={bounds} are not two numbers; {way_out}")
+        raise StudyError(f"{run.folder}/run.json: env.bounds={bounds} are not two numbers; {remedy}")
 
 
 def superseded_in(study: Path) -> list[str]:
-    """Names of a study's runs that stand for what was the best of a tuning and is not any more.
+    """Names of a tuned study's runs of a former best trial.
 
     Raises:
-        StudyError: the file that lists them is damaged.
+        StudyError: superseded.json is damaged.
     """
     path = study / SUPERSEDED
     try:
@@ -148,10 +150,10 @@ def superseded_in(study: Path) -> list[str]:
 
 
 def read_curves(run: Run) -> None:
-    """Fill in a run's learning curves and frozen evaluations.
+    """Read a run's learning curves and frozen evaluations into it.
 
-    metrics.csv counts the seconds of all that were trained side by side. Here, and nowhere else, a run that shared them
-    with others gets its share, so that whatever is made of curves, a figure or a table, goes by that.
+    metrics.csv holds the seconds of the whole batch. They are scaled to this run's share here and nowhere else, so that
+    all figures and tables use the share.
 
     Raises:
         StudyError: metrics.csv or evaluation.json is damaged.
@@ -160,16 +162,16 @@ def read_curves(run: Run) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             header = file.readline().rstrip("\n").split(",")
-            places = [header.index(name) for name in CURVE]
-            last = max(places) + 1
+            columns = [header.index(name) for name in CURVE]
+            last = max(columns) + 1
             table = np.array(
-                [[row[k] or "nan" for k in places] for row in (line.rstrip("\n").split(",", last) for line in file)],
+                [[row[k] or "nan" for k in columns] for row in (line.rstrip("\n").split(",", last) for line in file)],
                 float,
             )
             if len(table) and not np.isfinite(table[:, 0]).all():
-                raise ValueError("a row names no seed")
+                raise ValueError("a row has no seed")
     except (OSError, ValueError, IndexError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}); make the run anew with resume=never") from None
+        raise StudyError(f"{path}: cannot be read ({error}); train the run from scratch with resume=never") from None
     for seed in np.unique(table[:, 0]) if len(table) else []:
         _, steps, seconds, returns, episodes = table[table[:, 0] == seed].T
         run.curves[int(seed)] = Curve(steps, run.share * seconds, returns, episodes)

@@ -1,4 +1,4 @@
-"""How the jobs of a study stand, read live from their folders."""
+"""Status of a study's jobs, read from their folders, also while they run."""
 
 import contextlib
 import json
@@ -13,38 +13,38 @@ from typing import Any
 
 from rlexp.errors import ConfigError
 from rlexp.run import lock
-from rlexp.run.names import no_folder
+from rlexp.run.names import missing_folder
 from rlexp.run.record import RecordError, read_record
-from rlexp.text import number
+from rlexp.text import number, one_line
 
-COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # of metrics.csv that are read
-TAILS = (1 << 16, 1 << 22)  # bytes of its end: enough for most runs; for thousands of seeds
+COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # read from metrics.csv
+TAILS = (1 << 16, 1 << 22)  # bytes read from its end: enough for most runs; for thousands of seeds
 ORDER = ("done", "running", "waiting", "interrupted", "pruned", "failed", "killed", "damaged")
 ERROR_WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How one job stands."""
+class JobStatus:
+    """Status and progress of one job."""
 
     folder: Path
-    status: str  # of run.json; else waiting (not begun), killed (its process died) or damaged (cannot be read)
+    status: str  # of run.json, or waiting (not started), killed (its process died), damaged (run.json cannot be read)
     error: str | None = None  # one line
     traceback: str | None = None
     progress: float = 0.0  # 0 to 1
     steps: int = 0  # environment steps of the agent that made the fewest
     seconds: float = 0.0  # of training so far
-    score: float | None = None  # mean return of the last training episodes, over seeds
-    host: str | None = None  # where it ran last
+    score: float | None = None  # mean return of the last training episodes over seeds
+    host: str | None = None  # of the last launch
 
     @property
     def duration(self) -> float | None:
-        """Seconds that the whole training takes at its speed so far."""
+        """Estimated seconds of the whole training at the speed so far."""
         return self.seconds / self.progress if self.progress and self.seconds else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Of training, while it runs."""
+        """Estimated remaining seconds of training; None unless it runs."""
         return None if self.status != "running" or self.duration is None else self.duration - self.seconds
 
 
@@ -52,44 +52,44 @@ class Standing:
 
 
 def last_rows(path: Path, seeds: set[int]) -> dict[int, tuple[int, float, float]]:
-    """Each seed's last whole row of metrics.csv: seed -> step, seconds, return or NaN. Reads the file's end only."""
+    """Each seed's last complete row of metrics.csv: seed -> step, seconds, return or NaN. Reads only the file's end."""
     found: dict[int, tuple[int, float, float]] = {}
     try:
         with open(path, "rb") as file:
             header = file.readline().decode().strip().split(",")
-            places = [header.index(name) for name in COLUMNS]
+            columns = [header.index(name) for name in COLUMNS]
             size = file.seek(0, os.SEEK_END)
             for length in TAILS:
                 file.seek(max(0, size - length))
-                # the first is the header or cut off, the last is not written to its end
+                # the first is the header or truncated, the last is incomplete
                 for line in file.read(length).split(b"\n")[1:-1]:
                     cells = line.decode(errors="replace").strip().split(",")
                     if len(cells) != len(header):
                         continue  # torn by a crash
                     with contextlib.suppress(ValueError):
-                        seed, step, seconds, score = (cells[k] for k in places)
+                        seed, step, seconds, score = (cells[k] for k in columns)
                         found[int(seed)] = (int(step), float(seconds), float(score or "nan"))
                 if seeds <= found.keys() or length >= size:
                     break
     except (OSError, ValueError):
-        return {}  # not written yet, or no metrics.csv
+        return {}  # not written yet, or not a metrics.csv
     return found
 
 
-def read_standing(folder: Path, held: bool | None = None) -> Standing:
-    """One job. held: whether somebody is at work in the folder; None: its lock tells."""
+def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
+    """Read one job. held: whether a process holds the folder's lock; None: probe it."""
     try:
         record = read_record(folder)
         if record is not None and record["status"] == "running" and held is None:
             held = lock.probe(folder) is not False
             if not held:
-                record = read_record(folder)  # it may have ended between the two looks
-        return Standing(folder, "waiting") if record is None else _standing(folder, record, bool(held))
+                record = read_record(folder)  # it may have ended in between
+        return JobStatus(folder, "waiting") if record is None else _job_status(folder, record, bool(held))
     except RecordError as error:
-        return Standing(folder, "damaged", str(error).removeprefix(f"{folder}/"))
+        return JobStatus(folder, "damaged", str(error).removeprefix(f"{folder}/"))
 
 
-def _standing(folder: Path, record: dict[str, Any], held: bool) -> Standing:
+def _job_status(folder: Path, record: dict[str, Any], held: bool) -> JobStatus:
     status = "killed" if record["status"] == "running" and not held else record["status"]
     seeds = set(record.get("seeds", ()))
     rows = last_rows(folder / "metrics.csv", seeds)
@@ -102,10 +102,10 @@ def _standing(folder: Path, record: dict[str, Any], held: bool) -> Standing:
         returns = record.get("result", {}).get("training_return")
         scores = [score for score in returns if isinstance(score, int | float)] if isinstance(returns, list) else []
     scores = [score for score in scores if not math.isnan(score)]
-    return Standing(
+    return JobStatus(
         folder,
         status,
-        error=_line(record.get("error", "")) or None,
+        error=one_line(record.get("error", "")) or None,
         traceback=record.get("traceback") or None,
         progress=1.0 if status == "done" else min(1.0, steps / total),
         steps=steps,
@@ -115,55 +115,51 @@ def _standing(folder: Path, record: dict[str, Any], held: bool) -> Standing:
     )
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def find(study: Path, name: str) -> list[Path]:
-    """Files of that name at or below the study; unlike rglob it does not mind folders that vanish meanwhile."""
+    """Files of that name in the study; unlike rglob, tolerates folders that vanish in the meantime."""
     return [Path(root, name) for root, _, files in os.walk(study) if name in files]
 
 
 def planned(study: Path) -> dict[Path, tuple[Path, str]]:
-    """Folders of the jobs that sweep.json files at or below the study plan: folder -> that file, the job's name in it.
+    """Jobs listed in the study's sweep.json files: folder -> (sweep.json, job's name in it).
 
     Raises:
-        ConfigError: a sweep.json that cannot be read, or that names folders elsewhere.
+        ConfigError: a sweep.json cannot be read, or names folders outside the study.
     """
     found = {}
     for path in find(study, "sweep.json"):
         try:
             names = list(json.loads(path.read_text(encoding="utf-8"))["jobs"].keys())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({_line(repr(error))}); mend or remove it") from None
+            raise ConfigError(f"{path}: cannot be read ({one_line(repr(error))}); fix or remove it") from None
         for name in names:
             if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ConfigError(f"{path}: the job {name} is not below its folder; mend or remove it")
+                raise ConfigError(f"{path}: job {name} is outside its folder; fix or remove it")
             found[path.parent / name] = (path, name)
     return found
 
 
-def read_study(study: Path) -> list[Standing]:
-    """Every job at or below the study, begun or planned, in the natural order of their names; links are not followed.
+def read_study(study: Path) -> list[JobStatus]:
+    """All jobs in the study, started or planned, in natural order of their names; links are not followed.
 
     Raises:
-        ConfigError: there is none, or a sweep.json cannot be read.
+        ConfigError: there is no job, or a sweep.json cannot be read.
     """
     if not study.is_dir():
-        raise ConfigError(no_folder(study))
+        raise ConfigError(missing_folder(study))
     folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
     if not folders:
         raise ConfigError(f"{study}: there is no run in or below it (no run.json)")
-    return [read_standing(folder) for folder in sorted(folders, key=lambda folder: _natural(name_of(folder, study)))]
+    return [read_job_status(folder) for folder in sorted(folders, key=lambda folder: _natural(name_of(folder, study)))]
 
 
 def name_of(folder: Path, study: Path) -> str:
-    """A job's path in its study."""
+    """A job's path relative to its study."""
     return folder.resolve().name if folder == study else str(folder.relative_to(study))
 
 
 def _natural(text: str) -> tuple[list[str | int], str]:
-    parts = re.split(r"(\d+)", text)  # every second one is a number
+    parts = re.split(r"(\d+)", text)  # every second part is a number
     return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
 
 
@@ -171,7 +167,7 @@ def _natural(text: str) -> tuple[list[str | int], str]:
 
 
 def duration(seconds: float) -> str:
-    """For people, in two units at most: 45 s, 3 m 20 s, 2 h 5 m."""
+    """Format seconds in at most two units: 45 s, 3 m 20 s, 2 h 5 m."""
     left = max(0, round(seconds))
     parts: list[str] = []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
@@ -181,22 +177,22 @@ def duration(seconds: float) -> str:
     return " ".join(part for part in parts[:2] if not part.startswith("0 ") or len(parts) == 1)
 
 
-def study_seconds_left(standings: list[Standing]) -> float | None:
-    """Until the running and the waiting jobs are done, if as many go on side by side; None if none runs measurably."""
-    left = [job.seconds_left for job in standings if job.seconds_left is not None]
+def study_seconds_left(jobs: list[JobStatus]) -> float | None:
+    """Estimate until all running and waiting jobs are done, at the current parallelism; None if unknown."""
+    left = [job.seconds_left for job in jobs if job.seconds_left is not None]
     if not left:
         return None
-    known = [job.duration for job in standings if job.status in ("running", "done") and job.duration is not None]
-    running = sum(job.status == "running" for job in standings)
-    unmeasured = sum(job.status == "waiting" for job in standings) + running - len(left)
+    known = [job.duration for job in jobs if job.status in ("running", "done") and job.duration is not None]
+    running = sum(job.status == "running" for job in jobs)
+    unmeasured = sum(job.status == "waiting" for job in jobs) + running - len(left)
     return max(*left, (sum(left) + unmeasured * sum(known) / len(known)) / running)
 
 
-def summary(standings: list[Standing]) -> str:
-    """One line: how many jobs of each status, and about how long all of it takes."""
-    counts = Counter(job.status for job in standings)
+def summary(jobs: list[JobStatus]) -> str:
+    """One line: number of jobs by status, and the estimated remaining time."""
+    counts = Counter(job.status for job in jobs)
     names = sorted(counts, key=lambda name: (*ORDER, name).index(name))
-    left = study_seconds_left(standings)
+    left = study_seconds_left(jobs)
     if left is not None and left >= 60:
         left = 60 * round(left / 60)
     eta = "" if left is None else f"; about {duration(left)} left"
@@ -204,27 +200,27 @@ def summary(standings: list[Standing]) -> str:
 
 
 def short_names(names: list[str]) -> tuple[str, list[str]]:
-    """What all names of jobs say alike, and each name without it."""
-    # a comma within a list is followed by no key
+    """Overrides shared by all job names, and each name without them."""
+    # a comma inside a list is not followed by a key
     words = [re.split(r",(?=[^,=]+=)", name.rpartition("-")[0]) for name in names]
-    common = [word for word in words[0] if all(word in own for own in words)] if len(names) > 1 else []
-    rest = [",".join(word for word in own if word not in common) for own in words]
+    common = [word for word in words[0] if all(word in each for each in words)] if len(names) > 1 else []
+    rest = [",".join(word for word in each if word not in common) for each in words]
     ends = [name.rpartition("-")[2] for name in names]
-    return ", ".join(common), [f"{own}-{end}" if own else end for own, end in zip(rest, ends, strict=True)]
+    return ", ".join(common), [f"{text}-{end}" if text else end for text, end in zip(rest, ends, strict=True)]
 
 
 def _cut(error: str) -> str:
     return error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
 
 
-def table(standings: list[Standing], study: Path) -> str:
-    """Aligned columns, a row a job in the natural order of names; below them a summary, and what went wrong where."""
+def table(jobs: list[JobStatus], study: Path) -> str:
+    """Aligned table with one row per job in natural order, a summary, and the folders of failed jobs."""
     rows = [("job", "status", "progress", "left", "return", "error")]
-    standings = sorted(standings, key=lambda job: _natural(name_of(job.folder, study)))
-    common, names = short_names([name_of(job.folder, study) for job in standings])
-    for job, name in zip(standings, names, strict=True):
+    jobs = sorted(jobs, key=lambda job: _natural(name_of(job.folder, study)))
+    common, names = short_names([name_of(job.folder, study) for job in jobs])
+    for job, name in zip(jobs, names, strict=True):
         left = "–" if job.seconds_left is None else duration(job.seconds_left)
-        percent = f"{math.floor(100 * job.progress)}%"  # 100% when it is there, not before
+        percent = f"{math.floor(100 * job.progress)}%"  # 100% only at the end
         rows.append((name, job.status, percent, left, number(job.score), _cut(job.error or "")))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align: tuple[Callable[[str, int], str], ...] = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
@@ -232,10 +228,10 @@ def table(standings: list[Standing], study: Path) -> str:
         "  ".join(put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    wrong = []
-    for job in standings:
+    failures = []
+    for job in jobs:
         if job.status in ("failed", "killed", "damaged"):
             whole = [f"  {job.error}"] if job.error and job.error != _cut(job.error) else []
-            wrong += [f"{job.status}: {job.folder}", *whole]
-    said = [f"all: {common}", ""] if common else []
-    return "\n".join([*said, *lines, "", summary(standings), *wrong])
+            failures += [f"{job.status}: {job.folder}", *whole]
+    shared = [f"all: {common}", ""] if common else []
+    return "\n".join([*shared, *lines, "", summary(jobs), *failures])

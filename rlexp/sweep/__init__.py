@@ -1,1 +1,1 @@
-"""Hydra plugins: how the jobs of a multirun are made from its settings."""
+"""Hydra plugins: sweepers that make the jobs of a multirun, and launchers that run them."""

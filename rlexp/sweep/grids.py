@@ -1,6 +1,6 @@
-"""A multirun over several grids: their union, where Hydra's own sweeper knows only one product.
+"""A sweeper over the union of several grids; Hydra's basic sweeper has only one.
 
-A comparison is seldom a product: the baseline lacks the settings of the new term. Hence, in conf/experiment/*.yaml,
+A comparison is seldom one grid: the baseline lacks the settings of the new term. In conf/experiment/*.yaml,
 
     hydra:
       sweeper:
@@ -8,8 +8,7 @@ A comparison is seldom a product: the baseline lacks the settings of the new ter
           - [algo=ppo]
           - [algo=apo, "algo.anchor_coef=1,5", "algo.direction=forward,reverse"]
 
-is five jobs. `params` and the command line hold for every grid; the command line wins over `params`, and `params` win
-over grids.
+is five jobs. `params` and the command line apply to every grid; precedence: command line > `params` > grids.
 """
 
 import itertools
@@ -26,7 +25,7 @@ from rlexp.errors import ConfigError
 
 
 class Grids(Sweeper):
-    """Every job of every grid, once: what is left of them is handed to the launcher together."""
+    """Passes the jobs of all grids to the launcher at once, without duplicates and jobs already done."""
 
     hydra_context: HydraContext
     launcher: Launcher
@@ -36,21 +35,21 @@ class Grids(Sweeper):
         self.grids = grids or [[]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over."""
+        """Store what Hydra passes to its plugins, and make the launcher."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run what is left of the jobs.
+        """Run the jobs that are not done.
 
         Raises:
-            ConfigError: a setting of any job that cannot be; none is started.
-            SweepError: jobs have failed; the others are done.
+            ConfigError: an invalid setting of any job; none is started.
+            SweepError: jobs failed; the others are done.
         """
         from rlexp.sweep.plan import Composer, plan
-        from rlexp.sweep.run import run_all  # torch, which --help need not wait for
+        from rlexp.sweep.run import run_all  # imports torch, which --help does not need
 
         assert self.config is not None  # set by `setup`
         common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
@@ -60,10 +59,10 @@ class Grids(Sweeper):
 
 
 def union(grids: Iterable[Sequence[str]], parser: OverridesParser) -> list[list[str]]:
-    """The jobs of all grids, each as a list of overrides; of overrides of one key the last one holds.
+    """The jobs of all grids, each as a list of overrides; the last override of a key wins.
 
     Raises:
-        ConfigError: an interval or another sweep that is no list of values.
+        ConfigError: an interval, or any other sweep that is not a list of values.
     """
     jobs: dict[frozenset[str], list[str]] = {}
     for grid in grids:

@@ -1,4 +1,4 @@
-"""Folders of jobs that begin anew: made before anything runs, so that of two sweeps at once no two jobs share one."""
+"""Creates the folders of fresh jobs (resume=never) before anything runs, so that concurrent sweeps never share one."""
 
 import contextlib
 import re
@@ -11,26 +11,26 @@ from rlexp.sweep.plan import Planned
 
 @contextlib.contextmanager
 def reserving(jobs: Sequence[Planned]) -> Iterator[None]:
-    """Make the folders of jobs that begin anew, so that no other sweep does; where another was faster, the next ones.
+    """Create the folders of fresh jobs, with the next free suffix where another sweep has been faster.
 
-    If this sweep is refused while entered, those in which nothing has begun are removed.
+    If this sweep is refused within the context, folders of jobs that have not started are removed.
     """
     made: list[Planned] = []
     try:
         for planned in jobs:
-            if planned.anew:
-                planned.settle(make_new(planned.job.folder))
+            if planned.fresh:
+                planned.move_to(make_new(planned.job.folder))
                 made.append(planned)
         yield
     except (UserError, OSError):
         for planned in made:
-            with contextlib.suppress(OSError):  # it has begun
+            with contextlib.suppress(OSError):  # not empty: the job has started
                 planned.job.folder.rmdir()
         raise
 
 
 def make_new(folder: Path) -> Path:
-    """Make a folder of that name, or with the next suffix that is free: no other process has made it, nor will."""
+    """Create a folder of that name, or with the next free suffix; mkdir makes the claim atomic between processes."""
     parts = re.fullmatch(r"(.+?)(?:_(\d+))?", folder.name)
     assert parts is not None
     number = int(parts[2] or 1)

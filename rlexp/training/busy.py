@@ -1,4 +1,4 @@
-"""Whether a run gets the processor time that its threads ask for: on a busy machine fewer threads are faster."""
+"""Detects a busy machine, on which fewer threads are faster, from the run's share of CPU time."""
 
 import logging
 import time
@@ -6,51 +6,51 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-TASKS = Path("/proc/self/task")  # Linux; elsewhere nothing is noticed
-EVERY = 5.0  # seconds between looks
-ENOUGH = 0.75  # share below which it is said
+TASKS = Path("/proc/self/task")  # Linux only; elsewhere nothing is reported
+EVERY = 5.0  # seconds between checks
+ENOUGH = 0.75  # share below which the machine is reported as busy
 
 
 class ProcessorShare:
-    """Says once, in one line, that threads which could run have to wait for a processor.
+    """Logs one line if runnable threads have to wait for a CPU.
 
-    The share is CPU time over CPU time and time spent ready to run: 1 on a machine of one's own, also where threads
-    sleep or wait for environments.
+    The share is CPU time / (CPU time + time spent waiting to run): 1 on an idle machine, even while threads sleep or
+    wait for environments.
 
     Args:
-        threads: of torch; one alone cannot be fewer, and nothing is said.
+        threads: of torch; nothing is reported for one thread, as there cannot be fewer.
     """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.told = threads < 2
+        self.reported = threads < 2
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was before, as the time in which graphs were compiled."""
-        self.looked = time.monotonic()
-        self.before = {} if self.told else thread_times()
+        """Start measuring from now, e.g. after compilation."""
+        self.checked = time.monotonic()
+        self.before = {} if self.reported else thread_times()
 
-    def look(self) -> None:
-        """Look, if it is time to, and say what is to be said."""
+    def check(self) -> None:
+        """Measure the share if `EVERY` seconds have passed, and log once if it is too low."""
         now = time.monotonic()
-        if self.told or now - self.looked < EVERY:
+        if self.reported or now - self.checked < EVERY:
             return
         after = thread_times()
         ran, waited = (sum(after[t][i] - self.before[t][i] for t in after if t in self.before) for i in (0, 1))
-        self.before, self.looked = after, now
+        self.before, self.checked = after, now
         if ran and ran / (ran + waited) < ENOUGH:
-            self.told = True
+            self.reported = True
             log.info(
-                "the machine is busy: this run gets %.0f %% of the processor time that its %d threads ask for; "
-                "torch_threads=1 is several times faster beside others (the same command with it goes on)",
+                "the machine is busy: this run gets %.0f %% of the CPU time that its %d threads request; "
+                "torch_threads=1 is several times faster on a busy machine (rerun this command with it to resume)",
                 100 * ran / (ran + waited),
                 self.threads,
             )
 
 
 def thread_times() -> dict[str, tuple[int, int]]:
-    """By thread of this process, nanoseconds that it ran and that it waited to run; none where that cannot be known."""
+    """Nanoseconds spent running and waiting to run, by thread of this process; empty where unavailable."""
     found = {}
     for path in TASKS.glob("*/schedstat"):
         try:

@@ -1,4 +1,4 @@
-"""Rollouts, and the collector that fills them."""
+"""The collector: steps environments with the current policies and returns rollouts."""
 
 import time
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlexp.data import Flaw, Rollout, finished_episodes
-from rlexp.envs.checks import tell
-from rlexp.envs.torch_vector import Place, TorchVectorEnv
+from rlexp.envs.checks import raise_fault
+from rlexp.envs.torch_vector import EnvBuffers, TorchVectorEnv
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams
 from rlexp.spaces import storage_dtype
@@ -20,32 +20,32 @@ from rlexp.watch import Watch
 
 
 class Slot(NamedTuple):
-    """One step of a rollout, as views into it: what acting reads, and where it writes."""
+    """Views into one step of a rollout: what acting reads and writes."""
 
     obs: Tensor  # raw (A, E, ...); read
     noise: Tensor  # (A, E, ·); read
     dist_params: Tensor  # (A, E, P); written
     values: Tensor  # (A, E); written
     actions: Tensor  # (A, E, ...); written
-    place: Place | tuple[()] = ()  # of environments that are stepped by acting itself
+    buffers: EnvBuffers | tuple[()] = ()  # of environments in torch, which acting steps itself
 
 
 Act = Callable[[Slot], None]
 
 
 class Collector:
-    """Steps A × E environments with the current policies and keeps what happened.
+    """Steps A × E environments with the current policies and records rollouts.
 
     Args:
         envs: A × E environments under next-step autoreset, agent by agent.
-        first_obs: what their reset returned.
+        first_obs: observations of their reset.
         distribution: over the action space.
-        streams: one an agent.
+        streams: one per agent.
         num_envs: E.
         num_steps: T.
-        device: where rollouts are kept.
-        watch: of the environments' calls.
-        bootstraps: somebody values the last observation before a time limit.
+        device: of rollouts.
+        watch: watches environment calls.
+        bootstraps: the value of a truncated episode's final observation is used, so that it must be finite.
     """
 
     def __init__(
@@ -66,30 +66,30 @@ class Collector:
         agents = len(streams)
         self.shape = (agents, num_envs)
         self.num_steps = num_steps
-        self.seconds = 0.0  # in which environments were stepped, those apart that acting steps
+        self.seconds = 0.0  # spent stepping environments, except those stepped by acting
         space = envs.single_observation_space
         assert space.shape is not None
 
         def empty(spare: int, *event: int, dtype: torch.dtype = torch.float32, device: torch.device = device) -> Tensor:
             return torch.zeros(agents, num_steps + 1 + spare, num_envs, *event, dtype=dtype, device=device)
 
-        # row T is what comes after the last step: only its value is asked for
+        # row T is the bootstrap step after the last one: only its value is used
         self.obs = empty(1, *space.shape, dtype=storage_dtype(space))
         self.noise = empty(0, distribution.noise_size)
         self.dist_params = empty(0, distribution.num_params)
         self.values = empty(0)
         self.actions = empty(0, *distribution.action_shape, dtype=distribution.action_dtype)
-        given = envs.device if isinstance(envs, TorchVectorEnv) else torch.device("cpu")  # where environments give them
-        self.rewards = empty(0, device=given)
-        self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=given) for _ in range(2))
+        env_device = envs.device if isinstance(envs, TorchVectorEnv) else torch.device("cpu")
+        self.rewards = empty(0, device=env_device)
+        self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=env_device) for _ in range(2))
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
-        """Take up freshly reset environments."""
+        """Start from freshly reset environments."""
         self.envs = envs
         self.slots = self._make_slots()
         on_host = self.device.type == "cpu"
-        self.host_obs = [slot.obs.numpy() for slot in self.slots] if on_host else []  # the same memory
+        self.host_obs = [slot.obs.numpy() for slot in self.slots] if on_host else []  # shared memory
         self.host_actions = [slot.actions.numpy() for slot in self.slots] if on_host else []
         self._write(first_obs, self.num_steps)
         self.prev_done = np.zeros(self.shape, bool)
@@ -97,15 +97,15 @@ class Collector:
         self.open_lengths = np.zeros(self.shape, np.int64)
 
     def _make_slots(self) -> list[Slot]:
-        """Views of every step (T + 1), made once and for all: making one costs as much as filling it."""
-        places: list[Any] = [()] * (self.num_steps + 1)
+        """Views of all T + 1 steps, made once: making one costs as much as filling it."""
+        buffers: list[Any] = [()] * (self.num_steps + 1)
         if isinstance(self.envs, TorchVectorEnv):
             envs = self.envs
             agents, num_envs = self.shape
             size = (agents, self.num_steps + 1, num_envs, envs.world.noise_size)
             self.reset_noise = torch.zeros(size, device=envs.device)
-            places = [
-                Place(
+            buffers = [
+                EnvBuffers(
                     noise=self.reset_noise[:, t],
                     state=envs.state,
                     elapsed=envs.elapsed,
@@ -117,8 +117,8 @@ class Collector:
                 )
                 for t in range(self.num_steps + 1)
             ]
-            last = places[-1]  # a step that is nobody's: it must leave the environments where they are
-            places[-1] = last._replace(state=last.state.clone(), elapsed=last.elapsed.clone(), done=last.done.clone())
+            last = buffers[-1]  # bootstrap step, scratch buffers: it must not step the environments
+            buffers[-1] = last._replace(state=last.state.clone(), elapsed=last.elapsed.clone(), done=last.done.clone())
         return [
             Slot(
                 obs=self.obs[:, t],
@@ -126,22 +126,22 @@ class Collector:
                 dist_params=self.dist_params[:, t],
                 values=self.values[:, t],
                 actions=self.actions[:, t],
-                place=place,
+                buffers=env_buffers,
             )
-            for t, place in enumerate(places)
+            for t, env_buffers in enumerate(buffers)
         ]
 
     def _write(self, obs: np.ndarray, t: int) -> None:
-        """Observations of all environments (A*E, ...), as they gave them, to row t."""
+        """Store observations of all environments (A*E, ...) in row t."""
         if self.host_obs:
             self.host_obs[t][...] = obs.reshape(self.host_obs[t].shape)
         else:
-            place = self.slots[t].obs
-            place.copy_(torch.from_numpy(obs.reshape(place.shape)), non_blocking=True)
+            target = self.slots[t].obs
+            target.copy_(torch.from_numpy(obs.reshape(target.shape)), non_blocking=True)
 
     @torch.no_grad()
     def collect(self, act: Act) -> Rollout:
-        """One rollout of T steps of every environment."""
+        """Collect one rollout: T steps of every environment."""
         for agent, stream in enumerate(self.streams):
             self.noise[agent, :-1] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
         self.slots[0].obs.copy_(self.slots[-1].obs)
@@ -154,7 +154,7 @@ class Collector:
         return self._finish()
 
     def _step_through(self, act: Act, envs: VectorEnv) -> None:
-        """Act and step in turns; environments take and give NumPy arrays."""
+        """Alternate acting and stepping; environments take and return NumPy arrays."""
         to_env, step, call, shape = self.distribution.to_env, envs.step, self.watch.call, self.shape
         rewards, terminateds, truncateds = (
             x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)
@@ -173,8 +173,8 @@ class Collector:
                     np.reshape(truncated, shape),
                 )
                 self._write(obs, t + 1)
-            except (Exception, SystemExit) as error:  # whatever somebody else's environment raises, or gives
-                tell(error, envs, self.watch.name)
+            except (Exception, SystemExit) as error:  # user environments may raise or return anything
+                raise_fault(error, envs, self.watch.name)
             self.seconds += now() - began
         act(self.slots[-1])
 
@@ -208,34 +208,34 @@ class Collector:
         )
 
     def _flaw(self, dummy: Tensor, done: Tensor) -> Flaw | None:
-        """What an environment may not give: rewards and observations that are used and not finite, broken promises."""
-        told = self._broken_promise(dummy, done)
-        if told is not None:
-            return told
+        """The first invalid output: a contract violation, or a reward or observation that is used and not finite."""
+        violation = self._contract_violation(dummy, done)
+        if violation is not None:
+            return violation
         unread = self.terminated[:, :-1] if self.bootstraps else done
-        given = {
+        outputs = {
             "a reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
             "an observation": (self.obs[:, 1 : self.num_steps + 1], unread.to(self.device)),
         }
-        for what, (x, unused) in given.items():
+        for what, (x, unused) in outputs.items():
             if not x.is_floating_point() or x.isfinite().all():
                 continue
             bad = ~x.isfinite().flatten(3).all(-1) if x.dim() > 3 else ~x.isfinite()  # (A, T, E)
             rows = (bad & ~unused).nonzero()
             if len(rows):
                 agent, row, env = rows[rows[:, 1].argmin()].tolist()
-                given_there = x[agent, row, env].flatten()
-                value = float(given_there[~given_there.isfinite()][0])
-                way_out = "mend it, or let such a step terminate the episode"
-                return Flaw(agent, env, row, what, f" that is not finite ({value})", way_out)
+                numbers = x[agent, row, env].flatten()
+                value = float(numbers[~numbers.isfinite()][0])
+                remedy = "fix it, or terminate the episode in such a step"
+                return Flaw(agent, env, row, what, f" that is not finite ({value})", remedy)
         return None
 
-    def _broken_promise(self, dummy: Tensor, done: Tensor) -> Flaw | None:
-        """What an environment may not give: an end in the step of a reset, a number outside of a discrete space."""
+    def _contract_violation(self, dummy: Tensor, done: Tensor) -> Flaw | None:
+        """The first episode end in the step of a reset, or observation outside a discrete space."""
         ended = (done & dummy).nonzero()
         if len(ended):
             agent, row, env = ended[ended[:, 1].argmin()].tolist()
-            return Flaw(agent, env, row, "an end in the step in which an episode begins")
+            return Flaw(agent, env, row, "an episode end in the step of a reset")
         space = self.envs.single_observation_space
         if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             return None
@@ -250,10 +250,10 @@ class Collector:
             return None
         agent, row, env = rows[rows[:, 1].argmin()].tolist()
         value = float(seen[agent, row, env].flatten()[0])
-        return Flaw(agent, env, row, f"an observation outside of {space}", f" ({value:g})")
+        return Flaw(agent, env, row, f"an observation outside {space}", f" ({value:g})")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every running episode stands; the environments' own state apart."""
+        """State of every running episode, without the environments' state."""
         return {
             "obs": self.slots[-1].obs.clone(),
             "prev_done": torch.from_numpy(self.prev_done.copy()),
@@ -262,7 +262,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the middle of running episodes; the environments must have been put back as well."""
+        """Continue running episodes; the environments must have been restored as well."""
         self.slots[-1].obs.copy_(state["obs"])
         self.prev_done = state["prev_done"].numpy()
         self.open_returns = state["open_returns"].numpy()

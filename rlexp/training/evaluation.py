@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlexp.envs import Environment
-from rlexp.envs.checks import tell
+from rlexp.envs.checks import raise_fault
 from rlexp.errors import EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import evaluation_seeds
@@ -32,35 +32,33 @@ def evaluate(
     device: torch.device,
     watch: Watch | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """Every agent plays the same `episodes` seeds once. Nothing of the policy moves.
+    """Play one episode per seed with every agent, on the same `episodes` seeds. The policy does not change.
 
-    `watch` may end it.
-
-    `policy` gives distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...).
-    Returns one list an agent of ``{"seed", "return", "length", "finished"}``, returns undiscounted and raw; an episode
-    cut at `max_steps` has ``finished`` false.
+    `policy` returns distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...); `watch` may
+    interrupt. Returns one list per agent of ``{"seed", "return", "length", "finished"}``, with raw, undiscounted
+    returns; ``finished`` is false for episodes cut off at `max_steps`.
     """
     seeds = evaluation_seeds(episodes)
     watch = watch or Watch()
-    generator = torch.Generator(device).manual_seed(seeds[0])  # of drawn actions
+    generator = torch.Generator(device).manual_seed(seeds[0])  # of sampled actions
 
     def act(obs: Tensor) -> np.ndarray:
-        """What is sent for observations (A, E, ...): (A * E, ...)."""
+        """Actions for observations (A, E, ...), in the environments' format (A * E, ...)."""
         params, _ = policy(obs)
         if deterministic:
             actions = distribution.mode(params)
-        else:  # the same noise for every agent, so that none depends on its neighbours
+        else:  # the same noise for every agent, so that none depends on the others
             actions = distribution.sample(params, distribution.draw_noise((1, obs.shape[1]), generator))
         return distribution.to_env(actions.flatten(0, 1).cpu().numpy())
 
-    together = environment.evaluated_together or episodes
+    together = environment.evaluation_envs or episodes
     played: list[list[dict[str, Any]]] = [[] for _ in range(num_agents)]
     for first in range(0, episodes, together):
         results = _play(act, environment, num_agents, seeds[first : first + together], max_steps, device, watch)
         played = [before + more for before, more in zip(played, results, strict=True)]
-    cut = sum(not episode["finished"] for own in played for episode in own)
+    cut = sum(not episode["finished"] for episodes_of in played for episode in episodes_of)
     if cut:
-        log.warning("%d evaluation episodes were cut at evaluation.max_steps=%d", cut, max_steps)
+        log.warning("%d evaluation episodes were cut off at evaluation.max_steps=%d", cut, max_steps)
     return played
 
 
@@ -73,7 +71,7 @@ def _play(
     device: torch.device,
     watch: Watch,
 ) -> list[list[dict[str, Any]]]:
-    """Every agent plays these seeds once, all at the same time; see `evaluate`."""
+    """Play one episode per seed with every agent, all at the same time; see `evaluate`."""
     envs, obs = watch.call(environment.start, [seeds] * num_agents, independent=True)
     shape = (num_agents, len(seeds))
     dtype = storage_dtype(envs.single_observation_space)
@@ -81,14 +79,14 @@ def _play(
     playing = np.ones(shape, bool)
     try:
         for _ in range(max_steps):
-            watch.heed()
-            sent = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
+            watch.raise_if_stopped()
+            actions = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             try:
-                obs, rewards, terminated, truncated, _ = watch.call(envs.step, sent)
+                obs, rewards, terminated, truncated, _ = watch.call(envs.step, actions)
             except (Exception, SystemExit) as error:
-                tell(error, envs, environment.id)
+                raise_fault(error, envs, environment.id)
             if not (np.isfinite(rewards) | ~playing.reshape(-1)).all():
-                raise EnvironmentFault(f"env.id={environment.id}: gave a reward that is not finite in evaluation")
+                raise EnvironmentFault(f"env.id={environment.id}: returned a reward that is not finite in evaluation")
             totals += np.where(playing, np.reshape(rewards, shape), 0.0)
             lengths += playing
             playing &= ~(np.asarray(terminated, bool) | np.asarray(truncated, bool)).reshape(shape)
@@ -96,7 +94,9 @@ def _play(
                 obs.dtype.kind == "f"
                 and not (np.isfinite(obs).reshape(len(obs), -1).all(1) | ~playing.reshape(-1)).all()
             ):
-                raise EnvironmentFault(f"env.id={environment.id}: gave an observation that is not finite in evaluation")
+                raise EnvironmentFault(
+                    f"env.id={environment.id}: returned an observation that is not finite in evaluation"
+                )
             if not playing.any():
                 break
     finally:

@@ -1,6 +1,6 @@
-"""What an optimizer keeps, agent by agent, and back.
+"""Optimizer state, split by agent for checkpoints, and restored.
 
-Agents side by side are stacked in one tensor a parameter (a, ...); one agent alone is not (a = 1).
+Agents side by side are stacked, one tensor per parameter (a, ...); a single agent is not (a = 1).
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,26 +12,28 @@ from torch import Tensor
 Kept = dict[str, dict[str, dict[str, Tensor]]]
 
 NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
-# of a group: its parameters, what is set before each update, and how steps are computed, which is the device's affair
+# keys of a parameter group: parameters, values set before each update, and device-dependent implementation flags
 NOT_KEPT = ("params", "lr", "capturable", "foreach", "fused", "differentiable")
 
 
-def _places(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor]) -> Iterator[tuple[str, Any, Tensor | None]]:
-    """What an optimizer keeps things in, by a name that stays: each parameter's state, and its groups' settings."""
+def _holders(
+    optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Any, Tensor | None]]:
+    """The dictionaries that hold an optimizer's state, under stable names: parameter groups and per-parameter state."""
     for number, group in enumerate(optimizer.param_groups):
-        yield f"#{number}", group, None  # no parameter is named so
+        yield f"#{number}", group, None  # not a valid parameter name
     for name, param in params.items():
         yield name, optimizer.state[param], param
 
 
 def kept_by_agent(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int) -> Kept:
-    """What an optimizer keeps, (a, ...): tensors and numbers, of each parameter and of each group.
+    """An optimizer's state (a, ...): tensors and numbers of each parameter and each group.
 
-    What agents share, as step counts, is there once for each; None is an empty row.
+    Shared values, such as step counts, are repeated per agent; None is an empty row.
     """
     tensors: dict[str, dict[str, Tensor]] = {}
     numbers: dict[str, dict[str, Tensor]] = {}
-    for name, held, param in _places(optimizer, params):
+    for name, held, param in _holders(optimizer, params):
         plain = {key: x for key, x in held.items() if not (param is None and key in NOT_KEPT)}
         tensors[name] = {key: _by_agent(x, param, agents) for key, x in plain.items() if isinstance(x, Tensor)}
         numbers[name] = {
@@ -48,21 +50,21 @@ def _by_agent(x: Tensor, param: Tensor | None, agents: int) -> Tensor:
 
 
 def restore(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int, saved: Kept) -> None:
-    """Put an optimizer where `kept_by_agent` found another of the same make."""
+    """Restore the result of `kept_by_agent` into an optimizer of the same kind."""
     tensors, numbers = saved["tensors"], saved["numbers"]
-    # of a stacked parameter without axes, (a,), only other parameters' shapes tell what is its own and what is shared
+    # for a stacked scalar parameter (a,), only other parameters' shapes show which state is per agent and which shared
     matrices = [name for name, param in params.items() if param.dim() > 1]
-    own = {
+    per_agent = {
         key for name in matrices for key, x in tensors[name].items() if x.dim() > 1 and x.shape == params[name].shape
     }
     flags = [group.get("capturable") or group.get("fused") for group in optimizer.param_groups]
-    for name, held, param in _places(optimizer, params):
+    for name, held, param in _holders(optimizer, params):
         stacked = agents > 1 and param is not None
         for key, x in tensors[name].items():
-            is_own = stacked and param is not None and key in own and x.shape == param.shape
-            mine = x if is_own else x[0]
-            on_device = param is not None and (mine.dim() > 0 or any(flags))  # counts stay on the host otherwise
-            mine = mine.to(param.device) if on_device and param is not None else mine
-            held[key] = mine.clone(memory_format=torch.contiguous_format)
+            is_per_agent = stacked and param is not None and key in per_agent and x.shape == param.shape
+            value = x if is_per_agent else x[0]
+            on_device = param is not None and (value.dim() > 0 or any(flags))  # else counts stay on the host
+            value = value.to(param.device) if on_device and param is not None else value
+            held[key] = value.clone(memory_format=torch.contiguous_format)
         for key, x in numbers[name].items():
             held[key] = x[0].item() if x.dim() == 1 else None

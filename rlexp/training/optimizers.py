@@ -1,6 +1,6 @@
-"""How an optimizer, which may be anybody's, behaves towards agents side by side, graphs and checkpoints: tried out.
+"""Tests how an optimizer, possibly third-party, behaves with stacked agents, compiled graphs and checkpoints.
 
-Agents side by side are stacked in one tensor a parameter (a, ...); one agent alone is not (a = 1).
+Agents side by side are stacked, one tensor per parameter (a, ...); a single agent is not (a = 1).
 """
 
 import functools
@@ -26,25 +26,25 @@ Shapes = Sequence[tuple[int, ...]]
 SHAPES: Shapes = ((3, 4), (4,), ())  # of one agent's parameters: a matrix, a bias, a scalar
 AGENTS = 5
 SIGNS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0)  # of the gradients, step by step
-RATES = (1e-6, 0.1)  # small and large, as some optimizers have bounds on their steps
-GRAPH = {"capturable": True, "foreach": False, "fused": False}  # options of an optimizer within a CPU's graph
+RATES = (1e-6, 0.1)  # small and large, as some optimizers bound their steps
+GRAPH = {"capturable": True, "foreach": False, "fused": False}  # options of an optimizer in a CPU graph
 
 
 @dataclass(frozen=True)
 class Traits:
     """How an optimizer behaves."""
 
-    elementwise: bool  # agents stacked in one tensor go where each would go alone
-    proportional: bool  # steps are proportional to the learning rate, also where that changes
-    heeding: bool  # goes by the current learning rate, so that schedules have an effect
-    recordable: bool  # all that its step reads and writes is parameters and state, so that a compiled graph can hold it
+    elementwise: bool  # stacked agents move exactly as each would alone
+    proportional: bool  # steps are proportional to the learning rate, even when it changes
+    follows_lr: bool  # uses the current learning rate, so that schedules have an effect
+    recordable: bool  # a step reads and writes only parameters and state, so that it can be part of a compiled graph
 
 
 def traits(settings: Mapping[str, Any]) -> Traits:
-    """Traits of the optimizer of a config group `optimizer`, whose `lr` is left out.
+    """Traits of the optimizer of a config group `optimizer`; `lr` is ignored.
 
     Raises:
-        ConfigError: it cannot be made, cannot step by gradients alone, or keeps what no checkpoint holds.
+        ConfigError: it cannot be made, needs more than gradients, or has state that no checkpoint contains.
     """
     return _traits(json.dumps({key: value for key, value in settings.items() if key != "lr"}, default=str))
 
@@ -56,39 +56,39 @@ def _traits(settings: str) -> Traits:
     try:
         make: Make = instantiate(OmegaConf.create(plain), _convert_="all")
         with NoRandomness(f"{name}: the optimizer"):
-            alone = _follow(make, [0], RATES[1])
-        heeding = _heeds(make)
-        again = _follow(make, [0], RATES[1], reloaded=True)
+            alone = _simulate(make, [0], RATES[1])
+        follows_lr = _follows_lr(make)
+        again = _simulate(make, [0], RATES[1], reloaded=True)
     except ConfigError:
         raise
-    except Exception as error:  # whatever somebody else's optimizer raises
+    except Exception as error:  # third-party optimizers may raise anything
         line = " ".join(str(error).split())
         if isinstance(error, TypeError) and "'closure'" in line:
-            line = "its step wants a closure that computes the loss anew, and such optimizers are not supported"
+            line = "its step needs a closure that recomputes the loss, and such optimizers are not supported"
         raise ConfigError(f"{name}: cannot be used here: {line}") from error
     if not all(torch.equal(one, other) for one, other in zip(alone, again, strict=True)):
         raise ConfigError(
-            f"{name}: cannot be used here: it keeps what no checkpoint holds; keep it in self.state[param]"
+            f"{name}: cannot be used here: it has state that no checkpoint contains; keep it in self.state[param]"
         )
     return Traits(
-        elementwise=moves_alike(make, SHAPES, AGENTS),
+        elementwise=stacks_exactly(make, SHAPES, AGENTS),
         proportional=_is_proportional(make),
         recordable=_is_recordable(make, alone),
-        heeding=heeding,
+        follows_lr=follows_lr,
     )
 
 
-def moves_alike(make: Make, shapes: Shapes, agents: int, steps: int = len(SIGNS)) -> bool:
-    """Whether agents with parameters of these shapes, stacked, go where each would go alone, for so many steps."""
+def stacks_exactly(make: Make, shapes: Shapes, agents: int, steps: int = len(SIGNS)) -> bool:
+    """Whether stacked agents with parameters of these shapes move as each would alone, for that many steps."""
     for rate in RATES:
         how: dict[str, Any] = {"shapes": shapes, "steps": steps}
         try:
-            together = _follow(make, list(range(agents)), rate, **how)
-        except Exception:  # it takes no stacked parameters, but one agent's it does
+            stacked = _simulate(make, list(range(agents)), rate, **how)
+        except Exception:  # it supports one agent's parameters, but not stacked ones
             return False
         for agent in {0, 1, agents - 1}:
-            alone = _follow(make, [agent], rate, **how)
-            if not _close(alone, [x[agent : agent + 1] for x in together]):
+            alone = _simulate(make, [agent], rate, **how)
+            if not _close(alone, [x[agent : agent + 1] for x in stacked]):
                 return False
     return True
 
@@ -97,17 +97,17 @@ def _close(ours: list[Tensor], theirs: list[Tensor], rtol: float = 1e-6) -> bool
     return all(torch.allclose(x, y, rtol=rtol, atol=1e-12) for x, y in zip(ours, theirs, strict=True))
 
 
-def _is_recordable(make: Make, wanted: list[Tensor]) -> bool:
-    try:  # within a graph step counts are single numbers of float32
-        return _close(_follow(make, [0], RATES[1], as_graph=True), wanted, rtol=1e-3)
-    except Exception:  # as it would when it is recorded
+def _is_recordable(make: Make, expected: list[Tensor]) -> bool:
+    try:  # in a graph step counts are float32
+        return _close(_simulate(make, [0], RATES[1], as_graph=True), expected, rtol=1e-3)
+    except Exception:  # it would fail the same way when recorded
         return False
 
 
 def recorded_step(make: Make, params: list[Tensor], states: list[dict[str, Any]], lr: Tensor, options: Any) -> Any:
-    """A step of an optimizer as a function of tensors alone: one of the moment, over parameters and states given.
+    """An optimizer step as a function of tensors alone, by a temporary optimizer over these parameters and states.
 
-    Its step is taken without the wrappers that serve the profiler and autograd. Returns what makes it.
+    The step is unwrapped from the profiler and autograd hooks. Returns a callable that makes it.
     """
     optimizer = make(params, lr=1.0)
     for group in optimizer.param_groups:
@@ -118,7 +118,7 @@ def recorded_step(make: Make, params: list[Tensor], states: list[dict[str, Any]]
     return functools.partial(step, optimizer)
 
 
-def _follow(
+def _simulate(
     make: Make,
     agents: list[int],
     rates: float | Sequence[float],
@@ -127,19 +127,19 @@ def _follow(
     steps: int = len(SIGNS),
     reloaded: bool = False,
     as_graph: bool = False,
-    paces: Sequence[Tensor] | None = None,
+    lr_scales: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """Where some steps lead parameters (agents, ...): of one agent as it trains alone, of several stacked.
+    """Parameters after some steps (agents, ...): unstacked for one agent, stacked for several.
 
     Args:
-        make: the optimizer.
-        agents: whose numbers are drawn; their scales are far apart, so that whatever mixes agents shows.
-        rates: learning rate, or one a step.
+        make: makes the optimizer.
+        agents: seeds of synthetic parameters and gradients, of very different scales, so that mixing agents shows.
+        rates: learning rate, or one per step.
         shapes: of one agent's parameters.
-        steps: how many.
-        reloaded: halfway another optimizer takes over what this one keeps.
-        as_graph: after the first step by `recorded_step`, as a compiled graph would go on.
-        paces: of each step (agents,): the share of it that each agent takes, as where agents have their own rates.
+        steps: number of steps.
+        reloaded: halfway, move the state to a new optimizer.
+        as_graph: after the first step, use `recorded_step`, as a compiled graph does.
+        lr_scales: for each step, each agent's learning rate relative to `rates` (agents,).
     """
 
     def draw(seed: int, scale: float) -> list[Tensor]:
@@ -147,8 +147,8 @@ def _follow(
         numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
         return [torch.where(x.abs() < 0.2, 0.0, scale * x) for x in numbers]  # some gradients are 0
 
-    def join(own: list[list[Tensor]]) -> list[Tensor]:
-        return own[0] if len(own) == 1 else [torch.stack(each) for each in zip(*own, strict=True)]
+    def join(tensors: list[list[Tensor]]) -> list[Tensor]:
+        return tensors[0] if len(tensors) == 1 else [torch.stack(each) for each in zip(*tensors, strict=True)]
 
     scales = [(1.0, 1000.0, 0.001)[agent % 3] for agent in agents]
     params = [x.requires_grad_() for x in join([draw(agent, 10.0 ** (agent % 2)) for agent in agents])]
@@ -165,7 +165,7 @@ def _follow(
         if as_graph and number:
             with torch.no_grad(), recording():
                 recorded_step(
-                    make, params, [dict(own) for own in states], torch.tensor(rate, dtype=torch.float64), GRAPH
+                    make, params, [dict(state) for state in states], torch.tensor(rate, dtype=torch.float64), GRAPH
                 )()
         else:
             optimizer.step()
@@ -174,12 +174,12 @@ def _follow(
         if as_graph and not number:
             held, states = [param.detach() for param in params], [optimizer.state[param] for param in params]
             if not all(isinstance(x, Tensor) for state in states for x in state.values()):
-                raise TypeError("it counts in plain numbers, which a graph fixes")
+                raise TypeError("its state has plain numbers, which would be constants in a graph")
             states = [dict(state) for state in states]
-        if paces is not None:
+        if lr_scales is not None:
             with torch.no_grad():
                 for param, old in zip(params, before, strict=True):
-                    param.copy_(old + paces[number].reshape(-1, *[1] * (param.dim() - 1)) * (param - old))
+                    param.copy_(old + lr_scales[number].reshape(-1, *[1] * (param.dim() - 1)) * (param - old))
         if reloaded and number == len(SIGNS) // 2:
             names = {str(index): param for index, param in enumerate(params)}
             kept, optimizer = kept_by_agent(optimizer, names, len(agents)), make(params, lr=max(each))
@@ -192,48 +192,48 @@ def _require_by_agent(optimizer: torch.optim.Optimizer, params: list[Tensor], ag
     for param in params:
         for key, value in optimizer.state[param].items():
             if not isinstance(value, Tensor | bool | int | float | None):
-                raise TypeError(f"its state {key!r} is a {type(value).__name__}, which no checkpoint holds")
+                raise TypeError(f"its state {key!r} is a {type(value).__name__}, which no checkpoint can hold")
             if agents > 1 and isinstance(value, Tensor) and value.dim() and value.shape[0] != agents:
-                raise TypeError(f"its state {key!r} is not kept agent by agent")
+                raise TypeError(f"its state {key!r} is not per agent")
 
 
-def _heeds(make: Make) -> bool:
-    """Whether it goes by the learning rate that it is given before each step, as Rprop does by the first alone.
+def _follows_lr(make: Make) -> bool:
+    """Whether it uses the learning rate set before each step; Rprop, for one, uses only the first.
 
     Raises:
-        TypeError: it has several.
+        TypeError: it has several learning rates.
     """
     param = torch.ones(2, requires_grad=True)
-    own = {group["lr"] for group in make([param], lr=0.1).param_groups}
-    if own != {0.1}:
-        raise TypeError("its groups have learning rates of their own, and optimizer.lr is set for all")
+    rates = {group["lr"] for group in make([param], lr=0.1).param_groups}
+    if rates != {0.1}:
+        raise TypeError("its parameter groups have different learning rates, but optimizer.lr is set for all")
     falling = [0.1 if number < 2 else 0.01 for number in range(len(SIGNS))]
-    return not _close(_follow(make, [0], falling), _follow(make, [0], 0.1))
+    return not _close(_simulate(make, [0], falling), _simulate(make, [0], 0.1))
 
 
 def _is_proportional(make: Make) -> bool:
-    """Whether agents that take shares of the steps of the fastest go where each would go at its own learning rate.
+    """Whether scaling each agent's step by its relative learning rate is exact; see `lr_scale`.
 
-    Steps of Adam are proportional to the rate; those of Rprop are not, by its bounds on them, nor those of whoever has
-    the rate in its momentum, where the rate changes.
+    Adam's steps are proportional to the rate. Rprop's are not, as it bounds them; nor are those of an optimizer with
+    the rate in its momentum buffer, when the rate changes.
     """
     steps = len(SIGNS)
     for rate in RATES:
-        own = torch.tensor(
+        agent_rates = torch.tensor(
             [
                 [rate] * steps,
                 [rate * (1 - t / steps) ** 3 for t in range(steps)],
                 [rate * (t + 1) / steps for t in range(steps)],
             ]
         ).double()
-        fastest = own.max(0).values
+        fastest = agent_rates.max(0).values
         try:
-            paces = list((own / fastest).T)
-            together = _follow(make, [0, 1, 2], fastest.tolist(), shapes=[(4,)], paces=paces)
+            lr_scales = list((agent_rates / fastest).T)
+            stacked = _simulate(make, [0, 1, 2], fastest.tolist(), shapes=[(4,)], lr_scales=lr_scales)
         except Exception:
             return False
         for agent in range(3):
-            alone = _follow(make, [agent], own[agent].tolist(), shapes=[(4,)])
-            if not _close(alone, [x[agent : agent + 1] for x in together]):
+            alone = _simulate(make, [agent], agent_rates[agent].tolist(), shapes=[(4,)])
+            if not _close(alone, [x[agent : agent + 1] for x in stacked]):
                 return False
     return True

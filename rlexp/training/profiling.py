@@ -1,4 +1,4 @@
-"""profile=true: a trace of a handful of a run's own updates, and a table of where their time goes."""
+"""profile=true: a trace of a few of the run's updates, and a table of where their time goes."""
 
 import contextlib
 import logging
@@ -10,37 +10,37 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from rlexp.files import storing, write_atomically
+from rlexp.files import storage_errors, write_atomically
 from rlexp.training.timing import ACTING, ENVIRONMENT, UPDATE, WITH_ENVIRONMENT
 from rlexp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 5  # updates that are left out: graphs are made in the second, held against eager ones till the fifth
+WARM_UP = 5  # updates before the trace: graphs are compiled in the second and verified until the fifth
 UPDATES = 3
 ROWS = 60  # of the table
 ADVANTAGES, OBSERVE = "advantages", "observe"
-LABELS = (ENVIRONMENT, ACTING, WITH_ENVIRONMENT, ADVANTAGES, OBSERVE, UPDATE)  # as the trace and the table call them
+LABELS = (ENVIRONMENT, ACTING, WITH_ENVIRONMENT, ADVANTAGES, OBSERVE, UPDATE)  # in the trace and the table
 
 
 class Profiled:
-    """Makes updates, one a call, but that some are made at once and looked at; then it says where that is told.
+    """Makes one update per call; after a warm-up, one call makes and traces several and logs where the trace is.
 
     Args:
-        trainer: makes them.
+        trainer: makes the updates.
         folder: of the run.
     """
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         self.trainer, self.folder = trainer, folder / "profile"
-        self.before: int | None = None  # updates before those that are traced; negative: they are behind
+        self.before: int | None = None  # updates left before the trace; negative: it is done
 
     def __call__(self) -> None:
         """Make an update."""
         if self.before is None:
             self.before = self._updates_before()
         if self.before == 0:
-            self._look()
+            self._trace()
         else:
             self.trainer.iterate()
         self.before -= 1
@@ -49,10 +49,10 @@ class Profiled:
         left = int(min(self.trainer.num_updates, self.trainer.pause_at)) - self.trainer.update_number
         if left >= WARM_UP + UPDATES:
             return WARM_UP
-        log.info("profile=true: %d updates are left, and it takes %d; nothing is traced", left, WARM_UP + UPDATES)
+        log.info("profile=true: %d updates left, needs %d; nothing is traced", left, WARM_UP + UPDATES)
         return -1
 
-    def _look(self) -> None:
+    def _trace(self) -> None:
         trainer, stop = self.trainer, self.trainer.watch.stop
         activities = [ProfilerActivity.CPU]
         if trainer.learner.device.type == "cuda":
@@ -74,18 +74,18 @@ class Profiled:
             return
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "trace.json"
-        with storing(path):
+        with storage_errors(path):
             trace.export_chrome_trace(str(path))
         write_atomically(self.folder / "table.txt", _table(trace, made).encode())
-        log.info("profile: %d updates in %s (for ui.perfetto.dev or chrome://tracing) and table.txt", made, path)
+        log.info("profile: %d updates in %s (view in ui.perfetto.dev or chrome://tracing) and table.txt", made, path)
 
 
 def _table(trace: Any, updates: int) -> str:
-    """Labels in milliseconds of an update, then operations."""
+    """Milliseconds per update by label, then operations."""
     averages = trace.key_averages()
     on_device = any(getattr(row, "self_device_time_total", 0) for row in averages)
     spent = {row.key: row.cpu_time_total / 1e3 / updates for row in averages if row.key in LABELS}
-    lines = [f"milliseconds of an update on the host, mean of {updates}; tracing makes all of it slower", ""]
+    lines = [f"milliseconds per update on the host, mean of {updates}; slowed down by tracing", ""]
     lines += [f"{label:22} {spent[label]:10.2f}" for label in LABELS if label in spent]
     by = "self_device_time_total" if on_device else "self_cpu_time_total"
     return "\n".join([*lines, "", averages.table(sort_by=by, row_limit=ROWS)])
@@ -93,7 +93,7 @@ def _table(trace: Any, updates: int) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """While entered, nothing reaches standard error, to which torch's profiler writes that it starts and stops."""
+    """Silence standard error while entered: torch's profiler writes there when it starts and stops."""
     sys.stderr.flush()
     with open(os.devnull, "w") as nowhere:
         before = os.dup(2)
@@ -107,7 +107,7 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _labelled(trainer: Trainer) -> Iterator[None]:
-    """While entered, what an update consists of has names in a trace."""
+    """Label the parts of an update in a trace while entered."""
     watch = trainer.collector.watch
     with contextlib.ExitStack() as stack:
         for label, owner, name in (
@@ -115,7 +115,7 @@ def _labelled(trainer: Trainer) -> Iterator[None]:
             (ADVANTAGES, trainer, "gae"),
             (OBSERVE, trainer.algo, "observe"),
             (UPDATE, trainer.learner, "update"),
-            (ENVIRONMENT, watch, "call"),  # not of the environments, whose state is what a checkpoint holds
+            (ENVIRONMENT, watch, "call"),  # not the environments, whose attributes are part of checkpoints
         ):
             _replace(owner, name, _named(label, getattr(owner, name)), stack)
         yield
@@ -130,7 +130,7 @@ def _named(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _replace(owner: Any, name: str, new: Any, stack: contextlib.ExitStack) -> None:
-    """Give an object an attribute of its own as long as the stack lasts."""
+    """Set an instance attribute until the stack closes."""
     if name in vars(owner):
         stack.callback(setattr, owner, name, vars(owner)[name])
     else:

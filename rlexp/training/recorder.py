@@ -1,4 +1,4 @@
-"""What the trainer asks of whatever records its runs and shows its progress; `run/` has both."""
+"""Interfaces through which the trainer records runs and shows progress; implemented in `run/`."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,34 +11,34 @@ from rlexp.training.how import Choice
 
 
 class Recorder(Protocol):
-    """Records one run: the agents `agents` of all that are trained side by side."""
+    """Records one run, i.e. the slice `agents` of all agents trained side by side."""
 
     agents: slice
     seeds: list[int]
     folder: Path
     seconds: float  # of training, over all launches
-    time: dict[str, float]  # the same by what was done in them; see `timing.py`
+    time: dict[str, float]  # the same, split by part; see `timing.py`
     rows: list[int]  # of metrics.csv, by seed
 
     @property
     def config_hash(self) -> str:
-        """What the run's checkpoint is known by."""
+        """Identifies the run's checkpoint."""
 
     @property
     def checkpoint_path(self) -> Path:
-        """The run's one checkpoint."""
+        """The run's only checkpoint."""
 
     def open(self, steps: np.ndarray) -> None:
-        """Make records end where the run starts, or goes on: at `steps` of all agents (A,)."""
+        """Open the records and truncate them to where the run starts or resumes: `steps` of all agents (A,)."""
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
-        """Note that the run starts, or goes on, with so many agents side by side, computed like this."""
+        """Record that the run starts or resumes; together: number of agents trained side by side."""
 
     def mark_training(self) -> None:
-        """Note that training begins."""
+        """Record that training begins."""
 
     def spend(self, seconds: float, split: Mapping[str, float]) -> None:
-        """An update took so many seconds, divided like this."""
+        """Add the seconds of an update, split by part."""
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """Record metrics of all agents (A,) at their steps (A,)."""
@@ -63,14 +63,14 @@ class Recorder(Protocol):
         """Record the results: the run is done."""
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close open files."""
 
 
 class Display(Protocol):
     """Shows progress."""
 
     def start(self, total: int, first: int) -> AbstractContextManager[Any]:
-        """Count from here: of so many rows an agent, so many were made by earlier launches."""
+        """Start the display. total: rows per agent; first: rows done by earlier launches."""
 
     def update(self, step: int, rate: float, score: float, final: bool = False) -> None:
-        """Show where the run stands: rows made, steps per second, mean return; `final`: the last call."""
+        """Show progress: rows done, steps per second, mean return; final: this is the last call."""

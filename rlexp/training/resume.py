@@ -1,7 +1,7 @@
-"""What a checkpoint holds of a run, and how runs take it up again as if they had never stopped.
+"""Checkpoint contents and exact resume.
 
-A checkpoint is of one run, also where several were trained side by side: whatever is kept agent by agent is cut to the
-run's own agents, and put together again with others' when it is taken up.
+A checkpoint belongs to one run, even if several are trained side by side: per-agent state is sliced to the run's
+agents when saved, and joined with that of other runs when restored.
 """
 
 import logging
@@ -21,6 +21,7 @@ from rlexp.envs.snapshot import restore as restore_environments
 from rlexp.errors import CheckpointError, UserError
 from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Interrupted
+from rlexp.text import one_line
 from rlexp.training.collector import Collector
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Recorder
@@ -30,35 +31,32 @@ from rlexp.watch import Watch
 log = logging.getLogger(__name__)
 
 
-def of_agents(state: Any, agents: slice, total: int) -> Any:
-    """The part of nested state that is some agents' own: of tensors (total · n, ...), by agent. The rest is shared.
+def select_agents(state: Any, agents: slice, total: int) -> Any:
+    """Slice the tensors (total · n, ...) of nested state to some agents; everything else is shared.
 
     Raises:
-        ValueError: a tensor that is not kept agent by agent.
+        ValueError: a tensor is not per agent.
     """
     if isinstance(state, dict):
-        return {key: of_agents(value, agents, total) for key, value in state.items()}
+        return {key: select_agents(value, agents, total) for key, value in state.items()}
     if not isinstance(state, Tensor) or agents == slice(0, total):
         return state
     if state.dim() == 0 or state.shape[0] % total:
-        raise ValueError(f"state of shape {tuple(state.shape)} is not kept agent by agent, of which there are {total}")
+        raise ValueError(f"state of shape {tuple(state.shape)} is not per agent, of which there are {total}")
     return state.unflatten(0, (total, -1))[agents].flatten(0, 1).clone()
 
 
-def together(states: Sequence[Any]) -> Any:
-    """Nested state of several runs' agents as one; what `of_agents` took apart."""
+def join_agents(states: Sequence[Any]) -> Any:
+    """Concatenate nested state of several runs' agents; the inverse of `select_agents`."""
     if len(states) == 1:
         return states[0]
     if isinstance(states[0], dict):
-        return {key: together([state[key] for state in states]) for key in states[0]}
+        return {key: join_agents([state[key] for state in states]) for key in states[0]}
     return torch.cat(list(states)) if isinstance(states[0], Tensor) else states[0]
 
 
 class Resumable:
-    """What a checkpoint holds of a trainer, and how it goes on from one.
-
-    Attributes are those of `Trainer`.
-    """
+    """The part of `Trainer` that saves and restores its state; attributes are those of `Trainer`."""
 
     environment: Environment
     algo: Algorithm
@@ -77,15 +75,15 @@ class Resumable:
 
     @property
     def total_rows(self) -> int:
-        """Rows of the whole run, an agent: environment steps, dummies included."""
+        """Rows per agent of the whole run: environment steps, dummies included."""
         raise NotImplementedError
 
     def env_seeds(self, restart: int = 0) -> list[list[int]]:
-        """Seeds of all environments, one list an agent; `restart` as in `seeding.env_seeds`."""
+        """Seeds of all environments, one list per agent; `restart` as in `seeding.env_seeds`."""
         return [env_seeds(stream.seed, self.environment.num_envs, restart) for stream in self.streams]
 
     def kept_by_agent(self) -> dict[str, Any]:
-        """What is kept agent by agent, of all that are trained side by side."""
+        """Per-agent state of all agents trained side by side."""
         return {
             "learner": self.learner.state_dict(),
             "algo": self.algo.state_dict(),
@@ -94,7 +92,10 @@ class Resumable:
         }
 
     def capture(self, run: Recorder, by_agent: dict[str, Any]) -> dict[str, Any]:
-        """Everything that decides how the run goes on: tensors and plain values. by_agent: see `kept_by_agent`."""
+        """A run's checkpoint: all state needed for exact resume, as tensors and plain values.
+
+        by_agent: the result of `kept_by_agent`.
+        """
         envs, agents, total = self.collector.envs, run.agents, len(self.streams)
         return {
             "config_hash": run.config_hash,
@@ -103,7 +104,7 @@ class Resumable:
                 "observation": spaces.describe(envs.single_observation_space),
                 "action": spaces.describe(envs.single_action_space),
             },
-            **of_agents(by_agent, agents, total),
+            **select_agents(by_agent, agents, total),
             "streams": [stream.state_dict() for stream in self.streams[agents]],
             "environments": self._snapshot(agents),
             "trainer": {
@@ -118,48 +119,48 @@ class Resumable:
         }
 
     def _snapshot(self, agents: slice) -> Tensor | None:
-        """The environments' state as bytes; None where a copy cannot be trusted."""
+        """The environments' state as bytes; None where it cannot be copied exactly."""
         if self.copyable is None:
             self.copyable = copyable(self.environment)
         if not self.copyable:
             return None
         try:
             data = snapshot(self.collector.envs, agents)
-        except Exception as error:  # of an environment that has come to keep what it did not when it was tried
+        except Exception as error:  # an environment may have acquired new state since the check
             log.warning("the state of %s can no longer be copied: %s", self.environment.id, error)
             self.copyable = False
             return None
         return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
     def restore(self) -> None:
-        """Put freshly made agents where the checkpoints of their runs left others of the same configs.
+        """Restore the runs' checkpoints into a new trainer of the same configs.
 
         Raises:
-            CheckpointError: a checkpoint is missing, damaged, of another config or update than those beside it, or does
-                not fit.
+            CheckpointError: a checkpoint is missing, damaged, of another config, of another update than those of the
+                other runs, or does not fit.
         """
         states = [run.load() for run in self.runs]
         try:
             self._load(states)
-        except Exception as error:  # whatever comes of a checkpoint that is not this run's
+        except Exception as error:  # anything, if the checkpoint is not this run's
             if isinstance(error, UserError | Interrupted):
                 raise
-            line = " ".join(str(error).split())[:160]
+            line = one_line(str(error), 160)
             paths = ", ".join(str(run.checkpoint_path) for run in self.runs)
             raise CheckpointError(
-                f"{paths}: does not fit this run ({line}); remove it, or start anew with resume=never"
+                f"{paths}: does not fit this run ({line}); remove it, or start from scratch with resume=never"
             ) from error
         log.info("resumed at %d of %d steps", self.update_number * self.rows, self.total_rows)
 
     def _load(self, states: list[dict[str, Any]]) -> None:
-        by_agent = together([{name: s[name] for name in ("learner", "algo", "scaler", "collector")} for s in states])
+        by_agent = join_agents([{name: s[name] for name in ("learner", "algo", "scaler", "collector")} for s in states])
         self.learner.load_state_dict(by_agent["learner"])
         self.algo.load_state_dict(by_agent["algo"])
         if self.scaler is not None:
             self.scaler.load_state_dict(by_agent["scaler"])
         numbers = {state["trainer"]["update_number"] for state in states}
         if len(numbers) > 1:
-            raise ValueError(f"they stand at different updates: {sorted(numbers)}")
+            raise ValueError(f"they are from different updates: {sorted(numbers)}")
         self.update_number = numbers.pop()
         for run, state in zip(self.runs, states, strict=True):
             progress = state["trainer"]
@@ -187,5 +188,5 @@ class Resumable:
         if self.scaler is not None:
             self.scaler.running.zero_()
         log.info(
-            "the state of %s cannot be copied: running episodes restart from fresh, seeded ones", self.environment.id
+            "the state of %s cannot be copied: running episodes are replaced by new, seeded ones", self.environment.id
         )

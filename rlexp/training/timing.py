@@ -1,22 +1,22 @@
-"""Where the seconds of training go: environment, acting, update, compiling, and the rest."""
+"""Splits training time into environment, acting, update, compiling and the rest."""
 
 import time
 from collections.abc import Mapping
 
-ACTING, WITH_ENVIRONMENT, UPDATE, REST = "acting", "acting and environment", "update", "rest"  # what laps are called
+ACTING, WITH_ENVIRONMENT, UPDATE, REST = "acting", "acting and environment", "update", "rest"  # names of laps
 ENVIRONMENT, COMPILING = "environment", "compiling"  # measured within them
-WARM_UP = 2  # updates before graphs are compiled or while: their time tells nothing about how long the others take
+WARM_UP = 2  # updates up to and including compilation, whose time is not representative
 
 
 class Clock:
-    """Divides the time of one update among what is done in it, a lap each.
+    """Splits the time of one update into laps.
 
-    Nothing is waited for here. On a GPU the host runs ahead: what it has not waited for by the end of a lap is the next
-    one's, so that the update, which ends with a wait for its metrics, has its kernels.
+    Never synchronises. On a GPU the host runs ahead: kernels unfinished at the end of a lap count towards the next, so
+    that the update lap, which ends with a transfer of its metrics, includes its kernels.
     """
 
     def __init__(self) -> None:
-        self.totals: dict[str, float] = {}  # of what is measured within laps, as they were last seen
+        self.totals: dict[str, float] = {}  # last totals of what is measured within laps
         self.start()
 
     def start(self) -> None:
@@ -25,19 +25,19 @@ class Clock:
         self.split: dict[str, float] = {}  # seconds, by part
 
     def lap(self, part: str, **within: float) -> None:
-        """The time since the last lap was of this part.
+        """Assign the time since the last lap to a part.
 
-        within: seconds so far of all that was measured within laps, by part; what has been added is theirs.
+        within: total seconds measured within laps so far, by part; increases are assigned to those parts instead.
         """
         now = time.perf_counter()
-        own = now - self.last
+        rest = now - self.last
         for name, total in within.items():
             spent = total - self.totals.get(name, 0.0)
             self.totals[name] = total
-            own -= spent
+            rest -= spent
             if spent:
                 self.split[name] = self.split.get(name, 0.0) + spent
-        self.split[part] = self.split.get(part, 0.0) + own
+        self.split[part] = self.split.get(part, 0.0) + rest
         self.last = now
 
     @property
@@ -47,7 +47,7 @@ class Clock:
 
 
 def shares(seconds: Mapping[str, float]) -> str:
-    """Parts of a time in percent, the largest first: update 60 %, acting 30 %, rest 10 %."""
+    """Shares of parts in percent, largest first: update 60 %, acting 30 %, rest 10 %."""
     whole = sum(seconds.values()) or 1.0
     by_size = sorted(seconds.items(), key=lambda item: -item[1])
     return ", ".join(f"{part} {100 * spent / whole:.0f} %" for part, spent in by_size)

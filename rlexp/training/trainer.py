@@ -15,8 +15,8 @@ from torch import Tensor
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import CHARTS, OF_THE_RUN, PARAMETER
-from rlexp.checks.hook_outputs import require_apart, require_observed
-from rlexp.checks.location import named
+from rlexp.checks.hook_outputs import require_distinct, require_observed
+from rlexp.checks.location import located_errors
 from rlexp.data import FinishedEpisodes, Rollout, RunSpec
 from rlexp.envs import Environment
 from rlexp.envs.torch_vector import TorchVectorEnv
@@ -27,7 +27,7 @@ from rlexp.signals import Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
 from rlexp.training.evaluation import evaluate
-from rlexp.training.how import Choice, as_it_came, line
+from rlexp.training.how import Choice, compiled_in_fact, describe
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
@@ -42,28 +42,28 @@ WINDOW = 100  # episodes that episodic_return and episodic_length average over
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Run-level settings that the loop itself reads."""
+    """Run-level settings of the training loop."""
 
     total_steps: int
-    stop_at: int | None  # rows an agent after which the run pauses
+    stop_at: int | None  # rows per agent after which the run pauses
     checkpoint_every: int
     log_every: int
     evaluation: dict[str, Any]
 
 
 class Trainer(Resumable):
-    """Agents trained side by side, of one run or of several whose configs differ in what an agent may have of its own.
+    """Trains agents of runs that differ only in per-agent settings.
 
     Args:
         environment: makes the environments.
         algo: the objective.
         gae: advantage estimation.
-        learner: the agents.
+        learner: the agents' networks and optimizers.
         distribution: over the action space.
         streams: the agents' random streams.
-        watch: of the environments' calls.
-        how: what was chosen of how to compute: compiled, torch_threads, batching.
-        runs: where each run is recorded; the agents are in the same order.
+        watch: watches environment calls.
+        how: choices of how to compute: compiled, torch_threads, batching.
+        runs: recorders, one per run, in the order of the agents.
         display: shows progress.
         settings: run-level settings.
     """
@@ -105,37 +105,37 @@ class Trainer(Resumable):
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
-        with named(algo, "prepare"), seeded(0):
+        with located_errors(algo, "prepare"), seeded(0):
             algo.prepare(RunSpec(agents, num_envs, streams, device))
 
         self.rows = num_envs * algo.rollout_steps  # of one agent's update
         self.num_updates = settings.total_steps // self.rows
-        self.update_number = 0  # updates made
-        self.steps = np.zeros(agents, np.int64)  # environment steps made, dummies not counted
+        self.update_number = 0  # updates done
+        self.steps = np.zeros(agents, np.int64)  # environment steps done, dummies not counted
         self.episodes = np.zeros(agents, np.int64)  # finished
         self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
-        self.columns: set[str] | None = None  # metrics that `observe` gave the first time
-        self.copyable: bool | None = None  # whether the environments' state can be saved; tried at the first need
+        self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
+        self.copyable: bool | None = None  # whether the environments' state can be saved; checked when first needed
 
     # The loop ----------------------------------------------------------------------------------------------------
 
-    def run(self, go_on: bool, update: Callable[[], None] | None = None) -> None:
+    def run(self, resume: bool, update: Callable[[], None] | None = None) -> None:
         """Train to the end, evaluate, and write the results.
 
         Args:
-            go_on: restore the runs' checkpoints first.
-            update: makes one update; by default `iterate`.
+            resume: restore the runs' checkpoints first.
+            update: makes one update; default: `iterate`.
 
         Raises:
-            Interrupted: a signal stopped it; everything is saved.
-            Paused: it has come to `stop_at`; likewise.
-            DivergedError: a NaN or infinite metric; runs that have none are saved.
-            CheckpointError: there is a checkpoint that cannot be used.
+            Interrupted: a signal stopped training; everything is saved.
+            Paused: training reached `stop_at`; everything is saved.
+            DivergedError: a metric is NaN or infinite; runs without such a metric are saved.
+            CheckpointError: a checkpoint cannot be used.
         """
         with StopSignal() as stop, contextlib.ExitStack() as stack:
             self.watch.stop = stop
             stack.callback(self._close)
-            if go_on:
+            if resume:
                 self.restore()
             for run in self.runs:
                 stack.callback(run.close)
@@ -143,8 +143,8 @@ class Trainer(Resumable):
             for run in self.runs:
                 run.begin(len(self.streams), self.how)
             for run in self.runs:
-                run.mark_training()  # whatever kills the process from now on may be this run's doing
-            if not go_on:
+                run.mark_training()  # from now on the run may be what kills the process
+            if not resume:
                 self.environment.try_steps(self.watch)
             processor = ProcessorShare(torch.get_num_threads())
             with self.display.start(self.total_rows, self.update_number * self.rows):
@@ -153,39 +153,39 @@ class Trainer(Resumable):
                 while self.update_number < self.num_updates:
                     if stop.received is not None:
                         self.save()
-                        stop.heed()
+                        stop.raise_if_stopped()
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
                     update()
                     if self.update_number <= first + WARM_UP:
                         processor.restart()
-                    processor.look()
+                    processor.check()
             self.finish()
 
     def _close(self) -> None:
-        """Close the environments, which a resumed run may have changed; whatever ended the run is not hidden by it."""
+        """Close the environments; an error is logged, so that it cannot hide what ended the run."""
         try:
             self.collector.envs.close()
-        except Exception as error:  # whatever somebody else's environment raises
+        except Exception as error:  # user environments may raise anything
             log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
 
     @property
     def total_rows(self) -> int:
-        """Rows of the whole run, an agent: environment steps, dummies included."""
+        """Rows per agent of the whole run: environment steps, dummies included."""
         return self.num_updates * self.rows
 
     @property
     def pause_at(self) -> float:
-        """Updates after which the run pauses; infinite: never."""
+        """Number of updates after which the run pauses; infinity: never."""
         return math.inf if self.settings.stop_at is None else math.ceil(self.settings.stop_at / self.rows)
 
-    def told_how(self) -> str:
-        """How the agents are computed and why so, in one line."""
-        return line(self.how, len(self.streams))
+    def describe_how(self) -> str:
+        """How the agents are computed and why, in one line."""
+        return describe(self.how, len(self.streams))
 
     def iterate(self) -> None:
-        """One update: what the pseudocode of the PPO paper does in a loop."""
+        """One update: the loop body of the pseudocode in the PPO paper."""
         self.clock.start()
         rollout = self.collector.collect(self.learner.act)
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
@@ -201,15 +201,14 @@ class Trainer(Resumable):
         progress = self.update_number / self.num_updates
         last = self.update_number + 1 == self.num_updates
         losses = self.learner.update(rollout, targets, progress, last=last)
-        require_apart(self.algo, observed, losses)
+        require_distinct(self.algo, observed, losses)
         self.learner.normalize(rollout)
 
-        made = rollout.steps
         self.update_number += 1
-        self.steps += made
+        self.steps += rollout.steps
         self._count(rollout.episodes)
         losses[PARAMETER] = self.learner.health()
-        values = _to_host(losses | observed)  # the update's one wait for the device
+        values = _to_host(losses | observed)  # the only device synchronisation of an update
         self.clock.lap(UPDATE, compiling=self.learner.compiling)
         seconds = self.clock.seconds
         for run in self.runs:
@@ -217,35 +216,38 @@ class Trainer(Resumable):
         bad = _not_finite({name: values[name] for name in losses})
         del values[PARAMETER]
         healthy = [run for run in self.runs if not any(run.agents.start <= agent < run.agents.stop for agent in bad)]
-        self._log(values, progress, float(made.sum()) / seconds, healthy)
+        self._log(values, progress, float(rollout.steps.sum()) / seconds, healthy)
         if bad:
             self.save(healthy)
             raise self._diverged(bad, healthy)
-        compiles = self.learner.compiled and self.update_number == 1  # next, and a stop may end that, but nothing else
+        compiles = self.learner.compiled and self.update_number == 1  # next; a stop may abandon that and lose nothing
         if (compiles or self._due(self.settings.checkpoint_every)) and self.update_number < self.num_updates:
             self.save()
 
     def _observe(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Let the objective take in the rollout. Its metrics, one value an agent."""
-        untried = self.columns is None
-        with named(self.algo, "observe"), no_global_randomness("algo.observe") if untried else contextlib.nullcontext():
+        """Call the objective's `observe` and check its metrics, one value per agent."""
+        first = self.columns is None
+        with (
+            located_errors(self.algo, "observe"),
+            no_global_randomness("algo.observe") if first else contextlib.nullcontext(),
+        ):
             observed = self.algo.observe(rollout)
         require_observed(self.algo, observed, len(self.seeds), self.columns)
         self.columns = self.columns or set(observed)
         return observed
 
     def _require_finite(self, rollout: Rollout) -> None:
-        """Refuse observations and rewards that are NaN or infinite, where anybody would use them.
+        """Check the environments' outputs; see `Collector._flaw`.
 
         Raises:
-            EnvironmentFault: names the environment, its number and the step.
+            EnvironmentFault: one is invalid; names the environment, its number and the step.
         """
         flaw = rollout.flaw
         if flaw is not None:
             step = self.update_number * self.algo.rollout_steps + flaw.row + 1
             raise EnvironmentFault(
-                f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} gave "
-                f"{flaw.what}{flaw.told}, at its step {step}; {flaw.way_out}"
+                f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} returned "
+                f"{flaw.what}{flaw.detail}, at its step {step}; {flaw.remedy}"
             )
 
     def _count(self, episodes: FinishedEpisodes) -> None:
@@ -254,7 +256,7 @@ class Trainer(Resumable):
             self.recent[agent].append((float(score), int(length)))
 
     def _due(self, every: int) -> bool:
-        """Whether the update just made crossed a multiple of `every` rows."""
+        """Whether the last update crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
     def _diverged(self, bad: dict[int, tuple[str, float]], healthy: list[Recorder]) -> DivergedError:
@@ -270,18 +272,18 @@ class Trainer(Resumable):
                     f"{_remedy(self.update_number)}"
                 )
         first, *others = lines.values()
-        return DivergedError(first + (f" (and so in {len(others)} more jobs)" if others else ""), lines)
+        return DivergedError(first + (f" (and {len(others)} more jobs diverged)" if others else ""), lines)
 
     # Records -----------------------------------------------------------------------------------------------------
 
     def _window(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean return and length of each agent's last episodes, (A,); NaN before the first."""
+        """Mean return and length of each agent's last `WINDOW` episodes (A,); NaN before the first."""
         means = [np.mean(list(recent), axis=0) if recent else (np.nan, np.nan) for recent in self.recent]
         returns, lengths = np.array(means, float).T
         return returns, lengths
 
     def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[Recorder]) -> None:
-        final = self.update_number in (self.num_updates, self.pause_at)  # who judges a paused run reads its last row
+        final = self.update_number in (self.num_updates, self.pause_at)  # paused runs are compared by their last row
         returns, lengths = self._window()
         known = returns[~np.isnan(returns)]
         score = float(known.mean()) if len(known) else float("nan")
@@ -295,7 +297,7 @@ class Trainer(Resumable):
             run.log(self.steps, charts | values)
 
     def finish(self) -> None:
-        """Last checkpoint, final evaluation, results: done."""
+        """Write the last checkpoint, evaluate, and record the results."""
         self.save()
         returns, _ = self._window()
         evaluation = None
@@ -314,25 +316,25 @@ class Trainer(Resumable):
             run.finish(self.steps, returns, evaluation, settings)
 
     def save(self, runs: list[Recorder] | None = None) -> None:
-        """Write everything that the runs, by default all, need to go on as if they had never stopped."""
+        """Write the checkpoints of some runs, by default all: everything needed for exact resume."""
         by_agent = self.kept_by_agent()
-        how = self.how | {"compiled": as_it_came(self.how["compiled"], self.learner.notes.uncompiled)}
+        how = self.how | {"compiled": compiled_in_fact(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
             run.save(self.capture(run, by_agent), how)
 
 
 def _remedy(update: int) -> str:
-    """What to do about numbers that are not finite."""
+    """Remedy for a metric that is not finite."""
     if update > 1:
         return "Try a smaller optimizer.lr or algo.max_grad_norm"
     return (
-        "In the first update it comes of the loss, or of the environment's numbers, unless optimizer.lr is huge; "
-        "debug=true lets you look"
+        "In the first update the cause is the loss or the environment's numbers, unless optimizer.lr is huge; "
+        "inspect with debug=true"
     )
 
 
 def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:
-    """Agents with a metric that is NaN or infinite: agent -> the first such, and its value."""
+    """Agents with a metric that is NaN or infinite: agent -> (name, value) of the first one."""
     bad: dict[int, tuple[str, float]] = {}
     for name, values in metrics.items():
         for agent in np.flatnonzero(~np.isfinite(values)).tolist():
@@ -341,7 +343,7 @@ def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:
 
 
 def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """All metrics in one transfer: name -> (A,)."""
+    """Copy all metrics in one transfer: name -> (A,)."""
     device = next(iter(metrics.values())).device
     stacked = torch.stack([value.to(device).float() for value in metrics.values()]).cpu().numpy()
     return dict(zip(metrics, stacked, strict=True))

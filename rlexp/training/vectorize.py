@@ -1,7 +1,7 @@
-"""Agents updated as one computation.
+"""Vectorises acting and updates over agents.
 
-Algorithms and networks are written for one agent. Here they are lifted: the agents of a group are stacked and run
-through `torch.func.vmap`; a group of one agent runs its network plainly.
+Algorithms and networks are written for one agent. The agents of a group are stacked and run through
+`torch.func.vmap`; a group of one calls its network directly.
 """
 
 import logging
@@ -19,14 +19,14 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.metric_names import EPOCHS, GRAD_NORM, LOSS
-from rlexp.checks.hook_outputs import ANOTHER, require_loss, require_same_names, same
-from rlexp.checks.location import CHANGING, named, refusal
+from rlexp.checks.hook_outputs import NOT_REPEATABLE, require_loss, require_same_names, same_outputs
+from rlexp.checks.location import CHANGING, located_errors, refusal
 from rlexp.checks.loss_reads import Reads
 from rlexp.compiling.compile import CudaGraph, Graph, LayoutError, Notes, compile_or_warn
 from rlexp.compiling.verify import Twin, is_faithful
 from rlexp.data import Batch
 from rlexp.envs.classic_control import World
-from rlexp.envs.torch_vector import Place, advance
+from rlexp.envs.torch_vector import EnvBuffers, advance
 from rlexp.errors import ObjectiveError
 from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import no_global_randomness
@@ -37,35 +37,35 @@ from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
 
-ACTING, UPDATE = "acting", "the minibatch update"  # what is compiled, as warnings call it
+ACTING, UPDATE = "acting", "the minibatch update"  # names of compiled graphs, in warnings and run.json
 
 
 class Inputs(NamedTuple):
-    """What an update's minibatches share and leave as it is."""
+    """Inputs shared by all minibatches of an update; not modified."""
 
     buffers: dict[str, Tensor]  # of the networks, name -> (a, ...)
     coefficients: dict[str, Tensor]  # of the loss, name -> (a,)
     data: Batch  # rows of all agents (a*N, ...); replay (a, minibatches, ...)
-    order: Tensor  # rows of every minibatch (minibatches, a*B)
-    pace: Tensor | tuple[()]  # each agent's learning rate over the optimizer's (a,), where agents have their own
+    order: Tensor  # row indices of every minibatch (minibatches, a*B)
+    lr_scale: Tensor | tuple[()]  # each agent's learning rate divided by the optimizer's (a,); () if shared
 
 
 class AgentGroup:
-    """Agents updated as one computation: parameters, gradients and optimizer state stacked (a, ...).
+    """Agents updated as one computation: parameters, gradients and optimizer state are stacked (a, ...).
 
-    A group of one keeps its tensors unstacked, as its network's own. The first update runs eagerly, as it makes the
-    optimizer's state; compiled graphs act and update from then on, whatever the cache of compiled graphs holds.
+    A group of one uses its network's tensors, unstacked. The first update is always eager, as it creates the
+    optimizer's state; from then on compiled graphs act and update, even if they are cached already.
 
     Args:
-        networks: one an agent.
+        networks: one per agent.
         algo: the objective.
         make_optimizer: called with a list of tensors.
         recordable: the optimizer's steps can be part of a graph; see `optimizers.Traits`.
-        compiled: acting and minibatch updates run as compiled graphs wherever they can be had.
-        world: dynamics of environments that acting is to step.
-        watch: ends compiling when the run is asked to stop; None: nobody does.
-        notes: what compiling tells of all groups.
-        tried: the loss is tried before its first minibatch.
+        compiled: run acting and minibatch updates as compiled graphs, where they compile.
+        world: torch dynamics of environments that acting steps itself, if any.
+        watch: aborts compilation when the run is asked to stop.
+        notes: shared by all groups of a learner.
+        verify_loss: call the loss twice before the first minibatch, and require equal results.
     """
 
     def __init__(
@@ -79,12 +79,13 @@ class AgentGroup:
         recordable: bool = True,
         watch: Watch | None = None,
         notes: Notes | None = None,
-        tried: bool = True,
+        verify_loss: bool = True,
     ) -> None:
         self.network, self.algo, self.size = networks[0], algo, len(networks)
         self.distribution = self.network.distribution
         self.make_optimizer, self.compiled, self.world = make_optimizer, compiled, world
-        self.recordable, self.watch, self.notes, self.tried = recordable, watch or Watch(), notes or Notes(), tried
+        self.recordable, self.verify_loss = recordable, verify_loss
+        self.watch, self.notes = watch or Watch(), notes or Notes()
         self.single = self.size == 1
         self.params: dict[str, Tensor]
         self.buffers: dict[str, Tensor]
@@ -93,27 +94,27 @@ class AgentGroup:
             self.buffers = dict(self.network.named_buffers())
         else:
             self.params, self.buffers = stack_module_state(networks)
-        # Fused optimizers go through a parameter, its gradient and its state in the order of memory, one for all.
+        # Fused optimizers assume one memory layout for a parameter, its gradient and its state.
         for param in self.params.values():
             param.data = param.data.contiguous()
         frozen = [name for name, param in self.params.items() if not param.requires_grad]
         self.buffers |= {name: self.params.pop(name) for name in frozen}
         self.optimizer: torch.optim.Optimizer = make_optimizer(list(self.params.values()))
         on_cuda = next(iter(self.params.values())).is_cuda
-        # of the optimizer within a graph: step counts are tensors, and on a CPU its arithmetic is plain
+        # optimizer options in a graph: step counts are tensors, and on a CPU no fused kernels
         self.recorded = {"capturable": True} if on_cuda else {"capturable": True, "foreach": False, "fused": False}
         if on_cuda and compiled:
             self._set_options(self.optimizer, self.recorded)
-        self.pace: Tensor | tuple[()] = ()
+        self.lr_scale: Tensor | tuple[()] = ()
         self.metric_names: list[str] = []
-        self.reads = Reads()  # of the algorithm, by its loss
-        self.graph_updates = 0  # made by a compiled graph
-        self.told_layout = False
-        self.updated = False  # whether there has been an update: the optimizer's state is there
-        self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, by which its graph is traced
+        self.reads = Reads()  # attributes of the algorithm that its loss reads
+        self.graph_updates = 0  # updates made by a compiled graph
+        self.warned_of_layout = False
+        self.updated = False  # whether an update has created the optimizer's state
+        self.example: tuple[Any, ...] = ()  # arguments of the last eager minibatch, to trace its graph with
         self.graphs: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
-        self.compiling = 0.0  # seconds in which graphs were made
-        self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by the identity of the slot, which is kept alive
+        self.compiling = 0.0  # seconds spent compiling
+        self.acts: dict[int, tuple[Slot, Callable[[], Any]]] = {}  # by id of the slot, which is kept alive
 
     # Acting ------------------------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class AgentGroup:
         if self.single:
             params, values = Policy(self.network, tensors)(obs[0])
             return params[None], values[None]
-        return vmap(lambda own, o: functional_call(self.network, own, (o,)))(tensors, obs)
+        return vmap(lambda t, o: functional_call(self.network, t, (o,)))(tensors, obs)
 
     def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Distribution parameters (a, E, P) and values (a, E) of observations (a, E, ...)."""
@@ -134,35 +135,35 @@ class AgentGroup:
         slot.values.copy_(values)
         actions = self.distribution.sample(params, slot.noise)
         slot.actions.copy_(actions)
-        if isinstance(slot.place, Place):
+        if isinstance(slot.buffers, EnvBuffers):
             assert self.world is not None
-            advance(self.world, actions, slot.place)
+            advance(self.world, actions, slot.buffers)
         return (values,)
 
     def act(self, slot: Slot) -> None:
-        """Draw actions for the slot's observations with its noise; what came of it is written into the slot."""
+        """Sample actions for the slot's observations with its noise, and write the results into the slot."""
         call = self.acts.get(id(slot))
-        if call is None:  # once for each slot
+        if call is None:  # once per slot
             call = self.acts[id(slot)] = (slot, self._acting(self.params | self.buffers, slot))
         call[1]()
 
     def _acting(self, tensors: dict[str, Tensor], slot: Slot) -> Callable[[], Any]:
         if self.compiled and self.updated:
-            wanted: dict[str, tuple[Any, ...]] = {}
-            if ACTING not in self.graphs or isinstance(self.graphs[ACTING], CudaGraph):  # which serves one slot alone
-                wanted[ACTING] = (self._act, tensors, slot)
+            functions: dict[str, tuple[Any, ...]] = {}
+            if ACTING not in self.graphs or isinstance(self.graphs[ACTING], CudaGraph):  # a CUDA graph is per slot
+                functions[ACTING] = (self._act, tensors, slot)
             if self.example:
-                wanted[UPDATE] = (self._traceable, *self.example)
+                functions[UPDATE] = (self._traceable, *self.example)
                 self.example = ()
-            self._compile(wanted)
+            self._compile(functions)
         graph = self.graphs.get(ACTING)
         if graph is None:
             return partial(self._act, tensors, slot)
         return partial(graph.run, graph.leaves(tensors, slot))
 
-    def _compile(self, wanted: dict[str, tuple[Any, ...]]) -> None:
+    def _compile(self, functions: dict[str, tuple[Any, ...]]) -> None:
         began = time.perf_counter()
-        self.graphs |= self.watch.call_or_stop(compile_or_warn, wanted, self.notes, self.watch.heed)
+        self.graphs |= self.watch.call_or_stop(compile_or_warn, functions, self.notes, self.watch.raise_if_stopped)
         self.compiling += time.perf_counter() - began
 
     # Updating ----------------------------------------------------------------------------------------------------
@@ -170,19 +171,19 @@ class AgentGroup:
     def _gradients(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch, coefficients: dict[str, Tensor]
     ) -> tuple[list[Tensor], Tensor, Metrics]:
-        """Gradients (a, ...), losses and metrics (a,); unstacked for a group of one."""
+        """Gradients (a, ...), losses and metrics (a,); without the axis a for a group of one."""
 
         def loss_of(
             params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
         ) -> tuple[Tensor, Metrics]:
             bound = self.reads.watch(self.algo.bind(values))
-            given = bound.loss(Policy(self.network, params | buffers, rows.key), rows)
+            result = bound.loss(Policy(self.network, params | buffers, rows.key), rows)
             if not self.metric_names:  # the first call
-                require_loss(self.algo, given)
-            return given
+                require_loss(self.algo, result)
+            return result
 
         if not self.single:
-            with torch.no_grad():  # else gradients keep a graph to their parameters: a cycle that nobody frees
+            with torch.no_grad():  # else gradients hold a graph to their parameters: a reference cycle, never freed
                 found = vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, batch, coefficients)
             grads, (loss, metrics) = found
             return [grads[name] for name in params], loss, metrics
@@ -190,29 +191,29 @@ class AgentGroup:
         with torch.enable_grad():
             leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
             loss, metrics = loss_of(leaves, buffers, batch, coefficients)
-            own = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return list(own), loss.detach(), {name: value.detach() for name, value in metrics.items()}
+            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return list(gradients), loss.detach(), {name: value.detach() for name, value in metrics.items()}
 
     def _rows(self, inputs: Inputs, number: Tensor) -> Batch:
         """The rows of a minibatch (a, B, ...)."""
         index = inputs.order.index_select(0, number)[0]  # (a*B,)
         shape = (self.size, len(index) // self.size)
         batch = inputs.data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
-        own = (inputs.data.replay, inputs.data.key)  # of the minibatch, not of its rows
-        replay, key = tree_map(lambda x: x.index_select(1, number)[:, 0], own)
+        per_minibatch = (inputs.data.replay, inputs.data.key)
+        replay, key = tree_map(lambda x: x.index_select(1, number)[:, 0], per_minibatch)
         return batch._replace(replay=replay, key=key)
 
-    def _try_loss(self, inputs: Inputs, number: Tensor) -> None:
-        """Refuse a loss that is another one when it is called once more with the same rows.
+    def _verify_loss(self, inputs: Inputs, number: Tensor) -> None:
+        """Call the loss twice on the same rows and require equal results.
 
         Raises:
-            ObjectiveError: it draws random numbers, counts, or cannot be stacked.
+            ObjectiveError: it draws random numbers, counts its calls, or cannot be stacked.
         """
         found = []
         try:
             for _ in range(2):
-                batch = self._rows(inputs, number)  # anew, as the loss may change its rows
-                with named(self.algo, "loss"), no_global_randomness("the loss"):
+                batch = self._rows(inputs, number)  # each time, as the loss may modify its rows
+                with located_errors(self.algo, "loss"), no_global_randomness("the loss"):
                     found.append(
                         tree_flatten(self._gradients(self.params, inputs.buffers, batch, inputs.coefficients))[0]
                     )
@@ -220,32 +221,32 @@ class AgentGroup:
             if self.single or "vmap" not in str(error):
                 raise
             raise ObjectiveError(
-                f"{error}: it cannot be stacked for agents side by side; batching=loop trains them one after the other"
+                f"{error}: it cannot be vectorised over agents; batching=loop trains them one after the other"
             ) from error
-        if not same(found[0], found[1], on_cuda=found[0][0].is_cuda):
-            raise refusal(self.algo, "loss", ANOTHER, *CHANGING)
+        if not same_outputs(found[0], found[1], on_cuda=found[0][0].is_cuda):
+            raise refusal(self.algo, "loss", NOT_REPEATABLE, *CHANGING)
 
     def _minibatch(
         self, params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, inputs: Inputs, number: Tensor
     ) -> Tensor:
-        """Gather, loss, gradient, clip by each agent's own norm, optimizer step. Metrics (metrics, a).
+        """Gather rows, loss, gradient, clipping by each agent's norm, optimizer step. Returns metrics (metrics, a).
 
-        params: what `step` moves by their gradients, at the rate `lr`. number: which minibatch, (1,).
+        params: updated by `step` from their gradients, at learning rate `lr`. number: of the minibatch, (1,).
         """
-        batch, pace = self._rows(inputs, number), inputs.pace
+        batch = self._rows(inputs, number)
         grads, loss, metrics = self._gradients(params, inputs.buffers, batch, inputs.coefficients)
         lead = 0 if self.single else 1
         squares = [g.square().sum() if self.single else g.reshape(self.size, -1).square().sum(1) for g in grads]
         norm = torch.stack(squares).sum(0).sqrt()  # (a,), or () for a group of one
         limit = self.algo.max_grad_norm
-        self.reads.note("max_grad_norm", limit)  # as fixed in a graph as what the loss reads
+        self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
         if limit is not None:
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
             grads = [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads]
         for param, grad in zip(params.values(), grads, strict=True):
-            param.grad = grad.contiguous()  # as the parameter is; gradients of convolutions may be channels last
-        self._move(params, step, lr, pace)
-        every = metrics | {LOSS: loss, GRAD_NORM: norm}  # the last two, by which graphs are judged
+            param.grad = grad.contiguous()  # like the parameter; gradients of convolutions may be channels last
+        self._step_with_agent_lrs(params, step, lr, inputs.lr_scale)
+        every = metrics | {LOSS: loss, GRAD_NORM: norm}  # the last two are used to verify graphs
         if self.metric_names and list(every) != self.metric_names:
             require_same_names(self.algo, self.metric_names, every)
             every = {name: every[name] for name in self.metric_names}
@@ -254,21 +255,23 @@ class AgentGroup:
 
     @staticmethod
     @torch.no_grad()
-    def _move(params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, pace: Tensor | tuple[()]) -> None:
-        """The optimizer's step; where agents have learning rates of their own, each agent's part of it.
+    def _step_with_agent_lrs(
+        params: dict[str, Tensor], step: Callable[[], Any], lr: float | Tensor, lr_scale: Tensor | tuple[()]
+    ) -> None:
+        """The optimizer's step, scaled by each agent's `lr_scale` if learning rates differ.
 
-        At a rate of 0 optimizers that are recorded divide by it, and 0 / 0 where a second moment is 0: what comes of
-        that stays where it was.
+        At a learning rate of 0 recorded optimizers divide by it, 0 / 0 where a second moment is 0: such parameters
+        are left unchanged.
         """
-        if not isinstance(pace, Tensor) and not isinstance(lr, Tensor) and lr > 0:
+        if not isinstance(lr_scale, Tensor) and not isinstance(lr, Tensor) and lr > 0:
             step()
             return
         before = [param.clone() for param in params.values()]
         step()
         for param, old in zip(params.values(), before, strict=True):
             new = param
-            if isinstance(pace, Tensor):  # a step is proportional to the learning rate
-                new = old + pace.reshape(-1, *[1] * (param.dim() - 1)) * (param - old)
+            if isinstance(lr_scale, Tensor):  # steps are proportional to the learning rate
+                new = old + lr_scale.reshape(-1, *[1] * (param.dim() - 1)) * (param - old)
             if isinstance(lr, Tensor):
                 new = torch.where((lr == 0) & new.isnan(), old, new)
             elif lr == 0:
@@ -276,85 +279,85 @@ class AgentGroup:
             param.copy_(new)
 
     @staticmethod
-    def _set_options(optimizer: torch.optim.Optimizer, wanted: dict[str, bool]) -> None:
-        for options in optimizer.param_groups:
-            options.update({name: value for name, value in wanted.items() if name in options})
+    def _set_options(optimizer: torch.optim.Optimizer, options: dict[str, bool]) -> None:
+        for group in optimizer.param_groups:
+            group.update({name: value for name, value in options.items() if name in group})
 
     def _traceable(
         self, params: dict[str, Tensor], states: list[dict[str, Tensor]], lr: Tensor, inputs: Inputs, number: Tensor
     ) -> tuple[Tensor, ...]:
-        """`_minibatch` as a function of tensors alone: the optimizer is one of the moment, over those given."""
+        """`_minibatch` as a function of tensors alone, with a temporary optimizer over these parameters and states."""
         step = recorded_step(self.make_optimizer, list(params.values()), states, lr, self.recorded)
         return (self._minibatch(params, step, lr, inputs, number),)
 
-    def set_rates(self, rates: np.ndarray, own: bool) -> None:
-        """Set the agents' learning rates (a,); `own`: they may differ."""
+    def set_rates(self, rates: np.ndarray, per_agent: bool) -> None:
+        """Set the agents' learning rates (a,); per_agent: they may differ."""
         fastest = float(rates.max())
-        for options in self.optimizer.param_groups:
-            options["lr"] = fastest
-        if own and not self.single:
+        for group in self.optimizer.param_groups:
+            group["lr"] = fastest
+        if per_agent and not self.single:
             device = next(iter(self.params.values())).device
-            self.pace = torch.tensor(rates / (fastest or 1.0), dtype=torch.float32, device=device)
+            self.lr_scale = torch.tensor(rates / (fastest or 1.0), dtype=torch.float32, device=device)
 
     def update(
         self, data: Batch, order: Tensor, coefficients: dict[str, Tensor], minibatches: int, *, last: bool = False
     ) -> Metrics:
-        """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Mean metrics (a,).
+        """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Returns mean metrics (a,).
 
-        `data.replay` is (a, epochs · minibatches, ...), as is `data.key`. Rows that do not fill a minibatch cannot be:
-        N is checked to be divisible when the run is configured. last: of the run.
+        `data.replay` and `data.key` are (a, epochs · minibatches, ...). N is divisible by the number of minibatches,
+        which is checked when the run is configured. last: this is the run's last update.
         """
         epochs, rows = order.shape[1:]
         offset = torch.arange(self.size, device=order.device)[:, None, None] * rows
         order = (order + offset).reshape(self.size, epochs * minibatches, rows // minibatches)
         order = order.transpose(0, 1).flatten(1)  # (epochs * minibatches, a*B)
-        inputs = Inputs(self.buffers, coefficients, data.map_rows(lambda x: x.flatten(0, 1)), order, self.pace)
+        inputs = Inputs(self.buffers, coefficients, data.map_rows(lambda x: x.flatten(0, 1)), order, self.lr_scale)
         numbers = torch.arange(epochs * minibatches, device=order.device).split(1)
         step = self._stepper(inputs, numbers[0], last)
         total: Tensor | None = None
-        made = 0
+        done = 0
         for number in numbers:
             metrics = step(number)
             total = metrics if total is None else total + metrics
-            made += 1
-            if self.algo.target_kl is not None and made % minibatches == 0:
+            done += 1
+            if self.algo.target_kl is not None and done % minibatches == 0:
                 if "approx_kl" not in self.metric_names:
                     raise ObjectiveError(
-                        f"algo.target_kl={self.algo.target_kl}: needs a metric approx_kl, and the loss of "
-                        f"{type(self.algo).__name__} logs none; return it among the metrics, or set target_kl=null"
+                        f"algo.target_kl={self.algo.target_kl}: needs the metric approx_kl, which "
+                        f"{type(self.algo).__name__}.loss does not return; return it, or set target_kl=null"
                     )
                 latest = metrics[self.metric_names.index("approx_kl"), 0]
-                if latest > self.algo.target_kl:  # the one place where the host waits within an update
+                if latest > self.algo.target_kl:  # the only device synchronisation within an update
                     break
         assert total is not None
         if not self.updated:
             self.updated = True
-            self.acts.clear()  # from now on by a compiled graph, where there is one
+            self.acts.clear()  # act by the compiled graph from now on, if there is one
             if self.compiled and self.recordable:
-                self.example = (*self._held(inputs), numbers[0])
-        mean = dict(zip(self.metric_names, total / made, strict=True))
+                self.example = (*self._fixed_arguments(inputs), numbers[0])
+        mean = dict(zip(self.metric_names, total / done, strict=True))
         if self.algo.target_kl is not None:
-            mean[EPOCHS] = torch.full_like(mean[LOSS], made / minibatches)
+            mean[EPOCHS] = torch.full_like(mean[LOSS], done / minibatches)
         return mean
 
-    def _held(self, inputs: Inputs) -> tuple[Any, ...]:
-        """Arguments of `_traceable` but the last."""
+    def _fixed_arguments(self, inputs: Inputs) -> tuple[Any, ...]:
+        """Arguments of `_traceable`, except the number of the minibatch."""
         states = [self.optimizer.state[param] for param in self.params.values()]
         lr = torch.tensor(self.optimizer.param_groups[0]["lr"], device=inputs.order.device)
         return self.params, states, lr, inputs
 
     def _stepper(self, inputs: Inputs, number: Tensor, last: bool) -> Callable[[Tensor], Tensor]:
-        """What makes a minibatch update, by its number."""
+        """A function that makes a minibatch update, given its number."""
         lr = self.optimizer.param_groups[0]["lr"]
 
         def eager(number: Tensor) -> Tensor:
-            if self.tried and not self.metric_names:
-                self._try_loss(inputs, number)
+            if self.verify_loss and not self.metric_names:
+                self._verify_loss(inputs, number)
             try:
                 return self._minibatch(self.params, self.optimizer.step, lr, inputs, number)
             except Exception as error:
                 if "loss" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
-                    with named(self.algo, "loss"):
+                    with located_errors(self.algo, "loss"):
                         raise
                 raise
 
@@ -363,19 +366,19 @@ class AgentGroup:
         if not self.recordable and UPDATE not in self.graphs:
             self.graphs[UPDATE] = None
             name = type(self.optimizer).__name__
-            self._tell_uncompiled(f"{name} does or keeps more than parameters, gradients and tensors of its state")
-        held = self._held(inputs)
+            self._warn_uncompiled(f"{name} uses more than parameters, gradients and tensors of its state")
+        fixed = self._fixed_arguments(inputs)
         if UPDATE not in self.graphs:
-            self._compile({UPDATE: (self._traceable, *held, number)})
+            self._compile({UPDATE: (self._traceable, *fixed, number)})
         graph = self.graphs[UPDATE]
         if graph is None:
             return eager
         try:
-            leaves = graph.leaves(*held, number)[:-1]
+            leaves = graph.leaves(*fixed, number)[:-1]
         except LayoutError as error:
-            if not self.told_layout:
-                log.warning("%s runs uncompiled where algo.replay gives other shapes: %s", UPDATE, str(error)[:120])
-            self.told_layout = True
+            if not self.warned_of_layout:
+                log.warning("%s runs uncompiled where algo.replay returns other shapes: %s", UPDATE, str(error)[:120])
+            self.warned_of_layout = True
             return eager
 
         def compiled(number: Tensor) -> Tensor:
@@ -384,21 +387,21 @@ class AgentGroup:
         self.graph_updates += 1
         if self.graph_updates & (self.graph_updates - 1) and not last:
             return compiled
-        return self._held_against(eager, compiled, graph, held)  # updates 1, 2, 4, 8, ..., and the last
+        return self._verified(eager, compiled, graph, fixed)  # updates 1, 2, 4, 8, ..., and the last
 
-    def _tell_uncompiled(self, why: str) -> None:
+    def _warn_uncompiled(self, why: str) -> None:
         self.notes.uncompiled[UPDATE] = why
         log.warning("%s runs uncompiled: %s", UPDATE, why)
 
-    def _held_against(
+    def _verified(
         self,
         eager: Callable[[Tensor], Tensor],
         compiled: Callable[[Tensor], Tensor],
         graph: Graph | CudaGraph,
-        held: tuple[Any, ...],
+        fixed: tuple[Any, ...],
     ) -> Callable[[Tensor], Tensor]:
-        """The compiled minibatch update, the first of which is made eagerly, too, and must go the same way."""
-        twins = [Twin(self.params, held[1])]
+        """The compiled minibatch update; the first one is also made eagerly, and the results must agree."""
+        twins = [Twin(self.params, fixed[1])]
 
         def step(number: Tensor) -> Tensor:
             if not twins:
@@ -406,19 +409,19 @@ class AgentGroup:
             twin = twins.pop()
             twin.remember(eager(number))
             metrics = compiled(number)
-            who = type(self.algo).__name__
-            if is_faithful(graph, twin.distance(metrics), who, self._traceable, *held, number):
+            name = type(self.algo).__name__
+            if is_faithful(graph, twin.distance(metrics), name, self._traceable, *fixed, number):
                 return metrics
-            self._tell_uncompiled("its graph computes something else than its code")
+            self._warn_uncompiled("its graph computes something different from its code")
             self.graphs[UPDATE] = None
-            return twin.go_eager()
+            return twin.use_eager()
 
         return step
 
     def optimizer_state(self) -> dict[str, Any]:
-        """What the optimizer keeps, (a, ...); see `optimizers.kept_by_agent`."""
+        """The optimizer's state (a, ...); see `optimizer_state.kept_by_agent`."""
         return kept_by_agent(self.optimizer, self.params, self.size)
 
     def load_optimizer_state(self, saved: dict[str, Any]) -> None:
-        """Restore what `optimizer_state` gave."""
+        """Restore the result of `optimizer_state`."""
         restore(self.optimizer, self.params, self.size, saved)

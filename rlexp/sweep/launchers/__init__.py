@@ -1,1 +1,1 @@
-"""Where and how the jobs of a sweep run."""
+"""Launchers: where and how the jobs of a sweep run."""

@@ -1,4 +1,4 @@
-"""Launchers: where and how the jobs of a sweep run. What became of a job is read from its folder, not from them."""
+"""Base class of the launchers, and the one that runs jobs in this process; a job's folder tells how it ended."""
 
 import importlib
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, UserError
-from rlexp.study.status import read_standing
+from rlexp.study.status import read_job_status
 from rlexp.sweep.plan import Composer, Planned, plan
 from rlexp.sweep.reserve import reserving
-from rlexp.text import number
+from rlexp.text import number, one_line
 
-Result = JobReturn | Exception | None  # None: stopped, or not begun
+Result = JobReturn | Exception | None  # None: stopped, or not started
 
 
 def execute(context: HydraContext, task_function: TaskFunction, config: DictConfig) -> JobReturn:
-    """Run one job here and now.
+    """Run one job in this process.
 
     Raises:
         SystemExit: a signal stopped it.
@@ -33,33 +33,33 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
         job_subdir_key="hydra.sweep.subdir",
         configure_logging=False,
     )
-    done.cfg = done.hydra_cfg = None  # copies, which would stay until the sweep ends, a third of a megabyte a job
+    done.cfg = done.hydra_cfg = None  # copies that would live until the sweep ends, .3 MB per job
     error = done._return_value
-    if isinstance(error, UserError):  # whose frames would keep the job's config, and what it was made of
+    if isinstance(error, UserError):  # its frames would keep the job's config and environments alive
         error.__traceback__ = error.__cause__ = error.__context__ = None
     elif done.status == JobStatus.FAILED:
-        # one of somebody else's class may not travel between processes
-        done.return_value = RuntimeError(" ".join(f"{type(error).__name__}: {error}".split()))
+        # exceptions of third-party classes may not be picklable
+        done.return_value = RuntimeError(one_line(error))
     return done
 
 
 class JobLauncher(Launcher):
-    """Base of the launchers here: they take composed jobs."""
+    """Base class of the launchers; takes composed jobs."""
 
-    needs: tuple[str, str] | None = None  # a module, and the extra that brings it
+    needs: tuple[str, str] | None = None  # a module, and the extra that installs it
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over.
+        """Store what Hydra passes to its plugins.
 
         Raises:
-            ConfigError: what the launcher needs is not installed.
+            ConfigError: a package that the launcher needs is not installed.
         """
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         if self.needs is not None:
             require(*self.needs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """What sweepers of others call."""
+        """Hydra's interface, for third-party sweepers."""
         jobs = plan(Composer(self.hydra_context.config_loader, self.config), job_overrides)
         with reserving(jobs):
             results = list(self.launch_jobs(jobs))
@@ -69,63 +69,63 @@ class JobLauncher(Launcher):
         return [result or JobReturn() for result in results if not isinstance(result, Exception)]
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
-        """Run all jobs; returns what came of each.
+        """Run all jobs; returns a result for each.
 
         Raises:
             SystemExit: a signal stopped the sweep.
-            Exception: the launcher broke; what became of the jobs is to be seen in their folders.
+            Exception: the launcher broke; the jobs' folders tell how each ended.
         """
         raise NotImplementedError
 
-    def begun(self, job: Planned, place: int, total: int) -> None:
-        """Tell which job begins."""
-        print(f"[{place}/{total}] {job.name}", flush=True)
+    def print_start(self, job: Planned, position: int, total: int) -> None:
+        """Print which job starts."""
+        print(f"[{position}/{total}] {job.name}", flush=True)
 
-    def ended(self, job: Planned, place: int, total: int, result: Result) -> None:
-        """Tell what came of a job: what it left in its folder, or the error that kept it from leaving anything."""
-        now = read_standing(job.job.folder)
+    def print_end(self, job: Planned, position: int, total: int, result: Result) -> None:
+        """Print how a job ended: the status in its folder, or the error that kept it from writing one."""
+        now = read_job_status(job.job.folder)
         status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
         error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
         if status == "failed" or error is not None:
             status, more = "failed", f": {now.error if status == 'failed' else error}"
         elif status == "interrupted" and now.error:
             status = now.error  # paused at 256 steps
-        print(f"[{place}/{total}] {status}: {job.name}{more}", flush=True)
+        print(f"[{position}/{total}] {status}: {job.name}{more}", flush=True)
 
 
 class Basic(JobLauncher):
-    """One job after the other in this process."""
+    """Runs jobs one after the other in this process."""
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs."""
         results = []
-        for place, job in enumerate(jobs, 1):
-            self.begun(job, place, len(jobs))
+        for position, job in enumerate(jobs, 1):
+            self.print_start(job, position, len(jobs))
             results.append(execute(self.hydra_context, self.task_function, job.config))
-            if results[-1].status == JobStatus.FAILED:  # one that is done has said so itself
-                self.ended(job, place, len(jobs), results[-1])
+            if results[-1].status == JobStatus.FAILED:  # a finished job has printed its result
+                self.print_end(job, position, len(jobs), results[-1])
         return results
 
 
-def share_out(cores: int, processes: int, threads: int | None, jobs: Sequence[Planned]) -> int:
-    """Threads of each process: the cores, shared out, unless it is said.
+def threads_per_process(cores: int, processes: int, threads: int | None, jobs: Sequence[Planned]) -> int:
+    """Threads of each process: `threads`, else an equal share of the cores.
 
     Raises:
-        ConfigError: more threads in all than there are cores.
+        ConfigError: more threads in total than cores.
     """
     each = threads or max(1, cores // processes)
     asked = max([each, *(int(job.job.cfg.torch_threads or 0) for job in jobs)])
     if asked * processes > cores and asked > 1:
         raise ConfigError(
             f"torch_threads={asked} with {processes} jobs at a time is {asked * processes} threads on {cores} cores, "
-            f"which slow one another down; use torch_threads={max(1, cores // processes)}, or a smaller "
+            f"which slow each other down; use torch_threads={max(1, cores // processes)}, or a smaller "
             f"hydra.launcher.n_jobs"
         )
     return each
 
 
 def require(module: str, extra: str) -> Any:
-    """Import what an extra brings.
+    """Import a module that an extra installs.
 
     Raises:
         ConfigError: it is not installed.
@@ -134,15 +134,15 @@ def require(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
-            f"hydra/launcher: this one needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'"
+            f"hydra/launcher: needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'"
         ) from None
 
 
 def require_whole(name: str, value: Any, least: int | None = None) -> int:
-    """A launcher's setting as a whole number.
+    """Check that a launcher's setting is an integer.
 
     Raises:
-        ConfigError: it is none, or less than `least`; without `least`, it is 0.
+        ConfigError: it is not, or it is less than `least`, or 0 if `least` is None.
     """
     good = isinstance(value, int) and not isinstance(value, bool) and (value != 0 if least is None else value >= least)
     if not good:

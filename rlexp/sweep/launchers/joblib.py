@@ -1,4 +1,4 @@
-"""Work in joblib's pool of processes, and the launcher that runs one job at a time in each."""
+"""The joblib launcher: one job at a time in each process of a pool; other launchers can use the pool too."""
 
 import contextlib
 import io
@@ -11,15 +11,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, share_out
-from rlexp.sweep.launchers.worker import follow, heeding, prepare, stoppable
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, threads_per_process
+from rlexp.sweep.launchers.worker import exit_with_sweep, prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # who heeds which differs by build
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # which one applies depends on the build
 
 
 def cores() -> int:
-    """How many this process may use.
+    """Number of cores that this process may use.
 
     Raises:
         ConfigError: joblib is not installed.
@@ -28,10 +28,10 @@ def cores() -> int:
 
 
 def processes_of(n_jobs: int) -> int:
-    """How many `n_jobs` means: no more than there are cores; −1: as many, −2: one less, and so on."""
+    """Processes for `n_jobs`, at most one per core; −1: one per core, −2: one fewer, and so on."""
     asked = n_jobs if n_jobs > 0 else max(1, cores() + 1 + n_jobs)
     if asked > cores():
-        print(f"hydra.launcher.n_jobs={asked}: {cores()} jobs at a time, one for each core", flush=True)
+        print(f"hydra.launcher.n_jobs={asked}: limited to {cores()} jobs at a time, one per core", flush=True)
     return min(asked, cores())
 
 
@@ -41,47 +41,48 @@ def run_in_pool(
     config: DictConfig,
     processes: int,
     threads: int,
-    ended: Callable[[int, Any], None],
+    on_end: Callable[[int, Any], None],
 ) -> list[Any]:
-    """What `work` returns of each item, in processes of their own; None where a signal stopped it, or it did not begin.
+    """Map `work` over the items in a pool of processes; None for items that a signal stopped or kept from starting.
 
     Args:
-        work: called silently; it travels between processes, as methods of launchers cannot: Hydra renames their module.
-        items: to be worked on, in this order.
-        config: of a job, with Hydra's settings.
-        processes: how many.
-        threads: of each.
-        ended: told the index and result of each item as it ends.
+        work: called with stdout silenced; must be picklable, which launchers' methods are not: Hydra renames their
+            module.
+        items: processed in this order.
+        config: of any job, with Hydra's settings.
+        processes: number of processes.
+        threads: per process.
+        on_end: called with the index and result of each item as it ends.
 
     Raises:
         SystemExit: a signal stopped the sweep.
-        Exception: whatever `work` raises, or the pool when one of its processes dies.
+        Exception: whatever `work` raises, or the pool when a process dies.
     """
-    loky = require("joblib.externals.loky", "joblib")  # its pool, as `Parallel` runs a single item in this process
+    loky = require("joblib.externals.loky", "joblib")  # not `Parallel`, which runs a single item in this process
     results: list[Any] = [None] * len(items)
     with stoppable() as stop:
         environment = {name: str(threads) for name in THREADS}
-        here = (os.getpid(), Path.cwd())  # elsewhere the pool of an earlier call is none to use again
-        pool = loky.get_reusable_executor(processes, env=environment, initializer=_begin, initargs=here)
-        calls = {pool.submit(_elsewhere, work, item, config, stop.path): index for index, item in enumerate(items)}
+        here = (os.getpid(), Path.cwd())  # the pool is reused only while these are the same
+        pool = loky.get_reusable_executor(processes, env=environment, initializer=_init_worker, initargs=here)
+        calls = {pool.submit(_run_in_worker, work, item, config, stop.path): index for index, item in enumerate(items)}
         for call in loky.as_completed(calls):
             index = calls[call]
             results[index] = call.result()
             if results[index] is not None:
-                ended(index, results[index])
+                on_end(index, results[index])
     return results
 
 
-def _begin(sweep: int, folder: Path) -> None:
+def _init_worker(sweep: int, folder: Path) -> None:
     os.chdir(folder)
-    follow(sweep)
+    exit_with_sweep(sweep)
 
 
-def _elsewhere(work: Callable[[Any], Any], item: Any, config: DictConfig, stop: Path) -> Any:
+def _run_in_worker(work: Callable[[Any], Any], item: Any, config: DictConfig, stop: Path) -> Any:
     if stop.exists():
         return None
     prepare(config)
-    with heeding(stop), contextlib.redirect_stdout(io.StringIO()):
+    with stop_on_file(stop), contextlib.redirect_stdout(io.StringIO()):
         try:
             return work(item)
         except (SystemExit, KeyboardInterrupt):
@@ -89,11 +90,11 @@ def _elsewhere(work: Callable[[Any], Any], item: Any, config: DictConfig, stop: 
 
 
 class Joblib(JobLauncher):
-    """Several processes on this machine, which share its cores.
+    """Runs jobs in several processes on this machine.
 
     Args:
-        n_jobs: processes, no more than there are cores; negative: that many less, plus one, so that −1 is all.
-        threads: of each; null: the cores, shared out.
+        n_jobs: processes, at most one per core; −1: one per core, −2: one fewer, and so on.
+        threads: per process; null: an equal share of the cores.
     """
 
     needs = ("joblib", "joblib")
@@ -105,12 +106,12 @@ class Joblib(JobLauncher):
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs."""
         processes = min(len(jobs), processes_of(self.n_jobs))
-        place = itertools.count(1)
+        positions = itertools.count(1)
         return run_in_pool(
             partial(execute, self.hydra_context, self.task_function),
             [job.config for job in jobs],
             jobs[0].config,
             processes,
-            share_out(cores(), processes, self.threads, jobs),
-            lambda index, result: self.ended(jobs[index], next(place), len(jobs), result),
+            threads_per_process(cores(), processes, self.threads, jobs),
+            lambda index, result: self.print_end(jobs[index], next(positions), len(jobs), result),
         )

@@ -1,4 +1,4 @@
-"""The launcher on Ray: this machine, or a cluster by its address."""
+"""The Ray launcher: runs jobs on this machine, or on a cluster by its address."""
 
 import os
 from collections.abc import Sequence
@@ -11,34 +11,35 @@ from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
 from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole
-from rlexp.sweep.launchers.worker import StopOfSweep, prepare, stoppable
+from rlexp.sweep.launchers.worker import WorkerSignal, prepare, stoppable
 from rlexp.sweep.plan import Planned
+from rlexp.text import one_line
 
 
 def on_worker(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, folder: str, threads: int, stop: Path
 ) -> JobReturn | None:
-    """Run one job in a worker of Ray, which may be on another machine; None if it was stopped."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not imported yet, unless by a job of this very sweep
+    """Run one job in a Ray worker, possibly on another machine; None if it was stopped."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not imported yet, except by earlier jobs of this sweep
     os.chdir(folder)
     prepare(config)
     try:
-        with StopOfSweep(stop):  # Ray has SIGINT only to interrupt a job
+        with WorkerSignal(stop):  # Ray interrupts jobs with SIGINT only, whatever stopped the sweep
             return execute(context, task_function, config)
     except (SystemExit, KeyboardInterrupt):
         return None
 
 
 class Ray(JobLauncher):
-    """Jobs on a Ray cluster.
+    """Runs jobs on a Ray cluster.
 
-    Folders must be the same for all its machines. A job whose machine is lost goes on from its checkpoint on another.
+    All machines must share the file system. A job whose machine is lost resumes from its checkpoint on another.
 
     Args:
-        address: of the cluster, as `ray start --head` tells it, or auto; null: one of this machine, for this sweep.
-        cpus_per_job: cores that each job is given, and torch's threads.
+        address: of the cluster, as `ray start --head` prints it, or auto; null: a temporary cluster on this machine.
+        cpus_per_job: cores per job, which is also the number of torch threads.
         gpus_per_job: may be a fraction.
-        max_retries: how often a job is begun again whose process died.
+        max_retries: restarts of a job whose process died.
     """
 
     needs = ("ray", "ray")
@@ -58,8 +59,10 @@ class Ray(JobLauncher):
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
         except ConnectionError as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"hydra.launcher.address={self.address}: no Ray cluster answers there: {line}") from None
+            line = one_line(str(error))
+            raise ConfigError(
+                f"hydra.launcher.address={self.address}: cannot connect to a Ray cluster: {line}"
+            ) from None
         try:
             return self._run(ray, jobs)
         finally:
@@ -81,13 +84,13 @@ class Ray(JobLauncher):
                 ended, pending = ray.wait(pending, timeout=1.0)
                 if stop.received is not None and not cancelled:
                     cancelled = True
-                    for call in pending:  # interrupts those that run, which are saved then
+                    for call in pending:  # interrupts running jobs, which save themselves
                         ray.cancel(call)
                 for call in ended:
                     index = calls[call]
                     results[index] = _result_of(ray, call)
                     if not cancelled:
-                        self.ended(jobs[index], len(jobs) - len(pending), len(jobs), results[index])
+                        self.print_end(jobs[index], len(jobs) - len(pending), len(jobs), results[index])
         return results
 
 
@@ -96,5 +99,5 @@ def _result_of(ray: Any, call: Any) -> Result:
         return ray.get(call)
     except ray.exceptions.TaskCancelledError:
         return None
-    except ray.exceptions.RayError as error:  # its process died, with or without its machine
+    except ray.exceptions.RayError as error:  # its process or machine died
         return error

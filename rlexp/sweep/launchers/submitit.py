@@ -1,4 +1,4 @@
-"""The launcher on submitit: Slurm, and the same by processes of this machine."""
+"""The submitit launcher: runs jobs on a Slurm cluster, or in local processes that imitate one."""
 
 import contextlib
 import os
@@ -13,62 +13,62 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, share_out
-from rlexp.sweep.launchers.worker import heeding, prepare, stoppable
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, threads_per_process
+from rlexp.sweep.launchers.worker import prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
 
-POLL = 0.5  # seconds between looks at local jobs; Slurm is asked ten times less often
+POLL = 0.5  # seconds between polls of local jobs; Slurm is polled a tenth as often
 
 
 @dataclass
 class OnNode:
-    """A job where it runs.
+    """Runs one job on its node.
 
-    Before the cluster takes the machine back, or the job's time is up, it is sent SIGUSR2. The run is saved first, then
-    submitit puts the job into the queue again, where it goes on from its checkpoint.
+    Before preemption or timeout the cluster sends SIGUSR2: the run is saved, then submitit requeues the job, which
+    resumes from its checkpoint.
     """
 
     context: HydraContext
     task_function: TaskFunction
     config: DictConfig
     threads: int
-    stop: Path | None  # a file that is there once the sweep has been stopped; on Slurm jobs outlast it
+    stop: Path | None  # a file that exists once the sweep has been stopped; None on Slurm, where jobs outlive the sweep
 
     def __call__(self) -> JobReturn | None:
         """Run it; None if the sweep was stopped."""
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # torch is not imported yet
         prepare(self.config)
         try:
-            with heeding(self.stop) if self.stop else contextlib.nullcontext():
+            with stop_on_file(self.stop) if self.stop else contextlib.nullcontext():
                 return execute(self.context, self.task_function, self.config)
         except SystemExit as stop:
             if self.stop is not None and self.stop.exists():
-                return None  # of a process that ends otherwise submitit takes half a minute to tell
-            # It is saved. To end now would look like success to Slurm: it kills us in a moment, and whether it puts us
-            # into the queue again is its own to know, preempted or cancelled.
+                return None  # if the process exited instead, submitit would take half a minute to notice
+            # The run is saved. Exiting now would look like success to Slurm; instead wait to be killed, and Slurm
+            # requeues the job if it was preempted, or not if it was cancelled.
             while stop.code == 128 + signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
                 time.sleep(1)
             raise
 
     def checkpoint(self) -> Any:
-        """What submitit puts into the queue."""
+        """What submitit requeues."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class Submitit(JobLauncher):
-    """Jobs on a Slurm cluster, or as if on one by processes of this machine.
+    """Runs jobs on a Slurm cluster, or in local processes that imitate one.
 
     Args:
         cluster: slurm or local.
-        n_jobs: at a time; null: locally as many as there are cores, on Slurm all of them.
-        timeout_min: minutes after which a job is saved and put into the queue again.
-        signal_delay_s: seconds before that at which it is told.
-        max_num_timeout: how often it may be put into the queue again for its time.
-        cpus_per_task: cores, and torch's threads.
-        mem_gb: memory; null: the cluster's default.
-        parameters: further ones of submitit's executor, for Slurm such as partition, account, qos, gres, setup.
+        n_jobs: jobs at a time; null: locally one per core, on Slurm no limit.
+        timeout_min: minutes after which a job is saved and requeued.
+        signal_delay_s: seconds before the timeout at which the job is signalled.
+        max_num_timeout: how often a job may be requeued after a timeout.
+        cpus_per_task: cores per job, which is also the number of torch threads.
+        mem_gb: memory per job; null: the cluster's default.
+        parameters: further ones of submitit's executor; for Slurm partition, account, qos, gres, setup, ...
     """
 
     needs = ("submitit", "slurm")
@@ -90,16 +90,16 @@ class Submitit(JobLauncher):
         self.max_num_timeout = require_whole("max_num_timeout", max_num_timeout, least=0)
         require_whole("signal_delay_s", signal_delay_s, least=1)
         if cluster == "local":
-            own: dict[str, Any] = {"timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
+            options: dict[str, Any] = {"timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
         else:
-            own = {"time": int(timeout_min), "signal_delay_s": signal_delay_s, "cpus_per_task": cpus_per_task}
-            own |= {"job_name": "rlexp"}
-            own |= {} if n_jobs is None else {"array_parallelism": n_jobs}
-            own |= {} if mem_gb is None else {"mem": f"{mem_gb:g}GB"}
-        self.parameters = own | dict(parameters or {})
+            options = {"time": int(timeout_min), "signal_delay_s": signal_delay_s, "cpus_per_task": cpus_per_task}
+            options |= {"job_name": "rlexp"}
+            options |= {} if n_jobs is None else {"array_parallelism": n_jobs}
+            options |= {} if mem_gb is None else {"mem": f"{mem_gb:g}GB"}
+        self.parameters = options | dict(parameters or {})
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
-        """Submit the jobs and wait for them. On Slurm they are in the queue all at once, and stay there without us."""
+        """Submit the jobs and wait for them. On Slurm all are queued at once, and stay queued if this process ends."""
         submitit = require("submitit", "slurm")
         log = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study) / ".submitit"
 
@@ -112,18 +112,18 @@ class Submitit(JobLauncher):
             with executor.batch():
                 submitted = [executor.submit(call(job, None)) for job in jobs]
             print(
-                f"{len(jobs)} jobs are in Slurm's queue, logs in {log}; Ctrl-C ends the waiting, not the jobs",
+                f"{len(jobs)} jobs are in Slurm's queue, logs in {log}; Ctrl-C stops waiting, not the jobs",
                 flush=True,
             )
             try:
                 return self._collect(jobs, lambda index: submitted[index], len(jobs), lambda: False)
             except KeyboardInterrupt:
                 study = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study)
-                print(f"no longer waiting; the jobs go on: python -m rlexp.study status {study}", flush=True)
+                print(f"stopped waiting; the jobs continue: python -m rlexp.study status {study}", flush=True)
                 raise SystemExit(130) from None
         cores = len(os.sched_getaffinity(0))
         at_once = min(self.n_jobs or max(1, cores // self.cpus_per_task), len(jobs))
-        share_out(cores, at_once, self.cpus_per_task, jobs)
+        threads_per_process(cores, at_once, self.cpus_per_task, jobs)
         executor = submitit.LocalExecutor(log, max_num_timeout=self.max_num_timeout)
         executor.update_parameters(**self.parameters)
         with stoppable() as stop:
@@ -136,7 +136,7 @@ class Submitit(JobLauncher):
     def _collect(
         self, jobs: Sequence[Planned], submit: Callable[[int], Any], at_once: int, stopped: Callable[[], bool]
     ) -> list[Result]:
-        """Have so many jobs running at once until all have ended; what came of each."""
+        """Keep `at_once` jobs running until all have ended; returns their results."""
         results: list[Result] = [None] * len(jobs)
         waiting, running = list(range(len(jobs))), dict[int, Any]()
         ended = 0
@@ -151,19 +151,19 @@ class Submitit(JobLauncher):
                     results[index] = _result_of(job)
                     ended += 1
                     del running[index]
-                    self.ended(jobs[index], ended, len(jobs), results[index])
+                    self.print_end(jobs[index], ended, len(jobs), results[index])
             time.sleep(POLL if self.cluster == "local" else 10 * POLL)
         return results
 
     def _has_ended(self, job: Any, planned: Planned) -> bool:
         if self.cluster == "local":
             return bool(job.get_info()["jobState"] != "RUNNING")
-        return bool(job.done()) or planned.standing() == "done"  # Slurm without accounting cannot tell
+        return bool(job.done()) or planned.status() == "done"  # Slurm without accounting cannot tell
 
 
 def _result_of(job: Any) -> Result:
-    """What submitit knows of a job that has ended."""
+    """Result of a job that has ended, or the exception that submitit raises for it."""
     try:
         return job.result()
-    except Exception as error:  # it left no result: killed, cancelled, or out of the memory that it was given
+    except Exception as error:  # it left no result: killed, cancelled or out of memory
         return error

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: how such a process is made ready, and how a sweep that is stopped stops them."""
+"""Support for launchers that run jobs in worker processes: set up a worker, and stop it with its sweep."""
 
 import contextlib
 import os
@@ -20,19 +20,19 @@ from rlexp.run.lock import holds_any
 from rlexp.run.names import register_resolvers
 from rlexp.signals import STOPPING, StopSignal
 
-LOOK = 0.2  # seconds between looks at whether the sweep has been stopped
-GRACE = 60.0  # seconds that a worker has to save its run when its sweep is gone
+POLL = 0.2  # seconds between checks whether the sweep has been stopped
+GRACE = 60.0  # seconds that a worker has to save its run after its sweep has died
 
 
 def prepare(config: DictConfig) -> None:
-    """Make a fresh process one in which a job of this config can run."""
+    """Set up a new process to run a job of this config."""
     register_resolvers(settings_of)
     version.setbase(config.hydra.runtime.version_base)
     JobRuntime.instance().set("name", config.hydra.job.name)
 
 
-def follow(sweep: int) -> None:
-    """Let this process end soon after that of its sweep, however it dies: what runs is saved first."""
+def exit_with_sweep(sweep: int) -> None:
+    """Exit soon after the sweep's process (its pid) ends, however it dies; a running job is saved first."""
 
     def watch() -> None:
         while os.getppid() == sweep:
@@ -41,48 +41,48 @@ def follow(sweep: int) -> None:
         deadline = time.monotonic() + GRACE
         while holds_any() and time.monotonic() < deadline:
             time.sleep(0.1)
-        os._exit(1)  # to write results that nobody reads would take for ever
+        os._exit(1)  # a normal exit would block on sending results that nobody reads
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-class StopOfSweep(StopSignal):
-    """In a worker: whatever stops it, once its sweep has been stopped it is the signal that stopped the sweep.
+class WorkerSignal(StopSignal):
+    """In a worker, receives the signal that stopped the sweep, whichever signal the worker itself gets.
 
     Args:
-        path: of the file that holds that signal.
+        path: file that contains the sweep's signal once it has been stopped.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(STOPPING)
         self.path = path
 
-    def of_sweep(self) -> int | None:
-        """The signal that stopped the sweep; None: it goes on."""
+    def sweep_signal(self) -> int | None:
+        """The signal that stopped the sweep; None while it runs."""
         try:
             return int(self.path.read_text(encoding="utf-8"))
         except OSError:
             return None
 
     def receive(self, signum: int, frame: FrameType | None = None) -> None:
-        """Take a signal, or the sweep's."""
-        stopped = self.of_sweep()
+        """Receive a signal, or the sweep's instead."""
+        stopped = self.sweep_signal()
         super().receive(*((signum, frame) if stopped is None else (stopped, None)))
 
 
 @contextlib.contextmanager
-def heeding(stop: Path) -> Iterator[None]:
-    """While entered, a file that appears stops the job of this process like a signal, also while it still starts up."""
+def stop_on_file(stop: Path) -> Iterator[None]:
+    """Within the context, stop this process's job like a signal once the file `stop` exists, even during start-up."""
     left = threading.Event()
 
     def watch() -> None:
-        while not left.wait(LOOK):
-            stopped = signals.of_sweep()
+        while not left.wait(POLL):
+            stopped = signals.sweep_signal()
             if stopped is not None:
                 signals.receive(stopped)
                 return
 
-    with StopOfSweep(stop) as signals:
+    with WorkerSignal(stop) as signals:
         threading.Thread(target=watch, daemon=True).start()
         try:
             yield
@@ -90,10 +90,10 @@ def heeding(stop: Path) -> Iterator[None]:
             left.set()
 
 
-class Stop(StopSignal):
-    """A request to stop a sweep whose jobs run in other processes: those that run are saved, no other begins.
+class SweepSignal(StopSignal):
+    """Stops a sweep whose jobs run in other processes: running jobs are saved, no other starts.
 
-    They see it by a file that holds the signal (see `heeding`). A second signal ends all at once.
+    Writes the signal to a file that workers watch (see `stop_on_file`). A second signal stops everything at once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,30 +101,30 @@ class Stop(StopSignal):
         self.path = path
 
     def receive(self, signum: int, frame: FrameType | None = None) -> None:
-        """Take a signal."""
+        """Receive a signal."""
         first = self.received is None
         super().receive(signum, frame)
         if first:
             write_atomically(self.path, str(int(signum)).encode())
             print(
-                "stopping: running jobs are being saved, the same command goes on; once more to stop at once",
+                "stopping: saving running jobs, the same command resumes them; signal again to stop at once",
                 flush=True,
             )
 
 
 @contextlib.contextmanager
-def stoppable(where: Path | None = None) -> Iterator[Stop]:
-    """While entered, signals stop the sweep in an orderly way, by SystemExit at the end.
+def stoppable(where: Path | None = None) -> Iterator[SweepSignal]:
+    """Within the context, a signal stops the sweep gracefully and raises SystemExit at the end.
 
     Args:
-        where: a folder that the workers see, too; None: they are on this machine.
+        where: a folder on a file system that workers share; None: all are on this machine.
     """
     with tempfile.TemporaryDirectory(prefix=".rlexp-", dir=where) as folder:
-        with Stop(Path(folder) / "stop") as stop:
+        with SweepSignal(Path(folder) / "stop") as stop:
             try:
                 yield stop
             except Exception:
                 if stop.received is None:
-                    raise  # else a worker was hit by the signal before it could save anything
+                    raise  # otherwise the signal hit a worker before it could save anything
         if stop.received is not None:
             raise SystemExit(128 + stop.received)

@@ -1,1 +1,1 @@
-"""Tuning by Optuna."""
+"""Hyperparameter tuning with Optuna."""

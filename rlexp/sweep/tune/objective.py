@@ -1,4 +1,4 @@
-"""What a trial is worth, read from its run's folder: a measure of every seed, and one number of all seeds."""
+"""The objective: scores a trial from its run's folder, by a measure of each seed aggregated over seeds."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ Direction = Literal["maximize", "minimize"]
 
 
 class Measure(NamedTuple):
-    """What is read of a seed's curve, and whether more of it is better."""
+    """A measure of a seed's curve, and its direction."""
 
     of: Callable[[Curve], float]
     direction: Direction = "maximize"
@@ -25,17 +25,17 @@ def _last(values: np.ndarray) -> float:
     return float(known[-1]) if len(known) else np.nan
 
 
-# As `compare` measures a seed; evaluation is not in the curve
+# The same as `compare` has, and seconds; evaluation is not in the curve
 MEASURES = {
     "final": Measure(lambda curve: _last(curve.returns)),  # mean return of the last 100 training episodes
     "area": Measure(lambda curve: area_under_curve(curve.steps, curve.returns)),  # mean height of the learning curve
     "evaluation": Measure(lambda _: np.nan),  # mean return of the final policy in frozen evaluation
-    "seconds": Measure(lambda curve: _last(curve.seconds), "minimize"),  # of training, all seeds side by side
+    "seconds": Measure(lambda curve: _last(curve.seconds), "minimize"),  # of training, all seeds of the trial
 }
 
 
 def _iqm(scores: np.ndarray) -> float:
-    """That of `rlexp.compare.statistics`, which needs scipy: the mean without the lowest and the highest ⌊n/4⌋ of n."""
+    """Mean without the lowest and highest ⌊n/4⌋ of n, as in `rlexp.compare.statistics`, but without scipy."""
     cut = len(scores) // 4
     return float(np.sort(scores)[cut : len(scores) - cut].mean())
 
@@ -44,37 +44,37 @@ AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {"mean": lambda scores: f
 
 
 def check_measures(measures: Collection[str], aggregate: str, judged: bool) -> None:
-    """Refuse what `score` would refuse, before anything is trained; judged: at rungs, by the first measure.
+    """Check measures and aggregate before anything is trained; `judged`: trials are judged at rungs.
 
     Raises:
-        ConfigError: no measure, none or no aggregate of that name, or an evaluation before the end.
+        ConfigError: no measure, an unknown measure or aggregate, or evaluation at rungs.
     """
     if not measures:
-        raise ConfigError(f"hydra.sweeper.measure=[]: none is given; there are {', '.join(MEASURES)}")
-    asked: list[tuple[str, str, Mapping[str, Any]]] = [("measure", measure, MEASURES) for measure in measures]
-    asked.append(("aggregate", aggregate, AGGREGATES))
-    for key, value, known in asked:
+        raise ConfigError(f"hydra.sweeper.measure=[]: empty; choose from {', '.join(MEASURES)}")
+    settings: list[tuple[str, str, Mapping[str, Any]]] = [("measure", measure, MEASURES) for measure in measures]
+    settings.append(("aggregate", aggregate, AGGREGATES))
+    for key, value, known in settings:
         if value not in known:
-            raise ConfigError(f"hydra.sweeper.{key}={value}: there is no such {key}; there are {', '.join(known)}")
+            raise ConfigError(f"hydra.sweeper.{key}={value}: no such {key}; choose from {', '.join(known)}")
     if judged and "evaluation" in measures:
-        raise ConfigError("hydra.sweeper.measure=evaluation: comes after training only; judge rungs by final or area")
+        raise ConfigError("hydra.sweeper.measure=evaluation: only known after training; judge rungs by final or area")
 
 
 def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None = None) -> float:
-    """The worth of a run, finished or paused: aggregate over seeds k of measure(curve of k up to a step).
+    """Score a run, finished or paused: aggregate over seeds of measure(curve of the seed up to a step).
 
     Args:
         folder: of the run.
         measure: one of MEASURES.
-        aggregate: mean, or iqm: over the middle half of the seeds.
-        up_to: step of the agent after which nothing counts; None: the whole run.
+        aggregate: mean, or iqm: the mean of the middle half of the seeds.
+        up_to: last step of each seed's curve to count; None: the whole curve.
 
     Returns:
-        NaN if any seed has no value, as one that finished no episode.
+        NaN if any seed has no value, such as one that finished no episode.
 
     Raises:
-        ConfigError: no such measure or aggregate, or an evaluation before the end.
-        StudyError: no run there, or a damaged one.
+        ConfigError: unknown measure or aggregate, or evaluation with `up_to`.
+        StudyError: no run in the folder, or a damaged one.
     """
     check_measures([measure], aggregate, judged=up_to is not None)
     run = find_runs([folder])[0]

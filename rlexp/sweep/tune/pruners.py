@@ -1,4 +1,4 @@
-"""What ends a trial early, from reports at rungs numbered 1, 2, 3, … on its way to the end."""
+"""Pruners: stop a trial early, by its reports at rungs numbered 1, 2, 3, …"""
 
 import math
 
@@ -13,18 +13,18 @@ PRUNERS = ("none", "median", "percentile", "halving")
 
 
 class Halving(BasePruner):
-    """Asynchronous successive halving (Li et al. 2020, ASHA) over numbered rungs.
+    """Asynchronous successive halving (ASHA, Li et al. 2020) over numbered rungs.
 
-    Of the n trials that have reported at a rung, pruned ones too, this one goes on if it is among the best
-    max(1, ⌊keep · n⌋). Optuna's own reads step numbers as resources, so that it decides at rungs 1, η, η², … only, and
-    its `bootstrap_count` prunes the first trials where this one lets them pass.
+    Of the n trials that have reported at a rung, including pruned ones, a trial continues if it is among the best
+    max(1, ⌊keep · n⌋). Optuna's SuccessiveHalvingPruner reads step numbers as resources, so that it decides only at
+    rungs 1, η, η², …, and its `bootstrap_count` prunes the first trials, which this one lets pass.
     """
 
     def __init__(self, keep: float, n_startup: int) -> None:
         self.keep, self.n_startup = keep, n_startup
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial ends at the rung that it has reported last."""
+        """Whether to prune the trial at the last rung that it reported."""
         rung = trial.last_step
         if rung is None:
             return False
@@ -38,30 +38,30 @@ class Halving(BasePruner):
 
 
 def make_pruner(name: str, n_startup: int = 5, keep: float | None = None, objectives: int = 1) -> BasePruner:
-    """What ends a trial at a rung, after it has reported there.
+    """Make the pruner that decides whether a trial stops after reporting at a rung.
 
-    none: never. median, percentile: when its best report so far is worse than the median (the best `keep`) of what
-    trials that ran to the end had reported at this rung; these are the survivors, so it grows stricter. halving: as in
-    `Halving`, against all trials that came to this rung, so it saves more and errs more.
+    none: never. median, percentile: stops a trial whose best report so far is worse than the median (the best `keep`)
+    of what completed trials reported at this rung; these are the survivors, so it grows stricter. halving: see
+    `Halving`; compares with all trials that reached this rung, so it saves more and errs more.
 
     Args:
         name: one of PRUNERS.
-        n_startup: prunes nothing until so many trials ran to the end; halving: until so many have come to the rung.
-        keep: share that goes on; percentile 0.75 and halving 0.5 by default.
-        objectives: how many.
+        n_startup: completed trials before any is pruned; halving: trials that reached the rung.
+        keep: fraction of trials that continue; default: percentile 0.75, halving 0.5.
+        objectives: number of objectives.
 
     Raises:
-        ConfigError: no such pruner or share, or several objectives, which Optuna does not prune by.
+        ConfigError: unknown pruner, `keep` out of range, or several objectives, for which Optuna cannot prune.
     """
-    word = f"hydra.sweeper.pruner={name}"
+    option = f"hydra.sweeper.pruner={name}"
     if name not in PRUNERS:
-        raise ConfigError(f"{word}: there is no such pruner; there are {', '.join(PRUNERS)}")
+        raise ConfigError(f"{option}: no such pruner; choose from {', '.join(PRUNERS)}")
     if name == "none":
         return NopPruner()
     if objectives > 1:
-        raise ConfigError(f"{word}: pruning needs one objective, there are {objectives}; use pruner=none, or keep one")
+        raise ConfigError(f"{option}: pruning needs one objective, not {objectives}; use pruner=none, or one measure")
     if keep is not None and not 0 < keep < 1:
-        raise ConfigError(f"hydra.sweeper.keep={keep}: is a share between 0 and 1, as in 0.5")
+        raise ConfigError(f"hydra.sweeper.keep={keep}: must be a fraction between 0 and 1, as in 0.5")
     if name == "median":
         return MedianPruner(n_startup)
     if name == "percentile":

@@ -1,4 +1,4 @@
-"""Settings of a tuning."""
+"""Settings of the Optuna sweeper."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,10 +10,10 @@ from rlexp.errors import ConfigError
 
 @dataclass(kw_only=True)
 class TuningSettings:
-    """The keys below hydra.sweeper, explained in conf/hydra/sweeper/optuna.yaml.
+    """The keys of hydra.sweeper, explained in conf/hydra/sweeper/optuna.yaml.
 
     Raises:
-        ConfigError: one out of its range, named.
+        ConfigError: a value out of range.
     """
 
     sampler: str = "tpe"
@@ -45,17 +45,15 @@ class TuningSettings:
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"hydra.sweeper.{name}={value}: must be a whole number, at least {least}")
         if self.evaluation_seeds > TUNING_SEED:
-            raise ConfigError(
-                f"hydra.sweeper.evaluation_seeds={self.evaluation_seeds}: there are {TUNING_SEED} of them"
-            )
+            raise ConfigError(f"hydra.sweeper.evaluation_seeds={self.evaluation_seeds}: must be at most {TUNING_SEED}")
         self.rungs = [] if self.pruner == "none" else sorted(self.rungs)
         if not all(0 < rung < 1 for rung in self.rungs):
-            raise ConfigError(f"hydra.sweeper.rungs={list(self.rungs)}: must be shares between 0 and 1")
+            raise ConfigError(f"hydra.sweeper.rungs={list(self.rungs)}: must be fractions between 0 and 1")
         if self.pruner != "none" and not self.rungs:
-            raise ConfigError(f"hydra.sweeper.pruner={self.pruner}: judges at rungs; give hydra.sweeper.rungs=[0.5]")
+            raise ConfigError(f"hydra.sweeper.pruner={self.pruner}: needs rungs; set hydra.sweeper.rungs=[0.5]")
 
-    def of_a_trial(self) -> dict[str, Any]:
-        """What may not change from launch to launch, as it makes the trials what they are."""
+    def trial_settings(self) -> dict[str, Any]:
+        """Settings that define the trials, and so may not change between launches."""
         return {key: value for key, value in asdict(self).items() if key in ("measures", "aggregate", "num_seeds")} | {
             "rungs": list(self.rungs)
         }

@@ -1,4 +1,4 @@
-"""Search spaces in the syntax of Hydra's sweeps, as Optuna's distributions, and a trial's params back as overrides."""
+"""Search spaces: from Hydra's sweep syntax to Optuna's distributions, and from a trial's params to overrides."""
 
 import itertools
 import math
@@ -26,30 +26,30 @@ Space = dict[str, BaseDistribution]
 
 
 def space(overrides: Sequence[str], parser: OverridesParser) -> tuple[Space, list[str]]:
-    """What is searched, by key as typed, and the words that are fixed; of overrides of one key the last one holds.
+    """Split overrides into the search space, by key as typed, and fixed overrides; the last override of a key wins.
 
-    | override | is |
+    | override | searches |
     |---|---|
-    | `key=interval(0,1)`, `key=int(interval(1,8))` | a number in [0, 1]; a whole number in [1, 8] |
-    | `key=tag(log,interval(1e-5,1e-2))` | its logarithm is drawn evenly; also of whole numbers |
-    | `key=range(0,1,0.25)` | 0, 0.25, 0.5 or 0.75: the stop is left out |
-    | `key=a,b`, `key=choice([1e-3,0],[3e-4,0])` | one of these, without an order |
+    | `key=interval(0,1)`, `key=int(interval(1,8))` | floats in [0, 1]; integers in [1, 8] |
+    | `key=tag(log,interval(1e-5,1e-2))` | the same on a log scale; integers too |
+    | `key=range(0,1,0.25)` | 0, 0.25, 0.5, 0.75: excludes the stop |
+    | `key=a,b`, `key=choice([1e-3,0],[3e-4,0])` | unordered choices |
 
     Raises:
-        ConfigError: an override that cannot be read, or a sweep that is none of these.
+        ConfigError: an override that cannot be parsed, or a sweep that is none of these.
     """
-    held: dict[str, Override] = {}
+    by_key: dict[str, Override] = {}
     for word in overrides:
         try:
             (override,) = parser.parse_overrides([word])
         except OverrideParseException as error:
-            said = [
+            lines = [
                 line for line in str(error).splitlines() if line.strip(" ^") and not line.startswith("Error parsing")
             ]
-            raise ConfigError(f"{word}: {'; '.join(said)}") from None
-        held[override.get_key_element().lstrip("+~")] = override
-    searched = {x.get_key_element(): _distribution(x, parser) for x in held.values() if x.is_sweep_override()}
-    return searched, [str(x.input_line) for x in held.values() if not x.is_sweep_override()]
+            raise ConfigError(f"{word}: {'; '.join(lines)}") from None
+        by_key[override.get_key_element().lstrip("+~")] = override
+    searched = {x.get_key_element(): _distribution(x, parser) for x in by_key.values() if x.is_sweep_override()}
+    return searched, [str(x.input_line) for x in by_key.values() if not x.is_sweep_override()]
 
 
 def _distribution(override: Override, parser: OverridesParser) -> BaseDistribution:
@@ -59,23 +59,23 @@ def _distribution(override: Override, parser: OverridesParser) -> BaseDistributi
     if isinstance(sweep, IntervalSweep):
         return _interval(sweep, f"{word}")
     if isinstance(sweep, RangeSweep | ChoiceSweep) and sweep.tags:
-        raise ConfigError(f"{word}: only an interval takes a tag, as in key=tag(log,interval(1e-5,1e-2))")
+        raise ConfigError(f"{word}: only intervals take a tag, as in key=tag(log,interval(1e-5,1e-2))")
     if isinstance(sweep, RangeSweep):
         return _range(sweep, f"{word}")
     if isinstance(sweep, ChoiceSweep):
         return _choice(sweep, parser)
-    raise ConfigError(f"{word}: a search needs the names themselves, as in key=a,b,c")
+    raise ConfigError(f"{word}: list the names themselves, as in key=a,b,c")
 
 
 def _interval(sweep: IntervalSweep, word: str) -> BaseDistribution:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     if sweep.tags - {"log"}:
         unknown = ", ".join(sorted(sweep.tags - {"log"}))
-        raise ConfigError(f"{word}: tag {unknown} is unknown; there is log, as in key=tag(log,interval(1e-5,1e-2))")
+        raise ConfigError(f"{word}: unknown tag {unknown}; there is log, as in key=tag(log,interval(1e-5,1e-2))")
     if low is None or high is None or not (low < high and math.isfinite(high - low)):
-        raise ConfigError(f"{word}: holds no value; give a lower and a higher bound, as in key=interval(0,1)")
+        raise ConfigError(f"{word}: is empty; give a lower and a higher bound, as in key=interval(0,1)")
     if log and low <= 0:
-        raise ConfigError(f"{word}: has no logarithm at {low}; begin above 0, as in key=tag(log,interval(1e-5,1e-2))")
+        raise ConfigError(f"{word}: {low} has no logarithm; start above 0, as in key=tag(log,interval(1e-5,1e-2))")
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)
@@ -88,11 +88,11 @@ def _range(sweep: RangeSweep, word: str) -> BaseDistribution:
             f"{word}: has no end; give a start, a stop and a step that is not 0, as in key=range(0,1,0.1)"
         )
     values = sweep.range()
-    # as many as Hydra counts, which adds up the binary values of floats: range(0,0.9,0.3) lists 0.9 as well
+    # the number that Hydra counts, which accumulates rounding error: range(0,0.9,0.3) includes 0.9
     count = len(values) if isinstance(values, range) else sum(1 for _ in values)
     if not count:
-        raise ConfigError(f"{word}: holds no value; the stop must lie beyond the start, as in key=range(0,1,0.1)")
-    first, each = Decimal(str(start)), Decimal(str(step))  # as Optuna reckons whether the steps come out even
+        raise ConfigError(f"{word}: is empty; the stop must be beyond the start, as in key=range(0,1,0.1)")
+    first, each = Decimal(str(start)), Decimal(str(step))  # Optuna checks divisibility by the step in decimals
     low, high = sorted((first, first + (count - 1) * each))
     if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
         return IntDistribution(int(low), int(high), step=abs(step))
@@ -100,14 +100,14 @@ def _range(sweep: RangeSweep, word: str) -> BaseDistribution:
 
 
 def _choice(sweep: ChoiceSweep, parser: OverridesParser) -> BaseDistribution:
-    """Numbers, booleans and null as such, all else as text in Hydra's syntax: Optuna keeps no lists."""
-    by_text = {_spelled(x, parser): x for x in sweep.list}
-    choices: list[Any] = [x if _plain(x) else text for text, x in by_text.items()]
-    # Optuna tells choices apart by ==, which 1, 1.0 and true are not
+    """Numbers, booleans and null as they are, all else as text in Hydra's syntax: Optuna stores no lists."""
+    by_text = {_choice_text(x, parser): x for x in sweep.list}
+    choices: list[Any] = [x if _is_plain(x) else text for text, x in by_text.items()]
+    # Optuna compares choices by ==, by which 1, 1.0 and true are equal
     return CategoricalDistribution(choices if len(set(choices)) == len(choices) else [*by_text])
 
 
-def _spelled(choice: Any, parser: OverridesParser) -> str:
+def _choice_text(choice: Any, parser: OverridesParser) -> str:
     text = Transformer.str(choice)
     if not isinstance(choice, str):
         return text
@@ -119,24 +119,23 @@ def _spelled(choice: Any, parser: OverridesParser) -> str:
     return text if same else QuotedString(choice, Quote.single).with_quotes()  # choice('1') has lost its quotes
 
 
-def _plain(choice: Any) -> bool:
+def _is_plain(choice: Any) -> bool:
     return choice is None or isinstance(choice, int) or (isinstance(choice, float) and math.isfinite(choice))
 
 
 def as_trained(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A trial's params as it is trained with them.
+    """A trial's params with the values it is trained with.
 
-    Floats have six digits, which are enough to tell and short enough to read. Values of an ascending range(...) are
-    those that Hydra lists: 0.3, where Optuna's 3 · 0.1 is rounded to 0.30000000000000004, so that a run has the same
-    identity however it came about.
+    Floats are rounded to six significant digits, for readable names. Values of an ascending range(...) are those that
+    Hydra lists: 0.3, where Optuna's 3 · 0.1 is 0.30000000000000004; so a run has the same identity in a grid.
     """
-    return {key: _readable(value, space.get(key)) for key, value in params.items()}
+    return {key: _round(value, space.get(key)) for key, value in params.items()}
 
 
 def as_overrides(params: Mapping[str, Any], space: Mapping[str, BaseDistribution] | None = None) -> list[str]:
-    """A trial's params as words that Hydra reads, `as_trained` where the space is given.
+    """A trial's params as Hydra overrides, rounded as in `as_trained` if the space is given.
 
-    Text is taken to be in Hydra's syntax already.
+    Text must be in Hydra's syntax already.
     """
     return [f"{key}={_text(value)}" for key, value in as_trained(params, space or {}).items()]
 
@@ -147,17 +146,17 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(float(value) if isinstance(value, float) else int(value))
 
 
-def _readable(value: Any, distribution: BaseDistribution | None) -> Any:
+def _round(value: Any, distribution: BaseDistribution | None) -> Any:
     if not isinstance(distribution, FloatDistribution):
         return value
     if distribution.step is None:
         return min(max(float(f"{value:.6g}"), distribution.low), distribution.high)
-    place = round((value - distribution.low) / distribution.step)
-    return next(itertools.islice(FloatRange(distribution.low, math.inf, distribution.step), place, None))
+    index = round((value - distribution.low) / distribution.step)
+    return next(itertools.islice(FloatRange(distribution.low, math.inf, distribution.step), index, None))
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """What a key ranges over, in Hydra's syntax where there is one; equal only for equal distributions."""
+    """Describe a distribution, in Hydra's syntax where possible; equal only for equal distributions."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({','.join(map(_text, distribution.choices))})"
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -170,7 +169,7 @@ def describe(distribution: BaseDistribution) -> str:
 
 
 def grid_size(space: Space) -> int:
-    """How many combinations there are; raises as `grid` does."""
+    """Number of combinations; raises as `grid` does."""
     return math.prod(map(len, grid(space).values()))
 
 
@@ -178,7 +177,7 @@ def grid(space: Space) -> dict[str, list[Any]]:
     """The values of every key.
 
     Raises:
-        ConfigError: a key that cannot be listed.
+        ConfigError: a key whose values cannot be listed.
     """
     values: dict[str, list[Any]] = {}
     for key, x in space.items():

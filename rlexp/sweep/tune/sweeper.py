@@ -1,4 +1,4 @@
-"""Tuning by Optuna, through ask and tell: trials on tuning seeds, then the best anew on evaluation seeds."""
+"""The Optuna sweeper: runs trials on tuning seeds by ask and tell, then trains the best on evaluation seeds."""
 
 import contextlib
 import csv
@@ -18,11 +18,11 @@ from rlexp.run.trust import require_no_links
 from rlexp.study.runs import SUPERSEDED, superseded_in
 from rlexp.sweep.grids import Grids, union
 from rlexp.sweep.tune.settings import TuningSettings
-from rlexp.text import harmless_cell
+from rlexp.text import sanitize_csv_cell
 
 
 class Optuna(Grids):
-    """Tunes each job of the grids for itself, one after the other, and trains the best of each on evaluation seeds."""
+    """Tunes each job of the grids separately, one after the other, and trains the best of each on evaluation seeds."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class Optuna(Grids):
         """Tune, then train the best.
 
         Raises:
-            ConfigError: a setting that cannot be; nothing is started.
-            SweepError: no trial of a tuning has come to its end, or the training of the best has failed.
+            ConfigError: an invalid setting; nothing is started.
+            SweepError: a tuning without completed trials, or training of the best failed.
         """
         assert self.config is not None  # set by `setup`
         try:
@@ -56,8 +56,8 @@ class Optuna(Grids):
         for word in words:
             if key_of(word) in ("seed", "num_seeds", "stop_at"):
                 raise ConfigError(
-                    f"{word}: tuning takes its seeds from {TUNING_SEED} on and evaluates on those from 0 on; say how "
-                    f"many by hydra.sweeper.num_seeds and hydra.sweeper.evaluation_seeds"
+                    f"{word}: tuning seeds start at {TUNING_SEED}, evaluation seeds at 0; set their numbers by "
+                    f"hydra.sweeper.num_seeds and hydra.sweeper.evaluation_seeds"
                 )
             if key_of(word) == "study" and "," in word:
                 raise ConfigError(f"{word}: a tuning has one study; give one name")
@@ -67,13 +67,13 @@ class Optuna(Grids):
         folder = Path(outputs) / study
         folder.mkdir(parents=True, exist_ok=True)
         require_no_links(folder / name for name in ("optuna.db", "trials.csv"))
-        with leaving_no_trace(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
+        with removing_if_empty(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
             tunings = []
             for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
                 jobs = TrialJobs([*arm, *words], study, composer, self.settings)
                 tunings.append(Tuning(jobs, name, folder, self.launcher, self.settings))
             for tuning in tunings:
-                tuning.begin()
+                tuning.open_study()
             retry = bool(self.config.retry_failed)
             try:
                 for tuning in tunings:
@@ -82,29 +82,28 @@ class Optuna(Grids):
                 write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
                 print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
             best = {job.job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
-            own = {name for tuning in tunings for name in tuning.evaluated()}
-            others = [
-                name for name in superseded_in(folder) if name not in own
-            ]  # of tunings that are not in these grids
+            evaluated = {name for tuning in tunings for name in tuning.evaluated()}
+            # of tunings that are not in these grids
+            others = [name for name in superseded_in(folder) if name not in evaluated]
             left_out = [*others, *(name for tuning in tunings for name in tuning.superseded())]
             write_atomically(folder / SUPERSEDED, (json.dumps(left_out) + "\n").encode())
         if best:
             run_all(self.launcher, list(best.values()), retry)
-            if all(job.standing() == "done" for job in best.values()):  # else another process is at it
-                print(f"who is better, and how sure: {_comparison(folder, list(best))}", flush=True)
+            if all(job.status() == "done" for job in best.values()):  # else another process runs some
+                print(f"to compare: {_compare_command(folder, list(best))}", flush=True)
         without = [tuning.name for tuning in tunings if not tuning.winners()]
         if without:
-            raise SweepError(f"{'; '.join(without)}: no trial has come to its end; see {folder}/trials")
+            raise SweepError(f"{'; '.join(without)}: no trial completed; see {folder}/trials")
 
     def _arms(self, parser: OverridesParser, given: Collection[str]) -> dict[tuple[str, ...], str]:
-        """What is tuned for itself: overrides of each job of the grids, with the intervals of its grid -> its name.
+        """The tunings: overrides of each job of the grids, with the intervals of its grid -> its name.
 
         Args:
             parser: Hydra's.
-            given: keys that are set for all, whatever the grids say.
+            given: keys set for all, which override the grids.
 
         Raises:
-            ConfigError: two have one name.
+            ConfigError: two tunings have the same name.
         """
         arms: dict[tuple[str, ...], str] = {}
         for grid in self.grids:
@@ -114,12 +113,12 @@ class Optuna(Grids):
             arms |= {(*job, *searched): ",".join(job) or "tuning" for job in union([listed], parser)}
         twice = [name for name, count in Counter(arms.values()).items() if count > 1]
         if twice:
-            raise ConfigError(f"hydra.sweeper.grids: {twice[0]} is there twice; give each tuning a setting of its own")
+            raise ConfigError(f"hydra.sweeper.grids: {twice[0]} occurs twice; give each tuning a distinct setting")
         return arms
 
 
-def _comparison(folder: Path, best: list[Path]) -> str:
-    """The command that compares the best, with what they may differ in as it was searched."""
+def _compare_command(folder: Path, best: list[Path]) -> str:
+    """The command that compares the best runs, which may differ in the settings that were searched."""
     from rlexp.compare.arms import beyond_one_term
     from rlexp.study.runs import find_runs
 
@@ -131,8 +130,8 @@ def _comparison(folder: Path, best: list[Path]) -> str:
 
 
 @contextlib.contextmanager
-def leaving_no_trace(folder: Path) -> Iterator[None]:
-    """While entered, an error removes the folder if it is empty."""
+def removing_if_empty(folder: Path) -> Iterator[None]:
+    """On an error within the context, remove the folder if it is empty."""
     try:
         yield
     except BaseException:
@@ -142,9 +141,9 @@ def leaving_no_trace(folder: Path) -> Iterator[None]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A csv with a column for each key of any row."""
+    """Write a csv with a column for each key of any row."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows({key: harmless_cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: sanitize_csv_cell(value) for key, value in row.items()} for row in rows)

@@ -1,4 +1,4 @@
-"""Points of a search space as jobs: trials on tuning seeds, and the best of them on evaluation seeds."""
+"""Makes jobs from points of a search space: trials on tuning seeds, the best on evaluation seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ class TrialJobs:
     """Makes the jobs of one tuning.
 
     Args:
-        words: overrides, those that are searched among them.
+        words: overrides, including those that are searched.
         study: name of the study.
-        composer: makes configs of overrides.
+        composer: composes configs from overrides.
         settings: of the sweeper.
 
     Raises:
-        ConfigError: an override that cannot be read, or a config group that is not searched by name.
+        ConfigError: an override that cannot be parsed, or a config group that is not searched by name.
     """
 
     def __init__(self, words: Sequence[str], study: str, composer: Composer, settings: "TuningSettings") -> None:
@@ -33,30 +33,30 @@ class TrialJobs:
         self.space, self.fixed = space(words, composer.parser)
         for key, x in self.space.items():
             if composer.chooses(key) and not isinstance(x, CategoricalDistribution):
-                raise ConfigError(f"{key}={describe(x)}: is chosen by name; list the names, as in {key}=a,b")
+                raise ConfigError(f"{key}={describe(x)}: is a config group; list the names, as in {key}=a,b")
 
     def check(self) -> DictConfig:
-        """Compose and check configs in which each key takes both ends or every choice.
+        """Compose and check configs in which each key takes both ends of its interval, or every choice.
 
-        Each is tried with the first value of all other keys, then with their last.
+        Each is checked with the first value of all other keys, and if that is invalid, with their last.
 
         Returns:
-            The first.
+            The first config.
 
         Raises:
-            ConfigError: the first value that can be in neither way.
+            ConfigError: a value that is invalid with both.
         """
         space: dict[str, Any] = self.space
         ends = {
             key: x.choices if isinstance(x, CategoricalDistribution) else (x.low, x.high) for key, x in space.items()
         }
-        low, high = ({key: values[place] for key, values in ends.items()} for place in (0, -1))
+        low, high = ({key: values[index] for key, values in ends.items()} for index in (0, -1))
         each = [(key, value) for key, values in ends.items() for value in values]
-        possible = [self._either(low | {key: value}, high | {key: value}) for key, value in each]
-        return possible[0].job.cfg
+        valid = [self._either(low | {key: value}, high | {key: value}) for key, value in each]
+        return valid[0].job.cfg
 
     def _either(self, params: Mapping[str, Any], others: Mapping[str, Any]) -> Planned:
-        """The trial of these params, or if it cannot be that of the others."""
+        """The trial of these params, or if it is invalid, of the others."""
         try:
             return self.trial(params)
         except ImpossibleError as error:
@@ -66,25 +66,25 @@ class TrialJobs:
                 raise error from None
 
     def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
-        """One trial, which pauses at so many environment steps an agent.
+        """Plan one trial, which pauses at `stop_at` rows per agent.
 
         Raises:
-            ImpossibleError: values that cannot be together.
-            ConfigError: resume=never, by which each rung would begin anew.
+            ImpossibleError: an invalid combination of values.
+            ConfigError: resume=never, which would restart the trial at each rung.
         """
         words = self._words(params)
         (planned,) = plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])
-        if planned.anew:
-            raise ConfigError("resume=never: a tuning goes on from rung to rung; name another study=... to begin anew")
+        if planned.fresh:
+            raise ConfigError("resume=never: trials resume from rung to rung; to start over, name another study=...")
         return planned
 
     def best(self, params: Mapping[str, Any]) -> Planned:
-        """The same on evaluation seeds."""
+        """Plan the run of these params on evaluation seeds."""
         seeds = ["seed=0", f"num_seeds={self.settings.evaluation_seeds}", f"study={self.study}"]
         return plan(self.composer, [[*self.fixed, *as_overrides(params, self.space), *seeds]])[0]
 
-    def shown(self, params: Mapping[str, Any]) -> str:
-        """Params for people."""
+    def describe(self, params: Mapping[str, Any]) -> str:
+        """Params as one line of overrides."""
         return " ".join(as_overrides(params, self.space))
 
     def _words(self, params: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,27 @@
+"""PPO with a KL penalty."""
+
+import pytest
+import torch
+from helpers import make_config, make_trainer, same_weights, train
+
+from rlexp import build
+from rlexp.errors import ConfigError
+
+SMALL = ("total_steps=1536", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
+
+
+def test_a_target_of_zero_is_no_target_of_ppo_kl():
+    with pytest.raises(ConfigError, match=r"algo\.kl_target=0\.0: must be positive"):
+        build.check(make_config("algo=ppo_kl", "algo.kl_target=0"))
+
+
+def test_ppo_kl_with_coefficient_zero_is_ppo(tmp_path):
+    ppo = train(tmp_path / "ppo", "algo=ppo", *SMALL)
+    kl = train(tmp_path / "kl", "algo=ppo_kl", "algo.kl_coef=0", "algo.kl_target=null", *SMALL)
+    assert same_weights(ppo, kl)
+
+
+def test_adaptive_kl_moves_beta_per_agent(tmp_path):
+    trainer = make_trainer(tmp_path, "algo=ppo_kl", "algo.kl_target=0.01", "num_seeds=3")
+    trainer.algo.adapt({"kl": torch.tensor([0.02, 0.01, 0.001])})
+    assert trainer.algo.beta.tolist() == [2.0, 1.0, 0.5]

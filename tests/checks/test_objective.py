@@ -1,0 +1,114 @@
+"""An objective with a mistake is refused in one line, before training: file, line and what is wrong."""
+
+import inspect
+import logging
+import re
+
+import mistakes
+import pytest
+import torch
+from helpers import jobs, make_trainer, train, weights_of
+from torch.testing import assert_close
+
+from rlexp.checks.objective import Findings
+from rlexp.errors import ObjectiveError
+
+SMALL = ("env=cartpole", "total_steps=512", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
+SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
+
+REFUSED = {
+    "VectorLoss": r"the loss has shape \(64,\), wants a scalar",
+    "VectorMetric": r"metric 'calm' has shape \(64,\), wants a scalar",
+    "NumberMetric": r"metric 'calm' is a float, wants a scalar tensor",
+    "NoMetrics": r"returns a tensor \(\); wants \(loss, metrics\)",
+    "Nothing": r"returns nothing; wants \(loss, metrics\)",
+    "Counts": r"writes self.count, which is lost: .*adapt\(metrics\)",
+    "NewState": r"writes self.last, which is lost",
+    "CountsOnceThere": r"writes self.calls, which is lost",
+    "Keeps": r"writes self.history, which is lost",
+    "CountsForAll": r"changes calls of CountsForAll, which all agents share",
+    "CountsInModule": r"changes CALLS of module mistakes, which all agents share",
+    "Random": r"the loss draws random numbers \(rand\)",
+    "NoGradient": r"the loss has no gradient",
+    "Misspelt": r"AttributeError: 'Batch' object has no attribute 'observations'",
+    "WrongShape": r"RuntimeError: The size of tensor a \(2\) must match",
+}
+ALONE = ("Branches", "Items", "Floats", "Numpy")
+
+
+def line_of(name, hook="loss"):
+    """Where the mistake stands."""
+    lines, first = inspect.getsourcelines(getattr(getattr(mistakes, name), hook))
+    (place,) = [first + number for number, line in enumerate(lines) if "# here" in line]
+    return rf"mistakes\.py:{place}"
+
+
+def algo(name):
+    return f"algo._target_=mistakes.{name}"
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_mistake_is_refused_where_it_stands(tmp_path, name, num_seeds):
+    with pytest.raises(ObjectiveError, match=rf"^\S*{line_of(name)}: {name}\.loss: {REFUSED[name]}") as error:
+        make_trainer(tmp_path, *SMALL, algo(name), f"num_seeds={num_seeds}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, caplog, name):
+    with caplog.at_level(logging.INFO, logger="rlexp"):
+        together = train(tmp_path / "three", *SMALL, algo(name), "num_seeds=3")
+    told = [line.getMessage() for line in caplog.records if "reads single values" in line.getMessage()]
+    (line,) = told
+    assert "3 take about 3 times as long as one" in line
+    assert line.partition(": ")[0].endswith(line_of(name).replace("\\", ""))
+    assert len(together.learner.groups) == 3
+    caplog.clear()
+    alone = train(tmp_path / "one", *SMALL, algo(name), "seed=1")
+    assert not [line for line in caplog.records if "reads single values" in line.getMessage()]
+    for key, x in weights_of(alone).items():
+        assert_close(weights_of(together)[key][1], x[0], atol=1e-6, rtol=1e-5, msg=key)
+
+
+def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
+    line = (
+        rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent depends on another agent's metrics"
+    )
+    with pytest.raises(ObjectiveError, match=line):
+        make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_what_a_resumed_run_would_lose_is_told(tmp_path, caplog, num_seeds):
+    make_trainer(tmp_path, *SMALL, algo("Forgets"), f"num_seeds={num_seeds}")
+    assert re.findall(r"algo\.(\w+) changes during training but is not saved by state_dict\(\)", caplog.text) == [
+        "mean"
+    ]
+
+
+def test_a_state_that_cannot_be_taken_up_is_refused(tmp_path):
+    line = rf"^\S*{line_of('LoadsMore', 'load_state_dict')}: LoadsMore\.load_state_dict: KeyError: 'mean'"
+    with pytest.raises(ObjectiveError, match=line):
+        make_trainer(tmp_path, *SMALL, algo("LoadsMore"))
+
+
+def test_a_coefficient_that_weighs_what_is_detached_is_told(tmp_path, caplog):
+    make_trainer(tmp_path, *SMALL, algo("Detached"))
+    (line,) = [record.getMessage() for record in caplog.records if "none of its gradients" in record.getMessage()]
+    assert re.match(rf"\S*{line_of('Detached')}: Detached\.loss: calm_coef changes the loss", line)
+
+
+def test_the_check_leaves_the_run_as_it_is(tmp_path, monkeypatch):
+    checked = train(tmp_path / "checked", *SMALL, "algo=apo", "num_seeds=2")
+    monkeypatch.setattr("rlexp.build.check_loss", lambda *_: Findings())
+    unchecked = train(tmp_path / "unchecked", *SMALL, "algo=apo", "num_seeds=2")
+    assert all(torch.equal(weights_of(unchecked)[name], x) for name, x in weights_of(checked).items())
+
+
+def test_a_sweep_names_the_line_and_goes_on(cli):
+    words = ["-m", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0", *SMALL]
+    result = cli(*words, "algo._target_=mistakes.VectorMetric,rlexp.algos.ppo.PPO")
+    assert result.code == 1
+    assert "mistakes.py" in result.out
+    assert [(job / "checkpoint.pt").exists() for job in jobs()] == [False, True]

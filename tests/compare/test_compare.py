@@ -1,0 +1,448 @@
+"""From run folders to a verdict: grouping, refusals, remarks, files; on real runs and on written ones."""
+
+import csv
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from process import Process
+from runs import write_run, write_study
+from scipy import stats
+
+from rlexp.compare import __main__ as compare
+from rlexp.compare import figures, statistics, verdict
+from rlexp.compare.arms import compare_runs
+from rlexp.config.identity import config_hash, flatten
+from rlexp.errors import ConfigError
+from rlexp.files import file_digest
+from rlexp.study.runs import StudyError, find_runs, read_curves
+
+
+def rows_of(folder):
+    with open(folder / "compare.csv") as file:
+        return {(r["env"], r["arm"], r["measure"]): r for r in csv.DictReader(file)}
+
+
+def test_scores_and_verdicts(tmp_path, capsys):
+    for env, level in (("A-v0", 150.0), ("B-v0", 100.0), ("C-v0", 60.0)):
+        write_run(tmp_path / f"ppo{env}", env=env)
+        write_run(tmp_path / f"apo{env}", "apo", env, level=level)
+    compare.main([str(tmp_path), "figures=false"])
+    rows = rows_of(tmp_path / "compare")
+    final = {env: rows[env, "apo", "final"] for env in ("A-v0", "B-v0", "C-v0")}
+    assert [final[env]["verdict"] for env in final] == ["better", "inconclusive", "worse"]
+    assert float(final["A-v0"]["mean"]) == 152  # 150 … 154
+    assert float(final["A-v0"]["iqm"]) == 152
+    assert float(final["A-v0"]["difference"]) == 50
+    assert float(final["A-v0"]["improvement"]) == 1
+    assert float(rows["A-v0", "apo", "evaluation"]["mean"]) == 154  # 150, 152, …, 158
+    # seed k's curve is (150 + k)/4 · (2, 3, 4) at steps 2, 3 and 4 thousand, and before as at 2: (2·2 + 2.5 + 3.5)/4/4
+    assert float(rows["A-v0", "apo", "area"]["mean"]) == pytest.approx(152 * 0.625)
+    assert float(rows["A-v0", "apo", "retention"]["mean"]) == 1  # only ever rises
+    assert rows["C-v0", "apo", "retention"]["n"] == "0"  # never reached 90
+    said = capsys.readouterr().out
+    assert "apo is better than ppo on A-v0" in said
+    assert "apo against ppo on B-v0: inconclusive" in said
+    assert "Over 3 environments apo" in said
+    # bounds 0 and 200; of 15 scores the lowest and highest three are cut: 100 … 104 and two from each side
+    middle = [100, 101, 102, 103, 104, 150, 151, 63, 64]
+    assert f"apo  3             {np.mean(middle) / 200:.4g} [" in said
+
+
+def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys):
+    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "apo", "apo", lr=3e-4)
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "optimizer.lr: 0.0003 in apo, 0.001 in ppo" in said
+    assert "allow=optimizer.lr" in said
+    compare.main([str(tmp_path), "allow=optimizer.lr", "figures=false"])
+    assert "optimizer.lr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("tuned", "told"),
+    [
+        (("a", "none"), "ppo was trained with tuned=a and apo with none: train all with tuned=a or tuned=none"),
+        (("none", "b"), "apo was trained with tuned=b and ppo with none: train all with tuned=b or tuned=none"),
+        (("a", "b"), "Train them with the same values"),
+        (("none", ""), "Train them with the same values"),
+    ],
+)
+def test_values_tuned_for_one_arm_alone_are_told_as_the_cause(tmp_path, tuned, told):
+    write_run(tmp_path / "ppo", tuned=tuned[0])
+    write_run(tmp_path / "apo", "apo", lr=3e-4, tuned=tuned[1])
+    with pytest.raises(StudyError, match=rf"\)\. {told}, or allow it: allow=optimizer.lr"):
+        compare_runs(find_runs([tmp_path]))
+
+
+def test_one_algorithm_may_vary_in_one_setting(tmp_path):
+    for coef in (0, 1, 5):
+        write_run(tmp_path / f"apo{coef}", "apo", anchor_coef=coef)
+    assert compare_runs(find_runs([tmp_path])).arm_names == [f"apo anchor_coef={coef}" for coef in (0, 1, 5)]
+    write_run(tmp_path / "both", "apo", anchor_coef=7, direction="reverse")
+    with pytest.raises(StudyError, match=r"allow=algo.anchor_coef,algo.direction"):
+        compare_runs(find_runs([tmp_path]))
+    # beside an algorithm that has neither, both are part of what is tested
+    write_run(tmp_path / "ppo")
+    assert "apo anchor_coef=7 direction=reverse" in compare_runs(find_runs([tmp_path])).arm_names
+
+
+def test_says_what_is_wrong_with_the_runs(tmp_path):
+    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "ppo_2", seeds=range(3, 7), level=300.0)
+    write_run(tmp_path / "apo", "apo", seeds=range(3))
+    write_run(tmp_path / "broken", "apo", status="failed")
+    edited = write_run(tmp_path / "edited", "apo", seeds=range(10, 12))
+    (edited / "metrics.csv").write_text((edited / "metrics.csv").read_text().replace(",9,", ",8,"))
+    comparison = compare_runs(find_runs([tmp_path]))
+    said = "\n".join(comparison.remarks)
+    assert "broken: left out, its status is failed" in said
+    told = f"ppo, seed 3, 4: trained twice; the run that started last counts, not {tmp_path}/ppo"
+    assert sum(told in remark for remark in comparison.remarks) == said.count("twice") == 1
+    assert "edited: metrics.csv was edited after the run" in said
+    assert "apo: lacks seeds 3, 4, 5, 6, which other arms have" in said
+    assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
+
+
+def test_arms_are_of_one_code_of_what_they_share(tmp_path):
+    files = {"a": {"mine.py": "1", "terms.py": "1"}, "b": {"mine.py": "2", "terms.py": "1"}}
+    for coef, (name, sources) in enumerate(files.items()):
+        folder = write_run(tmp_path / name, "apo", anchor_coef=coef)
+        record = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(record | {"sources": sources, "code": name}))
+    told = "mine.py is 1 in apo anchor_coef=0, 2 in apo anchor_coef=1"
+    with pytest.raises(StudyError, match=rf"different code of the same files \({told}\)\..*allow=code"):
+        compare_runs(find_runs([tmp_path]))
+    remarks = compare_runs(find_runs([tmp_path]), ["code"]).remarks
+    assert f"CartPole-v1: compares arms that ran different code: {told}" in remarks
+    assert "rlexp's training code differs between the runs: a, b" in remarks
+    record["sources"] = {"other.py": "2", "terms.py": "1"}  # each has a file of its own
+    (folder / "run.json").write_text(json.dumps(record))
+    compare_runs(find_runs([tmp_path]))
+
+
+def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
+    cases = {
+        (str(tmp_path / "nowhere"),): "there is no such folder",
+        ("basline=ppo",): "basline=ppo: no such setting",
+        ("baseline=ppo",): "no runs given",
+        (
+            str(write_run(tmp_path / "a" / "run").parent),
+            "baseline=apo",
+        ): "baseline=apo: no such arm; the arms are: ppo",
+        (str(write_run(tmp_path / "b" / "run", status="running").parent),): "no run has finished",
+    }
+    for words, expected in cases.items():
+        with pytest.raises(SystemExit):
+            compare.main(list(words))
+        assert expected in capsys.readouterr().err
+
+
+def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
+    settings = "num_seeds=3 env=cartpole tuned=none total_steps=4096 progress=none compile=false evaluation.episodes=2"
+    words = [*settings.split(), f"outputs={tmp_path}", "study=first", "torch_threads=1"]
+    process = Process(tmp_path, "-m", "algo=ppo,apo", *words)
+    assert process.wait() == 0
+    study = tmp_path / "first"
+    compare.main([str(study)])
+    made = {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
+    assert {
+        "compare.md",
+        "compare.csv",
+        "compare.html",
+        "curves_steps.svg",
+        "curves_steps.png",
+        "profile.svg",
+    } <= set(made)
+    shutil.rmtree(study / "compare")
+    compare.main([str(study)])
+    assert made == {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
+    assert made["compare.html"].count(b"<svg") == sum(name.endswith(".svg") for name in made)
+    rows = rows_of(study / "compare")
+    for algo in ("ppo", "apo"):
+        (run,) = [run for run in find_runs([study]) if run.algo == algo]
+        results = run.record["result"]
+        for measure, key in (("final", "training_return"), ("evaluation", "evaluation_return")):
+            found = float(rows["CartPole-v1", algo, measure]["mean"])
+            assert found == pytest.approx(np.mean(results[key]), rel=1e-4)
+
+
+def page_of(study):
+    return {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_one_line_and_leaves_the_old_page(tmp_path, capsys, monkeypatch, number):
+    write_run(tmp_path / "s" / "ppo")
+    compare.main([str(tmp_path / "s")])
+    old, draw = page_of(tmp_path / "s"), figures.draw
+
+    def interrupted(*words):
+        draw(*words)
+        signal.raise_signal(number)
+
+    write_run(tmp_path / "s" / "apo", "apo")
+    capsys.readouterr()
+    monkeypatch.setattr(figures, "draw", interrupted)
+    with pytest.raises(SystemExit) as end:
+        compare.main([str(tmp_path / "s")])
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == f"rlexp.compare: interrupted by {number.name}\n"
+    assert page_of(tmp_path / "s") == old
+    compare.main([str(tmp_path / "s"), "figures=false"])
+    assert set(page_of(tmp_path / "s")) == set(compare.WRITTEN)  # no old picture beside new numbers
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_while_it_writes_leaves_the_old_page_and_the_same_command_makes_it_anew(
+    tmp_path, number
+):
+    write_run(tmp_path / "s" / "ppo")
+    compare.main([str(tmp_path / "s"), "figures=false"])
+    old = page_of(tmp_path / "s")
+    write_run(tmp_path / "s" / "apo", "apo")
+    (tmp_path / "made").mkdir()
+    words = [sys.executable, "-m", "rlexp.compare", str(tmp_path / "s")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "made")}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.time() + 60
+        while not list(tmp_path.glob("made/*/*.svg")):
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate()[1].decode()
+    if number == signal.SIGTERM:
+        assert (process.returncode, said) == (143, "rlexp.compare: interrupted by SIGTERM\n")
+        assert not list(tmp_path.glob("made/*/*"))
+    assert page_of(tmp_path / "s") == old
+    compare.main([str(tmp_path / "s")])
+    assert b"apo" in page_of(tmp_path / "s")["compare.html"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_run(tmp_path / "s" / "ppo")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "s"), "figures=false"])
+    assert capsys.readouterr().err == (
+        f"rlexp.compare: out={tmp_path}/s/compare: cannot write to it (No space left on device); free some space, or "
+        f"choose another\n"
+    )
+
+
+def test_runs_of_one_batch_have_their_share_of_its_time(tmp_path):
+    for algo in ("ppo", "apo"):
+        run = write_run(tmp_path / algo, algo)  # 5 agents
+        if algo == "ppo":
+            record = json.loads((run / "run.json").read_text()) | {"agents_together": 20}
+            (run / "run.json").write_text(json.dumps(record))
+    runs = find_runs([tmp_path])
+    for run in runs:
+        read_curves(run)
+    shares = {run.algo: (run.share, run.seconds) for run in runs}
+    assert shares == {"ppo": (0.25, 1.0), "apo": (1.0, 4.0)}
+    over_time = {run.algo: figures.X_AXES["time"][1](run.curves[0]).tolist() for run in runs}
+    assert over_time == {"ppo": [0.25, 0.5, 0.75, 1.0], "apo": [1.0, 2.0, 3.0, 4.0]}  # the axis is the table's
+    compare.main([str(tmp_path), "figures=false"])
+    assert "is charged its share of the batch's time" in (tmp_path / "compare/compare.md").read_text()
+
+
+def test_every_seed_and_its_curve_are_written(tmp_path):
+    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "apo", "apo", seeds=range(1, 4), level=10.0)
+    compare.main([str(tmp_path), "figures=false", "threshold=60"])
+    with open(tmp_path / "compare" / "scores.csv") as file:
+        scores = {(row["arm"], int(row["seed"])): row for row in csv.DictReader(file)}
+    assert sorted(scores) == [("apo", 1), ("apo", 2), ("apo", 3), *(("ppo", k) for k in range(5))]
+    assert float(scores["ppo", 3]["final"]) == 103
+    assert float(scores["ppo", 3]["steps_to_threshold"]) == 3000  # 51.5, 77.25 and 103 at 2, 3 and 4 thousand
+    assert scores["apo", 3]["steps_to_threshold"] == ""
+    with open(tmp_path / "compare" / "curves.csv") as file:
+        curves = list(csv.DictReader(file))
+    assert len(curves) == 2 * 50
+    last = {row["arm"]: row for row in curves if row["step"] == "4000"}
+    assert [last["apo"][f"seed_{k}"] for k in range(5)] == ["", "11", "12", "13", ""]
+    middle = next(row for row in curves if row["arm"] == "ppo" and row["step"] == "2480")
+    assert float(middle["seed_0"]) == pytest.approx(50 + 0.48 * 25, rel=1e-3)  # between the logging steps
+    first = next(row for row in curves if row["step"] == "80")
+    assert first["seed_0"] == ""  # no episode had ended
+
+
+def test_published_scores_stand_beside(tmp_path, capsys):
+    write_run(tmp_path / "runs" / "ppo")
+    write_run(tmp_path / "runs" / "other", env="B-v0")
+    published = tmp_path / "published.csv"
+    published.write_text("env,score,deviation,seeds,source\nCartPole-v1,90,2,3,a table\n")
+    compare.main([str(tmp_path / "runs"), f"beside={published}", "figures=false"])
+    said = capsys.readouterr().out
+    # 100 … 104 here: deviation √2.5; Welch's error √(2.5/5 + 4/3), 3.5 degrees of freedom
+    t = stats.ttest_ind_from_stats(102, math.sqrt(2.5), 5, 90, 2, 3, equal_var=False)
+    error = math.sqrt(2.5 / 5 + 4 / 3)
+    dof = error**4 / ((2.5 / 5) ** 2 / 4 + (4 / 3) ** 2 / 2)
+    low, high = 12 + error * stats.t.ppf([0.025, 0.975], dof)
+    line = next(line for line in said.splitlines() if line.strip().startswith("CartPole-v1  ppo"))
+    assert "102.0 ± 1.6 (5 seeds)" in line
+    assert "90.0 ± 2.0 (3 seeds)" in line
+    assert f"+12 [{low:.4g}, {high:.4g}]" in line
+    assert f"{t.pvalue:.2g}" in line
+    assert "a table" in line
+    assert "none" in next(line for line in said.splitlines() if line.strip().startswith("B-v0"))
+    write_run(tmp_path / "one" / "ppo", seeds=[3])
+    compare.main([str(tmp_path / "one"), f"beside={published}", "figures=false"])
+    assert re.search(r"103\.0 \(1 seed\) +90\.0 ± 2\.0 \(3 seeds\) +\+13 +– +a table", capsys.readouterr().out)
+    published.write_text("env,score\nCartPole-v1,90\n")
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "runs"), f"beside={published}"])
+    assert "with the columns env, score, deviation, seeds, source" in capsys.readouterr().err
+
+
+def test_p_values_are_corrected_over_arms_and_environments(tmp_path):
+    for env in ("A-v0", "B-v0"):
+        write_run(tmp_path / f"ppo{env}", env=env)
+        for coef, level in ((1, 103.0), (5, 101.0), (10, 140.0)):
+            write_run(tmp_path / f"apo{coef}{env}", "apo", env, level=level, anchor_coef=coef)
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert comparison.arm_names == ["apo anchor_coef=1", "apo anchor_coef=5", "apo anchor_coef=10", "ppo"]
+    results = [r for r in verdict.judge(comparison, "ppo")[0] if r.measure == "final" and r.arm != "ppo"]
+    plain = [stats.ttest_ind(r.scores, np.arange(100.0, 105), equal_var=False).pvalue for r in results]
+    assert [r.against.p for r in results] == pytest.approx(plain)
+    assert [r.p_holm for r in results] == pytest.approx(statistics.holm(plain))
+    assert plain[0] < 0.05 < results[0].p_holm  # 3 points: significant alone, not as one of six
+    # what would have been found counts the six in: arms of five with a variance of 2.5
+    assert results[0].detectable == pytest.approx(statistics.detectable(5, 5, math.sqrt(2.5), 0.05 / 6))
+    assert results[2].seeds_to_settle == statistics.seeds_to_settle(1.0, math.sqrt(2.5), 0.05 / 6)
+
+
+def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):
+    for algo, first in (("ppo", 100), ("apo", 300)):
+        folder = write_run(tmp_path / algo, algo)
+        lines = ["seed,step,wall_time,episodic_return,episodes"]
+        lines += [f"{k},{step},1,{y},9" for k in range(5) for step, y in ((1000, first + k), (2000, 500))]
+        (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+        record = json.loads((folder / "run.json").read_text())
+        record["files"]["metrics.csv"] = file_digest(folder / "metrics.csv")
+        (folder / "run.json").write_text(json.dumps(record))
+    compare.main([str(tmp_path), "figures=false"])
+    last = capsys.readouterr().out.split("\n\n")[-2]
+    assert "inconclusive: every seed of both ended at 500" in last
+    assert "Over all of training: better, +150 [" in last  # 200 for half of it, then 200 falling to 0
+
+
+def test_many_verdicts_are_told_together(tmp_path, capsys):
+    write_run(tmp_path / "ppo")
+    for coef in range(8):
+        write_run(tmp_path / f"apo{coef}", "apo", level=100.0 + 30 * (coef > 5) - 30 * (coef == 0), anchor_coef=coef)
+    compare.main([str(tmp_path)])  # with figures: three panels, as one cannot hold so many arms
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("On CartPole-v1")]
+    assert [line.split(":")[0] for line in said] == [
+        f"On CartPole-v1 {word} ppo" for word in ("better than", "worse than", "inconclusive against")
+    ]
+    assert "apo anchor_coef=6 +30" in said[0]
+    assert "apo anchor_coef=7 +30" in said[0]
+    assert "apo anchor_coef=0 -30" in said[1]
+
+
+@pytest.mark.slow
+def test_twenty_arms_of_a_hundred_seeds_on_ten_environments(tmp_path):
+    write_study(tmp_path)
+    compare.main([str(tmp_path), "figures=false"])  # which may take so long as `scripts/bench --compare` says
+    assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(verdict.MEASURES)
+
+
+def test_settings_that_one_arm_lacks_are_no_way_around_the_refusal(tmp_path):
+    write_run(tmp_path / "ppo")
+    folder = write_run(tmp_path / "apo", "apo")
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["env"]["kwargs"] = {"gravity": 1.0}
+    record["config_hash"] = config_hash(record["config"])
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(StudyError, match=r"env.kwargs.gravity: 1.0 in apo, — in ppo"):
+        compare_runs(find_runs([tmp_path]))
+
+
+def test_arms_have_one_name_on_all_environments(tmp_path, capsys):
+    for env in ("A-v0", "B-v0"):
+        write_run(tmp_path / f"ppo{env}", env=env)
+        write_run(tmp_path / f"apo1{env}", "apo", env, anchor_coef=1)
+    write_run(tmp_path / "apo5", "apo", "A-v0", anchor_coef=5)
+    compare.main([str(tmp_path), "figures=false"])
+    said = capsys.readouterr().out
+    assert "Over 2 environments apo anchor_coef=1 against ppo" in said
+    assert "environments apo anchor_coef=5" not in said
+    for folder in ("apo1B-v0", "apo5"):
+        shutil.rmtree(tmp_path / folder)
+    write_run(tmp_path / "apo7", "apo", "B-v0", anchor_coef=7)
+    assert "apo: algo.anchor_coef is 1 on A-v0, 7 on B-v0" in compare_runs(find_runs([tmp_path])).remarks
+
+
+def test_odd_studies_end_in_a_comparison_or_in_one_line(tmp_path, capsys):
+    write_run(tmp_path / "ppo", env="A-v0", seeds=[0])  # a lone seed
+    write_run(tmp_path / "apo", "apo", "A-v0", seeds=[0, 1])
+    write_run(tmp_path / "apoB", "apo", "B-v0")  # an environment without the baseline
+    silent = write_run(tmp_path / "apoC", "apo", "C-v0", seeds=[0, 1])  # and one without a finished episode
+    (silent / "metrics.csv").write_text("seed,step,wall_time,episodic_return,episodes\n0,9,1,,0\n1,9,1,,0\n")
+    compare.main([str(tmp_path)])
+    said = capsys.readouterr().out
+    assert re.search(r"apo +5 .* no baseline here", said)
+    assert "seed 1 is left out: it finished no training episode" in said
+    assert "C-v0, final" not in said
+    assert "inconclusive, a verdict needs at least two seeds per arm" in said
+    assert (tmp_path / "compare" / "compare.html").is_file()
+    for folder in ("ppo", "apo", "apoB"):
+        shutil.rmtree(tmp_path / folder)
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path)])
+    assert "no seed has finished a training episode" in capsys.readouterr().err
+
+
+def test_retention_wants_a_threshold_above_no_skill(tmp_path):
+    write_run(tmp_path / "ppo")
+    comparison = compare_runs(find_runs([tmp_path]), threshold=-5)
+    assert any("no retention, as its threshold -5 is not above" in remark for remark in comparison.remarks)
+    assert [len(r.scores) for r in verdict.judge(comparison, "ppo")[0] if r.measure == "retention"] == [0]
+
+
+def test_evaluations_made_differently_are_said(tmp_path):
+    write_run(tmp_path / "ppo")
+    other = write_run(tmp_path / "apo", "apo")
+    record = json.loads((other / "evaluation.json").read_text())
+    (other / "evaluation.json").write_text(json.dumps(record | {"settings": {"episodes": 1}}))
+    assert any("evaluated with different settings" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+
+
+def test_the_default_baseline_is_ppo_or_asked_for(tmp_path):
+    for lr in (1e-3, 3e-4):
+        write_run(tmp_path / f"ppo{lr}", lr=lr)
+        write_run(tmp_path / f"apo{lr}", "apo", lr=lr)
+    comparison = compare_runs(find_runs([tmp_path]), ["optimizer.lr"])
+    with pytest.raises(ConfigError, match="which arm is the baseline"):
+        verdict.pick_baseline(comparison, None)
+
+
+def test_flatten():
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": 1, "a.c": "{}", "d": (1, 2)}
+
+
+def test_arms_that_made_different_numbers_of_steps_are_told(tmp_path):
+    for algo in ("ppo", "apo"):
+        write_run(tmp_path / algo, algo)
+    assert not any("number of environment steps" in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+    metrics = tmp_path / "apo" / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace(",4000,", ",3900,"))
+    told = "the arms differ in the number of environment steps per seed: apo 3,900, ppo 4,000"
+    assert any(told in remark for remark in compare_runs(find_runs([tmp_path])).remarks)

@@ -1,0 +1,45 @@
+import pytest
+
+from rlexp.config.imports import import_problem
+from rlexp.envs import Environment
+from rlexp.errors import ConfigError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def theirs(tmp_path_factory):
+    package = tmp_path_factory.mktemp("theirs") / "odd_pkg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "nets.py").write_text("WIDTH = 8\n\n\nclass Torso:\n    pass\n")
+    (package / "broken.py").write_text("import sys\nfrom torch import nope\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(package.parent)
+        yield
+
+
+BROKEN = "cannot be imported: odd_pkg/broken.py:2: ImportError: cannot import name 'nope' from 'torch'"
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (
+            "odd_pkgg.nets.Torso",
+            "there is no module odd_pkgg, installed or in the working directory; did you mean odd_pkg?",
+        ),
+        ("odd_pkg.nett.Torso", "odd_pkg has no module nett; did you mean nets?"),
+        ("odd_pkg.nets.torso", "odd_pkg.nets has no torso; did you mean Torso?"),
+        ("odd_pkg.nets.Quite", "odd_pkg.nets has no Quite"),
+        ("odd_pkg.nets.Torso.mak", "odd_pkg.nets.Torso has no mak"),
+        ("odd_pkg.nets", "is a module; did you mean odd_pkg.nets.Torso?"),
+        ("odd_pkg.nets.WIDTH", "is 8, which is not a class or function"),
+        ("odd_pkg.broken.Torso", BROKEN),
+    ],
+)
+def test_what_cannot_be_imported_is_told_by_the_part_that_is_not_there(target, told):
+    assert import_problem(target).partition(" (")[0] == told
+
+
+def test_what_an_environments_module_raises_keeps_its_place():
+    with pytest.raises(ConfigError, match=rf"env\.id=odd_pkg\.broken:Maze-v0: {BROKEN}"):
+        Environment(id="odd_pkg.broken:Maze-v0")

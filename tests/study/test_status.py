@@ -1,0 +1,234 @@
+"""`rlexp.study status`: how jobs stand, by what their folders hold."""
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from runs import HEADER, make, plan
+
+from rlexp.run.lock import FolderLock
+from rlexp.study.status import (
+    JobStatus,
+    duration,
+    last_rows,
+    read_job_status,
+    read_study,
+    short_names,
+    study_seconds_left,
+    summary,
+    table,
+)
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def test_who_holds_the_lock_runs_and_who_lost_it_was_killed(tmp_path):
+    make(tmp_path, "running", rows="0,250,10.0,7.5,3\r\n")
+    with FolderLock(tmp_path):
+        running = read_job_status(tmp_path)
+    killed = read_job_status(tmp_path)
+    # a quarter took 10 s, so three quarters take 30 s
+    assert (running.status, running.progress, running.seconds_left, running.score) == ("running", 0.25, 30, 7.5)
+    assert (killed.status, killed.progress, killed.seconds_left, killed.score) == ("killed", 0.25, None, 7.5)
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "interrupted", "pruned"])
+def test_other_statuses_are_those_of_run_json(tmp_path, status):
+    make(tmp_path, status, rows="0,250,10.0,7.5,3\r\n", error="ValueError: no\n  good", result={"training_return": [4]})
+    with FolderLock(tmp_path):
+        job = read_job_status(tmp_path)
+    assert (job.status, job.error, job.seconds_left) == (status, "ValueError: no good", None)
+    assert (job.progress, job.score) == ((1.0, 4.0) if status == "done" else (0.25, 7.5))
+
+
+def test_the_slowest_seed_gives_the_progress_and_all_the_score(tmp_path):
+    rows = "3,300,9.0,1.0,2\r\n4,200,9.0,5.0,2\r\n3,600,20.0,2.0,4\r\n4,500,20.0,6.0,4\r\n"
+    job = read_job_status(make(tmp_path, "interrupted", rows, seeds=(3, 4)))
+    assert (job.steps, job.progress, job.seconds, job.score) == (500, 0.5, 20.0, 4.0)
+
+
+def test_a_seed_without_a_row_or_a_finished_episode_counts_as_nothing_yet(tmp_path):
+    job = read_job_status(make(tmp_path, "interrupted", "0,500,9.0,8.0,2\r\n1,400,9.0,,0\r\n", seeds=(0, 1)))
+    assert (job.progress, job.score) == (0.4, 8.0)
+    job = read_job_status(make(tmp_path, "interrupted", "0,500,9.0,8.0,2\r\n", seeds=(0, 1)))
+    assert (job.progress, job.score) == (0.0, 8.0)
+    job = read_job_status(make(tmp_path / "new", "interrupted"))
+    assert (job.progress, job.score, job.seconds) == (0.0, None, 0.0)
+    # one of the two seeds of a finished run never saw an episode end
+    job = read_job_status(make(tmp_path / "end", "done", seeds=(0, 1), result={"training_return": [3.0, None]}))
+    assert (job.progress, job.score) == (1.0, 3.0)
+
+
+@pytest.mark.parametrize("half", ["0,900,30.0,9", "0,900", "0,900,30.0,9.0,4", "0,90\r\n0,x,1,1,1\r\n"])
+def test_a_half_written_row_is_not_read(tmp_path, half):
+    job = read_job_status(make(tmp_path, "interrupted", "0,400,10.0,2.0,1\r\n0,500,20.0,3.0,2\r\n" + half))
+    assert (job.steps, job.seconds, job.score) == (500, 20.0, 3.0)
+
+
+def test_only_the_end_of_a_large_file_is_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    with open(path, "w", newline="") as file:
+        file.write(HEADER)
+        file.truncate(200_000_000)  # a hole
+        file.seek(0, os.SEEK_END)
+        file.write("\r\n0,500,20.0,3.0,2\r\n1,600,20.0,4.0,2\r\n")
+    tracemalloc.start()
+    assert last_rows(path, {0, 1}) == {0: (500, 20.0, 3.0), 1: (600, 20.0, 4.0)}
+    assert last_rows(path, {0, 1, 2}).keys() == {0, 1}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def test_more_seeds_than_the_first_look_at_the_end_takes_in(tmp_path):
+    rows = "".join(f"{seed},{step},1.0,2.0,3\r\n" for step in (5, 6) for seed in range(5000))
+    assert len(rows) // 2 > 1 << 16
+    found = last_rows(make(tmp_path, rows=rows) / "metrics.csv", set(range(5000)))
+    assert len(found) == 5000
+    assert {row[0] for row in found.values()} == {6}
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "do', "[1]", "{}", '{"status": "done", "seeds": 3}'])
+def test_a_damaged_record_is_one_jobs_trouble(tmp_path, content):
+    make(tmp_path / "good")
+    make(tmp_path / "bad")
+    (tmp_path / "bad/run.json").write_text(content)
+    bad, good = read_study(tmp_path)
+    assert (bad.status, good.status) == ("damaged", "done")
+    assert bad.error.startswith("run.json: ")
+    assert "\n" not in bad.error
+
+
+def test_planned_jobs_wait_and_all_are_in_natural_order(tmp_path):
+    make(tmp_path / "s/lr=10")
+    make(tmp_path / "s/deep/lr=2", "failed")
+    plan(tmp_path / "s", "lr=9", "lr=10", "deep/lr=2", "deep/lr=11")
+    (tmp_path / "s/lr=9").mkdir()  # made, but nothing is in it yet
+    jobs = [(str(job.folder.relative_to(tmp_path / "s")), job.status) for job in read_study(tmp_path / "s")]
+    expected = [("deep/lr=2", "failed"), ("deep/lr=11", "waiting"), ("lr=9", "waiting"), ("lr=10", "done")]
+    assert jobs == expected
+    assert [job.status for job in read_study(tmp_path)] == [status for _, status in expected]
+
+
+def test_what_a_link_leads_to_is_no_job_of_the_study(tmp_path):
+    make(tmp_path / "elsewhere", "failed")
+    make(tmp_path / "s/own")
+    (tmp_path / "s/link").symlink_to(tmp_path / "elsewhere")
+    assert [job.folder.name for job in read_study(tmp_path / "s")] == ["own"]
+
+
+# Showing --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0 s"), (59.6, "1 m"), (200, "3 m 20 s"), (7500, "2 h 5 m"), (86400, "1 d"), (98000, "1 d 3 h")],
+)
+def test_durations(seconds, told):
+    assert duration(seconds) == told
+
+
+def at(status, progress=0.0, seconds=0.0):
+    return JobStatus(Path("s/job"), status, progress=progress, seconds=seconds)
+
+
+def test_the_time_left_of_a_study():
+    # a job takes 200 s by the done one and 400 s by the running one, 300 s on average; the latter has 300 s left
+    jobs = [at("done", 1.0, 200), at("running", 0.25, 100)]
+    assert study_seconds_left(jobs) == 300
+    assert study_seconds_left([*jobs, at("waiting"), at("waiting")]) == 300 + 2 * 300
+    # a second one side by side, just begun, counts as a whole job: (300 + 300 + 2·300) / 2
+    assert study_seconds_left([*jobs, at("running"), at("waiting"), at("waiting")]) == 600
+    # never less than the slowest job needs
+    assert study_seconds_left([at("running", 0.5, 1000), at("running", 0.5, 10)]) == 1000
+    assert study_seconds_left([at("done", 1.0, 200), at("waiting"), at("killed", 0.5, 9)]) is None
+    assert study_seconds_left([at("running")]) is None
+    jobs = [at("waiting"), at("running", 0.5, 345), at("failed"), at("done", 1, 345), at("failed")]
+    assert summary(jobs) == "1 done, 1 running, 1 waiting, 2 failed; about 14 m left"  # 345 + 517.5 s
+
+
+def test_the_table_has_aligned_columns_and_short_errors(tmp_path):
+    make(tmp_path / "a", "running", rows="0,250,10.0,7.5,3\r\n")
+    make(tmp_path / "longer", "failed", error="ValueError: " + "x" * 300)
+    make(tmp_path / "quick", "done", result={"training_return": [1, 2]})
+    with FolderLock(tmp_path / "a"):
+        standings = read_study(tmp_path)
+    lines = table(standings, tmp_path).split("\n")
+    assert lines[:2] == [
+        "job     status   progress  left  return  error",
+        "a       running       25%  30 s     7.5",
+    ]
+    assert lines[2].startswith("longer  failed         0%     –       –  ValueError: xxx")
+    assert len(lines[2]) == lines[0].index("error") + 100  # whole below
+    assert lines[3:] == [
+        "quick   done         100%     –     1.5",
+        "",
+        "1 done, 1 running, 1 failed; about 30 s left",
+        f"failed: {tmp_path / 'longer'}",
+        "  ValueError: " + "x" * 300,
+    ]
+    assert table(standings[::-1], tmp_path).split("\n") == lines
+
+
+def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
+    make(
+        Path("out/a/one"),
+        "failed",
+        error="KeyError: 'x'",
+        traceback="Traceback (most recent):\n  line\nKeyError: 'x'\n",
+    )
+    make(Path("out/b/two"), "failed")
+    plan(Path("out/b"), "three")
+    result = cli("status", "out/a", "out/b")
+    assert (result.code, result.err) == (0, "")
+    assert "out/a:\njob " in result.out
+    assert "1 waiting, 1 failed" in result.out
+    assert "Traceback" not in result.out
+    result = cli("status", "out/a", "out/b", "traceback=true")
+    assert "out/a/one:\nTraceback (most recent):\n  line\nKeyError: 'x'\n" in result.out
+    assert "out/b/two:\nno traceback" in result.out
+    assert cli("status", "out/a/one").out.split("\n")[1].startswith("one ")
+    assert "rlexp.study clean outputs/first" in cli("--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["stats", "s"], "did you mean status?"),
+        (["status"], "name a study"),
+        (["status", "t"], "t: there is no such folder\n"),
+        (["status", "first"], "first: there is no such folder; did you mean outputs/first?"),
+        (["status", "empty"], "no run.json"),
+        (["status", "s", "what=failed"], "what=failed: no such setting"),
+        (["status", "s", "traceback=yes"], "must be true or false"),
+        (["status", "torn"], "torn/sweep.json: cannot be read"),
+        (["status", "astray"], "../s is outside its folder"),
+        (["clean", "s", "what=fialed"], "did you mean failed?"),
+        (["clean", "s", "what=failed,running"], "what=running: cannot be removed"),
+        (["clean", "s"], "yes=true"),
+    ],
+)
+def test_errors_are_told_in_one_line(cli, words, told):
+    make(Path("s/job"), "failed")
+    Path("empty").mkdir()
+    Path("outputs/first").mkdir(parents=True)
+    plan(Path("astray"), "../s")
+    plan(Path("torn"))
+    Path("torn/sweep.json").write_text('{"jobs": ')
+    result = cli(*words)
+    assert result.code == 1
+    assert result.err.startswith("rlexp.study: ")
+    assert result.err.count("\n") == 1
+    assert told in result.err
+    assert Path("s/job/run.json").is_file()
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_all_names_say_alike_is_said_once():
+    names = ["algo=ppo,optimizer.lr=_1e-3,0_,seed=0-01234567", "algo=ppo,optimizer.lr=_1e-3,0_,seed=1-89abcdef"]
+    assert short_names(names) == ("algo=ppo, optimizer.lr=_1e-3,0_", ["seed=0-01234567", "seed=1-89abcdef"])
+    assert short_names(names[:1]) == ("", names[:1])
+    assert short_names(["a=1-01234567", "default-89abcdef"]) == ("", ["a=1-01234567", "default-89abcdef"])
