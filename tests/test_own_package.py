@@ -204,7 +204,7 @@ def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(fol
     assert [code for code, _, _ in (told, kept, refused, pooled, rerun)] == [1, 0, 1, 0, 0]
     assert told[2].count("\n") == refused[2].count("\n") == 1
     assert "their_pkg/calm.py changed since 2 of these jobs ran (of 3): stale=keep" in told[2]
-    assert "its seeds are of different code (their_pkg/calm.py is " in refused[2]
+    assert "its seeds ran different code (their_pkg/calm.py is " in refused[2]
     assert len(folder.records("s")) == 6
 
 

@@ -46,16 +46,16 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def output_folder(paths: list[str], options: dict[str, str], figure_files: list[str]) -> Path:
-    """The folder to write to; none of the files to be written may be a symlink.
+    """The folder to write to; none of the files to be written may be a symbolic link.
 
     Raises:
-        ConfigError: a file is a symlink, as an untrusted study may contain.
+        ConfigError: a file is a symbolic link, as an untrusted study may contain.
     """
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
     targets = [folder / name for name in (*WRITTEN, *figure_files)]
     for path in targets if "out" in options else (folder, *targets):  # a folder that the user names may be a link
         if path.is_symlink():
-            raise ConfigError(f"{path}: is a symlink; remove it, or write elsewhere with out=FOLDER")
+            raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
     return folder
 
 

@@ -86,7 +86,10 @@ def test_links_lead_nothing_out_of_a_study(tmp_path, capsys, link):
     with pytest.raises(SystemExit):
         compare.main([str(study)])
     said = capsys.readouterr()
-    assert said.err == f"rlexp.compare: {study / link}: is a symlink; remove it, or write elsewhere with out=FOLDER\n"
+    assert (
+        said.err
+        == f"rlexp.compare: {study / link}: is a symbolic link; remove it, or write elsewhere with out=FOLDER\n"
+    )
     assert not said.out
     assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("own.csv", "mine")]
     assert (study / link).is_symlink()
@@ -99,7 +102,7 @@ def test_a_link_to_nowhere_is_refused_too_and_one_that_is_asked_for_is_followed(
     (tmp_path / "s" / "compare").symlink_to(tmp_path / "nowhere")
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "s")])
-    assert "is a symlink" in capsys.readouterr().err
+    assert "is a symbolic link" in capsys.readouterr().err
     (tmp_path / "nowhere").mkdir()
     compare.main([str(tmp_path / "s"), f"out={tmp_path / 's' / 'compare'}", "figures=false"])
     assert (tmp_path / "nowhere" / "compare.html").is_file()

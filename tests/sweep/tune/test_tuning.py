@@ -327,7 +327,7 @@ def test_tuning_and_evaluation_seeds_are_kept_apart(cli):
     words = ("tuned=none", "total_steps=1024", "evaluation.episodes=0", "progress=none")
     result = cli(*words, "seed=998", "num_seeds=4")
     assert result.code == 1
-    assert "At most 2 from seed=998" in result.err
+    assert "use at most 2 with seed=998" in result.err
     from rlexp.compare.arms import compare_runs
     from rlexp.study.runs import StudyError, find_runs
 
@@ -366,5 +366,5 @@ def test_a_tuning_writes_nothing_through_a_link(tune, tmp_path, name):
     Path("outputs/t", name).symlink_to(tmp_path / "outside")
     result = tune()
     assert result.code == 1
-    assert f"outputs/t/{name}: is a link to elsewhere" in result.err
+    assert f"outputs/t/{name}: is a symbolic link" in result.err
     assert not (tmp_path / "outside").exists()
