@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import gymnasium
 import pytest
 import torch
 from helpers import jobs, record, status
@@ -71,7 +72,9 @@ def is_one_line(stderr):
         ("optimizer._target_=torch.optim.sgd", ["is a module; did you mean torch.optim.SGD?"]),
     ],
 )
-def test_a_bad_setting_is_told_in_one_line_and_leaves_nothing(cli, word, told):
+def test_a_bad_setting_is_told_in_one_line_and_leaves_nothing(cli, monkeypatch, word, told):
+    for name in [name for name in gymnasium.registry if name.startswith("ALE/")]:  # as other tests import ale_py
+        monkeypatch.delitem(gymnasium.registry, name)
     result = cli(word)
     assert result.code == 1
     assert is_one_line(result.err), result.err
