@@ -22,7 +22,7 @@ from rlexp.compare import __main__ as compare
 from rlexp.config import reference
 from rlexp.config.help import help_text
 from rlexp.config.messages import compose_config, with_plus
-from rlexp.config.replaced import without_inherited
+from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, EvaluationConfig
 from rlexp.study import __main__ as study
 
@@ -154,7 +154,7 @@ def check_train(words):
             word.partition("=")[2] for word in job if word.startswith("tuned=")
         ]  # a group that Hydra may leave out
         assert all((CONF_DIR / "tuned" / f"{name}.yaml").exists() for name in tuned)
-        build.check(without_inherited(cfg, cfg.hydra))
+        build.check(drop_replaced(cfg, cfg.hydra))
 
 
 def check_compare(words):
