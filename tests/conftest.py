@@ -10,6 +10,12 @@ import rlexp.train
 from rlexp.compiling.compile import Graph
 
 
+@pytest.fixture(autouse=True)
+def own_breakpoints(monkeypatch):
+    """Ray, once it has run in this process, leaves its debugger in the environment for all that follows."""
+    monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
+
+
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
     """The command line without the three seconds of imports: cli(words) -> exit code, what it printed."""
