@@ -106,7 +106,10 @@ def end_on_signal() -> Iterator[None]:
         Ended: names the signal.
     """
 
+    received: list[int] = []
+
     def end(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
         raise Ended(signum)
 
     before: dict[int, Any] = {}
@@ -116,6 +119,10 @@ def end_on_signal() -> Iterator[None]:
                 before[signum] = signal.signal(signum, end)
     try:
         yield
+    except Exception as error:
+        if received:  # native code, as of matplotlib, may replace what a handler raises by an error of its own
+            raise Ended(received[0]) from error
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -182,15 +182,21 @@ def page_of(study):
     return {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_in_one_line_and_leaves_the_old_page(tmp_path, capsys, monkeypatch, number):
+def test_a_signal_ends_it_in_one_line_and_leaves_the_old_page(tmp_path, capsys, monkeypatch, number, native):
     write_run(tmp_path / "s" / "ppo")
     compare.main([str(tmp_path / "s")])
     old, draw = page_of(tmp_path / "s"), figures.draw
 
     def interrupted(*words):
         draw(*words)
-        signal.raise_signal(number)
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            if native:  # what pybind makes of it where a conversion is interrupted
+                raise ValueError("Invalid affine transformation matrix") from error
+            raise
 
     write_run(tmp_path / "s" / "apo", "apo")
     capsys.readouterr()
