@@ -68,7 +68,7 @@ class APO(PPO):
 
     def divergence(self, policy: Policy, batch: Batch) -> Tensor:
         """KL(π* ‖ π_θ) on the anchor's rows, or KL(π_θ ‖ π*) if `direction` is reverse: (anchor_rows,), nats."""
-        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay.obs)
+        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay)
         if self.direction == "forward":
             return policy.distribution.kl(anchor, current)
         return policy.distribution.kl(current, anchor)

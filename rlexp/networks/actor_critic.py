@@ -1,7 +1,7 @@
 """The actor-critic of one agent: encoder, torso(s), and heads chosen from the spaces."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from rlexp.networks.init import orthogonal
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.spaces import require_readable
+from rlexp.text import with_article
 from rlexp.user_code import where_defined
 
 Torso = Callable[[spaces.Box], nn.Module]
@@ -131,6 +132,15 @@ class ActorCritic(nn.Module):
         return params, self.critic_head(features).squeeze(-1)
 
 
+class Rows(Protocol):
+    """What a policy reads: a `Batch`, a `Rollout`, rows of a replay; an objective passes it whole."""
+
+    @property
+    def obs(self) -> Tensor:
+        """Raw observations (..., *space.shape)."""
+        ...
+
+
 class Policy:
     """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
 
@@ -142,20 +152,29 @@ class Policy:
         self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
 
-    def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
+    def _run(self, rows: Rows, actor_only: bool) -> tuple[Tensor, Tensor | None]:
+        if not hasattr(rows, "obs"):
+            raise ObjectiveError(
+                f"policy takes the batch, not {with_article(type(rows).__name__)}: write policy(batch), or "
+                "policy(batch._replace(obs=...)) for transformed observations"
+            )
         if self._tensors is None:  # use the network's
-            return self._network(obs, actor_only)
-        return torch.func.functional_call(self._network, self._tensors, (obs, actor_only))
+            return self._network(rows.obs, actor_only)
+        return torch.func.functional_call(self._network, self._tensors, (rows.obs, actor_only))
 
-    def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed distribution parameters (..., P) and values (...)."""
-        params, values = self._run(obs, False)
+    def __call__(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Packed distribution parameters (..., P) and values (...).
+
+        Raises:
+            ObjectiveError: called with observations instead of rows.
+        """
+        params, values = self._run(rows, False)
         assert values is not None
         return params, values
 
-    def dist_params(self, obs: Tensor) -> Tensor:
+    def dist_params(self, rows: Rows) -> Tensor:
         """Packed distribution parameters (..., P), without running the critic."""
-        return self._run(obs, True)[0]
+        return self._run(rows, True)[0]
 
     def rand_like(self, x: Tensor) -> Tensor:
         """Uniform random numbers in [0, 1), of the shape and dtype of x, from the agent's random stream.

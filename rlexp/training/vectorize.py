@@ -121,7 +121,7 @@ class AgentGroup:
     def _policy(self, tensors: dict[str, Tensor], obs: Tensor) -> tuple[Tensor, Tensor]:
         """Distribution parameters (a, E, P) and values (a, E) of observations (a, E, ...)."""
         if self.single:
-            params, values = Policy(self.network, tensors)(obs[0])
+            params, values = functional_call(self.network, tensors, (obs[0],))
             return params[None], values[None]
         return vmap(lambda t, o: functional_call(self.network, t, (o,)))(tensors, obs)
 
