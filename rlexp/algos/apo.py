@@ -43,11 +43,7 @@ class APO(PPO):
     def prepare(self, spec: RunSpec) -> None:
         """Allocate the episode memory."""
         self.memory = EpisodeMemory(
-            spec,
-            top_k=self.top_k,
-            max_steps=self.max_steps,
-            keep=self.anchor,
-            replace_on_tie=self.replace_on_tie,
+            spec, top_k=self.top_k, max_steps=self.max_steps, keep=self.anchor, replace_on_tie=self.replace_on_tie
         )
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:

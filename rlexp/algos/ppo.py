@@ -49,9 +49,5 @@ class PPO(Algorithm):
 
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         statistics = losses.ratio_statistics(log_ratio, weights, self.clip_coef)
-        return loss, {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            **statistics._asdict(),
-        }
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return loss, terms | statistics._asdict()

@@ -34,7 +34,6 @@ class Encoder(nn.Module):
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
         super().__init__()
         self.sizes: list[int] = []
-        self.starts: list[int] = []
         self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
         if self.pixels and normalize:
             raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; set env.normalize_obs=false")
@@ -49,7 +48,7 @@ class Encoder(nn.Module):
             if nvec.ndim != 1:
                 raise ConfigError(f"observation space {space}: only one-dimensional MultiDiscrete is supported")
             self.sizes = [int(n) for n in nvec]
-            self.starts = [int(s) for s in np.broadcast_to(space.start, nvec.shape)]
+            self.starts = [int(s) for s in np.atleast_1d(space.start)]
             self.space = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
             self.scalar = isinstance(space, spaces.Discrete)
         else:
@@ -60,8 +59,7 @@ class Encoder(nn.Module):
         x = obs.unsqueeze(-1) if self.scalar else obs
         if self.sizes:
             # not F.one_hot, whose range check cannot be vmapped
-            pairs = zip(self.sizes, self.starts, strict=True)
-            classes = [torch.arange(s, s + n, device=x.device) for n, s in pairs]
+            classes = [torch.arange(s, s + n, device=x.device) for n, s in zip(self.sizes, self.starts, strict=True)]
             return torch.cat([x[..., i, None] == c for i, c in enumerate(classes)], -1).float()
         x = x.float()
         if self.pixels:
@@ -138,7 +136,6 @@ class Rows(Protocol):
     @property
     def obs(self) -> Tensor:
         """Raw observations (..., *space.shape)."""
-        ...
 
 
 class Policy:
