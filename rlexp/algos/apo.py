@@ -43,11 +43,7 @@ class APO(PPO):
     def prepare(self, spec: RunSpec) -> None:
         """Allocate the episode memory."""
         self.memory = EpisodeMemory(
-            spec,
-            top_k=self.top_k,
-            max_steps=self.max_steps,
-            keep=self.anchor,
-            replace_on_tie=self.replace_on_tie,
+            spec, top_k=self.top_k, max_steps=self.max_steps, keep=self.anchor, replace_on_tie=self.replace_on_tie
         )
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -68,7 +64,7 @@ class APO(PPO):
 
     def divergence(self, policy: Policy, batch: Batch) -> Tensor:
         """KL(π* ‖ π_θ) on the anchor's rows, or KL(π_θ ‖ π*) if `direction` is reverse: (anchor_rows,), nats."""
-        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay.obs)
+        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay)
         if self.direction == "forward":
             return policy.distribution.kl(anchor, current)
         return policy.distribution.kl(current, anchor)

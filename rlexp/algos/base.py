@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, Self, get_type_hints
 
@@ -17,11 +16,6 @@ from rlexp.networks.actor_critic import Policy
 from rlexp.plain.digest import digest
 
 Metrics = dict[str, Tensor]
-
-
-@functools.cache
-def _slots(kind: Any) -> list[str]:
-    return [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -114,9 +108,8 @@ class Algorithm:
 
     def _attributes(self) -> dict[str, Any]:
         """Instance attributes, including slots."""
-        kind: Any = type(self)
-        slots = {name: getattr(self, name) for name in _slots(kind) if hasattr(self, name)}
-        return slots | vars(self)
+        slots = [name for base in type(self).__mro__ for name in getattr(base, "__slots__", ())]
+        return {name: getattr(self, name) for name in slots if hasattr(self, name)} | vars(self)
 
     @classmethod
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
@@ -129,26 +122,24 @@ class Algorithm:
         for algo in algos:
             for name, value in merged.shared().items():
                 if algo.shared().get(name) != value:
-                    raise ConfigError(
-                        f"algo.{name}: is {value} for one agent and differs for another in the same batch"
-                    )
+                    what = f"is {value} for one agent and differs for another in the same batch"
+                    raise ConfigError(f"algo.{name}: {what}")
         for name in merged.scheduled():
             setattr(merged, name, side_by_side([getattr(algo, name) for algo in algos]))
         return merged
 
     def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
         """Current value of every scheduled field, per agent: name -> (A,)."""
-        values = {name: getattr(self, name)(progress) for name in self.scheduled()}
-        return {
-            name: torch.tensor(np.broadcast_to(value, num_agents), dtype=torch.float32, device=device)
-            for name, value in values.items()
-        }
+
+        def current(schedule: Schedule) -> Tensor:
+            values = np.broadcast_to(schedule(progress), num_agents)
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        return {name: current(getattr(self, name)) for name in self.scheduled()}
 
     def bind(self, coefficients: dict[str, Tensor]) -> Self:
         """A shallow copy whose scheduled fields are these tensors. Traceable, hence not copy.copy."""
         bound = object.__new__(type(self))
-        for name, value in self._attributes().items():
-            object.__setattr__(bound, name, value)
-        for name, value in coefficients.items():
+        for name, value in (self._attributes() | coefficients).items():
             object.__setattr__(bound, name, value)
         return bound

@@ -41,7 +41,7 @@ class PPOKL(PPO):
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """L_PPO + β · mean KL(π_old ‖ π_θ)."""
         loss, metrics = super().loss(policy, batch)
-        kl = policy.distribution.kl(batch.dist_params, policy.dist_params(batch.obs))  # (B,)
+        kl = policy.distribution.kl(batch.dist_params, policy.dist_params(batch))  # (B,)
         mean_kl = weighted_mean(kl, batch.weights)
         return loss + self.beta * mean_kl, metrics | {"kl": mean_kl, "kl_beta": self.beta}
 

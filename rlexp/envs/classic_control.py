@@ -19,15 +19,12 @@ class World(Protocol):
 
     def reset(self, noise: Tensor) -> Tensor:
         """Initial state, from noise uniform in [0, 1) (..., noise_size)."""
-        ...
 
     def observe(self, state: Tensor) -> Tensor:
         """Observation of a state."""
-        ...
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Next state, reward (...), whether that state is terminal (...); continuous actions are unclipped."""
-        ...
 
 
 class CartPole:

@@ -1,7 +1,7 @@
 """The actor-critic of one agent: encoder, torso(s), and heads chosen from the spaces."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from rlexp.networks.init import orthogonal
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.spaces import require_readable
+from rlexp.text import with_article
 from rlexp.user_code import where_defined
 
 Torso = Callable[[spaces.Box], nn.Module]
@@ -33,7 +34,6 @@ class Encoder(nn.Module):
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
         super().__init__()
         self.sizes: list[int] = []
-        self.starts: list[int] = []
         self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
         if self.pixels and normalize:
             raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; set env.normalize_obs=false")
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
             if nvec.ndim != 1:
                 raise ConfigError(f"observation space {space}: only one-dimensional MultiDiscrete is supported")
             self.sizes = [int(n) for n in nvec]
-            self.starts = [int(s) for s in np.broadcast_to(space.start, nvec.shape)]
+            self.starts = [int(s) for s in np.atleast_1d(space.start)]
             self.space = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
             self.scalar = isinstance(space, spaces.Discrete)
         else:
@@ -59,8 +59,7 @@ class Encoder(nn.Module):
         x = obs.unsqueeze(-1) if self.scalar else obs
         if self.sizes:
             # not F.one_hot, whose range check cannot be vmapped
-            pairs = zip(self.sizes, self.starts, strict=True)
-            classes = [torch.arange(s, s + n, device=x.device) for n, s in pairs]
+            classes = [torch.arange(s, s + n, device=x.device) for n, s in zip(self.sizes, self.starts, strict=True)]
             return torch.cat([x[..., i, None] == c for i, c in enumerate(classes)], -1).float()
         x = x.float()
         if self.pixels:
@@ -131,6 +130,14 @@ class ActorCritic(nn.Module):
         return params, self.critic_head(features).squeeze(-1)
 
 
+class Rows(Protocol):
+    """What a policy reads: a `Batch`, a `Rollout`, rows of a replay; an objective passes it whole."""
+
+    @property
+    def obs(self) -> Tensor:
+        """Raw observations (..., *space.shape)."""
+
+
 class Policy:
     """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
 
@@ -142,20 +149,29 @@ class Policy:
         self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
 
-    def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
+    def _run(self, rows: Rows, actor_only: bool) -> tuple[Tensor, Tensor | None]:
+        if not hasattr(rows, "obs"):
+            raise ObjectiveError(
+                f"policy takes the batch, not {with_article(type(rows).__name__)}: write policy(batch), or "
+                "policy(batch._replace(obs=...)) for transformed observations"
+            )
         if self._tensors is None:  # use the network's
-            return self._network(obs, actor_only)
-        return torch.func.functional_call(self._network, self._tensors, (obs, actor_only))
+            return self._network(rows.obs, actor_only)
+        return torch.func.functional_call(self._network, self._tensors, (rows.obs, actor_only))
 
-    def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed distribution parameters (..., P) and values (...)."""
-        params, values = self._run(obs, False)
+    def __call__(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Packed distribution parameters (..., P) and values (...).
+
+        Raises:
+            ObjectiveError: called with observations instead of rows.
+        """
+        params, values = self._run(rows, False)
         assert values is not None
         return params, values
 
-    def dist_params(self, obs: Tensor) -> Tensor:
+    def dist_params(self, rows: Rows) -> Tensor:
         """Packed distribution parameters (..., P), without running the critic."""
-        return self._run(obs, True)[0]
+        return self._run(rows, True)[0]
 
     def rand_like(self, x: Tensor) -> Tensor:
         """Uniform random numbers in [0, 1), of the shape and dtype of x, from the agent's random stream.

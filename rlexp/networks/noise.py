@@ -64,11 +64,7 @@ def depth() -> int:
 
 
 def require_drawable(x: Tensor, depth_of_loss: int) -> None:
-    """Check that a draw gives independent random numbers.
-
-    Args:
-        x: argument of the draw.
-        depth_of_loss: `depth` at the start of the loss.
+    """Check that a draw like x gives independent random numbers; depth_of_loss: `depth` at the start of the loss.
 
     Raises:
         ObjectiveError: x is not a float tensor, or a transform would repeat or redo the draw.

@@ -131,7 +131,7 @@ def test_apo_loss_by_hand(tmp_path):
         parameter.data.zero_()
     policy = Policy(network)
     obs = torch.randn(6, 4)
-    params, values = policy(obs)
+    params, values = network(obs)
     batch = make_batch(
         obs=obs,
         dist_params=params,

@@ -168,7 +168,7 @@ def test_a_metric_that_is_no_tensor_is_told_how_it_becomes_one(value, told):
 
 
 def test_a_loss_that_is_cut_off_is_told_what_may_have_done_it():
-    with pytest.raises(ObjectiveError, match=r"depends on policy\(batch\.obs\), or \.detach\(\), no_grad or \.data"):
+    with pytest.raises(ObjectiveError, match=r"depends on policy\(batch\), or \.detach\(\), no_grad or \.data"):
         require_gradient(PPO(), torch.ones(()))
 
 
