@@ -21,7 +21,6 @@ from rlexp.data import RunSpec
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial
 from rlexp.jobs.job import Job
-from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.run import checkpoint
 from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
@@ -171,9 +170,7 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
 
 
 def _statistics(learner: Learner) -> set[str]:
-    modules = learner.groups[0].network.named_modules()
-    found = [name for name, module in modules if isinstance(module, ObservationNormalizer)]
-    return {f"{name}.{key}" for name in found for key in ("mean", "var", "count")}
+    return {f"{name}.{key}" for name in learner.groups[0].normalizers() for key in ("mean", "var", "count")}
 
 
 def _load_tensors(learner: Learner, sources: Sequence[Source], statistics: bool) -> None:

@@ -21,6 +21,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.networks.actor_critic import ActorCritic
+from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
 from rlexp.training.optimizer_state import kept_by_agent, restore
 from rlexp.training.optimizers import recorded_step
 
@@ -153,6 +154,28 @@ class Agents:
             elif lr == 0:
                 new = torch.where(new.isnan(), old, new)
             param.copy_(new)
+
+    # Statistics of observations -----------------------------------------------------------------------------------
+
+    def normalizers(self) -> dict[str, ObservationNormalizer]:
+        """The network's normalizers of observations, by name."""
+        return {name: m for name, m in self.network.named_modules() if isinstance(m, ObservationNormalizer)}
+
+    @torch.no_grad()
+    def normalize(self, obs: Tensor, weights: Tensor) -> None:
+        """Update running statistics with observations (a, N, ...) of these weights (a, N)."""
+        tensors = self.tensors()
+        for name, module in self.normalizers().items():
+            mean, var, count = held = [tensors[f"{name}.{key}"] for key in ("mean", "var", "count")]  # (a, ...)
+            rows = obs.reshape(*weights.shape, *module.mean.shape)
+            for tensor, new in zip(held, vmap(merge_moments)(mean, var, count, rows, weights), strict=True):
+                tensor.copy_(new)
+
+    @torch.no_grad()
+    def health(self) -> Tensor:
+        """Per agent (a,): finite if all of its parameters and statistics are."""
+        statistics = [self.buffers[f"{name}.{key}"] for name in self.normalizers() for key in ("mean", "var")]
+        return torch.stack([x.reshape(self.size, -1).sum(1) for x in (*self.params.values(), *statistics)]).sum(0)
 
     # State, by agent ----------------------------------------------------------------------------------------------
 

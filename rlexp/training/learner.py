@@ -33,7 +33,6 @@ from rlexp.data import Batch, Rollout
 from rlexp.envs.classic_control import World
 from rlexp.errors import ObjectiveError
 from rlexp.networks.actor_critic import ActorCritic, Policy
-from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
 from rlexp.seeding import AgentStreams, no_global_randomness
 from rlexp.training.acting import Actor, Slot
 from rlexp.training.agents import Agents
@@ -352,33 +351,14 @@ class Learner:
 
     # State --------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def health(self) -> Tensor:
         """Per agent (A,): finite if all of its parameters and statistics are."""
-        statistics = [f"{name}.{key}" for name, _ in self.normalizers() for key in ("mean", "var")]
-        sums = []
-        for group in self.groups:
-            watched = [*group.params.values(), *(group.buffers[name] for name in statistics)]
-            sums.append(torch.stack([x.reshape(group.size, -1).sum(1) for x in watched]).sum(0))
-        return torch.cat(sums)
+        return torch.cat([agents.health() for agents in self.groups])
 
-    def normalizers(self) -> list[tuple[str, ObservationNormalizer]]:
-        """The network's normalizers of observations, by name; all agents' networks have the same."""
-        modules = self.groups[0].network.named_modules()
-        return [(name, module) for name, module in modules if isinstance(module, ObservationNormalizer)]
-
-    @torch.no_grad()
     def normalize(self, rollout: Rollout) -> None:
         """Update running observation statistics with a rollout, where the network has any."""
-        for name, module in self.normalizers():
-            for agents, part in self._parts():
-                tensors = agents.tensors()
-                held = [tensors[f"{name}.{key}"] for key in ("mean", "var", "count")]  # (a, ...)
-                weights = rollout.weights[part].flatten(1)
-                obs = rollout.obs[part].flatten(1, 2).reshape(*weights.shape, *module.mean.shape)
-                moments = vmap(merge_moments)(held[0], held[1], held[2], obs, weights)
-                for buffer, new in zip(held, moments, strict=True):
-                    buffer.copy_(new)
+        for agents, part in self._parts():
+            agents.normalize(rollout.obs[part].flatten(1, 2), rollout.weights[part].flatten(1))
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of all agents, stacked: name -> (A, ...)."""
