@@ -98,16 +98,8 @@ class Batch(NamedTuple):
     @classmethod
     def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor) -> "Batch":
         """All rows of a rollout (A, T, E, ...) with their advantages and returns."""
-        return cls(
-            obs=rollout.obs,
-            actions=rollout.actions,
-            dist_params=rollout.dist_params,
-            log_probs=rollout.log_probs,
-            values=rollout.values,
-            advantages=advantages,
-            returns=returns,
-            weights=rollout.weights,
-        )
+        shared = {name: getattr(rollout, name) for name in cls._fields if hasattr(rollout, name)}
+        return cls(**shared, advantages=advantages, returns=returns)
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """Apply a function to every field of rows; `replay` and `key` are left alone."""

@@ -38,7 +38,7 @@ class Algorithm:
     def __post_init__(self) -> None:
         """Convert scheduled fields to schedules and check ranges."""
         for name in self.scheduled():
-            setattr(self, name, Schedule.named(f"algo.{name}", getattr(self, name)))
+            setattr(self, name, Schedule(getattr(self, name), f"algo.{name}"))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require_positive("max_grad_norm", "must be positive, or null for no clipping")
