@@ -79,7 +79,6 @@ class GAE:
     bootstrap_truncation: bool = True
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"gae.{name}={getattr(self, name)}: must lie in [0, 1]")

@@ -118,22 +118,24 @@ class Environment:
             ConfigError: training and evaluation environments would differ.
             EnvironmentFault: their first reset returns something invalid.
         """
-        found, told = [], []
+        found = []
         for independent in (False, True):
             with self._trial(independent, watch or Watch()) as (envs, _):
-                observations, actions = envs.single_observation_space, envs.single_action_space
-                kinds = [type(layer) for layer in checks.layers(envs)]
-            found.append(
-                (observations, actions, self.world is not None or [f"{k.__module__}.{k.__qualname__}" for k in kinds])
-            )
-            names = " of ".join(kind.__qualname__.rpartition(".")[2] for kind in kinds)
-            told.append(f"{names} with observations {observations.shape} {observations.dtype} and actions {actions}")
-        if found[0] != found[1]:
+                names = [f"{type(layer).__module__}.{type(layer).__qualname__}" for layer in checks.layers(envs)]
+                found.append((envs.single_observation_space, envs.single_action_space, names))
+        training, evaluation = found
+        if training[:2] != evaluation[:2] or (training[2] != evaluation[2] and self.world is None):
+            told = []
+            for observations, actions, names in found:
+                layers = " of ".join(name.rpartition(".")[2] for name in names)
+                told.append(
+                    f"{layers} with observations {observations.shape} {observations.dtype} and actions {actions}"
+                )
             raise ConfigError(
                 f"env.id={self.id}: training and evaluation environments differ: {told[0]} in training, {told[1]} in "
                 "evaluation; env.vectorization=sync uses the same for both"
             )
-        return found[0][:2]
+        return training[:2]
 
     def try_steps(self, watch: Watch | None = None) -> None:
         """Dry run of a few steps in temporary environments, made as for training and as for evaluation.

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -41,41 +41,32 @@ class ProcessVectorEnv(AsyncVectorEnv):
     """Gymnasium's AsyncVectorEnv with reliable shutdown and error reports; `makers` make the environments."""
 
     def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
-        try:
-            super().__init__(makers, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)
-        except (EOFError, ConnectionError) as error:
-            self._raise_death(error)
+        self._alive(super().__init__, makers, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)
 
     def reset(self, **kwargs: Any) -> Any:
         """Start new episodes."""
-        try:
-            return super().reset(**kwargs)
-        except (EOFError, ConnectionError) as error:
-            self._raise_death(error)
+        return self._alive(super().reset, **kwargs)
 
     def step(self, actions: Any) -> Any:
         """One step of all environments."""
-        try:
-            return super().step(actions)
-        except (EOFError, ConnectionError) as error:
-            self._raise_death(error)
+        return self._alive(super().step, actions)
 
-    def _raise_death(self, error: Exception) -> NoReturn:
-        """Raise an error with the exit codes of dead subprocesses."""
-        deadline = time.monotonic() + DYING
-        while not (dead := [p for p in self.processes if p.exitcode is not None]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        codes = ", ".join(f"{process.name} exited with {process.exitcode}" for process in dead)
-        raise RuntimeError(f"an environment subprocess died ({codes or 'for unknown reasons'})") from error
+    def _alive(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call; if a subprocess died, raise an error with the exit codes of those that did."""
+        try:
+            return function(*args, **kwargs)
+        except (EOFError, ConnectionError, queue.Empty) as error:
+            deadline = time.monotonic() + DYING
+            while not (dead := [p for p in self.processes if p.exitcode is not None]) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            codes = ", ".join(f"{process.name} exited with {process.exitcode}" for process in dead)
+            raise RuntimeError(f"an environment subprocess died ({codes or 'for unknown reasons'})") from error
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """Raise the first error of an environment, with its traceback as a note."""
         if all(successes):
             return
-        try:
-            *_, raised, trace = self.error_queue.get(timeout=PATIENCE)
-        except queue.Empty as error:
-            self._raise_death(error)
+        *_, raised, trace = self._alive(self.error_queue.get, timeout=PATIENCE)
         self._state = AsyncState.DEFAULT
         raised.add_note(f"In the environment's subprocess:\n{trace}")
         raise raised

@@ -25,8 +25,8 @@ def _leaves(envs: VectorEnv) -> list[VectorEnv]:
 
 def _state(leaf: VectorEnv) -> dict[str, Any]:
     """Attributes of a vector, except the functions that made its environments."""
-    excluded = ("env_fns",) if isinstance(leaf, SyncVectorEnv) else ()
-    return {name: value for name, value in vars(leaf).items() if name not in excluded}
+    made = isinstance(leaf, SyncVectorEnv)
+    return {name: value for name, value in vars(leaf).items() if not (made and name == "env_fns")}
 
 
 def snapshot(envs: VectorEnv, agents: slice = slice(None)) -> bytes:

@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from rlexp.errors import ConfigError
 from rlexp.networks.init import orthogonal
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-}
+ACTIVATIONS = {kind.__name__.lower(): kind for kind in (nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU, nn.GELU)}
 
 
 class MLP(nn.Module):
