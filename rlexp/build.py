@@ -78,11 +78,7 @@ def network_builder(
 
 
 def check(cfg: DictConfig) -> None:
-    """Every check that needs no environment.
-
-    Raises:
-        ConfigError: naming the first invalid setting.
-    """
+    """Every check that needs no environment. Raises ConfigError, naming the first invalid setting."""
     check_run_settings(cfg)
     check_initial(cfg)
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
@@ -132,15 +128,9 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of several runs side by side, and all its parts.
 
-    Args:
-        cfgs: one per run, each passed by `check`; they differ only in seeds and per-agent settings: learning rate, γ, λ
-            and scheduled hyperparameters.
-        records: recorders, one per run, in the same order.
-        display: shows progress.
-        watch: watches environment calls; default: without a time limit.
-
-    Raises:
-        ConfigError: spaces are not supported, or the network cannot read them.
+    cfgs, records: one per run; configs are passed by `check` and differ only in seeds and per-agent settings: learning
+    rate, γ, λ and scheduled hyperparameters. watch: of environment calls; default: without a time limit. Raises
+    ConfigError if spaces are not supported, or the network cannot read them.
     """
     cfg = cfgs[0]
     device = torch.device(cfg.device)

@@ -68,11 +68,7 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class GAE:
-    """`gae` with fixed parameters: the config group `gae`.
-
-    Raises:
-        ConfigError: gamma or lam is outside [0, 1].
-    """
+    """`gae` with fixed parameters: the config group `gae`. Raises ConfigError for γ or λ outside [0, 1]."""
 
     gamma: float = 0.99
     lam: float = 0.95

@@ -13,10 +13,7 @@ class Schedule:
     """Piecewise linear in training progress, with knots equally spaced over the run.
 
     ``Schedule(0.2)`` is constant, ``Schedule([2.5e-4, 0])`` decays linearly to 0, and ``Schedule([1, 1, 0])`` stays at
-    1 for the first half, then decays to 0.
-
-    Raises:
-        ConfigError: not a finite number or a non-empty list of them; names the config key.
+    1 for the first half, then decays to 0. Raises ConfigError, naming the key, for anything else.
     """
 
     def __init__(self, value: "float | Sequence[float] | Schedule", key: str = "value") -> None:

@@ -49,14 +49,10 @@ def _location(env: Any, method: str) -> str:
     return f"its {method}: "
 
 
-def packages_of(env: Any) -> set[str]:
-    """Packages that define the layers of an environment."""
-    return {package_of(kind.__module__) for layer in layers(env) for kind in type(layer).__mro__}
-
-
 def fault_of(error: BaseException, env: Any, method: str = "step") -> str:
     """One line with an environment's error and its location in the user's code."""
-    location = where_raised(error, packages_of(env))
+    packages = {package_of(kind.__module__) for layer in layers(env) for kind in type(layer).__mro__}
+    location = where_raised(error, packages)
     return f"{f'{location}: ' if location else _location(env, method)}{describe_error(error)}"
 
 
@@ -122,11 +118,7 @@ def _observation_flaw(space: spaces.Space, x: Any) -> str | None:
 
 
 class Checked(gym.Wrapper):
-    """Validates the return values of `reset` and `step`.
-
-    Raises:
-        EnvironmentFault: from `reset` and `step`; names the class, file and line.
-    """
+    """Raises EnvironmentFault, naming class, file and line, if `reset` or `step` return something invalid, or raise."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -183,10 +175,7 @@ def _require_vector(envs: VectorEnv, *returned: Any) -> None:
 def play(envs: VectorEnv, first: Any, watch: Watch, name: str) -> list[np.ndarray]:
     """Make and check a few steps of environments whose first observations are `first`; name: their id.
 
-    Returns observations and rewards, for comparison.
-
-    Raises:
-        EnvironmentFault: they raised an error, or returned something invalid.
+    Returns observations and rewards, for comparison. Raises EnvironmentFault for errors and invalid results.
     """
     envs.action_space.seed(0)
     seen = [np.array(first)]

@@ -36,10 +36,8 @@ CLIPPING = ("reward_clipping", "reward_clip")  # its names in ALE's and envpool'
 class Environment:
     """Makes environments, and holds the settings of their observations and rewards.
 
-    Fields are explained in conf/env/cartpole.yaml.
-
-    Raises:
-        ConfigError: an unknown id, a missing extra, or a setting out of range.
+    Fields are explained in conf/env/cartpole.yaml. Raises ConfigError for an unknown id, a missing extra, or a setting
+    out of range.
     """
 
     id: str
@@ -140,8 +138,7 @@ class Environment:
     def try_steps(self, watch: Watch | None = None) -> None:
         """Dry run of a few steps in temporary environments, made as for training and as for evaluation.
 
-        Raises:
-            EnvironmentFault: they raise an error, or return something invalid.
+        Raises EnvironmentFault if they raise an error, or return something invalid.
         """
         if self.world is not None:  # trusted code
             return

@@ -22,11 +22,7 @@ def is_missing(extra: str | None) -> bool:
 
 
 def require_known(id: str, backend: str, extra: str | None) -> None:
-    """Import the module before the colon of an id, and check that its backend has the environment.
-
-    Raises:
-        ConfigError: the id is unknown, or a module or pip extra is missing.
-    """
+    """Import the module before the colon of an id; ConfigError if it, the id or a pip extra is missing."""
     module, _, name = id.rpartition(":")
     if backend == "envpool":
         known = _import(id, "envpool", "envpool").list_all_envs()

@@ -25,10 +25,8 @@ class Encoder(nn.Module):
     """Encodes raw observations as floats.
 
     Box: float32, optionally normalised; images (uint8 with three axes) are divided by 255. Discrete: one-hot.
-    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos.
-
-    Raises:
-        ConfigError: any other observation space, or normalisation of images.
+    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos. Raises
+    ConfigError for any other observation space, and for normalisation of images.
     """
 
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
@@ -149,11 +147,7 @@ class Policy:
         return torch.func.functional_call(self._network, self._tensors, (rows.obs, actor_only))
 
     def __call__(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Packed distribution parameters (..., P) and values (...).
-
-        Raises:
-            ObjectiveError: called with observations instead of rows.
-        """
+        """Packed distribution parameters (..., P) and values (...). Raises ObjectiveError for a tensor."""
         return self._run(rows, False)
 
     def dist_params(self, rows: Rows) -> Tensor:

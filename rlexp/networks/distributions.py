@@ -149,11 +149,7 @@ Distribution = Categorical | DiagGaussian
 
 
 def make_distribution(space: spaces.Space) -> Distribution:
-    """The distribution over a Gymnasium action space.
-
-    Raises:
-        ConfigError: the space is not Discrete, one-dimensional MultiDiscrete or a one-dimensional Box of floats.
-    """
+    """The distribution over a Discrete, or one-dimensional MultiDiscrete or Box of floats; ConfigError for others."""
     if isinstance(space, spaces.Discrete):
         return Categorical(space)
     if isinstance(space, spaces.MultiDiscrete):

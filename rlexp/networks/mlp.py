@@ -16,8 +16,7 @@ ACTIVATIONS = {kind.__name__.lower(): kind for kind in (nn.Tanh, nn.ReLU, nn.ELU
 class MLP(nn.Module):
     """Linear layers, each followed by an activation; observations are flattened first.
 
-    Raises:
-        ConfigError: an unknown activation, or a width below 1.
+    Raises ConfigError for an unknown activation or a width below 1.
     """
 
     def __init__(self, space: spaces.Box, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> None:
