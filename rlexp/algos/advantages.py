@@ -68,18 +68,13 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class GAE:
-    """`gae` with fixed parameters: the config group `gae`.
-
-    Raises:
-        ConfigError: gamma or lam is outside [0, 1].
-    """
+    """`gae` with fixed parameters: the config group `gae`. Raises ConfigError for γ or λ outside [0, 1]."""
 
     gamma: float = 0.99
     lam: float = 0.95
     bootstrap_truncation: bool = True
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"gae.{name}={getattr(self, name)}: must lie in [0, 1]")

@@ -34,7 +34,6 @@ class APO(PPO):
     anchor_rows: int = 64
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.require_knots("anchor_coef", 0.0)
         for name in ("top_k", "max_steps", "anchor_rows"):

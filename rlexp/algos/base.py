@@ -23,10 +23,8 @@ class Algorithm:
     """Base of all objectives. Fields annotated `Scheduled` take a number or a list (see `Schedule`).
 
     Inside `loss` they are tensors holding the current value; everywhere else they are Schedule objects. Everything
-    else that `loss` reads is fixed once training starts; adaptive values are passed to it by `coefficients`.
-
-    Raises:
-        ConfigError: a hyperparameter is out of range.
+    else that `loss` reads is fixed once training starts; adaptive values are passed to it by `coefficients`. Raises
+    ConfigError for a hyperparameter out of range.
     """
 
     rollout_steps: int = 128
@@ -38,7 +36,7 @@ class Algorithm:
     def __post_init__(self) -> None:
         """Convert scheduled fields to schedules and check ranges."""
         for name in self.scheduled():
-            setattr(self, name, Schedule.named(f"algo.{name}", getattr(self, name)))
+            setattr(self, name, Schedule(getattr(self, name), f"algo.{name}"))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require_positive("max_grad_norm", "must be positive, or null for no clipping")
@@ -115,8 +113,7 @@ class Algorithm:
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
         """Merge the algorithms of several agents, one each, that differ in scheduled fields only.
 
-        Raises:
-            ConfigError: they differ elsewhere, e.g. in an attribute derived from a scheduled field.
+        Raises ConfigError if they differ elsewhere, e.g. in an attribute derived from a scheduled field.
         """
         merged = copy.copy(algos[0])
         for algo in algos:

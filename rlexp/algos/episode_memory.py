@@ -57,33 +57,25 @@ class EpisodeMemory:
 
     def add(self, rollout: Rollout) -> None:
         """Add the episodes that ended in this rollout, and buffer the rows of those still running."""
-        if not self.kept:
-            self.kept = self._table(self.spec.num_agents * self.top_k, rollout)
-            self.running = self._table(self.spec.num_agents * self.spec.num_envs, rollout)
+        for table, slots in ((self.kept, self.top_k), (self.running, self.spec.num_envs)):
+            for name in FIELDS if not table else ():
+                rows = getattr(rollout, name)  # (A, T, E, ...)
+                table[name] = rows.new_zeros((len(rows) * slots, self.max_steps, *rows.shape[3:]))
         self.steps += rollout.steps
-        for (agent, slot), index in self._choose(rollout).items():
-            self._store(agent, slot, rollout, index)
-        self._carry(rollout)
-
-    def _table(self, slots: int, rollout: Rollout) -> dict[str, Tensor]:
-        tensors = {name: getattr(rollout, name) for name in FIELDS}
-        return {name: x.new_zeros((slots, self.max_steps, *x.shape[3:])) for name, x in tensors.items()}
-
-    def _choose(self, rollout: Rollout) -> dict[tuple[int, int], int]:
-        """Assign finished episodes to slots: (agent, slot) -> index. Only a slot's last occupant is copied."""
-        chosen: dict[tuple[int, int], int] = {}
+        chosen: dict[tuple[int, int], int] = {}  # (agent, slot) -> episode; only a slot's last occupant is copied
         episodes = rollout.episodes
         for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), episodes.returns.tolist(), strict=True)):
             self.seen[agent] += 1
             slot = self._slot(agent, score)
-            if slot is None:
-                continue
-            self.returns[agent, slot] = score
-            self.lengths[agent, slot] = episodes.lengths[index]
-            self.recorded_at[agent, slot] = self.steps[agent]
-            chosen.pop((agent, slot), None)
-            chosen[agent, slot] = index
-        return chosen
+            if slot is not None:
+                self.returns[agent, slot] = score
+                self.lengths[agent, slot] = episodes.lengths[index]
+                self.recorded_at[agent, slot] = self.steps[agent]
+                chosen.pop((agent, slot), None)
+                chosen[agent, slot] = index
+        for (agent, slot), index in chosen.items():
+            self._store(agent, slot, rollout, index)
+        self._carry(rollout)
 
     def _slot(self, agent: int, score: float) -> int | None:
         if self.keep == "random":
@@ -178,15 +170,9 @@ class EpisodeMemory:
         """Mean return, length and age (in steps) of each agent's kept episodes (A,); NaN while there are none."""
         held = self.counts > 0
         n = np.where(held.any(1), held.sum(1), np.nan)
-
-        def mean(x: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.where(held, x, 0.0).sum(1) / n).float()
-
-        return {
-            "return": mean(self.returns),
-            "length": mean(self.lengths),
-            "age": mean(self.steps[:, None] - self.recorded_at),
-        }
+        values = {"return": self.returns, "length": self.lengths, "age": self.steps[:, None] - self.recorded_at}
+        means = {name: np.where(held, x, 0.0).sum(1) / n for name, x in values.items()}
+        return {name: torch.from_numpy(mean).float() for name, mean in means.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

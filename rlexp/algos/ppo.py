@@ -25,7 +25,6 @@ class PPO(Algorithm):
     norm_adv: bool = True
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.require_knots("clip_coef", 0.0)
         self.require("clip_coef", max(self.clip_coef.knots) > 0, "must be above 0")

@@ -25,7 +25,6 @@ class PPOKL(PPO):
     kl_target: float | None = 0.01
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.require("kl_coef", self.kl_coef >= 0, "must not be below 0")
         self.require_positive("kl_target", "must be positive, or null for a fixed coefficient")

@@ -25,10 +25,8 @@ class Encoder(nn.Module):
     """Encodes raw observations as floats.
 
     Box: float32, optionally normalised; images (uint8 with three axes) are divided by 255. Discrete: one-hot.
-    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos.
-
-    Raises:
-        ConfigError: any other observation space, or normalisation of images.
+    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos. Raises
+    ConfigError for any other observation space, and for normalisation of images.
     """
 
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
@@ -85,10 +83,7 @@ class ActorCritic(nn.Module):
         observation_space: raw, of the environment.
         action_space: Discrete, MultiDiscrete or Box.
         torso: called with the encoded Box space, returns a module with `out_features`.
-        shared: one torso for both heads.
-        log_std_init: initial log σ of continuous actions.
-        normalize_obs: normalise Box observations by running statistics.
-        clip_obs: bound on normalised observations.
+        shared, log_std_init, normalize_obs, clip_obs: see conf/network/mlp.yaml and conf/env/cartpole.yaml.
     """
 
     def __init__(
@@ -108,11 +103,9 @@ class ActorCritic(nn.Module):
         self.actor_torso = torso(self.encoder.space)
         self.critic_torso = None if shared else torso(self.encoder.space)
         width = _width(self.actor_torso)
-        self.log_std: nn.Parameter | None = None
-        outputs = self.distribution.num_params
-        if isinstance(self.distribution, DiagGaussian):
-            outputs = self.distribution.noise_size
-            self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init)))
+        gaussian = isinstance(self.distribution, DiagGaussian)
+        outputs = self.distribution.noise_size if gaussian else self.distribution.num_params
+        self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init))) if gaussian else None
         self.actor_head = orthogonal(nn.Linear(width, outputs), 0.01)
         self.critic_head = orthogonal(nn.Linear(width, 1), 1.0)
 
@@ -141,33 +134,21 @@ class Rows(Protocol):
 class Policy:
     """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
 
-    def __init__(
-        self, network: ActorCritic, tensors: dict[str, Tensor] | None = None, key: Tensor | tuple[()] = ()
-    ) -> None:
+    def __init__(self, network: ActorCritic, tensors: dict[str, Tensor], key: Tensor | tuple[()] = ()) -> None:
         self._network, self._tensors, self._key = network, tensors, key
         self.draws = 0  # calls of `rand_like` and `randn_like`
         self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
 
-    def _run(self, rows: Rows, actor_only: bool) -> tuple[Tensor, Tensor | None]:
+    def _run(self, rows: Rows, actor_only: bool) -> Any:
         if not hasattr(rows, "obs"):
-            raise ObjectiveError(
-                f"policy takes the batch, not {with_article(type(rows).__name__)}: write policy(batch), or "
-                "policy(batch._replace(obs=...)) for transformed observations"
-            )
-        if self._tensors is None:  # use the network's
-            return self._network(rows.obs, actor_only)
+            wanted = "write policy(batch), or policy(batch._replace(obs=...)) for transformed observations"
+            raise ObjectiveError(f"policy takes the batch, not {with_article(type(rows).__name__)}: {wanted}")
         return torch.func.functional_call(self._network, self._tensors, (rows.obs, actor_only))
 
     def __call__(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Packed distribution parameters (..., P) and values (...).
-
-        Raises:
-            ObjectiveError: called with observations instead of rows.
-        """
-        params, values = self._run(rows, False)
-        assert values is not None
-        return params, values
+        """Packed distribution parameters (..., P) and values (...). Raises ObjectiveError for a tensor."""
+        return self._run(rows, False)
 
     def dist_params(self, rows: Rows) -> Tensor:
         """Packed distribution parameters (..., P), without running the critic."""
@@ -197,14 +178,12 @@ class Policy:
 
     def parameters(self) -> list[Tensor]:
         """The agent's trainable parameters, e.g. for weight decay: gradients reach these, not those of the module."""
-        if self._tensors is None:
-            return list(self._network.parameters())
         return [self._tensors[name] for name, param in self._network.named_parameters() if param.requires_grad]
 
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
     """One network per agent, with the global streams seeded by the agent's stream during initialisation."""
-    networks: list[ActorCritic] = []
+    networks = []
     for stream in streams:
         with seeded(stream.init):
             networks.append(build())
@@ -212,7 +191,6 @@ def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]
     for agent, network in enumerate(networks):
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
             if tensor.numel() and owners.setdefault(tensor.untyped_storage().data_ptr(), agent) != agent:
-                raise ConfigError(
-                    f"network: {name} is one tensor shared by several agents, each of which would train it; copy it"
-                )
+                what = "is one tensor shared by several agents, each of which would train it; copy it"
+                raise ConfigError(f"network: {name} {what}")
     return networks

@@ -1,12 +1,13 @@
 """Action distributions as functions of packed parameters.
 
-Tensors have any leading shape ``(...)``; the last axis of parameters is P. Sampling is a deterministic function of
-noise drawn beforehand, so that acting can be compiled and batched.
+Tensors have any leading shape ``(...)``: parameters (..., P), P = `num_params`; noise (..., noise_size); actions
+(..., *action_shape). Sampling is a deterministic function of noise drawn beforehand, so that acting can be compiled and
+batched.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,36 +15,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rlexp.errors import ConfigError
-
-
-class Distribution(Protocol):
-    """Interface of action distributions."""
-
-    num_params: int
-    noise_size: int
-    action_shape: tuple[int, ...]
-    action_dtype: torch.dtype
-
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Noise for `sample`: (*shape, noise_size)."""
-
-    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Action sampled with this noise: (..., *action_shape)."""
-
-    def mode(self, params: Tensor) -> Tensor:
-        """Most likely action: (..., *action_shape)."""
-
-    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        """Log-probability log π(a|s), nats: (...)."""
-
-    def entropy(self, params: Tensor) -> Tensor:
-        """H(π(·|s)), nats: (...)."""
-
-    def kl(self, p: Tensor, q: Tensor) -> Tensor:
-        """KL(p ‖ q), nats: (...)."""
-
-    def to_env(self, action: np.ndarray) -> np.ndarray:
-        """The action in the environment's format."""
 
 
 class Categorical:
@@ -174,12 +145,11 @@ class DiagGaussian:
         return action.clip(self.low, self.high).astype(self.dtype, copy=False)
 
 
-def make_distribution(space: spaces.Space) -> Distribution:
-    """The distribution over a Gymnasium action space.
+Distribution = Categorical | DiagGaussian
 
-    Raises:
-        ConfigError: the space is not Discrete, one-dimensional MultiDiscrete or a one-dimensional Box of floats.
-    """
+
+def make_distribution(space: spaces.Space) -> Distribution:
+    """The distribution over a Discrete, or one-dimensional MultiDiscrete or Box of floats; ConfigError for others."""
     if isinstance(space, spaces.Discrete):
         return Categorical(space)
     if isinstance(space, spaces.MultiDiscrete):

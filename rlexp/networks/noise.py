@@ -64,10 +64,9 @@ def depth() -> int:
 
 
 def require_drawable(x: Tensor, depth_of_loss: int) -> None:
-    """Check that a draw like x gives independent random numbers; depth_of_loss: `depth` at the start of the loss.
+    """Raise ObjectiveError if x is not a float tensor, or if a transform would repeat or redo the draw.
 
-    Raises:
-        ObjectiveError: x is not a float tensor, or a transform would repeat or redo the draw.
+    depth_of_loss: `depth` at the start of the loss.
     """
     if x.dtype not in _DIGITS:
         raise ObjectiveError(f"policy.rand_like and randn_like need a float tensor, not {x.dtype}: use x.float()")

@@ -65,7 +65,7 @@ def test_orthogonal_initialisation_and_gains():
 
 def test_a_policy_reads_whatever_has_observations():
     network = ActorCritic(VECTOR, VECTOR, MLP)
-    policy, obs = Policy(network), torch.randn(5, 3)
+    policy, obs = Policy(network, {}), torch.randn(5, 3)
     params, values = network(obs)
     drawn = MemoryRows(obs, torch.zeros(5, 3), params, torch.ones(5))
     for rows in (make_batch(obs=obs), drawn, SimpleNamespace(obs=obs)):
@@ -76,7 +76,7 @@ def test_a_policy_reads_whatever_has_observations():
 
 @pytest.mark.parametrize("rows", [torch.zeros(5, 3), np.zeros((5, 3)), {"obs": torch.zeros(5, 3)}])
 def test_a_policy_refuses_observations_without_their_rows(rows):
-    policy = Policy(ActorCritic(VECTOR, VECTOR, MLP))
+    policy = Policy(ActorCritic(VECTOR, VECTOR, MLP), {})
     for call in (policy, policy.dist_params):
         with pytest.raises(
             ObjectiveError, match=r"not an? \w+: write policy\(batch\), or policy\(batch\._replace\(obs="

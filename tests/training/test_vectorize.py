@@ -1,5 +1,7 @@
 """Losses and networks, whoever wrote them, stacked over agents: each agent trains as it would alone."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import probes
@@ -57,7 +59,7 @@ def test_a_penalty_on_parameters_moves_them(tmp_path, num_seeds):
         x.norm() for x in weights_of(plain).values()
     )
     with pytest.raises(AttributeError):
-        _ = Policy(None).network
+        _ = Policy(SimpleNamespace(distribution=None), {}).network
 
 
 def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
