@@ -13,7 +13,8 @@ from matplotlib.ticker import EngFormatter
 
 from rlexp.compare import statistics
 from rlexp.compare.arms import Arm, Comparison, Task
-from rlexp.compare.verdict import MEASURES, Result, normalised
+from rlexp.compare.measures import MEASURES
+from rlexp.compare.verdict import Result, normalised
 
 # Okabe and Ito's colour-blind-safe palette without yellow, too faint on white; lightness differs too, for print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -174,7 +175,7 @@ def intervals(results: list[Result], measure: str, baseline: str) -> Figure:
         axes.set_ylim(len(names) - 0.4, -0.6)
     for axes in grid[len(envs) :]:
         axes.set_visible(False)
-    figure.supxlabel(f"{MEASURES[measure][0]}: IQM, 95 % interval, seeds", fontsize=9)
+    figure.supxlabel(f"{MEASURES[measure].meaning}: IQM, 95 % interval, seeds", fontsize=9)
     return figure
 
 

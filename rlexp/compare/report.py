@@ -6,10 +6,10 @@ import shlex
 import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
-from rlexp.compare.measures import steps_to
+from rlexp.compare.measures import MEASURES, steps_to
 from rlexp.compare.published import Published, published_rows
 from rlexp.compare.statistics import Difference
-from rlexp.compare.verdict import ALPHA, MEASURES, Overall, Result, normalised_iqms, scale
+from rlexp.compare.verdict import ALPHA, Overall, Result, normalised_iqms, scale
 from rlexp.study.runs import Run
 from rlexp.text import number, span
 

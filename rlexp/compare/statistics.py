@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from rlexp.compare.measures import iqm
+
 LEVEL = 0.95
 RESAMPLES = 2000
 
@@ -23,13 +25,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def iqm(scores: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the last axis: the mean without the lowest and the highest quarter, rounded down."""
-    n = scores.shape[-1]
-    cut = n // 4
-    return np.sort(scores, -1)[..., cut : n - cut].mean(-1)  # seven times as fast as scipy.stats.trim_mean
 
 
 class Resampler:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rlexp.compare.arms import Comparison
-from rlexp.compare.measures import steps_to
-from rlexp.compare.verdict import MEASURES, Result
+from rlexp.compare.measures import MEASURES, steps_to
+from rlexp.compare.verdict import Result
 from rlexp.text import sanitize_csv_cell
 
 CURVE_POINTS = 51
@@ -55,7 +55,7 @@ def scores_table(comparison: Comparison) -> list[Row]:
         for name, arm in task.arms.items():
             for sample in arm.samples:
                 row: Row = {"env": task.env, "arm": name, "seed": sample.seed}
-                row |= {measure: measured(sample, task) for measure, (_, measured) in MEASURES.items()}
+                row |= {name: measure.of(sample, task) for name, measure in MEASURES.items()}
                 first = np.nan
                 if task.threshold is not None:
                     first = steps_to(task.threshold, sample.curve.steps, sample.curve.returns)

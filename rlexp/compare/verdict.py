@@ -1,48 +1,20 @@
 """Judges every arm against the baseline: by each measure, on each environment and over all of them."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from rlexp.compare import measures, statistics
-from rlexp.compare.arms import Arm, Comparison, Sample, Task
+from rlexp.compare import statistics
+from rlexp.compare.arms import Arm, Comparison, Task
+from rlexp.compare.measures import MEASURES, last
 from rlexp.compare.statistics import Difference, Interval, Resampler
 from rlexp.errors import ConfigError
 
 Verdict = Literal["better", "worse", "inconclusive"]
 ALPHA = 0.05
 BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the last digit
-
-
-def _final(sample: Sample, _: Task) -> float:
-    known = sample.curve.returns[~np.isnan(sample.curve.returns)]
-    return float(known[-1]) if len(known) else np.nan
-
-
-def _evaluation(sample: Sample, _: Task) -> float:
-    return np.nan if sample.evaluation is None else sample.evaluation
-
-
-def _area(sample: Sample, _: Task) -> float:
-    return measures.area_under_curve(sample.curve.steps, sample.curve.returns)
-
-
-def _retention(sample: Sample, task: Task) -> float:
-    if task.threshold is None:
-        return np.nan
-    return measures.retention(task.threshold, sample.curve.returns, task.bounds[0] if task.bounds else 0.0)
-
-
-# Measures of a seed, with descriptions; higher is better in all of them.
-MEASURES: dict[str, tuple[str, Callable[[Sample, Task], float]]] = {
-    "final": ("mean return of the last 100 training episodes", _final),
-    "evaluation": ("mean return of the final policy in frozen evaluation", _evaluation),
-    "area": ("mean height of the learning curve", _area),
-    "retention": ("moving average over its best so far, after the threshold", _retention),
-}
 
 
 @dataclass(frozen=True)
@@ -100,7 +72,7 @@ def scale(task: Task) -> tuple[float, float]:
     """The environment's bounds, else the lowest and highest final score of any seed."""
     if task.bounds is not None:
         return task.bounds
-    scores = [_final(sample, task) for arm in task.arms.values() for sample in arm.samples]
+    scores = [last(sample.curve.returns) for arm in task.arms.values() for sample in arm.samples]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -123,8 +95,7 @@ def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Ove
 
 
 def _summarise(task: Task, arm: Arm, measure: str, resampler: Resampler) -> Result:
-    measured = MEASURES[measure][1]
-    scores = np.array([measured(sample, task) for sample in arm.samples])
+    scores = np.array([MEASURES[measure].of(sample, task) for sample in arm.samples])
     scores = scores[~np.isnan(scores)]
     nothing = Interval(np.nan, np.nan, np.nan)
     iqm = statistics.iqm_interval(scores, resampler) if len(scores) else nothing

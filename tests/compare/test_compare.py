@@ -21,6 +21,7 @@ from scipy import stats
 from rlexp.compare import __main__ as compare
 from rlexp.compare import figures, statistics, verdict
 from rlexp.compare.arms import compare_runs
+from rlexp.compare.measures import MEASURES
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
@@ -367,7 +368,7 @@ def test_many_verdicts_are_told_together(tmp_path, capsys):
 def test_twenty_arms_of_a_hundred_seeds_on_ten_environments(tmp_path):
     write_study(tmp_path)
     compare.main([str(tmp_path), "figures=false"])  # which may take so long as `scripts/bench --compare` says
-    assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(verdict.MEASURES)
+    assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(MEASURES)
 
 
 def test_settings_that_one_arm_lacks_are_no_way_around_the_refusal(tmp_path):
