@@ -115,6 +115,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {found}?" if found else ""
 
 
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Hint for an unknown name: the most similar known one, or all of them."""
+    names = sorted(known)
+    found = closest(name, names, cutoff=0.55)
+    return f"did you mean {prefix}{found}?" if found else f"known: {', '.join(names)}"
+
+
 def number(x: float | None, digits: int = 4) -> str:
     """Format with N significant digits, thousands in full; a dash for None or NaN."""
     if x is None or math.isnan(x):

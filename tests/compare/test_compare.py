@@ -137,7 +137,7 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
     cases = {
         (str(tmp_path / "nowhere"),): "there is no such folder",
         ("basline=ppo",): "basline=ppo: no such setting",
-        ("baseline=ppo",): "no runs given",
+        ("baseline=ppo",): "name a study: python -m rlexp.compare outputs",
         (
             str(write_run(tmp_path / "a" / "run").parent),
             "baseline=apo",
