@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import BooleanNode, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
 from rlexp import spaces
 from rlexp.build import build_environment, network_builder
-from rlexp.commands import Options, command, names, parse, positive
+from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.config.identity import with_current_names
 from rlexp.config.schema import EvaluationConfig
 from rlexp.envs import Environment
@@ -172,10 +172,11 @@ def load_policy(
     return FrozenPolicy(saved.networks[0], shape, dtype, deterministic, saved.seeds[0])
 
 
+SPELLINGS = dict.fromkeys(("yes", "on", "y", "1"), "true") | dict.fromkeys(("no", "off", "n", "0"), "false")  # as Hydra
 OPTIONS: Options = {
     "run": str,
     "episodes": positive,
-    "deterministic": BooleanNode().validate_and_convert,
+    "deterministic": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
     "max_steps": positive,
     "trust": names,
 }

@@ -82,13 +82,15 @@ def run(words: list[str]) -> None:
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing_jobs(paths, runs))
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     results, overall = verdict.judge(comparison, baseline)
-    print(report.plain(comparison, baseline, results, overall, published))
+    sections = report.sections(comparison, baseline, results, published)
+    verdicts = report.verdicts(results, overall, baseline)
+    print(report.plain(comparison, sections, verdicts))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out={folder}: cannot create this folder ({error.strerror}); choose another") from None
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
-    text = f"`{typed}`\n\n{report.markdown(comparison, baseline, results, overall, published)}"
+    text = f"`{typed}`\n\n{report.markdown(comparison, sections, verdicts)}"
     drawn: list[str] = []
     try:
         with tempfile.TemporaryDirectory() as temporary:  # complete before it is moved: a signal leaves the old page

@@ -1,7 +1,5 @@
 """Groups runs into environments and arms, and checks that comparing them is fair."""
 
-import math
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.compare.audit import PER_SEED, abbreviate, code_between, code_differences, code_remarks, finished
+from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, finished
 from rlexp.compare.reference_scores import SCORES
 from rlexp.study.runs import Curve, Run, StudyError
+from rlexp.text import natural
 
 NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
@@ -97,12 +96,6 @@ def compare_runs(
     return Comparison(tasks, remarks + code_remarks(done))
 
 
-def natural(name: str) -> list[tuple[float, str]]:
-    """Sort key for natural order: coef=5 before coef=10."""
-    parts = re.split(r"((?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?)", name)
-    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]
-
-
 def _training_settings(run: Run) -> dict[str, Any]:
     return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
 
@@ -131,22 +124,18 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
     _remark_steps(env, arms, remarks)
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
         remarks.append(f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on them")
-    first, known = runs[0].settings, SCORES.get(env)
-    bounds = first.get("env.bounds") or (known and (known.low, known.high))
-    if threshold is None:
-        threshold = first.get("env.threshold")
-    if threshold is None and known is not None:
-        threshold = known.solved
+    settings, known = runs[0].settings, SCORES.get(env)
+    bounds = settings.get("env.bounds") or (known and (known.low, known.high))
+    thresholds = (threshold, settings.get("env.threshold"), known and known.solved)
+    threshold = next((each for each in thresholds if each is not None), None)
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
-    return Task(
-        env,
-        arms,
-        {k: {name: arm.runs[0].settings.get(k, "—") for name, arm in arms.items()} for k in sorted(_differing(runs))},
-        threshold,
-        (float(bounds[0]), float(bounds[1])) if bounds else None,
-    )
+    differing = {
+        key: {name: arm.runs[0].settings.get(key, "—") for name, arm in arms.items()}
+        for key in sorted(_differing(runs))
+    }
+    return Task(env, arms, differing, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
 
 
 def _name(run: Run, keys: set[str]) -> str:
@@ -211,27 +200,21 @@ def _remedy(runs: list[Run]) -> str:
 
 
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
-    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs.
-
-    Files that only one arm has are the tested term.
-    """
+    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs."""
     allowed = bool({"code", "all"} & set(allow))
+    remedy = "Rerun them with the same code (stale=rerun), or allow it: allow=code"
     for arm in task.arms.values():
-        differences = code_differences({sample.seed: sample.run for sample in arm.samples})
+        differences = code_differences({sample.seed: [sample.run] for sample in arm.samples}, seeds=True)
         if differences and not allowed:
-            raise StudyError(
-                f"{task.env}, {arm.name}: its seeds ran different code ({'; '.join(differences)}). Rerun them with the "
-                f"same code (stale=rerun), or allow it: allow=code"
-            )
+            told = "; ".join(differences)
+            raise StudyError(f"{task.env}, {arm.name}: its seeds ran different code ({told}). {remedy}")
         remarks += [f"{task.env}, {arm.name}: pools seeds that ran different code: {line}" for line in differences]
-    differences = code_between({name: [sample.run for sample in arm.samples] for name, arm in task.arms.items()})
+    differences = code_differences({name: [sample.run for sample in arm.samples] for name, arm in task.arms.items()})
+    told = "; ".join(differences)
     if differences and not allowed:
-        raise StudyError(
-            f"{task.env}: the arms ran different code of the same files ({'; '.join(differences)}). Rerun them with "
-            f"the same code (stale=rerun), or allow it: allow=code"
-        )
+        raise StudyError(f"{task.env}: the arms ran different code of the same files ({told}). {remedy}")
     if differences:
-        remarks.append(f"{task.env}: compares arms that ran different code: {'; '.join(differences)}")
+        remarks.append(f"{task.env}: compares arms that ran different code: {told}")
 
 
 def _collect_seeds(arm: Arm, env: str, remarks: list[str]) -> None:

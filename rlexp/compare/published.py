@@ -7,7 +7,7 @@ from pathlib import Path
 from rlexp.compare.statistics import Summary, summary, welch
 from rlexp.compare.verdict import Result
 from rlexp.errors import ConfigError
-from rlexp.text import number, span
+from rlexp.text import number
 
 Published = dict[str, tuple[Summary, str]]  # environment -> mean, variance and number of seeds; source
 
@@ -48,8 +48,7 @@ def published_rows(results: list[Result], published: Published) -> list[list[str
             continue
         there, source = published[r.env]
         d = welch(here, there)
-        size = f"{d.value:+.4g}{span(d.low, d.high)}"
-        rows.append([r.env, r.arm, _format(here), _format(there), size, number(d.p, 2), source])
+        rows.append([r.env, r.arm, _format(here), _format(there), str(d), number(d.p, 2), source])
     return rows
 
 

@@ -1,7 +1,7 @@
 """Judges every arm against the baseline: by each measure, on each environment and over all of them."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -27,10 +27,10 @@ class Result:
     scores: np.ndarray  # (seeds,), without NaN
     mean: float
     iqm: Interval
-    against: Difference | None = None
+    against: Difference = field(default=Difference())
     p_holm: float = np.nan
-    improvement: Interval | None = None
-    verdict: Verdict | None = None
+    improvement: Interval = field(default=Interval())
+    verdict: Verdict | None = None  # None: the baseline itself, or there is none to compare with
     detectable: float = np.nan  # difference that this many seeds detect four times in five
     seeds_to_settle: int | None = None  # seeds per arm that detect the observed difference four times in five
 
@@ -97,9 +97,9 @@ def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Ove
 def _summarise(task: Task, arm: Arm, measure: str, resampler: Resampler) -> Result:
     scores = np.array([MEASURES[measure].of(sample, task) for sample in arm.samples])
     scores = scores[~np.isnan(scores)]
-    nothing = Interval(np.nan, np.nan, np.nan)
-    iqm = statistics.iqm_interval(scores, resampler) if len(scores) else nothing
-    return Result(task.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
+    if not len(scores):
+        return Result(task.env, arm.name, measure, scores, np.nan, Interval())
+    return Result(task.env, arm.name, measure, scores, float(scores.mean()), statistics.iqm_interval(scores, resampler))
 
 
 def _compare_with_baseline(results: list[Result], baseline: str) -> list[Result]:
@@ -136,8 +136,8 @@ def _verdict(against: Difference, p: float) -> Verdict:
 
 def _overall(comparison: Comparison, results: list[Result], arm: str) -> Overall | None:
     by_env = {task.env: task for task in comparison.tasks}
-    final = [r for r in results if r.arm == arm and r.measure == "final" and r.against is not None]
-    usable = [(r.env, r.against) for r in final if r.against is not None and not np.isnan(r.against.p)]
+    final = [r for r in results if r.arm == arm and r.measure == "final"]
+    usable = [(r.env, r.against) for r in final if not np.isnan(r.against.p)]
     if len(usable) < 2:
         return None
     spans = [scale(by_env[env]) for env, _ in usable]

@@ -44,7 +44,7 @@ class RunWriter:
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
-        self.metrics_log: MetricsLog | None = None
+        self.metrics_log = MetricsLog(folder, seeds, flatten(config))
 
     @property
     def config_hash(self) -> str:
@@ -62,18 +62,12 @@ class RunWriter:
         Raises:
             CheckpointError: metrics.csv lacks rows before that.
         """
-        started = self.record.data.setdefault("started_unix", time.time())
-        self.metrics_log = MetricsLog(self.folder, self.seeds, flatten(self.config), started)
+        self.metrics_log.started = self.record.data.setdefault("started_unix", time.time())
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
-        """Record that the run starts or resumes.
-
-        Args:
-            together: agents in the batch.
-            how: execution choices; see `training/how.py`.
-        """
+        """Record that the run starts or resumes. together: agents in the batch; how: see `training/how.py`."""
         self.together = together
         self._note(how)
         self.record.start(self.config, self.seeds, together)
@@ -96,7 +90,6 @@ class RunWriter:
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """Log one row per agent; steps and metrics of all agents (A,)."""
-        assert self.metrics_log is not None
         of_run = {name: values[self.agents] for name, values in metrics.items()}
         self.metrics_log.write(steps[self.agents], self.seconds, of_run)
         self.rows = [count + 1 for count in self.rows]
@@ -104,8 +97,7 @@ class RunWriter:
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""
         self._note(how)
-        if self.metrics_log is not None:
-            self.metrics_log.sync()
+        self.metrics_log.sync()
         checkpoint.save(self.checkpoint_path, state)
         self.record.survived()
 
@@ -128,8 +120,8 @@ class RunWriter:
 
         Args:
             steps: of all agents (A,).
-            returns: mean returns of their last training episodes (A,), NaN before the first.
-            evaluation: their final evaluation, as returned by `evaluation.evaluate`, if there was one.
+            returns: of their last training episodes (A,), NaN before the first.
+            evaluation: of all agents, by `evaluation.evaluate` with `settings`.
             settings: of the evaluation.
         """
         of_run = steps[self.agents]
@@ -150,8 +142,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Close the event files."""
-        if self.metrics_log is not None:
-            self.metrics_log.close()
+        self.metrics_log.close()
 
 
 def write_evaluation(folder: Path, content: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
 from rlexp.run import lock
-from rlexp.study.status import JobStatus, find, planned, read_job_status, read_study
+from rlexp.study.status import JobStatus, PlannedJob, find, planned, read_job_status, read_study
 
 FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
 CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
@@ -27,7 +27,7 @@ class Removal:
     kind: Literal["folder", "checkpoint", "planned job"]
     path: Path
     job: JobStatus
-    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json and the job's name in it
+    entry: PlannedJob | None = None  # of a planned job
 
     def __str__(self) -> str:
         """Row of the list shown before confirmation."""
@@ -61,14 +61,12 @@ def removals(study: Path, what: list[str]) -> list[Removal]:
 def remove(item: Removal) -> str | None:
     """Remove an item unless a process is using it; returns why it was kept, None if removed."""
     folder = item.job.folder
-    guard = lock.FolderLock(
-        item.entry[0].parent if item.entry else folder
-    )  # sweeps lock its folder to write sweep.json
+    guard = lock.FolderLock(item.entry.plan.parent if item.entry else folder)  # a sweep locks it to write sweep.json
     try:
         if not guard.acquire():
             return f"{lock.holder(guard.path)} is using {guard.folder}"
         if item.entry is not None:
-            return _drop(folder, *item.entry)
+            return _drop(item.entry)
         if read_job_status(folder, held=False).status != item.job.status:
             return "it has changed in the meantime"
         if item.kind == "checkpoint":
@@ -91,14 +89,14 @@ def remove(item: Removal) -> str | None:
     return None
 
 
-def _drop(folder: Path, sweep: Path, name: str) -> str | None:
-    if lock.is_held(folder) or (folder / "run.json").exists():
+def _drop(job: PlannedJob) -> str | None:
+    if lock.is_held(job.folder) or (job.folder / "run.json").exists():
         return "it has started in the meantime"
-    content = json.loads(sweep.read_text(encoding="utf-8"))
-    content["jobs"].pop(name, None)
-    write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
+    content = json.loads(job.plan.read_text(encoding="utf-8"))
+    content["jobs"].pop(job.name, None)
+    write_atomically(job.plan, (json.dumps(content, indent=1) + "\n").encode())
     with contextlib.suppress(OSError):  # the folder reserved for it is empty
-        folder.rmdir()
+        job.folder.rmdir()
     return None
 
 
