@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from rlexp.compare import statistics
-from rlexp.compare.arms import Arm, Comparison, Task
+from rlexp.compare.arms import Comparison, Sample, Task
 from rlexp.compare.measures import MEASURES
 from rlexp.compare.verdict import Result, normalised
 
@@ -80,10 +80,10 @@ def _panels(comparison: Comparison, baseline: str) -> list[tuple[Task, list[str]
     return panels
 
 
-def _on_grid(arm: Arm, axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> np.ndarray:
+def _on_grid(samples: list[Sample], axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> np.ndarray:
     """Every seed's moving average interpolated on the grid (seeds, points); NaN outside its range."""
     rows = []
-    for sample in arm.samples:
+    for sample in samples:
         x, y = axis(sample.curve), sample.curve.returns
         known = ~np.isnan(y)
         rows.append(np.interp(grid, x[known], y[known], left=np.nan, right=np.nan) if known.any() else grid * np.nan)
@@ -101,9 +101,9 @@ def _draw_band(axes: Axes, grid: np.ndarray, seeds: np.ndarray, style: dict[str,
 def _curves(
     axes: Axes, task: Task, names: list[str], axis: Callable[[Any], np.ndarray], styles: dict[str, dict[str, Any]]
 ) -> None:
-    end = max(float(axis(sample.curve)[-1]) for arm in task.arms.values() for sample in arm.samples)
+    end = max(float(axis(sample.curve)[-1]) for sample in task.samples)
     grid = np.linspace(0, end, POINTS)
-    curves = sum(len(task.arms[name].samples) for name in names)
+    curves = sum(len(task.arms[name]) for name in names)
     if curves > MOST_VECTOR_CURVES:
         axes.set_rasterization_zorder(0)  # seeds become one image: as paths they would take megabytes
     for name in names:
@@ -111,7 +111,7 @@ def _curves(
         if curves <= MOST_CURVES:
             axes.plot(grid, seeds.T, color=styles[name]["color"], alpha=0.18, linewidth=0.6, zorder=-1)
         _draw_band(axes, grid, seeds, styles[name], linewidth=1.8, label=f"{name} (n = {len(seeds)})")
-    returns = np.concatenate([s.curve.returns for arm in task.arms.values() for s in arm.samples])
+    returns = np.concatenate([s.curve.returns for s in task.samples])
     low, high = np.nanmin(returns), np.nanmax(returns)
     axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
     if task.threshold is not None:
@@ -188,9 +188,8 @@ def profiles(comparison: Comparison, results: list[Result], baseline: str) -> Fi
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
     styles = _line_styles(comparison.arm_names, baseline)
-    by_env = {task.env: task for task in comparison.tasks}
     scores = {
-        name: [normalised(r.scores, by_env[r.env]) for r in results if r.arm == name and r.measure == "final"]
+        name: [normalised(r.scores, r.task) for r in results if r.arm == name and r.measure == "final"]
         for name in comparison.arm_names
     }
     every = np.concatenate([x for arrays in scores.values() for x in arrays])

@@ -35,14 +35,14 @@ def measure_rows(results: list[Result], baseline: str) -> Rows:
 def cost_rows(task: Task) -> Rows:
     """Steps to the threshold, and the cost of training."""
     rows = [["arm", "steps to threshold, median", "reached", "steps per seed", "seconds per run", "steps/s per run"]]
-    for name, arm in task.arms.items():
-        runs = {sample.run.folder: sample.run for sample in arm.samples}.values()
+    for name, samples in task.arms.items():
+        runs = {sample.run.folder: sample.run for sample in samples}.values()
         seconds = float(np.mean([run.seconds for run in runs]))
-        steps = float(np.mean([sample.curve.steps[-1] for sample in arm.samples]))
+        steps = float(np.mean([sample.curve.steps[-1] for sample in samples]))
         rate = float(np.mean([steps * len(run.curves) / max(run.seconds, 1e-9) for run in runs]))
         cells = ["–", "–"]
         if task.threshold is not None:
-            first = [steps_to(task.threshold, s.curve.steps, s.curve.returns) for s in arm.samples]
+            first = [steps_to(task.threshold, s.curve.steps, s.curve.returns) for s in samples]
             middle = float(np.median(first))
             reached = sum(map(math.isfinite, first))
             cells = ["–" if math.isinf(middle) else number(middle), f"{reached} of {len(first)}"]
@@ -73,7 +73,7 @@ def verdicts(results: list[Result], overall: list[Overall], baseline: str) -> li
     areas = {(r.env, r.arm): r for r in results if r.measure == "area"}
     sentences = [sentence(r, baseline) + _area_sentence(areas[r.env, r.arm]) for r in final]
     lines = sentences if len(final) <= MOST_SENTENCES else _verdict_lines(final, baseline)
-    return lines + [overall_sentence(o, baseline) for o in overall if len(o.envs) > 1]
+    return lines + [overall_sentence(o, baseline) for o in overall]
 
 
 def sentence(r: Result, baseline: str) -> str:
@@ -101,7 +101,7 @@ def overall_sentence(o: Overall, baseline: str) -> str:
     d = o.difference
     share = f"{100 * d.value:+.3g} % [{100 * d.low:.3g}, {100 * d.high:.3g}]"
     than = f"is **{o.verdict}** than {baseline}" if o.verdict != "inconclusive" else f"against {baseline}: inconclusive"
-    return f"Over {len(o.envs)} environments {o.arm} {than}: {share} of the span of scores, p = {d.p:.2g}."
+    return f"Over {o.envs} environments {o.arm} {than}: {share} of the span of scores, p = {d.p:.2g}."
 
 
 def _verdict_lines(final: list[Result], baseline: str) -> list[str]:
@@ -123,7 +123,7 @@ def _verdict_lines(final: list[Result], baseline: str) -> list[str]:
 
 def provenance(comparison: Comparison) -> list[str]:
     """Provenance of the runs: commands, commits, machines, versions, amount of training."""
-    samples = [sample for task in comparison.tasks for arm in task.arms.values() for sample in arm.samples]
+    samples = [sample for task in comparison.tasks for sample in task.samples]
     runs = list({sample.run.folder: sample.run for sample in samples}.values())
     commands = [run.record["command"] for run in runs if run.record.get("command")]
     typed = [shlex.join(["python", "-m", "rlexp.train", *words[1:]]) for words in commands]
@@ -148,7 +148,7 @@ def _footnotes(comparison: Comparison) -> list[str]:
         "correction. "
         "P(better): a seed of the arm scores above one of the baseline, Newcombe's score interval.",
     ]
-    if any(sample.run.share < 1 for task in comparison.tasks for arm in task.arms.values() for sample in arm.samples):
+    if any(sample.run.share < 1 for task in comparison.tasks for sample in task.samples):
         notes.append("A run trained in a batch is charged its share of the batch's time.")
     if len(comparison.tasks) > 1:
         spans = "; ".join(

@@ -39,8 +39,8 @@ def scores_table(comparison: Comparison) -> list[Row]:
     """One row per seed: every measure, steps to the threshold, and the training time of the run it was part of."""
     rows = []
     for task in comparison.tasks:
-        for name, arm in task.arms.items():
-            for sample in arm.samples:
+        for name, samples in task.arms.items():
+            for sample in samples:
                 curve = sample.curve
                 row: Row = {"env": task.env, "arm": name, "seed": sample.seed}
                 row |= {measure: of(sample, task) for measure, (_, of) in MEASURES.items()}
@@ -53,13 +53,13 @@ def scores_table(comparison: Comparison) -> list[Row]:
 
 def curves_table(comparison: Comparison) -> list[Row]:
     """Moving average over the last 100 episodes at equally spaced steps: one row per point, one column per seed."""
-    seeds = sorted({s.seed for task in comparison.tasks for arm in task.arms.values() for s in arm.samples})
+    seeds = sorted({s.seed for task in comparison.tasks for s in task.samples})
     rows = []
     for task in comparison.tasks:
-        for name, arm in task.arms.items():
-            grid = np.linspace(0, max(sample.curve.steps[-1] for sample in arm.samples), CURVE_POINTS)[1:]
+        for name, samples in task.arms.items():
+            grid = np.linspace(0, max(sample.curve.steps[-1] for sample in samples), CURVE_POINTS)[1:]
             columns = dict.fromkeys(seeds, np.full(len(grid), np.nan))
-            for sample in arm.samples:
+            for sample in samples:
                 columns[sample.seed] = np.interp(grid, sample.curve.steps, sample.curve.returns, left=np.nan)
             for i, step in enumerate(grid):
                 row: Row = {"env": task.env, "arm": name, "step": round(step)}

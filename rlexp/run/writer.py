@@ -21,11 +21,11 @@ class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
 
     Args:
-        folder: the run's folder.
-        config: the run's identity; see `jobs.job.settings_of`.
+        folder: of the run.
+        config: its identity; see `jobs.job.settings_of`.
         seeds: one per agent.
-        first: index of the run's first agent in the batch.
-        choices: the choice in each config group.
+        first: index of its first agent in the batch.
+        choices: in each config group.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class RunWriter:
         choices: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.config, self.seeds = folder, config, seeds
+        self.config_hash, self.checkpoint_path = config_hash(config), folder / "checkpoint.pt"
         self.agents = slice(first, first + len(seeds))
         self.seconds = 0.0  # of training, over all launches
         self.time: dict[str, float] = {}  # seconds by activity; see `training/timing.py`
@@ -46,22 +47,8 @@ class RunWriter:
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
         self.metrics_log = MetricsLog(folder, seeds, flatten(config))
 
-    @property
-    def config_hash(self) -> str:
-        """Identifies the folder and the checkpoint."""
-        return config_hash(self.config)
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """Path of the run's checkpoint."""
-        return self.folder / "checkpoint.pt"
-
     def open(self, steps: np.ndarray) -> None:
-        """Truncate metrics.csv and the event files to where the run starts or resumes: `steps` of all agents (A,).
-
-        Raises:
-            CheckpointError: metrics.csv lacks rows before that.
-        """
+        """Truncate metrics.csv and the event files to where the run starts or resumes: `steps` of all agents (A,)."""
         self.metrics_log.started = self.record.data.setdefault("started_unix", time.time())
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
@@ -73,7 +60,7 @@ class RunWriter:
         self.record.start(self.config, self.seeds, together)
 
     def _note(self, how: Mapping[str, Choice]) -> None:
-        """Update run.json's entries on execution and time; written with the next change."""
+        # written with the next change
         self.record.data["how"] = {name: choice._asdict() for name, choice in how.items()}
         seconds = {part: round(spent, 3) for part, spent in self.time.items()}
         self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
@@ -102,11 +89,7 @@ class RunWriter:
         self.record.survived()
 
     def load(self) -> dict[str, Any]:
-        """Read the checkpoint.
-
-        Raises:
-            CheckpointError: missing, damaged, or of another run.
-        """
+        """Read the checkpoint; a CheckpointError if it is missing, damaged, or of another run."""
         return checkpoint.load(self.checkpoint_path, config_hash=self.config_hash)
 
     def finish(
@@ -116,14 +99,7 @@ class RunWriter:
         evaluation: list[list[dict[str, Any]]] | None,
         settings: dict[str, Any],
     ) -> dict[str, Any]:
-        """Write the result to run.json, and status done.
-
-        Args:
-            steps: of all agents (A,).
-            returns: of their last training episodes (A,), NaN before the first.
-            evaluation: of all agents, by `evaluation.evaluate` with `settings`.
-            settings: of the evaluation.
-        """
+        """Write the result to run.json, and status done. steps, returns: of all agents (A,), NaN before the first."""
         of_run = steps[self.agents]
         result: dict[str, Any] = {
             "steps": of_run.tolist(),

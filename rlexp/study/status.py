@@ -93,11 +93,11 @@ def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
     steps = min(row[0] for row in rows.values()) if seeds and seeds <= rows.keys() else 0
     total = record.get("config", {}).get("total_steps")
     total = total if isinstance(total, int | float) and total > 0 else math.inf
-    scores = [row[2] for row in rows.values()]
+    returns = record.get("result", {}).get("training_return")
+    scores: list[Any] = [row[2] for row in rows.values()]
     if status == "done":
-        returns = record.get("result", {}).get("training_return")
-        scores = [score for score in returns if isinstance(score, int | float)] if isinstance(returns, list) else []
-    scores = [score for score in scores if not math.isnan(score)]
+        scores = returns if isinstance(returns, list) else []
+    scores = [score for score in scores if isinstance(score, int | float) and not math.isnan(score)]
     return JobStatus(
         folder,
         status,
@@ -191,9 +191,7 @@ def summary(jobs: list[JobStatus]) -> str:
     counts = Counter(job.status for job in jobs)
     names = sorted(counts, key=lambda name: (*ORDER, name).index(name))
     left = study_seconds_left(jobs)
-    if left is not None and left >= 60:
-        left = 60 * round(left / 60)
-    eta = "" if left is None else f"; about {duration(left)} left"
+    eta = "" if left is None else f"; about {duration(left if left < 60 else 60 * round(left / 60))} left"
     return ", ".join(f"{counts[name]} {name}" for name in names) + eta
 
 

@@ -113,7 +113,7 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
     assert sum(told in remark for remark in comparison.remarks) == said.count("twice") == 1
     assert "edited: metrics.csv was edited after the run" in said
     assert "apo: lacks seeds 3, 4, 5, 6, which other arms have" in said
-    assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
+    assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"]][4] == 304  # the later run counts
 
 
 def test_arms_are_of_one_code_of_what_they_share(tmp_path):
