@@ -16,7 +16,6 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rlexp.config.signatures import nearest
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.classic_control import WORLDS, World
@@ -25,7 +24,7 @@ from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault, UserError
 from rlexp.spaces import require_readable
-from rlexp.text import one_line
+from rlexp.text import nearest, one_line
 from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
