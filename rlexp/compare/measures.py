@@ -3,6 +3,12 @@
 import numpy as np
 
 
+def last_known(values: np.ndarray) -> float:
+    """The last value that is not NaN; NaN if there is none."""
+    known = values[~np.isnan(values)]
+    return float(known[-1]) if len(known) else np.nan
+
+
 def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> float:
     """Mean height of the curve from step 0 to the last, by the trapezoidal rule; the first known value extends to 0."""
     known = ~np.isnan(returns)

@@ -18,8 +18,7 @@ BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the l
 
 
 def _final(sample: Sample, _: Task) -> float:
-    known = sample.curve.returns[~np.isnan(sample.curve.returns)]
-    return float(known[-1]) if len(known) else np.nan
+    return measures.last_known(sample.curve.returns)
 
 
 def _evaluation(sample: Sample, _: Task) -> float:
