@@ -62,10 +62,8 @@ _PRODUCTS: dict[Any, Callable[..., Any]] = {
 
 def cache_folder() -> Path:
     """Folder of compiled libraries: $RLEXP_CACHE, else $XDG_CACHE_HOME/rlexp, else ~/.cache/rlexp."""
-    folder = os.environ.get("RLEXP_CACHE")
-    if folder:
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlexp"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("RLEXP_CACHE") or caches / "rlexp")
 
 
 @contextlib.contextmanager
@@ -110,10 +108,9 @@ class Graph:
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             return function(*tree_unflatten(list(tensors), structure))
 
+        trace = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")
         with torch.no_grad(), libraries.quiet(), recording():
-            self.traced = make_fx(flat, decomposition_table=_PRODUCTS, tracing_mode="fake")(
-                *libraries.examples_of(self.layouts)
-            )
+            self.traced = trace(*libraries.examples_of(self.layouts))
         self.code = self.traced.code
         self.key = self._key()
         self.library = cache_folder() / f"{self.key}.so"
@@ -136,10 +133,6 @@ class Graph:
     def build(self) -> None:
         """Compile the library in this process."""
         libraries.build(self.traced, self.layouts, self.library, libraries.OPTIONS)
-
-    def build_in_subprocess(self) -> "libraries.Builder":
-        """Start compiling the library in another process."""
-        return libraries.Builder(self.traced, self.layouts, self.library)
 
     def load(self) -> Self:
         """Load the library, which must have been built, and set `run`.
@@ -278,11 +271,8 @@ def compile_or_warn(
                 notes.pool = notes.pool or torch.cuda.graph_pool_handle()
             graphs[name] = CudaGraph(*functions[name], pool=notes.pool) if on_cuda else Graph(*functions[name])
 
-    def build(name: str, graph: Graph, here: bool) -> None:
-        if here:
-            graph.build()
-        else:
-            builders[name] = graph.build_in_subprocess()
+    def build_beside(name: str, graph: Graph) -> None:
+        builders[name] = libraries.Builder(graph.traced, graph.layouts, graph.library)
 
     for name in functions:
         attempt(name, partial(trace, name))
@@ -296,10 +286,10 @@ def compile_or_warn(
     if new:
         log.info("compiling, which takes about 20 seconds; cached for later runs in %s", cache_folder())
     for number, (name, graph) in enumerate(new.items(), 1):
-        attempt(name, partial(build, name, graph, here=number == len(new)))
+        attempt(name, graph.build if number == len(new) else partial(build_beside, name, graph))
     for name, graph in new.items():
         if name in builders and not builders[name].succeeded():  # e.g. where no process can be started
-            attempt(name, partial(build, name, graph, here=True))
+            attempt(name, graph.build)
     for name, made in list(graphs.items()):
         if isinstance(made, Graph):
             attempt(name, made.load)

@@ -188,14 +188,8 @@ class Builder:
 
     def __init__(self, traced: torch.fx.GraphModule, layouts: Sequence[Layout], library: Path) -> None:
         job = pickle.dumps((_pack(traced), layouts, library, OPTIONS, torch.get_num_threads()))
-        words = [
-            sys.executable,
-            "-P",
-            str(Path(__file__).resolve()),
-        ]  # -P: this folder's modules must not shadow the standard library
-        self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(_script(), **pipes, start_new_session=True)
         self.feeder = threading.Thread(target=self._feed, args=(job,), daemon=True)
         self.feeder.start()
 
@@ -217,6 +211,11 @@ class Builder:
         build(_unpack(*packed), layouts, library, options)
         load(library)
         _load_marker(library).touch()
+
+
+def _script(*words: str) -> list[str]:
+    """A command that runs this file; -P: this folder's modules must not shadow the standard library."""
+    return [sys.executable, "-P", str(Path(__file__).resolve()), *words]
 
 
 # Loading -------------------------------------------------------------------------------------------------------------
@@ -242,10 +241,8 @@ def require_loadable(library: Path) -> None:
     """
     if _load_marker(library).exists():
         return
-    words = [sys.executable, "-P", str(Path(__file__).resolve()), str(library)]
-    code = subprocess.run(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ).returncode
+    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    code = subprocess.run(_script(str(library)), **silent, start_new_session=True).returncode
     if code:
         how = f"is killed by signal {-code}" if code < 0 else f"exits with {code}"
         raise OSError(f"a process that loads {library} {how}; does the compiler's C++ library differ from torch's?")

@@ -90,10 +90,8 @@ def _play(
             totals += np.where(playing, np.reshape(rewards, shape), 0.0)
             lengths += playing
             playing &= ~(np.asarray(terminated, bool) | np.asarray(truncated, bool)).reshape(shape)
-            if (
-                obs.dtype.kind == "f"
-                and not (np.isfinite(obs).reshape(len(obs), -1).all(1) | ~playing.reshape(-1)).all()
-            ):
+            finite = obs.dtype.kind != "f" or np.isfinite(obs).reshape(len(obs), -1).all(1)
+            if not (finite | ~playing.reshape(-1)).all():
                 raise EnvironmentFault(
                     f"env.id={environment.id}: returned an observation that is not finite in evaluation"
                 )

@@ -50,11 +50,11 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
-    build_in_subprocess = Graph.build_in_subprocess
+    builder = libraries.Builder
     settings, own = (*SMALL, *(MLP if case != "pixels" else ()), *CASES[case]), OWN.get(case, ((),))
     eager = train(tmp_path / "eager", *settings, own=own)
     beside = []
-    monkeypatch.setattr(Graph, "build_in_subprocess", lambda self: beside.append(self) or build_in_subprocess(self))
+    monkeypatch.setattr(libraries, "Builder", lambda *graph: beside.append(graph) or builder(*graph))
     whole = train(tmp_path / "whole", *settings, "compile=true", own=own)
     assert all(all(graphs.made.values()) for graphs in whole.learner.graphs)
     assert len(list(cache_folder().glob("*.so"))) == 2
