@@ -2,31 +2,24 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from rlexp.compare.measures import area_under_curve, last_known
+from rlexp.compare.measures import area_under_curve, iqm, last
 from rlexp.study.runs import Curve, find_runs, read_curves
 
 Direction = Literal["maximize", "minimize"]
 
 # Of a seed's curve: those that `compare` has too, and seconds of training, all seeds of the trial
 MEASURES: dict[str, tuple[Callable[[Curve], float], Direction]] = {
-    "final": (lambda curve: last_known(curve.returns), "maximize"),
+    "final": (lambda curve: last(curve.returns), "maximize"),
     "area": (lambda curve: area_under_curve(curve.steps, curve.returns), "maximize"),
     "evaluation": (lambda _: np.nan, "maximize"),  # not in the curve: see `score`
-    "seconds": (lambda curve: last_known(curve.seconds), "minimize"),
+    "seconds": (lambda curve: last(curve.seconds), "minimize"),
 }
 
-
-def _iqm(scores: np.ndarray) -> float:
-    """Mean without the lowest and highest ⌊n/4⌋ of n, as in `rlexp.compare.statistics`, but without scipy."""
-    cut = len(scores) // 4
-    return float(np.sort(scores)[cut : len(scores) - cut].mean())
-
-
-AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {"mean": lambda scores: float(scores.mean()), "iqm": _iqm}
+AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {"mean": np.mean, "iqm": iqm}
 
 
 def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None = None) -> float:
@@ -41,7 +34,7 @@ def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None
     if measure == "evaluation":
         by_seed = run.evaluations
     scores = np.array([by_seed.get(seed, np.nan) for seed in run.record.get("seeds") or run.curves])
-    return AGGREGATES[aggregate](scores) if len(scores) and not np.isnan(scores).any() else np.nan
+    return float(AGGREGATES[aggregate](scores)) if len(scores) and not np.isnan(scores).any() else np.nan
 
 
 def _cut(curve: Curve, up_to: int | None) -> Curve:
