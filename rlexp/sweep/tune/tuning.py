@@ -34,6 +34,7 @@ class Tuning:
     def __init__(self, jobs: TrialJobs, name: str, folder: Path, launcher: Launcher, settings: TuningSettings) -> None:
         self.jobs, self.space, self.name, self.folder = jobs, jobs.space, name, folder
         self.launcher, self.settings = launcher, settings
+        self.launched: set[Path] = set()  # folders of jobs; a failed one runs again once, whatever trials share it
         self.in_batch = getattr(launcher, "needs_equal_steps", False)
         count = len(settings.measures)
         self.sampler = make_sampler(
@@ -118,11 +119,12 @@ class Tuning:
             trial.set_user_attr("folder", str(job.job.folder))
             legs.append((trial, job, rung))
         jobs = {job.job.folder: job for _, job, _ in legs}  # two trials may have the same params
-        left = {
-            job.job.folder: job
-            for trial, job, rung in legs
-            if not self._has_reached(job, rung) and (not job.has_failed() or "retry_of" in trial.user_attrs)
-        }
+        left: dict[Path, Planned] = {}
+        for trial, job, rung in legs:
+            again = "retry_of" in trial.user_attrs and job.job.folder not in self.launched
+            if not self._has_reached(job, rung) and (again or not job.has_failed()):
+                left[job.job.folder] = job
+        self.launched |= left.keys()
         for folder in left:
             record = RunRecord(folder)
             if record.status == "pruned":  # pruned as another trial with the same params, but needed again

@@ -199,6 +199,15 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert states()[2:] == ["FAIL", "FAIL"]
 
 
+def test_a_failed_job_that_trials_share_runs_again_once(tune):
+    settings = {"sampler": "random", "evaluation_seeds": 0, "params": ("algo.clip_coef=0.1,0.3", "optimizer.lr=1e30")}
+    assert tune(**settings).code == 1
+    assert tune("retry_failed=true", **settings).code == 1
+    assert states() == ["FAIL"] * 6
+    assert [record(job)["launches"] for job in trials()] == [2] * len({str(t.params) for t in stored().trials})
+    assert len(trials()) < 3
+
+
 def test_a_trial_that_failed_by_chance_is_trained_again_on_request(tune, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", SUPPORT)
     words = ("env.id=poison:FailsOnce-v0",)
