@@ -77,13 +77,8 @@ class ActorCritic(nn.Module):
     """π_θ and V of one agent: ``policy(obs) -> (dist_params (..., P), values (...))``.
 
     Separate torsos for actor and critic, or one for both (`shared`). The log standard deviation of continuous actions
-    is a state-independent parameter.
-
-    Args:
-        observation_space: raw, of the environment.
-        action_space: Discrete, MultiDiscrete or Box.
-        torso: called with the encoded Box space, returns a module with `out_features`.
-        shared, log_std_init, normalize_obs, clip_obs: see conf/network/mlp.yaml and conf/env/cartpole.yaml.
+    is a state-independent parameter. `torso` is called with the encoded Box space and returns a module with
+    `out_features`; other settings are explained in conf/network/mlp.yaml and conf/env/cartpole.yaml.
     """
 
     def __init__(
