@@ -216,8 +216,10 @@ class Environment:
             return ProcessVectorEnv([make] * len(flat)), flat
         parts: list[VectorEnv]
         if self._mode() == "vector":
+            unclipped = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)  # rewards are recorded
+            kwargs = unclipped | self.kwargs
             shares = [[seed] for seed in flat] if independent else seeds
-            parts = [self._vector(len(share)) for share in shares]
+            parts = [gym.make_vec(self.name, len(share), "vector_entry_point", **kwargs) for share in shares]
             firsts: list[Any] = [share[0] for share in shares]
         else:
             plain = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
@@ -242,8 +244,3 @@ class Environment:
         spec = gym.spec(self.name)
         entry = spec.vector_entry_point if self._mode() == "vector" else spec.entry_point
         return load_env_creator(entry) if isinstance(entry, str) else entry
-
-    def _vector(self, num_envs: int) -> VectorEnv:
-        """The id's vector class, with reward clipping off: its rewards are recorded."""
-        off = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)
-        return gym.make_vec(self.name, num_envs, "vector_entry_point", **(off | self.kwargs))
