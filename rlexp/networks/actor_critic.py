@@ -66,7 +66,7 @@ class Encoder(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """π_θ and V of one agent: ``policy(obs) -> (dist_params (..., P), values (...))``.
+    """π_θ and V of one agent: ``network(obs) -> (dist_params (..., P), values (...))``.
 
     Separate torsos for actor and critic, or one for both (`shared`). The log standard deviation of continuous actions
     is a state-independent parameter. `torso` is called with the encoded Box space and returns a module with
