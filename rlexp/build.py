@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
-from rlexp.checks.network import checked_network
+from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import typed_config
@@ -22,10 +22,10 @@ from rlexp.config.schema import seeds_of
 from rlexp.config.signatures import typed
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
-from rlexp.networks.actor_critic import ActorCritic
+from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line, with_article
-from rlexp.training.how import Choice, choose_compile, choose_threads
+from rlexp.training.how import STACKED, Choice, choose_batching, choose_compile, choose_threads
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
 from rlexp.training.recorder import Display, Recorder
@@ -110,7 +110,7 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
 
 
 def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool) -> dict[str, Choice]:
-    """Choices of how to compute, except batching, which the learner makes."""
+    """Choices of how to compute, except batching."""
     agent_rows = environment.num_envs * algo.rollout_steps
     calls = int(cfg.total_steps) // agent_rows * (algo.rollout_steps + algo.epochs * algo.minibatches)
     threads = choose_threads(cfg.torch_threads, agents * agent_rows // algo.minibatches, pixels=pixels)
@@ -152,23 +152,25 @@ def build_trainer(
         raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")
     how = _how(cfg, algo, environment, len(streams), pixels=network.encoder.pixels)
     torch.set_num_threads(how["torch_threads"].value)
+    networks = [network.to(device) for network in build_networks(build, streams)]
+    make_optimizer = _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
+    optimizer_traits = _traits(cfg)
+    batching = choose_batching(cfg.batching, networks, algo, make_optimizer, optimizer_traits, found)
     learner = Learner(
-        build,
+        networks,
         algo,
-        _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"])),
-        _traits(cfg),
+        make_optimizer,
         lr,
         streams,
-        observation_space=observation_space,
-        device=device,
-        batching=cfg.batching,
+        stacked=batching.value == STACKED,
         compiled=how["compiled"].value,
+        recordable=optimizer_traits.recordable,
         world=environment.world,
         watch=watch,
-        unstackable_at=found.unstackable_at,
-        unstackable_why=found.unstackable_why,
         verify_loss=not cfg.debug,
     )
+    if batching.value == STACKED:
+        check_stacked(networks, learner.groups[0].params | learner.groups[0].buffers, observation_space, device)
     return Trainer(
         environment=environment,
         algo=algo,
@@ -177,7 +179,7 @@ def build_trainer(
         distribution=network.distribution,
         streams=streams,
         watch=watch,
-        how=how | {"batching": learner.batching},
+        how=how | {"batching": batching},
         runs=list(records),
         display=display,
         settings=RunSettings(

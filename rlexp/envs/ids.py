@@ -9,10 +9,9 @@ from typing import Any
 import gymnasium as gym
 
 from rlexp.config.imports import import_error, missing_module
-from rlexp.config.signatures import nearest
 from rlexp.envs.classic_control import WORLDS
 from rlexp.errors import ConfigError, EnvironmentFault, UserError
-from rlexp.text import closest, one_line
+from rlexp.text import closest, nearest, one_line
 from rlexp.user_code import describe_error, package_of, where_raised
 
 # id prefix -> the module that registers it, and the pip extra that installs it

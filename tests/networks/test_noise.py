@@ -101,7 +101,7 @@ def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path
     beside = train(tmp_path / "beside", *settings, "num_seeds=3")
     looped = train(tmp_path / "looped", *settings, "num_seeds=3", "batching=loop")
     compiled = train(tmp_path / "compiled", *settings, "num_seeds=3", "compile=true")
-    assert all(compiled.learner.groups[0].graphs.values())
+    assert all(compiled.learner.graphs[0].made.values())
     for key, x in weights_of(alone).items():
         for other in (beside, looped, compiled):
             assert_close(weights_of(other)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
