@@ -58,9 +58,7 @@ def log_result(record: RunRecord, folder: Path, note: str) -> None:
 def should_resume(job: Job) -> bool:
     """Whether there is a run to resume in the job's folder, or one to extend.
 
-    Raises:
-        CheckpointError: resume=must, and there is no checkpoint.
-        ConfigError: resume=extend, and there is no run to extend.
+    Raises CheckpointError for resume=must and ConfigError for resume=extend, if there is none.
     """
     found = (job.folder / "checkpoint.pt").is_file()
     if job.cfg.resume == "must" and not found:
@@ -73,9 +71,7 @@ def should_resume(job: Job) -> bool:
 def run(job: Job) -> None:
     """Train one job in its folder, or log that it is done already.
 
-    Raises:
-        UserError: the job cannot be trained.
-        Exception: whatever ended the run; recorded in its folder.
+    Raises UserError if it cannot be trained, and whatever ended the run, which its folder records.
     """
     from rlexp import build, debug  # imports torch, which --help and a misspelt key need not wait for
 

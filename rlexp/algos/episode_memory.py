@@ -24,14 +24,8 @@ class EpisodeMemory:
     """Keeps the `top_k` episodes of each agent, with at most `max_steps` rows each.
 
     A longer episode is kept as a uniform sample of its rows (reservoir sampling, Vitter 1985). Rows of running
-    episodes are held in buffers of the same size until the episode ends.
-
-    Args:
-        spec: agents, environments, random streams.
-        top_k: K, episodes kept per agent.
-        max_steps: M, rows kept per episode.
-        keep: "best": highest raw return; "random": a uniform sample of all finished episodes.
-        replace_on_tie: a new episode that equals the worst one kept replaces it.
+    episodes are held in buffers of the same size until the episode ends. `keep` is APO's `anchor`; settings are
+    explained in conf/algo/apo.yaml.
     """
 
     def __init__(

@@ -59,9 +59,7 @@ def fault_of(error: BaseException, env: Any, method: str = "step") -> str:
 def raise_fault(error: BaseException, envs: Any, name: str, method: str = "step") -> NoReturn:
     """Raise the error of an environment call as a one-line EnvironmentFault, with the error as its cause.
 
-    Raises:
-        EnvironmentFault: with the id, and the file and line in the user's code.
-        BaseException: the error itself, where it is not the environment's fault.
+    It names the id, and file and line in the user's code. Errors that are not the environment's fault stay as they are.
     """
     if isinstance(error, EnvironmentFault) and not str(error).startswith("env."):
         raise EnvironmentFault(f"env.id={name}: {error}") from error

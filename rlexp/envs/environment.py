@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,13 +18,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.classic_control import WORLDS, World
-from rlexp.envs.ids import has_world, parameter_names, require_known
+from rlexp.envs.ids import cannot_be_made, has_world, parameter_names, require_known
 from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
-from rlexp.errors import ConfigError, EnvironmentFault, UserError
+from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.spaces import require_readable
-from rlexp.text import nearest, one_line
-from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
 CLIPPING = ("reward_clipping", "reward_clip")  # its names in ALE's and envpool's vector classes
@@ -59,8 +56,7 @@ class Environment:
         self._require("num_envs", self.num_envs >= 1, "must be at least 1")
         for name in ("clip_obs", "clip_reward"):
             self._require(name, getattr(self, name) > 0, "must be positive")  # not a number is not positive either
-        timely = self.timeout is None or self.timeout > 0
-        self._require("timeout", timely, "must be positive, in seconds, or null")
+        self._require("timeout", self.timeout is None or self.timeout > 0, "must be positive, in seconds, or null")
         if self.sign_reward and self.normalize_reward:
             what = "cannot be combined with env.normalize_reward=true; set one to false"
             raise ConfigError(f"env.sign_reward=true: {what}")
@@ -123,15 +119,11 @@ class Environment:
         training, evaluation = found
         if training[:2] != evaluation[:2] or (training[2] != evaluation[2] and self.world is None):
             told = []
-            for observations, actions, names in found:
+            for where, (obs, actions, names) in zip(("training", "evaluation"), found, strict=True):
                 layers = " of ".join(name.rpartition(".")[2] for name in names)
-                told.append(
-                    f"{layers} with observations {observations.shape} {observations.dtype} and actions {actions}"
-                )
-            raise ConfigError(
-                f"env.id={self.id}: training and evaluation environments differ: {told[0]} in training, {told[1]} in "
-                "evaluation; env.vectorization=sync uses the same for both"
-            )
+                told.append(f"{layers} with observations {obs.shape} {obs.dtype} and actions {actions} in {where}")
+            what = f"{', '.join(told)}; env.vectorization=sync uses the same for both"
+            raise ConfigError(f"env.id={self.id}: training and evaluation environments differ: {what}")
         return training[:2]
 
     def try_steps(self, watch: Watch | None = None) -> None:
@@ -183,7 +175,8 @@ class Environment:
         except checks.PASSED_ON:
             raise
         except (Exception, SystemExit) as error:
-            raise self._cannot_be_made(error) from error
+            kwargs = {} if self.backend == "envpool" else self.kwargs
+            raise cannot_be_made(error, self.id, self.extra, kwargs, self._maker) from error
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
             envs.close()
@@ -202,32 +195,6 @@ class Environment:
             with contextlib.suppress(Exception):
                 envs.close()
             checks.raise_fault(error, envs, self.id, "reset")
-
-    def _cannot_be_made(self, error: BaseException) -> UserError:
-        """What to raise: an error in user code, an unknown key of `env.kwargs`, or something that is not installed."""
-        prefix = f"env.id={self.id}: cannot be made: "
-        entry = getattr(gym.registry.get(self.name), "entry_point", None)
-        module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", None)
-        packages = {package_of(self.id.rpartition(":")[0]), package_of(module or "")} - {""}
-        location = where_raised(error, packages)
-        if location and not isinstance(error, gym.error.Error | ImportError):
-            return EnvironmentFault(f"{prefix}{location}: {describe_error(error)}")
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown and unknown[1] in self.kwargs and self.backend != "envpool":
-            key, kind = unknown[1], self._maker()
-            known = {*parameter_names(kind), "max_episode_steps"} - {
-                "self",
-                "args",
-                "kwargs",
-                "num_envs",
-                "render_mode",
-            }
-            what = f"{getattr(kind, '__name__', self.name)} takes no {key}; {nearest(key, sorted(known))}"
-            return ConfigError(f"env.kwargs.{key}={self.kwargs[key]}: {what}")
-        line = one_line(str(error)) or type(error).__name__
-        if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and self.extra:
-            line = f"{line.partition(', run')[0]}; pip install 'rlexp[{self.extra}]'"  # one remedy, not two
-        return ConfigError(f"{prefix}{line}")
 
     def _make(
         self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
@@ -249,8 +216,10 @@ class Environment:
             return ProcessVectorEnv([make] * len(flat)), flat
         parts: list[VectorEnv]
         if self._mode() == "vector":
+            unclipped = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)  # rewards are recorded
+            kwargs = unclipped | self.kwargs
             shares = [[seed] for seed in flat] if independent else seeds
-            parts = [self._vector(len(share)) for share in shares]
+            parts = [gym.make_vec(self.name, len(share), "vector_entry_point", **kwargs) for share in shares]
             firsts: list[Any] = [share[0] for share in shares]
         else:
             plain = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
@@ -275,8 +244,3 @@ class Environment:
         spec = gym.spec(self.name)
         entry = spec.vector_entry_point if self._mode() == "vector" else spec.entry_point
         return load_env_creator(entry) if isinstance(entry, str) else entry
-
-    def _vector(self, num_envs: int) -> VectorEnv:
-        """The id's vector class, with reward clipping off: its rewards are recorded."""
-        off = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)
-        return gym.make_vec(self.name, num_envs, "vector_entry_point", **(off | self.kwargs))

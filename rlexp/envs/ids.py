@@ -1,19 +1,23 @@
-"""Ids of environments: what registers them, and one-line errors for those that are unknown or not installed."""
+"""Ids of environments: what registers them, and one-line errors for those that are unknown or cannot be made."""
 
 import importlib.util
 import inspect
+import re
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 
 from rlexp.config.imports import import_error, missing_module
 from rlexp.envs.classic_control import WORLDS
-from rlexp.errors import ConfigError
-from rlexp.text import closest
+from rlexp.errors import ConfigError, EnvironmentFault, UserError
+from rlexp.text import closest, nearest, one_line
+from rlexp.user_code import describe_error, package_of, where_raised
 
 # id prefix -> the module that registers it, and the pip extra that installs it
 HOMES = {"ALE/": ("ale_py", "atari"), "MiniGrid-": ("minigrid", ""), "BabyAI-": ("minigrid", "")}
 MODULES = {"mujoco": "mujoco", "box2d": "Box2D", "atari": "ale_py"}  # pip extra -> module that it installs
+NOT_SETTINGS = {"self", "args", "kwargs", "num_envs", "render_mode"}  # parameters of environments
 
 
 def is_missing(extra: str | None) -> bool:
@@ -65,6 +69,28 @@ def _unknown(id: str, backend: str, known: list[str]) -> str:
     hint = f"did you mean {near}?" if near else "prefix your own with its module, e.g. my_package:MyEnv-v0"
     who = {"envpool": "envpool has", "torch": "env.backend=torch knows"}.get(backend, "Gymnasium knows")
     return f"{who} no such environment; {hint}"
+
+
+def cannot_be_made(
+    error: BaseException, id: str, extra: str | None, kwargs: dict[str, Any], maker: Callable[[], Any]
+) -> UserError:
+    """What to raise: an error in user code, an unknown key of `env.kwargs`, or something that is not installed."""
+    prefix, (module, _, name) = f"env.id={id}: cannot be made: ", id.rpartition(":")
+    entry = getattr(gym.registry.get(name), "entry_point", None)
+    home = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", None)
+    location = where_raised(error, {package_of(module), package_of(home or "")} - {""})
+    if location and not isinstance(error, gym.error.Error | ImportError):
+        return EnvironmentFault(f"{prefix}{location}: {describe_error(error)}")
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown and unknown[1] in kwargs:
+        key, kind = unknown[1], maker()
+        known = sorted({*parameter_names(kind), "max_episode_steps"} - NOT_SETTINGS)
+        what = f"{getattr(kind, '__name__', name)} takes no {key}; {nearest(key, known)}"
+        return ConfigError(f"env.kwargs.{key}={kwargs[key]}: {what}")
+    line = one_line(str(error)) or type(error).__name__
+    if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and extra:
+        line = f"{line.partition(', run')[0]}; pip install 'rlexp[{extra}]'"  # one remedy, not two
+    return ConfigError(f"{prefix}{line}")
 
 
 def has_world(id: str) -> bool:

@@ -56,8 +56,7 @@ def copyable(environment: Environment, steps: int = 64) -> bool:
     """Whether a snapshot restored into fresh environments continues exactly like the original, tested by doing so."""
     if environment.backend == "envpool" or environment.vectorization == "async":
         return False
-    first, _ = environment.start([[1, 2]])
-    second, _ = environment.start([[3, 4]])
+    first, second = (environment.start([seeds])[0] for seeds in ([1, 2], [3, 4]))
     try:
         first.action_space.seed(0)
         for _ in range(3):

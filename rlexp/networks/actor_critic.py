@@ -65,25 +65,12 @@ class Encoder(nn.Module):
         return x if self.normalizer is None else self.normalizer(x)
 
 
-def _width(torso: nn.Module) -> int:
-    width: Any = getattr(torso, "out_features", None)
-    if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
-        location = where_defined(type(torso), "__init__") or type(torso).__name__
-        raise ConfigError(f"network: {location}: out_features={width!r}: must be the number of features, at least 1")
-    return int(width)
-
-
 class ActorCritic(nn.Module):
-    """π_θ and V of one agent: ``policy(obs) -> (dist_params (..., P), values (...))``.
+    """π_θ and V of one agent: ``network(obs) -> (dist_params (..., P), values (...))``.
 
     Separate torsos for actor and critic, or one for both (`shared`). The log standard deviation of continuous actions
-    is a state-independent parameter.
-
-    Args:
-        observation_space: raw, of the environment.
-        action_space: Discrete, MultiDiscrete or Box.
-        torso: called with the encoded Box space, returns a module with `out_features`.
-        shared, log_std_init, normalize_obs, clip_obs: see conf/network/mlp.yaml and conf/env/cartpole.yaml.
+    is a state-independent parameter. `torso` is called with the encoded Box space and returns a module with
+    `out_features`; other settings are explained in conf/network/mlp.yaml and conf/env/cartpole.yaml.
     """
 
     def __init__(
@@ -102,12 +89,16 @@ class ActorCritic(nn.Module):
         self.encoder = Encoder(observation_space, normalize=normalize_obs, clip=clip_obs)
         self.actor_torso = torso(self.encoder.space)
         self.critic_torso = None if shared else torso(self.encoder.space)
-        width = _width(self.actor_torso)
+        width: Any = getattr(self.actor_torso, "out_features", None)
+        if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+            location = where_defined(type(self.actor_torso), "__init__") or type(self.actor_torso).__name__
+            what = f"out_features={width!r}: must be the number of features, at least 1"
+            raise ConfigError(f"network: {location}: {what}")
         gaussian = isinstance(self.distribution, DiagGaussian)
         outputs = self.distribution.noise_size if gaussian else self.distribution.num_params
         self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init))) if gaussian else None
-        self.actor_head = orthogonal(nn.Linear(width, outputs), 0.01)
-        self.critic_head = orthogonal(nn.Linear(width, 1), 1.0)
+        self.actor_head = orthogonal(nn.Linear(int(width), outputs), 0.01)
+        self.critic_head = orthogonal(nn.Linear(int(width), 1), 1.0)
 
     def forward(self, obs: Tensor, actor_only: bool = False) -> tuple[Tensor, Tensor | None]:
         """Packed distribution parameters (..., P), and values (...) unless `actor_only`."""
