@@ -128,8 +128,8 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
         remarks.append(f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on them")
     settings, known = runs[0].settings, SCORES.get(env)
-    bounds = settings.get("env.bounds") or (known and (known.low, known.high))
-    thresholds = (threshold, settings.get("env.threshold"), known and known.solved)
+    bounds = settings.get("env.bounds") or (known and known[:2])
+    thresholds = (threshold, settings.get("env.threshold"), known and known[2])
     threshold = next((each for each in thresholds if each is not None), None)
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"

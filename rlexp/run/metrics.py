@@ -19,6 +19,8 @@ from rlexp.algos.metric_names import CHARTS, KEYS, OF_THE_RUN
 from rlexp.errors import CheckpointError, ObjectiveError
 from rlexp.files import storage_errors, write_atomically
 
+HPARAM = (bool, int, float, str)  # types that TensorBoard's hparams accept
+
 
 def chart_group(metric: str) -> str:
     """TensorBoard group of a metric; metrics returned by the update belong to "losses"."""
@@ -51,7 +53,8 @@ class MetricsLog:
 
     def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float = 0.0) -> None:
         self.folder, self.seeds, self.started = folder, seeds, started
-        self.hparams = {key: _hparam(value) for key, value in hparams.items()}
+        listed = {key: list(value) if isinstance(value, tuple) else value for key, value in hparams.items()}
+        self.hparams = {key: value if isinstance(value, HPARAM) else str(value) for key, value in listed.items()}
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the run's
@@ -177,9 +180,3 @@ class MetricsLog:
             with contextlib.suppress(OSError):  # disk full; resuming rewrites them from metrics.csv
                 writer.close()
         self.writers.clear()
-
-
-def _hparam(value: Any) -> bool | int | float | str:
-    """A setting as a type that TensorBoard's hparams accept."""
-    plain = isinstance(value, bool | int | float | str)
-    return value if plain else str(list(value) if isinstance(value, tuple) else value)

@@ -128,11 +128,6 @@ class RunRecord:
             launched=_now(),
         )
 
-    def survived(self) -> None:
-        """Reset the count of deaths: a checkpoint was written, so that the run has made progress."""
-        if self.data.pop("deaths", 0):
-            self.update()
-
     def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
         """Record the error that ended the run; its traceback also goes to train.log."""
         text = "".join(traceback.format_exception(error))
@@ -141,10 +136,6 @@ class RunRecord:
         path = self.path.with_name("train.log")
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=open_nofollow) as file:
             file.write(text)  # fails for a link or a full disk: run.json has it
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Record the result and digests of the measured files; status done."""
-        self.update(status="done", result=result, files=self.digests())
 
     def digests(self) -> dict[str, str]:
         """Digests of the files in MEASURED, which reveal later edits."""
