@@ -9,6 +9,7 @@ import numpy as np
 
 from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, finished
 from rlexp.compare.reference_scores import SCORES
+from rlexp.config.identity import differing
 from rlexp.study.runs import Curve, Run, StudyError
 from rlexp.text import natural
 
@@ -56,10 +57,7 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Iterable[Run],
-    allow: Collection[str] = (),
-    threshold: float | None = None,
-    known: Iterable[str] = (),
+    runs: Iterable[Run], allow: Collection[str] = (), threshold: float | None = None, known: Iterable[str] = ()
 ) -> Comparison:
     """Group finished runs into arms and read their curves.
 
@@ -81,7 +79,7 @@ def compare_runs(
     for env, env_runs in by_env.items():
         _require_one_term(env, env_runs, allow)
         for algo, algo_runs in _by_algo(env_runs).items():
-            varied[algo] |= _differing(algo_runs)
+            varied[algo] |= {*_differing(algo_runs)}
     _remark_unnamed(done, varied, remarks)
     tasks = [_task(env, env_runs, varied, threshold, remarks) for env, env_runs in by_env.items()]
     tasks = [task for task in tasks if task.arms]
@@ -96,12 +94,8 @@ def _training_settings(run: Run) -> dict[str, Any]:
     return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
 
 
-def _differing(runs: list[Run]) -> set[str]:
-    """Keys whose value differs between runs, or that some runs lack."""
-    configs = [_training_settings(run) for run in runs]
-    keys = {key for config in configs for key in config}
-    missing = object()
-    return {key for key in keys if len({repr(config.get(key, missing)) for config in configs}) > 1}
+def _differing(runs: list[Run]) -> list[str]:
+    return differing([_training_settings(run) for run in runs])
 
 
 def _by_algo(runs: list[Run]) -> dict[str, list[Run]]:
@@ -134,11 +128,9 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
-    differing = {
-        key: {name: samples[0].run.settings.get(key, "—") for name, samples in arms.items()}
-        for key in sorted(_differing(runs))
-    }
-    return Task(env, arms, differing, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
+    settings_of = {name: samples[0].run.settings for name, samples in arms.items()}
+    apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in _differing(runs)}
+    return Task(env, arms, apart, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
 
 
 def _name(run: Run, keys: set[str]) -> str:
@@ -157,7 +149,7 @@ def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[
     """Remark on settings of the tested term that differ only between environments, so that no arm's name shows them."""
     shared = set.intersection(*(set(_training_settings(run)) for run in runs))
     for algo, algo_runs in _by_algo(runs).items():
-        for key in sorted(_differing(algo_runs) - shared - varied[algo]):
+        for key in [key for key in _differing(algo_runs) if key not in shared | varied[algo]]:
             values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
             remarks.append(f"{algo}: {key} is {', '.join(values)}")
 
@@ -167,19 +159,16 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
 
     Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
     """
-    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
-    differing = _differing(runs)
+    more = set(_differing(runs)) - {*allow}
     if len({run.algo for run in runs}) == 1:
-        more = differing - set(allow)
         return more if len(more) > 1 else set()
+    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
     # an algo.* setting that some runs lack belongs to the tested term
-    more = {key for key in differing if key in shared or not key.startswith("algo.")}
-    return more - {"algo._target_", *allow}
+    return {key for key in more if key in shared or not key.startswith("algo.")} - {"algo._target_"}
 
 
 def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
-    more = set() if "all" in allow else beyond_one_term(runs, allow)
-    if more:
+    if "all" not in allow and (more := beyond_one_term(runs, allow)):
         values = "; ".join(
             f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
             for key in sorted(more)
