@@ -32,14 +32,8 @@ def mean_return(text: str) -> float:
         raise ValueError("must be a number, a mean return") from None
 
 
-OPTIONS: Options = {
-    "baseline": str,
-    "allow": names,
-    "threshold": mean_return,
-    "beside": str,
-    "out": str,
-    "figures": boolean,
-}
+TEXT: Options = dict.fromkeys(("baseline", "beside", "out"), str)
+OPTIONS: Options = {**TEXT, "allow": names, "threshold": mean_return, "figures": boolean}
 USAGE = "python -m rlexp.compare outputs/<study>"
 
 

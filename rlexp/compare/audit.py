@@ -18,9 +18,6 @@ MOST_NAMED = 5  # jobs, seeds or folders named in one remark
 RUN_FILES = ("metrics.csv", "checkpoint.pt", "evaluation.json")  # left by a job that started, if run.json is gone
 
 
-# Runs ----------------------------------------------------------------------------------------------------------------
-
-
 def finished(runs: Iterable[Run], remarks: list[str]) -> list[Run]:
     """Runs that are done and have complete curves, which are read here; appends remarks on the others."""
     done = []
@@ -139,9 +136,6 @@ def code_differences(groups: Mapping[Any, Iterable[Run]], seeds: bool = False) -
 def abbreviate(names: Sequence[Any]) -> str:
     """The first few of some seeds, arms or folders."""
     return ", ".join(map(str, names[:MOST_NAMED])) + (", ..." if len(names) > MOST_NAMED else "")
-
-
-# Planned jobs --------------------------------------------------------------------------------------------------------
 
 
 def missing_jobs(paths: Iterable[str | Path], runs: Iterable[Run]) -> list[str]:

@@ -44,11 +44,7 @@ class MetricsLog:
     Each agent's folder has its scalars and hparams. The run's folder has the config as text, and the scalars of all
     agents again under per-seed tags, so that TensorBoard's CUSTOM SCALARS draw an arm in one colour.
 
-    Args:
-        folder: the run's folder.
-        seeds: one per agent.
-        hparams: flat settings.
-        started: time of the run's first start, seconds since 1970.
+    hparams: flat settings; started: time of the run's first start, seconds since 1970.
     """
 
     def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float = 0.0) -> None:

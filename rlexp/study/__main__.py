@@ -16,10 +16,7 @@ from rlexp.commands import Options, boolean, command, names, parse
 from rlexp.errors import ConfigError
 from rlexp.text import nearest
 
-OPTIONS: dict[str, Options] = {
-    "status": {"traceback": boolean},
-    "clean": {"what": names, "yes": boolean},
-}
+OPTIONS: dict[str, Options] = {"status": {"traceback": boolean}, "clean": {"what": names, "yes": boolean}}
 
 
 def run(words: list[str]) -> None:

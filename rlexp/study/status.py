@@ -47,9 +47,6 @@ class JobStatus:
         return None if self.status != "running" or self.duration is None else self.duration - self.seconds
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
 def last_rows(path: Path, seeds: set[int]) -> dict[int, tuple[int, float, float]]:
     """Each seed's last complete row of metrics.csv: seed -> step, seconds, return or NaN. Reads only the file's end."""
     found: dict[int, tuple[int, float, float]] = {}
@@ -162,9 +159,6 @@ def read_study(study: Path) -> list[JobStatus]:
 def name_of(folder: Path, study: Path) -> str:
     """A job's path relative to its study."""
     return folder.resolve().name if folder == study else str(folder.relative_to(study))
-
-
-# Showing -------------------------------------------------------------------------------------------------------------
 
 
 def duration(seconds: float) -> str:
