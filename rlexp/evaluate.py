@@ -179,12 +179,7 @@ OPTIONS: Options = {
 
 
 def run_command(words: list[str]) -> None:
-    """Evaluate every agent of a run and write evaluation.json into its folder.
-
-    Raises:
-        ConfigError: an unknown setting or a wrong type.
-        CheckpointError: no run there, or a damaged one.
-    """
+    """Evaluate every agent of a run and write evaluation.json into its folder."""
     _, options = parse(words, OPTIONS)
     run, trust = options.pop("run", ""), options.pop("trust", [])
     if not run:

@@ -59,16 +59,13 @@ class Comparison:
 def compare_runs(
     runs: Iterable[Run], allow: Collection[str] = (), threshold: float | None = None, known: Iterable[str] = ()
 ) -> Comparison:
-    """Group finished runs into arms and read their curves.
+    """Group finished runs into arms and read their curves; a StudyError if they cannot be compared.
 
     Args:
         runs: as returned by `study.find_runs`.
         allow: keys that may differ besides the tested term; "code": seeds and arms may differ in code; "all".
         threshold: for steps to threshold and retention; default: each environment's.
         known: remarks to include.
-
-    Raises:
-        StudyError: nothing finished, arms that differ in more than the tested term, or different code of one file.
     """
     remarks = list(known)
     done = finished(runs, remarks)
@@ -78,8 +75,8 @@ def compare_runs(
     varied: dict[str, set[str]] = {run.algo: set() for run in done}  # keys in arm names, the same in all environments
     for env, env_runs in by_env.items():
         _require_one_term(env, env_runs, allow)
-        for algo, algo_runs in _by_algo(env_runs).items():
-            varied[algo] |= {*_differing(algo_runs)}
+        for algo, keys in varied.items():
+            keys |= {*_differing([run for run in env_runs if run.algo == algo])}
     _remark_unnamed(done, varied, remarks)
     tasks = [_task(env, env_runs, varied, threshold, remarks) for env, env_runs in by_env.items()]
     tasks = [task for task in tasks if task.arms]
@@ -96,10 +93,6 @@ def _training_settings(run: Run) -> dict[str, Any]:
 
 def _differing(runs: list[Run]) -> list[str]:
     return differing([_training_settings(run) for run in runs])
-
-
-def _by_algo(runs: list[Run]) -> dict[str, list[Run]]:
-    return {name: [run for run in runs if run.algo == name] for name in dict.fromkeys(run.algo for run in runs)}
 
 
 def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: float | None, remarks: list[str]) -> Task:
@@ -148,8 +141,9 @@ def _name(run: Run, keys: set[str]) -> str:
 def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[str]) -> None:
     """Remark on settings of the tested term that differ only between environments, so that no arm's name shows them."""
     shared = set.intersection(*(set(_training_settings(run)) for run in runs))
-    for algo, algo_runs in _by_algo(runs).items():
-        for key in [key for key in _differing(algo_runs) if key not in shared | varied[algo]]:
+    for algo, named in varied.items():
+        algo_runs = [run for run in runs if run.algo == algo]
+        for key in [key for key in _differing(algo_runs) if key not in shared | named]:
             values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
             remarks.append(f"{algo}: {key} is {', '.join(values)}")
 
@@ -181,7 +175,8 @@ def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None
 
 def _remedy(runs: list[Run]) -> str:
     """How to train the runs with the same settings; `tuned` may be why they differ."""
-    pairs = sorted({(run.algo, run.tuned) for run in runs if run.tuned}, key=lambda pair: (pair[1] == "none", pair))
+    chosen = {(run.algo, str(run.record.get("choices", {}).get("tuned", ""))) for run in runs}
+    pairs = sorted((pair for pair in chosen if pair[1]), key=lambda pair: (pair[1] == "none", pair))
     choices = {tuned for _, tuned in pairs}
     if "none" not in choices or len(choices) == 1:
         return "Train them with the same values"

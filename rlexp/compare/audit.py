@@ -106,9 +106,7 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
 def code_differences(groups: Mapping[Any, Iterable[Run]], seeds: bool = False) -> list[str]:
     """Files that differ between groups of runs: one line per file, with the groups that have each version.
 
-    Args:
-        groups: runs by arm, of which files of a single one are the tested term; or by seed, all with the same files.
-        seeds: they are by seed.
+    Groups are arms, where files of a single one are the tested term, or `seeds`, which have all files in common.
     """
     codes: dict[Any, dict[str, set[str]]] = {name: {} for name in groups}  # file -> digests
     for name, runs in groups.items():

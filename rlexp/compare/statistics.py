@@ -172,12 +172,8 @@ def _student(dof: float, level: float = LEVEL) -> float:
 def detectable(n: int, m: int, deviation: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest difference of means that Welch's test detects at p < alpha with this power.
 
-    Args:
-        n: seeds of one arm.
-        m: seeds of the other.
-        deviation: standard deviation over seeds of either arm, in units of the score.
-        alpha: 0.05 / k for k tests corrected together: the level that the smallest p-value has to pass.
-        power: probability of detecting it.
+    n, m: seeds of each arm; deviation: standard, over seeds of either arm, in units of the score; alpha: 0.05 / k for k
+    tests corrected together, the level that the smallest p-value has to pass.
     """
     if min(n, m) < 2:
         return np.nan

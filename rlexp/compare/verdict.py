@@ -50,11 +50,7 @@ class Overall:
 
 
 def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
-    """The arm that the others are compared with.
-
-    Raises:
-        ConfigError: no arm of that name, or no single default.
-    """
+    """The arm that the others are compared with; a ConfigError if none has that name, or several may be meant."""
     names = comparison.arm_names
     if wanted is not None and wanted not in names:
         raise ConfigError(f"baseline={wanted}: no such arm; the arms are: {'; '.join(names)}")

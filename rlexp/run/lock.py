@@ -67,14 +67,12 @@ class FolderLock:
                 lock.release()
 
     def __enter__(self) -> Self:
-        """Acquire the lock, or raise BusyError, which names the folder and the process that holds the lock."""
         if not self.acquire():
             gone = "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
             raise BusyError(f"{self.folder}: {holder(self.path)} is using it; wait for it to finish, or stop it{gone}")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the lock."""
         self.release()
 
 

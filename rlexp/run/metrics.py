@@ -56,11 +56,7 @@ class MetricsLog:
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the run's
 
     def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
-        """Truncate metrics.csv to the checkpoint, with its steps and rows by seed; rewrite the event files from it.
-
-        Raises:
-            CheckpointError: metrics.csv cannot be read or lacks rows; nothing is changed.
-        """
+        """Cut metrics.csv and the events to a checkpoint; a CheckpointError, and no change, if rows are missing."""
         rows = self.rows_until(steps, seconds, counts) if any(counts.values()) else []
         for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
             for old in folder.glob("events.out.tfevents.*"):
@@ -95,10 +91,8 @@ class MetricsLog:
             raise CheckpointError(f"{self.path}: cannot be read ({error!r}); {remedy}") from None
         for seed, count in counts.items():
             if found[seed] != count:
-                raise CheckpointError(
-                    f"{self.path}: holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}; "
-                    f"{remedy}"
-                )
+                held = f"holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}"
+                raise CheckpointError(f"{self.path}: {held}; {remedy}")
         return rows
 
     def text_of(self, rows: Iterable[Mapping[str, str]]) -> bytes:
@@ -121,9 +115,7 @@ class MetricsLog:
     def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
         """Write one row per agent. steps (A,); wall_time: seconds of training; metrics: name -> (A,), NaN: no value.
 
-        Raises:
-            ObjectiveError: metrics that the first row lacks.
-            StorageError: the file cannot be written.
+        An ObjectiveError: metrics that the first row lacks. A StorageError: the file cannot be written.
         """
         unknown = set(metrics) - set(self.columns or metrics)
         if unknown:

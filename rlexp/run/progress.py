@@ -34,7 +34,6 @@ class ProgressDisplay:
         return self
 
     def __enter__(self) -> Self:
-        """Show the bar, if any."""
         if self.mode == "bar":
             self.bar = Progress(
                 BarColumn(bar_width=16),
@@ -50,7 +49,6 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
 

@@ -55,11 +55,7 @@ SHAPES = {name: shape for shape, names in ENTRIES.items() for name in names.spli
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read run.json of a folder, perhaps an untrusted one, with sanitized strings; None if there is none.
-
-    Raises:
-        RecordError: it cannot be read, or is not a run.json.
-    """
+    """Read run.json of a folder, perhaps an untrusted one: None if there is none, a RecordError if it is damaged."""
     path = folder / "run.json"
     try:
         record = _sanitize(json.loads(path.read_text(encoding="utf-8")))

@@ -18,15 +18,12 @@ HOMES = ("rlexp", "torch.nn")
 
 
 def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust: Sequence[str] = ()) -> None:
-    """Refuse a config that would run untrusted code.
+    """Refuse a config that would run untrusted code; the TrustError names the key and the first untrusted name.
 
     Args:
         config: plain data, by group.
         wanted: groups that will be instantiated, and the class of each; nodes inside may be torch modules.
         trust: further packages whose classes may be instantiated, as those of installed plugins may.
-
-    Raises:
-        TrustError: names the key and the first untrusted name.
     """
     from torch import nn
 

@@ -20,12 +20,8 @@ from rlexp.training.how import Choice
 class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
 
-    Args:
-        folder: of the run.
-        config: its identity; see `jobs.job.settings_of`.
-        seeds: one per agent.
-        first: index of its first agent in the batch.
-        choices: in each config group.
+    config: its identity, see `jobs.job.settings_of`; first: index of its first agent in the batch; choices: in each
+    config group.
     """
 
     def __init__(

@@ -20,11 +20,7 @@ OPTIONS: dict[str, Options] = {"status": {"traceback": boolean}, "clean": {"what
 
 
 def run(words: list[str]) -> None:
-    """Run the command.
-
-    Raises:
-        ConfigError: no such command, setting or study.
-    """
+    """Run the command; a ConfigError if there is no such command, setting or study."""
     from rlexp.study.clean import CLEANABLE, clean
     from rlexp.study.status import read_study, table
 

@@ -123,11 +123,7 @@ class PlannedJob(NamedTuple):
 
 
 def planned(study: Path) -> dict[Path, PlannedJob]:
-    """Jobs listed in the study's sweep.json files, by folder.
-
-    Raises:
-        ConfigError: a sweep.json cannot be read, or names folders outside the study.
-    """
+    """Jobs listed in the study's sweep.json files, by folder; a ConfigError if one is damaged or leads outside."""
     found = {}
     for path in find(study, "sweep.json"):
         try:
@@ -143,11 +139,7 @@ def planned(study: Path) -> dict[Path, PlannedJob]:
 
 
 def read_study(study: Path) -> list[JobStatus]:
-    """All jobs in the study, started or planned, in natural order of their names; links are not followed.
-
-    Raises:
-        ConfigError: there is no job, or a sweep.json cannot be read.
-    """
+    """All jobs in the study, started or planned, in natural order; a ConfigError if there is none."""
     if not study.is_dir():
         raise ConfigError(missing_folder(study))
     folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
