@@ -230,7 +230,7 @@ class LossCheck:
         if self.learnt and not reached:
             require_gradient(self.algo, torch.zeros(()))
         with torch.enable_grad():
-            params, values = Policy(self.network, self.leaves)(self.batch.obs[:1].clone())
+            params, values = Policy(self.network, self.leaves)(self.batch._replace(obs=self.batch.obs[:1].clone()))
         actors = self._names(self._gradients_of(params)) - self._names(self._gradients_of(values))
         if actors and not reached & actors:
             log.warning(

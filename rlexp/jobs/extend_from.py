@@ -136,7 +136,7 @@ def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
     plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
     algo = build.build_algorithm(cfg)
     typed = {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
-    typed["optimizer.lr"] = Schedule.named("optimizer.lr", plain.get("lr"))
+    typed["optimizer.lr"] = Schedule(plain.get("lr"), "optimizer.lr")
     found: dict[str, Callable[[float], float]] = {
         name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1
     }
