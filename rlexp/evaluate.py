@@ -79,7 +79,11 @@ def load_run(
     folder = locate(Path(run)) or Path(run)
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
-        raise CheckpointError(f"run={run}: {_why_no_run(folder)}")
+        runs = sorted(found.parent for found in folder.glob("*/run.json"))
+        hint = f"; it is a study; one of its runs is {runs[0]}" if runs else ""
+        missing = f"there is no run in that folder (no .hydra/config.yaml){hint}"
+        why = missing if folder.is_dir() else missing_folder(folder).partition(": ")[2]
+        raise CheckpointError(f"run={run}: {why}")
     try:
         plain: Any = with_current_names(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
         config = OmegaConf.create({key: plain[key] for key in ("env", "network")})
@@ -98,14 +102,6 @@ def load_run(
         if isinstance(error, UserError):
             raise
         raise CheckpointError(f"{folder}: its checkpoint does not fit its config ({one_line(error, 160)})") from error
-
-
-def _why_no_run(folder: Path) -> str:
-    if not folder.is_dir():
-        return missing_folder(folder).partition(": ")[2]
-    runs = sorted(path.parent for path in folder.glob("*/run.json"))
-    hint = f"; it is a study; one of its runs is {runs[0]}" if runs else ""
-    return f"there is no run in that folder (no .hydra/config.yaml){hint}"
 
 
 def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: list[int]) -> SavedRun:
@@ -183,12 +179,7 @@ OPTIONS: Options = {
 
 
 def run_command(words: list[str]) -> None:
-    """Evaluate every agent of a run and write evaluation.json into its folder.
-
-    Raises:
-        ConfigError: an unknown setting or a wrong type.
-        CheckpointError: no run there, or a damaged one.
-    """
+    """Evaluate every agent of a run and write evaluation.json into its folder."""
     _, options = parse(words, OPTIONS)
     run, trust = options.pop("run", ""), options.pop("trust", [])
     if not run:

@@ -13,17 +13,18 @@ PACKAGE = Path(__file__).resolve().parent  # of rlexp
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: a reader sees the old content or the new, even after a crash."""
+    temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
-        _write_atomically(path, data)
+        with open(temporary, "wb", opener=open_nofollow) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """While entered, an OSError is raised as StorageError.
-
-    Raises:
-        StorageError: names the file and the cause.
-    """
+    """While entered, an OSError is raised as StorageError, which names the file and the cause."""
     try:
         yield
     except StorageError:
@@ -39,15 +40,6 @@ def storage_errors(path: Path) -> Iterator[None]:
 def open_nofollow(path: str, flags: int) -> int:
     """An opener for `open` that follows no symbolic link, as an untrusted one may point anywhere."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb", opener=open_nofollow) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def file_digest(path: Path) -> str:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from rlexp.text import SanitizedStream, sanitize
+from rlexp.text import SanitizedStream, natural, sanitize
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31mred\u202e"
 
@@ -29,3 +29,8 @@ def test_a_reader_that_has_gone_is_no_error():
         stream = SanitizedStream(file)
         for _ in range(3):
             print("x" * 100_000, file=stream, flush=True)
+
+
+def test_numbers_in_names_are_in_order():
+    ordered = ["a-9", "a-12", "a=-1", "a=1e-4", "a=0.05", "a=0.1", "a=9", "a=10", "x2", "x10"]
+    assert sorted(ordered[::-1], key=natural) == ordered

@@ -32,25 +32,9 @@ def mean_return(text: str) -> float:
         raise ValueError("must be a number, a mean return") from None
 
 
-OPTIONS: Options = {
-    "baseline": str,
-    "allow": names,
-    "threshold": mean_return,
-    "beside": str,
-    "out": str,
-    "figures": boolean,
-}
+TEXT: Options = dict.fromkeys(("baseline", "beside", "out"), str)
+OPTIONS: Options = {**TEXT, "allow": names, "threshold": mean_return, "figures": boolean}
 USAGE = "python -m rlexp.compare outputs/<study>"
-
-
-def refuse_links(folder: Path, files: Collection[str], named: bool) -> None:
-    """Refuse symbolic links, as an untrusted study may contain, where files will be written.
-
-    named: the folder is what the user asked for, and may be a link.
-    """
-    for path in ([] if named else [folder]) + [folder / name for name in files]:
-        if path.is_symlink():
-            raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
 
 
 def move(made: Path, folder: Path, figures: Collection[str]) -> None:
@@ -76,7 +60,10 @@ def run(words: list[str]) -> None:
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
     figure_files = [f"{name}.{kind}" for name in figures.NAMES for kind in ("svg", "png")]
-    refuse_links(folder, (*WRITTEN, *figure_files), named="out" in options)
+    own = [] if "out" in options else [folder]  # one that the user names may be a link
+    for path in own + [folder / name for name in (*WRITTEN, *figure_files)]:
+        if path.is_symlink():  # as an untrusted study may contain
+            raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
     published = read_published(options["beside"]) if "beside" in options else {}
     runs = find_runs(paths)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing_jobs(paths, runs))

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, finished
 from rlexp.compare.reference_scores import SCORES
+from rlexp.config.identity import differing
 from rlexp.study.runs import Curve, Run, StudyError
 from rlexp.text import natural
 
@@ -56,21 +57,15 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Iterable[Run],
-    allow: Collection[str] = (),
-    threshold: float | None = None,
-    known: Iterable[str] = (),
+    runs: Iterable[Run], allow: Collection[str] = (), threshold: float | None = None, known: Iterable[str] = ()
 ) -> Comparison:
-    """Group finished runs into arms and read their curves.
+    """Group finished runs into arms and read their curves; a StudyError if they cannot be compared.
 
     Args:
         runs: as returned by `study.find_runs`.
         allow: keys that may differ besides the tested term; "code": seeds and arms may differ in code; "all".
         threshold: for steps to threshold and retention; default: each environment's.
         known: remarks to include.
-
-    Raises:
-        StudyError: nothing finished, arms that differ in more than the tested term, or different code of one file.
     """
     remarks = list(known)
     done = finished(runs, remarks)
@@ -80,8 +75,8 @@ def compare_runs(
     varied: dict[str, set[str]] = {run.algo: set() for run in done}  # keys in arm names, the same in all environments
     for env, env_runs in by_env.items():
         _require_one_term(env, env_runs, allow)
-        for algo, algo_runs in _by_algo(env_runs).items():
-            varied[algo] |= _differing(algo_runs)
+        for algo, keys in varied.items():
+            keys |= {*_differing([run for run in env_runs if run.algo == algo])}
     _remark_unnamed(done, varied, remarks)
     tasks = [_task(env, env_runs, varied, threshold, remarks) for env, env_runs in by_env.items()]
     tasks = [task for task in tasks if task.arms]
@@ -96,16 +91,8 @@ def _training_settings(run: Run) -> dict[str, Any]:
     return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
 
 
-def _differing(runs: list[Run]) -> set[str]:
-    """Keys whose value differs between runs, or that some runs lack."""
-    configs = [_training_settings(run) for run in runs]
-    keys = {key for config in configs for key in config}
-    missing = object()
-    return {key for key in keys if len({repr(config.get(key, missing)) for config in configs}) > 1}
-
-
-def _by_algo(runs: list[Run]) -> dict[str, list[Run]]:
-    return {name: [run for run in runs if run.algo == name] for name in dict.fromkeys(run.algo for run in runs)}
+def _differing(runs: list[Run]) -> list[str]:
+    return differing([_training_settings(run) for run in runs])
 
 
 def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: float | None, remarks: list[str]) -> Task:
@@ -128,17 +115,15 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
         remarks.append(f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on them")
     settings, known = runs[0].settings, SCORES.get(env)
-    bounds = settings.get("env.bounds") or (known and (known.low, known.high))
-    thresholds = (threshold, settings.get("env.threshold"), known and known.solved)
+    bounds = settings.get("env.bounds") or (known and known[:2])
+    thresholds = (threshold, settings.get("env.threshold"), known and known[2])
     threshold = next((each for each in thresholds if each is not None), None)
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
-    differing = {
-        key: {name: samples[0].run.settings.get(key, "—") for name, samples in arms.items()}
-        for key in sorted(_differing(runs))
-    }
-    return Task(env, arms, differing, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
+    settings_of = {name: samples[0].run.settings for name, samples in arms.items()}
+    apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in _differing(runs)}
+    return Task(env, arms, apart, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
 
 
 def _name(run: Run, keys: set[str]) -> str:
@@ -156,8 +141,9 @@ def _name(run: Run, keys: set[str]) -> str:
 def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[str]) -> None:
     """Remark on settings of the tested term that differ only between environments, so that no arm's name shows them."""
     shared = set.intersection(*(set(_training_settings(run)) for run in runs))
-    for algo, algo_runs in _by_algo(runs).items():
-        for key in sorted(_differing(algo_runs) - shared - varied[algo]):
+    for algo, named in varied.items():
+        algo_runs = [run for run in runs if run.algo == algo]
+        for key in [key for key in _differing(algo_runs) if key not in shared | named]:
             values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
             remarks.append(f"{algo}: {key} is {', '.join(values)}")
 
@@ -167,19 +153,16 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
 
     Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
     """
-    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
-    differing = _differing(runs)
+    more = set(_differing(runs)) - {*allow}
     if len({run.algo for run in runs}) == 1:
-        more = differing - set(allow)
         return more if len(more) > 1 else set()
+    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
     # an algo.* setting that some runs lack belongs to the tested term
-    more = {key for key in differing if key in shared or not key.startswith("algo.")}
-    return more - {"algo._target_", *allow}
+    return {key for key in more if key in shared or not key.startswith("algo.")} - {"algo._target_"}
 
 
 def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
-    more = set() if "all" in allow else beyond_one_term(runs, allow)
-    if more:
+    if "all" not in allow and (more := beyond_one_term(runs, allow)):
         values = "; ".join(
             f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
             for key in sorted(more)
@@ -192,7 +175,8 @@ def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None
 
 def _remedy(runs: list[Run]) -> str:
     """How to train the runs with the same settings; `tuned` may be why they differ."""
-    pairs = sorted({(run.algo, run.tuned) for run in runs if run.tuned}, key=lambda pair: (pair[1] == "none", pair))
+    chosen = {(run.algo, str(run.record.get("choices", {}).get("tuned", ""))) for run in runs}
+    pairs = sorted((pair for pair in chosen if pair[1]), key=lambda pair: (pair[1] == "none", pair))
     choices = {tuned for _, tuned in pairs}
     if "none" not in choices or len(choices) == 1:
         return "Train them with the same values"

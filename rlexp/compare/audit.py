@@ -18,9 +18,6 @@ MOST_NAMED = 5  # jobs, seeds or folders named in one remark
 RUN_FILES = ("metrics.csv", "checkpoint.pt", "evaluation.json")  # left by a job that started, if run.json is gone
 
 
-# Runs ----------------------------------------------------------------------------------------------------------------
-
-
 def finished(runs: Iterable[Run], remarks: list[str]) -> list[Run]:
     """Runs that are done and have complete curves, which are read here; appends remarks on the others."""
     done = []
@@ -109,9 +106,7 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
 def code_differences(groups: Mapping[Any, Iterable[Run]], seeds: bool = False) -> list[str]:
     """Files that differ between groups of runs: one line per file, with the groups that have each version.
 
-    Args:
-        groups: runs by arm, of which files of a single one are the tested term; or by seed, all with the same files.
-        seeds: they are by seed.
+    Groups are arms, where files of a single one are the tested term, or `seeds`, which have all files in common.
     """
     codes: dict[Any, dict[str, set[str]]] = {name: {} for name in groups}  # file -> digests
     for name, runs in groups.items():
@@ -139,9 +134,6 @@ def code_differences(groups: Mapping[Any, Iterable[Run]], seeds: bool = False) -
 def abbreviate(names: Sequence[Any]) -> str:
     """The first few of some seeds, arms or folders."""
     return ", ".join(map(str, names[:MOST_NAMED])) + (", ..." if len(names) > MOST_NAMED else "")
-
-
-# Planned jobs --------------------------------------------------------------------------------------------------------
 
 
 def missing_jobs(paths: Iterable[str | Path], runs: Iterable[Run]) -> list[str]:

@@ -1,5 +1,6 @@
 """Figures of a comparison: learning curves, intervals, performance profile, sample efficiency."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,13 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-
-
-NAMES = (  # of all figures
-    *(f"curves_{over}" for over in ("steps", "time", "episodes")),
-    *(f"intervals_{measure}" for measure in MEASURES),
-    "profile",
-    "sample_efficiency",
-)
+X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
+    "steps": ("environment steps", lambda curve: curve.steps),
+    "time": ("seconds of training per run, all its seeds, compilation included", lambda curve: curve.seconds),
+    "episodes": ("episodes", lambda curve: curve.episodes),
+}
+NAMES = [*(f"curves_{over}" for over in X_AXES), *(f"intervals_{measure}" for measure in MEASURES)]
+NAMES += ["profile", "sample_efficiency"]
 
 
 def _axes(figure: Figure, panels: int, columns: int, **shared: Any) -> Sequence[Axes]:
@@ -59,12 +59,9 @@ def _axes(figure: Figure, panels: int, columns: int, **shared: Any) -> Sequence[
 
 def _line_styles(names: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
     """Colour and dashes of every arm; the baseline is black."""
-    others = [name for name in names if name != baseline]
-    styles = {
-        name: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
-        for i, name in enumerate(others)
-    }
-    return {baseline: {"color": BASELINE, "linestyle": "-"}} | styles
+    looks = itertools.cycle({"color": colour, "linestyle": dashes} for dashes in DASHES for colour in COLOURS)
+    others = {name: next(looks) for name in names if name != baseline}
+    return {baseline: {"color": BASELINE, "linestyle": "-"}} | others
 
 
 def _panels(comparison: Comparison, baseline: str) -> list[tuple[Task, list[str]]]:
@@ -82,12 +79,8 @@ def _panels(comparison: Comparison, baseline: str) -> list[tuple[Task, list[str]
 
 def _on_grid(samples: list[Sample], axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> np.ndarray:
     """Every seed's moving average interpolated on the grid (seeds, points); NaN outside its range."""
-    rows = []
-    for sample in samples:
-        x, y = axis(sample.curve), sample.curve.returns
-        known = ~np.isnan(y)
-        rows.append(np.interp(grid, x[known], y[known], left=np.nan, right=np.nan) if known.any() else grid * np.nan)
-    return np.array(rows)
+    curves = [(axis(sample.curve), sample.curve.returns, ~np.isnan(sample.curve.returns)) for sample in samples]
+    return np.array([np.interp(grid, x[known], y[known], left=np.nan, right=np.nan) for x, y, known in curves])
 
 
 def _draw_band(axes: Axes, grid: np.ndarray, seeds: np.ndarray, style: dict[str, Any], **line: Any) -> None:
@@ -101,8 +94,7 @@ def _draw_band(axes: Axes, grid: np.ndarray, seeds: np.ndarray, style: dict[str,
 def _curves(
     axes: Axes, task: Task, names: list[str], axis: Callable[[Any], np.ndarray], styles: dict[str, dict[str, Any]]
 ) -> None:
-    end = max(float(axis(sample.curve)[-1]) for sample in task.samples)
-    grid = np.linspace(0, end, POINTS)
+    grid = np.linspace(0, max(float(axis(sample.curve)[-1]) for sample in task.samples), POINTS)
     curves = sum(len(task.arms[name]) for name in names)
     if curves > MOST_VECTOR_CURVES:
         axes.set_rasterization_zorder(0)  # seeds become one image: as paths they would take megabytes
@@ -118,13 +110,6 @@ def _curves(
         axes.axhline(task.threshold, color="grey", linewidth=0.8, linestyle=":")
 
 
-X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
-    "steps": ("environment steps", lambda curve: curve.steps),
-    "time": ("seconds of training per run, all its seeds, compilation included", lambda curve: curve.seconds),
-    "episodes": ("episodes", lambda curve: curve.episodes),
-}
-
-
 def learning_curves(comparison: Comparison, over: str, baseline: str) -> Figure:
     """Every arm's IQM and 95 % band, its seeds faint behind; panels as in `_panels`."""
     label, axis = X_AXES[over]
@@ -137,8 +122,7 @@ def learning_curves(comparison: Comparison, over: str, baseline: str) -> Figure:
     styles = _line_styles(comparison.arm_names, baseline)
     for axes, (task, names) in zip(grid, panels, strict=True):
         _curves(axes, task, names, axis, _line_styles(names, baseline) if split else styles)
-        axes.set_title(task.env)
-        axes.set_xlabel(label)
+        axes.set(title=task.env, xlabel=label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.locator_params(nbins=5)
         if split or len(panels) == 1:
@@ -175,10 +159,9 @@ def intervals(results: list[Result], measure: str, baseline: str) -> Figure:
         for r, height, colour in () if crowded else zip(here, heights, colours, strict=True):
             jitter = 0.35 + 0.12 * np.sin(np.arange(len(r.scores)) * 2.4)  # deterministic
             axes.plot(r.scores, height + jitter, ".", color=colour, alpha=0.35, markersize=4)
-        axes.set_title(env)
         axes.set_yticks(range(len(names)), names)
         axes.locator_params(axis="x", nbins=4)
-        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set(title=env, ylim=(len(names) - 0.4, -0.6))
     figure.supxlabel(f"{MEASURES[measure].meaning}: IQM, 95 % interval, seeds", fontsize=9)
     return figure
 
@@ -196,9 +179,7 @@ def profiles(comparison: Comparison, results: list[Result], baseline: str) -> Fi
     grid = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), POINTS)
     for name, arrays in scores.items():
         axes.plot(grid, statistics.profile(arrays, grid), **styles[name])
-    axes.set_xlabel("normalised final score τ")
-    axes.set_ylabel("fraction of seeds above τ")
-    axes.set_ylim(-0.02, 1.02)
+    axes.set(xlabel="normalised final score τ", ylabel="fraction of seeds above τ", ylim=(-0.02, 1.02))
     _legend_below(figure, styles)
     return figure
 
@@ -216,8 +197,7 @@ def sample_efficiency(comparison: Comparison, baseline: str) -> Figure:
             if name in task.arms
         ]
         _draw_band(axes, grid, np.concatenate(rows), styles[name])
-    axes.set_xlabel("fraction of training")
-    axes.set_ylabel("normalised return, IQM over\nall seeds of all environments")
+    axes.set(xlabel="fraction of training", ylabel="normalised return, IQM over\nall seeds of all environments")
     _legend_below(figure, styles)
     return figure
 

@@ -64,17 +64,13 @@ def _retention(sample: Sample, task: Task | None) -> float:
 
 
 MEASURES = {
-    "final": Measure(
-        "mean return of the last 100 training episodes",
-        lambda sample, _: last(sample.curve.returns),
-    ),
+    "final": Measure("mean return of the last 100 training episodes", lambda seed, _: last(seed.curve.returns)),
     "evaluation": Measure(
         "mean return of the final policy in frozen evaluation",
-        lambda sample, _: np.nan if sample.evaluation is None else sample.evaluation,
+        lambda seed, _: np.nan if seed.evaluation is None else seed.evaluation,
     ),
     "area": Measure(
-        "mean height of the learning curve",
-        lambda sample, _: area_under_curve(sample.curve.steps, sample.curve.returns),
+        "mean height of the learning curve", lambda seed, _: area_under_curve(seed.curve.steps, seed.curve.returns)
     ),
     "retention": Measure("moving average over its best so far, after the threshold", _retention),
 }

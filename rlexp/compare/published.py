@@ -15,11 +15,7 @@ COLUMNS = ("env", "score", "deviation", "seeds", "source")
 
 
 def read_published(path: str) -> Published:
-    """Read the published score and its source for each environment.
-
-    Raises:
-        ConfigError: the file cannot be read, or lacks a column.
-    """
+    """Read the published score and its source for each environment; a ConfigError if the file cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return {

@@ -70,8 +70,12 @@ def sections(comparison: Comparison, baseline: str, results: list[Result], publi
 def verdicts(results: list[Result], overall: list[Overall], baseline: str) -> list[str]:
     """The verdicts on the final scores and over all environments, in sentences."""
     final = [r for r in results if r.measure == "final" and r.verdict is not None]
-    areas = {(r.env, r.arm): r for r in results if r.measure == "area"}
-    sentences = [sentence(r, baseline) + _area_sentence(areas[r.env, r.arm]) for r in final]
+    areas = {
+        (r.env, r.arm): f" Over all of training: {r.verdict}, {r.against}."
+        for r in results
+        if r.measure == "area" and not math.isnan(r.against.p)
+    }
+    sentences = [sentence(r, baseline) + areas.get((r.env, r.arm), "") for r in final]
     lines = sentences if len(final) <= MOST_SENTENCES else _verdict_lines(final, baseline)
     return lines + [overall_sentence(o, baseline) for o in overall]
 
@@ -89,11 +93,6 @@ def sentence(r: Result, baseline: str) -> str:
     settle = f"; one as small as this takes about {more} seeds per arm" if more else ""
     found = f"A difference of {number(r.detectable)} would be detected four times in five{settle}."
     return f"{pair}, {r.against}. {found}"
-
-
-def _area_sentence(area: Result) -> str:
-    """The verdict on the area under the learning curve, in brief."""
-    return "" if math.isnan(area.against.p) else f" Over all of training: {area.verdict}, {area.against}."
 
 
 def overall_sentence(o: Overall, baseline: str) -> str:

@@ -6,6 +6,7 @@ for the interquartile mean, the probability of improvement and profiles; Tukey a
 trimmed means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from rlexp.text import number
 
 LEVEL = 0.95
 RESAMPLES = 2000
+BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the last digit
 
 
 def bounds(low: float, high: float) -> str:
@@ -36,25 +38,13 @@ class Interval(NamedTuple):
         return number(self.value) + bounds(self.low, self.high)
 
 
-class Resampler:
-    """Bootstrap resamples of seeds, drawn once for each number of seeds and stratum.
-
-    Arms with equally many seeds share them, which makes a hundred intervals cheap and changes none of them.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._indices: dict[tuple[int, int], np.ndarray] = {}
-
-    def indices(self, n: int, stratum: int = 0) -> np.ndarray:
-        """Indices of the seeds drawn (RESAMPLES, n)."""
-        if (n, stratum) not in self._indices:
-            rng = np.random.default_rng([self.seed, n, stratum])
-            self._indices[n, stratum] = rng.integers(0, n, (RESAMPLES, n))
-        return self._indices[n, stratum]
+@functools.lru_cache(maxsize=64)  # arms with equally many seeds share the draws: a hundred intervals are cheap
+def redraws(n: int, stratum: int = 0, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
+    """Indices of the seeds in each bootstrap resample (RESAMPLES, n)."""
+    return np.random.default_rng([seed, n, stratum]).integers(0, n, (RESAMPLES, n))
 
 
-def iqm_interval(scores: np.ndarray, resampler: Resampler) -> Interval:
+def iqm_interval(scores: np.ndarray) -> Interval:
     """IQM of one arm's seeds (n,): bootstrap percentiles, below 8 seeds the t-interval of `iqm_band`.
 
     In simulation at a nominal 95 %, over six distributions of scores, percentiles cover 93–94 % at ten seeds where the
@@ -62,7 +52,7 @@ def iqm_interval(scores: np.ndarray, resampler: Resampler) -> Interval:
     """
     if len(scores) < 8:
         return Interval(*map(float, iqm_band(scores)))
-    drawn = iqm(scores[resampler.indices(len(scores))])
+    drawn = iqm(scores[redraws(len(scores))])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(iqm(scores)), float(low), float(high))
 
@@ -137,9 +127,12 @@ def welch(arm: Summary, baseline: Summary) -> Difference:
         chance = 2 / math.comb(arm.n + baseline.n, arm.n)
         return Difference(value, value, value, min(1.0, chance) if value else 1.0, 0.0, np.inf)
     dof = float(parts.sum() ** 2 / (parts[0] ** 2 / (arm.n - 1) + parts[1] ** 2 / (baseline.n - 1)))
+    return _t_test(value, error, dof)
+
+
+def _t_test(value: float, error: float, dof: float) -> Difference:
     half = _student(dof) * error
-    p = 2 * float(stats.t.sf(abs(value) / error, dof))
-    return Difference(value, value - half, value + half, p, error, dof)
+    return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -179,12 +172,8 @@ def _student(dof: float, level: float = LEVEL) -> float:
 def detectable(n: int, m: int, deviation: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest difference of means that Welch's test detects at p < alpha with this power.
 
-    Args:
-        n: seeds of one arm.
-        m: seeds of the other.
-        deviation: standard deviation over seeds of either arm, in units of the score.
-        alpha: 0.05 / k for k tests corrected together: the level that the smallest p-value has to pass.
-        power: probability of detecting it.
+    n, m: seeds of each arm; deviation: standard, over seeds of either arm, in units of the score; alpha: 0.05 / k for k
+    tests corrected together, the level that the smallest p-value has to pass.
     """
     if min(n, m) < 2:
         return np.nan
@@ -210,7 +199,7 @@ def seeds_to_settle(
     return n if n <= most else None
 
 
-def aggregate_iqm(scores: Sequence[np.ndarray], resampler: Resampler) -> Interval:
+def aggregate_iqm(scores: Sequence[np.ndarray]) -> Interval:
     """IQM of the normalised scores of all seeds of all environments, one array per environment.
 
     Stratified bootstrap, resampling seeds within each environment, with expanded percentiles (Hesterberg 2015, arXiv
@@ -222,7 +211,7 @@ def aggregate_iqm(scores: Sequence[np.ndarray], resampler: Resampler) -> Interva
     fewest = min(map(len, scores))
     if fewest < 2:
         return Interval(value)
-    drawn = [x[resampler.indices(len(x), stratum)] for stratum, x in enumerate(scores)]
+    drawn = [x[redraws(len(x), stratum)] for stratum, x in enumerate(scores)]
     tail = stats.norm.sf(math.sqrt(fewest / (fewest - 1)) * _student(sum(len(x) - 1 for x in scores)))
     low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [tail, 1 - tail])
     return Interval(value, float(low), float(high))
@@ -242,5 +231,4 @@ def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Diffe
     if not error > 0:
         return Difference(value, value, value, max(d.p for d in differences), error, np.inf)  # the weakest p
     dof = float(parts.sum() ** 2 / sum(part**2 / d.dof for part, d in zip(parts, differences, strict=True)))
-    half = _student(dof) * error
-    return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)
+    return _t_test(value, error, dof)

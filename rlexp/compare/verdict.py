@@ -9,12 +9,11 @@ import numpy as np
 from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.measures import MEASURES, last
-from rlexp.compare.statistics import Difference, Interval, Resampler
+from rlexp.compare.statistics import Difference, Interval
 from rlexp.errors import ConfigError
 
 Verdict = Literal["better", "worse", "inconclusive"]
 ALPHA = 0.05
-BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the last digit
 
 
 @dataclass
@@ -51,11 +50,7 @@ class Overall:
 
 
 def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
-    """The arm that the others are compared with.
-
-    Raises:
-        ConfigError: no arm of that name, or no single default.
-    """
+    """The arm that the others are compared with; a ConfigError if none has that name, or several may be meant."""
     names = comparison.arm_names
     if wanted is not None and wanted not in names:
         raise ConfigError(f"baseline={wanted}: no such arm; the arms are: {'; '.join(names)}")
@@ -84,27 +79,21 @@ def scale(task: Task) -> tuple[float, float]:
 
 def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Overall]]:
     """All results, and the overall verdict of each arm except the baseline."""
-    resampler = Resampler(BOOTSTRAP_SEED)
     names = sorted(comparison.arm_names, key=lambda name: name != baseline)  # the baseline first, the others by name
     results: list[Result] = []
     for measure in MEASURES:
-        measured = [
-            _measured(task, name, measure, resampler)
-            for name in names
-            for task in comparison.tasks
-            if name in task.arms
-        ]
+        measured = [_measured(task, name, measure) for name in names for task in comparison.tasks if name in task.arms]
         _compare_with_baseline(measured, baseline)
         results += measured
     return results, _overall(results, [name for name in names if name != baseline])
 
 
-def _measured(task: Task, arm: str, measure: str, resampler: Resampler) -> Result:
+def _measured(task: Task, arm: str, measure: str) -> Result:
     scores = np.array([MEASURES[measure].of(sample, task) for sample in task.arms[arm]])
     scores = scores[~np.isnan(scores)]
     if not len(scores):
         return Result(task, arm, measure, scores, np.nan, Interval())
-    return Result(task, arm, measure, scores, float(scores.mean()), statistics.iqm_interval(scores, resampler))
+    return Result(task, arm, measure, scores, float(scores.mean()), statistics.iqm_interval(scores))
 
 
 def _compare_with_baseline(results: list[Result], baseline: str) -> None:
@@ -146,11 +135,10 @@ def _overall(results: list[Result], arms: list[str]) -> list[Overall]:
 
 def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, tuple[int, Interval]]:
     """For each arm, the number of environments and the IQM of all seeds' normalised final scores."""
-    resampler = Resampler(BOOTSTRAP_SEED)
     found = {}
     for name in comparison.arm_names:
         final = [r for r in results if r.arm == name and r.measure == "final" and len(r.scores)]
         if final:
             scores = [normalised(r.scores, r.task) for r in final]
-            found[name] = (len(final), statistics.aggregate_iqm(scores, resampler))
+            found[name] = (len(final), statistics.aggregate_iqm(scores))
     return found

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -73,6 +73,12 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = tuple(value) if isinstance(value, list) else str(value) if value == {} else value
     return flat
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values differ between flat configs, or that some lack."""
+    keys = sorted({key for config in configs for key in config})
+    return [key for key in keys if len({repr(config.get(key, ...)) for config in configs}) > 1]
 
 
 def config_hash(settings: dict[str, Any]) -> str:

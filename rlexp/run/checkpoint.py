@@ -22,10 +22,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, *, config_hash: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. remedy: ends the error message.
+    """Read a checkpoint onto the CPU.
 
-    Raises:
-        CheckpointError: missing, damaged, of another program, or of another config than `config_hash`.
+    A CheckpointError, ended by `remedy`: missing, damaged, of another program, or of another config than that.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no checkpoint")

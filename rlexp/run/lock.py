@@ -38,11 +38,7 @@ class FolderLock:
         self.lock: BaseFileLock | None = None  # while it is held
 
     def acquire(self) -> bool:
-        """Try to acquire the lock for a second; returns whether it was acquired.
-
-        Raises:
-            OSError: the lock file cannot be created.
-        """
+        """Try for a second; returns whether the lock was acquired. An OSError: its file cannot be created."""
         if self.lock is not None:
             return True
         # filelock's fallback recognizes only one of the errors that file systems without flock give
@@ -71,14 +67,12 @@ class FolderLock:
                 lock.release()
 
     def __enter__(self) -> Self:
-        """Acquire the lock, or raise BusyError, which names the folder and the process that holds the lock."""
         if not self.acquire():
             gone = "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
             raise BusyError(f"{self.folder}: {holder(self.path)} is using it; wait for it to finish, or stop it{gone}")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the lock."""
         self.release()
 
 
@@ -98,11 +92,7 @@ def holder(path: Path) -> str:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the folder's file system supports flock, checked on a temporary file.
-
-    Raises:
-        OSError: no file can be created there.
-    """
+    """Whether the folder's file system supports flock; an OSError if no file can be created there to try."""
     if fcntl is None:
         return True
     with tempfile.TemporaryFile(dir=folder, prefix=NAME) as file:

@@ -19,6 +19,8 @@ from rlexp.algos.metric_names import CHARTS, KEYS, OF_THE_RUN
 from rlexp.errors import CheckpointError, ObjectiveError
 from rlexp.files import storage_errors, write_atomically
 
+HPARAM = (bool, int, float, str)  # types that TensorBoard's hparams accept
+
 
 def chart_group(metric: str) -> str:
     """TensorBoard group of a metric; metrics returned by the update belong to "losses"."""
@@ -42,26 +44,19 @@ class MetricsLog:
     Each agent's folder has its scalars and hparams. The run's folder has the config as text, and the scalars of all
     agents again under per-seed tags, so that TensorBoard's CUSTOM SCALARS draw an arm in one colour.
 
-    Args:
-        folder: the run's folder.
-        seeds: one per agent.
-        hparams: flat settings.
-        started: time of the run's first start, seconds since 1970.
+    hparams: flat settings; started: time of the run's first start, seconds since 1970.
     """
 
     def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float = 0.0) -> None:
         self.folder, self.seeds, self.started = folder, seeds, started
-        self.hparams = {key: _hparam(value) for key, value in hparams.items()}
+        listed = {key: list(value) if isinstance(value, tuple) else value for key, value in hparams.items()}
+        self.hparams = {key: value if isinstance(value, HPARAM) else str(value) for key, value in listed.items()}
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the run's
 
     def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
-        """Truncate metrics.csv to the checkpoint, with its steps and rows by seed; rewrite the event files from it.
-
-        Raises:
-            CheckpointError: metrics.csv cannot be read or lacks rows; nothing is changed.
-        """
+        """Cut metrics.csv and the events to a checkpoint; a CheckpointError, and no change, if rows are missing."""
         rows = self.rows_until(steps, seconds, counts) if any(counts.values()) else []
         for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
             for old in folder.glob("events.out.tfevents.*"):
@@ -96,10 +91,8 @@ class MetricsLog:
             raise CheckpointError(f"{self.path}: cannot be read ({error!r}); {remedy}") from None
         for seed, count in counts.items():
             if found[seed] != count:
-                raise CheckpointError(
-                    f"{self.path}: holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}; "
-                    f"{remedy}"
-                )
+                held = f"holds {found[seed]} rows of seed {seed} up to the checkpoint instead of {count}"
+                raise CheckpointError(f"{self.path}: {held}; {remedy}")
         return rows
 
     def text_of(self, rows: Iterable[Mapping[str, str]]) -> bytes:
@@ -122,9 +115,7 @@ class MetricsLog:
     def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
         """Write one row per agent. steps (A,); wall_time: seconds of training; metrics: name -> (A,), NaN: no value.
 
-        Raises:
-            ObjectiveError: metrics that the first row lacks.
-            StorageError: the file cannot be written.
+        An ObjectiveError: metrics that the first row lacks. A StorageError: the file cannot be written.
         """
         unknown = set(metrics) - set(self.columns or metrics)
         if unknown:
@@ -177,9 +168,3 @@ class MetricsLog:
             with contextlib.suppress(OSError):  # disk full; resuming rewrites them from metrics.csv
                 writer.close()
         self.writers.clear()
-
-
-def _hparam(value: Any) -> bool | int | float | str:
-    """A setting as a type that TensorBoard's hparams accept."""
-    plain = isinstance(value, bool | int | float | str)
-    return value if plain else str(list(value) if isinstance(value, tuple) else value)

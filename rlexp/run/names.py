@@ -1,5 +1,6 @@
 """Names of run folders: <study>/<job>, from overrides and a hash of the config."""
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,18 +68,13 @@ def subfolder(root: DictConfig, settings_of: Callable[[DictConfig], dict[str, An
     settings = settings_of(drop_replaced(root, hydra))
     name = job_name(list(hydra.overrides.task), settings)
     path, number = _latest(Path(root.outputs) / root.study, name)
-    stale = root.stale == "rerun" and number and is_stale(path, settings)
+    stale = False
+    if root.stale == "rerun" and number:
+        with contextlib.suppress(RecordError):
+            stale = bool(code_state.changed_files(read_record(path) or {}, settings))
     if number and (stale or root.resume == "never"):  # even an empty one: a sweep may be about to start there
         path = path.with_name(f"{re.sub(r'_[0-9]+$', '', path.name)}_{number + 1}")
     return f"{root.study}/{path.name}"
-
-
-def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether the code that a run's config names has changed since the run started."""
-    try:
-        return bool(code_state.changed_files(read_record(folder) or {}, settings))
-    except RecordError:
-        return False
 
 
 def register_resolvers(settings_of: Callable[[DictConfig], dict[str, Any]]) -> None:

@@ -15,11 +15,9 @@ log = logging.getLogger(__name__)
 
 
 class ProgressDisplay:
-    """Shows steps, remaining time, steps per second and the mean return.
+    """Shows steps, remaining time, steps per second and the mean return; lines every so many seconds.
 
-    Args:
-        mode: "bar", "lines", "none", or "auto": a bar if standard output is a terminal.
-        every: seconds between log lines.
+    Mode auto: a bar if standard output is a terminal, else lines.
     """
 
     def __init__(self, mode: Literal["auto", "bar", "lines", "none"], every: float = 5.0) -> None:
@@ -36,7 +34,6 @@ class ProgressDisplay:
         return self
 
     def __enter__(self) -> Self:
-        """Show the bar, if any."""
         if self.mode == "bar":
             self.bar = Progress(
                 BarColumn(bar_width=16),
@@ -52,7 +49,6 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
 

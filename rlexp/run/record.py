@@ -55,11 +55,7 @@ SHAPES = {name: shape for shape, names in ENTRIES.items() for name in names.spli
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read run.json of a folder, perhaps an untrusted one, with sanitized strings; None if there is none.
-
-    Raises:
-        RecordError: it cannot be read, or is not a run.json.
-    """
+    """Read run.json of a folder, perhaps an untrusted one: None if there is none, a RecordError if it is damaged."""
     path = folder / "run.json"
     try:
         record = _sanitize(json.loads(path.read_text(encoding="utf-8")))
@@ -128,11 +124,6 @@ class RunRecord:
             launched=_now(),
         )
 
-    def survived(self) -> None:
-        """Reset the count of deaths: a checkpoint was written, so that the run has made progress."""
-        if self.data.pop("deaths", 0):
-            self.update()
-
     def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
         """Record the error that ended the run; its traceback also goes to train.log."""
         text = "".join(traceback.format_exception(error))
@@ -141,10 +132,6 @@ class RunRecord:
         path = self.path.with_name("train.log")
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=open_nofollow) as file:
             file.write(text)  # fails for a link or a full disk: run.json has it
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Record the result and digests of the measured files; status done."""
-        self.update(status="done", result=result, files=self.digests())
 
     def digests(self) -> dict[str, str]:
         """Digests of the files in MEASURED, which reveal later edits."""

@@ -6,7 +6,7 @@ name.
 """
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,29 @@ HOMES = ("rlexp", "torch.nn")
 
 
 def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust: Sequence[str] = ()) -> None:
-    """Refuse a config that would run untrusted code.
+    """Refuse a config that would run untrusted code; the TrustError names the key and the first untrusted name.
 
     Args:
         config: plain data, by group.
         wanted: groups that will be instantiated, and the class of each; nodes inside may be torch modules.
         trust: further packages whose classes may be instantiated, as those of installed plugins may.
-
-    Raises:
-        TrustError: names the key and the first untrusted name.
     """
+    from torch import nn
+
     plugins = {entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group="rlexp")}
     packages = {name.partition(".")[0] for name in trust} | plugins
-    _require_literals("", config)
+    for path, value in _nodes("", config):
+        if isinstance(value, str) and "${" in value:
+            raise TrustError(f"{path}={value}: is an interpolation; a run's config holds plain values")
     for group, kind in wanted.items():
         node = config.get(group)
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise TrustError(f"{group}: has no _target_, so it cannot be instantiated")
-        _check(group, node, kind, packages)
+        for path, value in _nodes(group, node):
+            if isinstance(value, Mapping) and "_target_" in value:
+                target = value["_target_"]
+                if not isinstance(target, str) or target.partition(".")[0] not in packages:
+                    _require_class(f"{path}._target_", target, kind if path == group else nn.Module)
     module = str((config["env"] or {}).get("id", "")).rpartition(":")[0] if "env" in wanted else ""
     if module and module.partition(".")[0] not in {*KNOWN, *packages}:
         raise _refusal(f"env.id={config['env']['id']}", module)
@@ -48,32 +53,16 @@ def require_no_links(paths: Iterable[Path]) -> None:
             raise TrustError(f"{path}: is a symbolic link in a folder that a run writes to; remove it")
 
 
-def _require_literals(path: str, value: Any) -> None:
-    """Refuse interpolations."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _require_literals(f"{path}.{key}".lstrip("."), item)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for item in value:
-            _require_literals(path, item)
-    elif isinstance(value, str) and "${" in value:
-        raise TrustError(f"{path}={value}: is an interpolation; a run's config holds plain values")
-
-
-def _check(path: str, value: Any, kind: type, packages: set[str]) -> None:
-    """Refuse a node that is no instance of `kind`, or holds others than torch modules."""
-    from torch import nn
-
+def _nodes(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A value and all that it holds, with their paths."""
+    yield path, value
     inside: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):
-        inside = [(f"{path}.{key}", item) for key, item in value.items() if key != "_target_"]
-        target = value.get("_target_", "")
-        if "_target_" in value and not (isinstance(target, str) and target.partition(".")[0] in packages):
-            _require_class(f"{path}._target_", target, kind)
+        inside = [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
     elif isinstance(value, Sequence) and not isinstance(value, str):
         inside = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-    for key, item in inside:
-        _check(key, item, nn.Module, packages)
+    for each in inside:
+        yield from _nodes(*each)
 
 
 def _require_class(path: str, target: Any, kind: type) -> None:

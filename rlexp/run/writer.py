@@ -20,12 +20,8 @@ from rlexp.training.how import Choice
 class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
 
-    Args:
-        folder: of the run.
-        config: its identity; see `jobs.job.settings_of`.
-        seeds: one per agent.
-        first: index of its first agent in the batch.
-        choices: in each config group.
+    config: its identity, see `jobs.job.settings_of`; first: index of its first agent in the batch; choices: in each
+    config group.
     """
 
     def __init__(
@@ -86,7 +82,8 @@ class RunWriter:
         self._note(how)
         self.metrics_log.sync()
         checkpoint.save(self.checkpoint_path, state)
-        self.record.survived()
+        if self.record.data.pop("deaths", 0):  # the run has made progress since
+            self.record.update()
 
     def load(self) -> dict[str, Any]:
         """Read the checkpoint; a CheckpointError if it is missing, damaged, or of another run."""
@@ -113,7 +110,7 @@ class RunWriter:
             write_evaluation(self.folder, content)
             result["evaluation_return"] = [round(agent["mean_return"], 4) for agent in content["agents"]]
         self.close()
-        self.record.finish(result)
+        self.record.update(status="done", result=result, files=self.record.digests())
         return result
 
     def close(self) -> None:

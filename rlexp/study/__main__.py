@@ -16,18 +16,11 @@ from rlexp.commands import Options, boolean, command, names, parse
 from rlexp.errors import ConfigError
 from rlexp.text import nearest
 
-OPTIONS: dict[str, Options] = {
-    "status": {"traceback": boolean},
-    "clean": {"what": names, "yes": boolean},
-}
+OPTIONS: dict[str, Options] = {"status": {"traceback": boolean}, "clean": {"what": names, "yes": boolean}}
 
 
 def run(words: list[str]) -> None:
-    """Run the command.
-
-    Raises:
-        ConfigError: no such command, setting or study.
-    """
+    """Run the command; a ConfigError if there is no such command, setting or study."""
     from rlexp.study.clean import CLEANABLE, clean
     from rlexp.study.status import read_study, table
 

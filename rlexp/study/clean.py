@@ -30,7 +30,6 @@ class Removal:
     entry: PlannedJob | None = None  # of a planned job
 
     def __str__(self) -> str:
-        """Row of the list shown before confirmation."""
         files = [Path(root, name) for root, _, names in os.walk(self.path) for name in names] or [self.path]
         size = " " * 13 if self.entry else f"{sum(file.lstat().st_size for file in files) / 1e6:10.1f} MB"
         elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
@@ -95,11 +94,7 @@ def _remove(item: Removal) -> str | None:
 
 
 def clean(studies: list[Path], what: list[str], yes: bool) -> None:
-    """List the items, ask for confirmation unless `yes`, and remove them.
-
-    Raises:
-        ConfigError: there is no terminal to ask on.
-    """
+    """List the items, ask for confirmation unless `yes` (a ConfigError without a terminal), and remove them."""
     items = {item.path.resolve(): item for study in studies for item in removals(study, what)}
     if not items:
         print(f"nothing to remove: no {' or '.join(what)} in {', '.join(map(str, studies))}")

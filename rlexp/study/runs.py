@@ -58,11 +58,6 @@ class Run:
         return str(choice or self.settings["algo._target_"].rpartition(".")[2].lower())
 
     @property
-    def tuned(self) -> str:
-        """The choice in the group tuned; empty if unknown."""
-        return str(self.record.get("choices", {}).get("tuned", ""))
-
-    @property
     def env(self) -> str:
         """The environment's id."""
         return str(self.settings["env.id"])
@@ -80,11 +75,7 @@ class Run:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """All runs at or below the paths, sorted by folder; curves are not read.
-
-    Raises:
-        StudyError: there is none, or a run.json cannot be read.
-    """
+    """All runs at or below the paths, without their curves; a StudyError if one cannot be read or there is none."""
     folders: dict[Path, Path] = {}
     for path in map(Path, paths):
         found = sorted(file.parent for file in path.rglob("run.json"))
@@ -131,11 +122,7 @@ def _flaw(settings: dict[str, Any]) -> str | None:
 
 
 def superseded_in(study: Path) -> list[str]:
-    """Names of a tuned study's runs of a former best trial.
-
-    Raises:
-        StudyError: superseded.json is damaged.
-    """
+    """Names of a tuned study's runs of a former best trial; a StudyError if superseded.json is damaged."""
     path = study / SUPERSEDED
     try:
         return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
@@ -144,11 +131,7 @@ def superseded_in(study: Path) -> list[str]:
 
 
 def read_curves(run: Run) -> None:
-    """Read a run's learning curves and frozen evaluations into it; seconds of a batch become this run's share.
-
-    Raises:
-        StudyError: metrics.csv or evaluation.json is damaged.
-    """
+    """Read a run's curves and frozen evaluations into it, with its share of a batch's seconds."""
     path = run.folder / "metrics.csv"
     try:
         with open(path, encoding="utf-8") as file:

@@ -47,9 +47,6 @@ class JobStatus:
         return None if self.status != "running" or self.duration is None else self.duration - self.seconds
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
 def last_rows(path: Path, seeds: set[int]) -> dict[int, tuple[int, float, float]]:
     """Each seed's last complete row of metrics.csv: seed -> step, seconds, return or NaN. Reads only the file's end."""
     found: dict[int, tuple[int, float, float]] = {}
@@ -126,11 +123,7 @@ class PlannedJob(NamedTuple):
 
 
 def planned(study: Path) -> dict[Path, PlannedJob]:
-    """Jobs listed in the study's sweep.json files, by folder.
-
-    Raises:
-        ConfigError: a sweep.json cannot be read, or names folders outside the study.
-    """
+    """Jobs listed in the study's sweep.json files, by folder; a ConfigError if one is damaged or leads outside."""
     found = {}
     for path in find(study, "sweep.json"):
         try:
@@ -146,11 +139,7 @@ def planned(study: Path) -> dict[Path, PlannedJob]:
 
 
 def read_study(study: Path) -> list[JobStatus]:
-    """All jobs in the study, started or planned, in natural order of their names; links are not followed.
-
-    Raises:
-        ConfigError: there is no job, or a sweep.json cannot be read.
-    """
+    """All jobs in the study, started or planned, in natural order; a ConfigError if there is none."""
     if not study.is_dir():
         raise ConfigError(missing_folder(study))
     folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
@@ -162,9 +151,6 @@ def read_study(study: Path) -> list[JobStatus]:
 def name_of(folder: Path, study: Path) -> str:
     """A job's path relative to its study."""
     return folder.resolve().name if folder == study else str(folder.relative_to(study))
-
-
-# Showing -------------------------------------------------------------------------------------------------------------
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
 from rlexp.config.checks import init_parts
-from rlexp.config.identity import flatten, typed_config
+from rlexp.config.identity import differing, flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
 from rlexp.execute import console, should_resume, train
 from rlexp.jobs.extend_from import find_extended, is_extending
@@ -153,13 +153,13 @@ def explain(batches: Sequence[Sequence[Planned]]) -> str:
     lines = []
     agents = [sum(len(job.job.seeds) for job in batch) for batch in batches]
     for batch, count in zip(batches, agents, strict=True):
-        varied = _differing([flatten(job.job.settings) for job in batch])
+        varied = differing([flatten(job.job.settings) for job in batch])
         what = f": {', '.join(varied)} differ" if varied else ""
         together = f"{len(batch)} jobs ({count} agents) side by side{what}"
         lines.append(together if len(batch) > 1 else f"alone: {batch[0].name}")
     if len(batches) > 1:
         keys = [batch_key(batch[0]) for batch in batches]
-        apart = [name for name in _differing(keys) if all(name in key for key in keys) or name == DEATHS]
+        apart = [name for name in differing(keys) if all(name in key for key in keys) or name == DEATHS]
         full = f"at most {max(agents)} agents in one (max_agents, n_jobs)"
         why = f"{', '.join(apart)} must be the same within one" if apart else full
         lines += [f"{len(batches)} batches: {why}", *_suggest_scheduled(batches[0][0], apart)]
@@ -175,8 +175,3 @@ def _suggest_scheduled(job: Planned, apart: Sequence[str]) -> list[str]:
         return []
     what = f"{', '.join(plain)} {'is a plain number' if len(plain) == 1 else 'are plain numbers'} of {target}"
     return [f"{what}: annotate as rlexp.algos.schedules.Scheduled to let jobs that differ there share a batch"]
-
-
-def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
-    keys = sorted({key for job in settings for key in job})
-    return [key for key in keys if len({repr(job.get(key)) for job in settings}) > 1]
