@@ -1,9 +1,10 @@
 """Search path for user yamls: installed packages, conf/ of the working directory, hydra.searchpath."""
 
+import contextlib
 import copy
 import functools
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,7 @@ def _folders_of(package: str) -> list[Path]:
 
 
 def require_search_path(words: Iterable[str]) -> None:
-    """Refuse a missing entry of hydra.searchpath, which Hydra would only warn about.
-
-    Raises:
-        ConfigError: names the entry.
-    """
+    """Refuse (ConfigError) a missing entry of hydra.searchpath, which Hydra would only warn about."""
     for word in words:
         if not word.lstrip("+").startswith("hydra.searchpath="):
             continue
@@ -80,11 +77,7 @@ def _exists(entry: str) -> bool:
 
 
 def folders(hydra: Any) -> Iterator[Path]:
-    """Folders of a config's search path, in order.
-
-    Args:
-        hydra: `hydra` node of a composed config.
-    """
+    """Folders of a config's search path, in order. hydra: node of a composed config."""
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             yield Path(source.path)
@@ -95,6 +88,13 @@ def folders(hydra: Any) -> Iterator[Path]:
 def read(file: Path) -> Any:
     """A yaml's content, unresolved; cached until the file changes."""
     return copy.deepcopy(_read(file, file.stat().st_mtime_ns))
+
+
+def node_at(settings: Any, path: str) -> Mapping[str, Any]:
+    """The settings below a dotted key of a yaml; empty if there are none."""
+    for name in path.split(".") if path else ():
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings if isinstance(settings, Mapping) else {}
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,11 +118,7 @@ def chain(group: str, choice: str | None, search_path: Sequence[Path]) -> Iterat
 
 
 def group_choices(hydra: Any) -> dict[str, str]:
-    """The choice in each config group; tuned=none where there are no tuned values, as the group is optional.
-
-    Args:
-        hydra: `hydra` node of a composed config.
-    """
+    """The choice in each config group; tuned=none where there are no tuned values, as the group is optional."""
     choices = {str(name): str(choice) for name, choice in hydra.runtime.choices.items() if not name.startswith("hydra")}
     tuned = f"{choices.get('tuned')}.yaml"
     found = any((folder / "tuned" / tuned).is_file() for folder in folders(hydra))
@@ -130,17 +126,8 @@ def group_choices(hydra: Any) -> dict[str, str]:
 
 
 def require_unshadowed(hydra: Any) -> None:
-    """Refuse a choice with two different yamls on the search path, as the first would shadow the other.
-
-    Args:
-        hydra: `hydra` node of a composed config.
-
-    Raises:
-        ConfigError: names both.
-    """
+    """Refuse (ConfigError) a choice with two different yamls on the search path: the first would shadow the other."""
     search_path = list(folders(hydra))
-    if len(search_path) < 2:
-        return
     for group, choice in hydra.runtime.choices.items():
         files = [file for folder in search_path if (file := folder / group / f"{choice}.yaml").is_file()]
         other = next((file for file in files if file.read_bytes() != files[0].read_bytes()), None)
@@ -151,16 +138,10 @@ def require_unshadowed(hydra: Any) -> None:
 def choices_that_set(path: str, search_path: Sequence[Path]) -> list[str]:
     """Choices of a key's group whose yamls set the key: `algo=apo` for algo.anchor_coef."""
     group, _, key = path.partition(".")
-    files = [file for folder in search_path for file in sorted((folder / group).glob("*.yaml"))]
+    parent, _, name = key.rpartition(".")
     found = []
-    for file in files:
-        try:
-            node = read(file)
-        except (OSError, ValueError, YAMLError):
-            continue
-        *parents, name = key.split(".")
-        for parent in parents:
-            node = node.get(parent, {}) if isinstance(node, dict) else {}
-        if isinstance(node, dict) and name in node:
-            found.append(f"{group}={file.stem}")
+    for file in [file for folder in search_path for file in sorted((folder / group).glob("*.yaml"))]:
+        with contextlib.suppress(OSError, ValueError, YAMLError):
+            if name in node_at(read(file), parent):
+                found.append(f"{group}={file.stem}")
     return list(dict.fromkeys(found))  # a folder may be on the search path twice

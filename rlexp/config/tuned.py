@@ -11,11 +11,7 @@ from rlexp.errors import ConfigError
 
 
 def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
-    """Refuse an unknown choice of `tuned`: as the group is optional, Hydra would silently leave it out.
-
-    Raises:
-        ConfigError: names the nearest choice.
-    """
+    """Refuse (ConfigError) an unknown choice of `tuned`: the group is optional, so that Hydra would leave it out."""
     known = loader.get_group_options("tuned")
     for override in overrides:
         key, _, choice = override.partition("=")
@@ -24,11 +20,7 @@ def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
 
 
 def untuned(hydras: Sequence[Any]) -> list[str]:
-    """One line per environment on which an algorithm has no tuned values and another has.
-
-    Args:
-        hydras: `hydra` nodes of the jobs that are compared.
-    """
+    """One line per environment on which an algorithm has no tuned values and another has. hydras: nodes of the jobs."""
     path = list(folders(hydras[0])) if hydras else []
     known, algos = ({file.stem for p in path for file in (p / group).glob("*.yaml")} for group in ("tuned", "algo"))
     chosen: dict[str, dict[str, str]] = {}  # environment -> algorithm -> its choice of `tuned`

@@ -54,11 +54,7 @@ class Job:
         return seeds_of(self.cfg)
 
     def check_same(self, record: RunRecord) -> None:
-        """Refuse a folder with a run of another config.
-
-        Raises:
-            ConfigError: names the folder.
-        """
+        """Refuse (ConfigError) a folder with a run of another config."""
         if record.data.get("config", self.settings) != self.settings:
             raise ConfigError(f"{self.folder}: has a run of another config; move it away, or use another study")
 
@@ -67,11 +63,7 @@ class Job:
         return code_state.changed_files(record.data, self.settings)
 
     def check_code(self, record: RunRecord) -> None:
-        """Refuse a run whose code or initial parameters have changed since, unless stale=keep.
-
-        Raises:
-            ConfigError: names the files.
-        """
+        """Refuse (ConfigError) a run whose code or initial parameters have changed since, unless stale=keep."""
         check_same_parent(self.cfg, self.folder, record.data)
         changed = self.changed_files(record)
         if changed and self.cfg.stale != "keep":

@@ -89,12 +89,7 @@ def _modules_of_class(kind: type) -> set[str]:
 
 
 def _modules_of_environment(name: str, made_by: str = "") -> set[str]:
-    """Modules that register an environment id and define its classes and wrappers.
-
-    Args:
-        name: the id.
-        made_by: the module whose code makes it, which may register it.
-    """
+    """Modules that register an environment id and define its classes and wrappers. made_by: whose code makes it."""
     import gymnasium
 
     module, _, env_id = name.rpartition(":")
@@ -117,9 +112,6 @@ def sources(config: Mapping[str, Any]) -> dict[str, Path]:
     """Modules that a config names, those of base classes, and their imports, without installed packages: name -> file.
 
     Modules of rlexp count only if its training code does not import them anyway, such as objectives.
-
-    Args:
-        config: plain data.
     """
     return _sources(_named(config))
 
