@@ -1,6 +1,8 @@
 """Builds the parts of a run from its config. Only this module sees the config: parts get plain values."""
 
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -12,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
-from rlexp.checks.network import checked_network
+from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import typed_config
@@ -20,10 +22,10 @@ from rlexp.config.schema import seeds_of
 from rlexp.config.signatures import typed
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
-from rlexp.networks.actor_critic import ActorCritic
+from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line, with_article
-from rlexp.training.how import Choice, choose_compile, choose_threads
+from rlexp.training.how import STACKED, Choice, choose_batching, choose_compile, choose_threads
 from rlexp.training.learner import Learner
 from rlexp.training.optimizers import Traits, traits
 from rlexp.training.recorder import Display, Recorder
@@ -71,21 +73,12 @@ def network_builder(
     cfg: DictConfig, observation_space: spaces.Space, action_space: spaces.Space
 ) -> Callable[[], ActorCritic]:
     """A function that makes one agent's network."""
-    make = _build(cfg.network)
     options = {"normalize_obs": cfg.env.normalize_obs, "clip_obs": cfg.env.clip_obs}
-
-    def build() -> ActorCritic:
-        return make(observation_space, action_space, **options)
-
-    return build
+    return partial(_build(cfg.network), observation_space, action_space, **options)
 
 
 def check(cfg: DictConfig) -> None:
-    """Every check that needs no environment.
-
-    Raises:
-        ConfigError: naming the first invalid setting.
-    """
+    """Every check that needs no environment. Raises ConfigError, naming the first invalid setting."""
     check_run_settings(cfg)
     check_initial(cfg)
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
@@ -94,11 +87,6 @@ def check(cfg: DictConfig) -> None:
     _learning_rate(cfg)
     _traits(cfg)
     check_rows(environment.num_envs, algo.rollout_steps, algo.minibatches, int(cfg.total_steps))
-
-
-def _optimizer(cfg: DictConfig) -> Callable[..., torch.optim.Optimizer]:
-    """A function that makes an optimizer from parameters and a learning rate."""
-    return _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
 
 
 def _traits(cfg: DictConfig) -> Traits:
@@ -112,42 +100,27 @@ def supports_agent_lrs(cfg: DictConfig) -> bool:
 
 def _learning_rate(cfg: DictConfig) -> Schedule:
     plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
-    schedule = Schedule.named("optimizer.lr", plain.get("lr"))
+    schedule = Schedule(plain.get("lr"), "optimizer.lr")
     if min(schedule.knots) < 0:
         raise ConfigError(f"optimizer.lr={schedule}: must not be below 0")
     if len(set(schedule.knots)) > 1 and not _traits(cfg).follows_lr:
-        raise ConfigError(
-            f"optimizer.lr={schedule}: {plain.get('_target_')} ignores changes of the learning rate; use one number"
-        )
+        what = f"{plain.get('_target_')} ignores changes of the learning rate; use one number"
+        raise ConfigError(f"optimizer.lr={schedule}: {what}")
     return schedule
 
 
 def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool) -> dict[str, Choice]:
-    """Choices of how to compute, except batching, which the learner makes."""
+    """Choices of how to compute, except batching."""
     agent_rows = environment.num_envs * algo.rollout_steps
-    updates = int(cfg.total_steps) // agent_rows
-    calls = updates * (algo.rollout_steps + algo.epochs * algo.minibatches)
-    rows = agents * agent_rows // algo.minibatches
-    return {
-        "compiled": choose_compile(cfg.compile, cfg.device, calls),
-        "torch_threads": choose_threads(cfg.torch_threads, rows, pixels=pixels),
-    }
-
-
-def _batch_sizes(algo: Algorithm, environment: Environment) -> list[int]:
-    """Numbers of rows that a network reads at once: when acting, and when learning."""
-    return [environment.num_envs, environment.num_envs * algo.rollout_steps // algo.minibatches]
+    calls = int(cfg.total_steps) // agent_rows * (algo.rollout_steps + algo.epochs * algo.minibatches)
+    threads = choose_threads(cfg.torch_threads, agents * agent_rows // algo.minibatches, pixels=pixels)
+    return {"compiled": choose_compile(cfg.compile, cfg.device, calls), "torch_threads": threads}
 
 
 def _packages(cfg: DictConfig) -> set[str]:
     """Packages of all `_target_`s of the network."""
-    nodes: list[Any] = [OmegaConf.to_container(cfg.network, resolve=True)]
-    found = set()
-    while nodes:
-        node = nodes.pop()
-        found |= {package_of(str(node.get("_target_", "")))} if isinstance(node, dict) else set()
-        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-    return found
+    targets = re.findall(r"_target_: (\S+)", OmegaConf.to_yaml(cfg.network, resolve=True))
+    return {package_of(target) for target in targets}
 
 
 def build_trainer(
@@ -155,52 +128,49 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of several runs side by side, and all its parts.
 
-    Args:
-        cfgs: one per run, each passed by `check`; they differ only in seeds and per-agent settings: learning rate, γ, λ
-            and scheduled hyperparameters.
-        records: recorders, one per run, in the same order.
-        display: shows progress.
-        watch: watches environment calls; default: without a time limit.
-
-    Raises:
-        ConfigError: spaces are not supported, or the network cannot read them.
+    cfgs, records: one per run; configs are passed by `check` and differ only in seeds and per-agent settings: learning
+    rate, γ, λ and scheduled hyperparameters. watch: of environment calls; default: without a time limit. Raises
+    ConfigError if spaces are not supported, or the network cannot read them.
     """
     cfg = cfgs[0]
     device = torch.device(cfg.device)
     algo = Algorithm.side_by_side(_per_agent(cfgs, build_algorithm))
     environment = build_environment(cfg)
     watch = watch or Watch(name=environment.id)
+    streams = [AgentStreams.make(seed, device) for run_cfg in cfgs for seed in seeds_of(run_cfg)]
     observation_space, action_space = environment.probe(watch)
     build = network_builder(cfg, observation_space, action_space)
     if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error
         network, found = build(), Findings()
     else:
-        network = checked_network(build, observation_space, _batch_sizes(algo, environment), _packages(cfg))
-        agents = sum(int(run_cfg.num_seeds) for run_cfg in cfgs)
-        found = check_loss(lambda: _algorithm(cfg), build, observation_space, environment.num_envs, device, agents)
+        envs, count = environment.num_envs, len(streams)
+        sizes = [envs, envs * algo.rollout_steps // algo.minibatches]  # rows when acting, and when learning
+        network = checked_network(build, observation_space, sizes, _packages(cfg))
+        found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, count)
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
         raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")
-    streams = [AgentStreams.make(seed, device) for run_cfg in cfgs for seed in seeds_of(run_cfg)]
     how = _how(cfg, algo, environment, len(streams), pixels=network.encoder.pixels)
     torch.set_num_threads(how["torch_threads"].value)
+    networks = [network.to(device) for network in build_networks(build, streams)]
+    make_optimizer = _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
+    optimizer_traits = _traits(cfg)
+    batching = choose_batching(cfg.batching, networks, algo, make_optimizer, optimizer_traits, found)
     learner = Learner(
-        build,
+        networks,
         algo,
-        _optimizer(cfg),
-        _traits(cfg),
+        make_optimizer,
         lr,
         streams,
-        observation_space=observation_space,
-        device=device,
-        batching=cfg.batching,
+        stacked=batching.value == STACKED,
         compiled=how["compiled"].value,
+        recordable=optimizer_traits.recordable,
         world=environment.world,
         watch=watch,
-        unstackable_at=found.unstackable_at,
-        unstackable_why=found.unstackable_why,
         verify_loss=not cfg.debug,
     )
+    if batching.value == STACKED:
+        check_stacked(networks, learner.groups[0].params | learner.groups[0].buffers, observation_space, device)
     return Trainer(
         environment=environment,
         algo=algo,
@@ -209,7 +179,7 @@ def build_trainer(
         distribution=network.distribution,
         streams=streams,
         watch=watch,
-        how=how | {"batching": learner.batching},
+        how=how | {"batching": batching},
         runs=list(records),
         display=display,
         settings=RunSettings(

@@ -98,16 +98,8 @@ class Batch(NamedTuple):
     @classmethod
     def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor) -> "Batch":
         """All rows of a rollout (A, T, E, ...) with their advantages and returns."""
-        return cls(
-            obs=rollout.obs,
-            actions=rollout.actions,
-            dist_params=rollout.dist_params,
-            log_probs=rollout.log_probs,
-            values=rollout.values,
-            advantages=advantages,
-            returns=returns,
-            weights=rollout.weights,
-        )
+        shared = {name: getattr(rollout, name) for name in cls._fields if hasattr(rollout, name)}
+        return cls(**shared, advantages=advantages, returns=returns)
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """Apply a function to every field of rows; `replay` and `key` are left alone."""
@@ -126,29 +118,23 @@ def finished_episodes(
 
     rewards, done, dummy: (T, A, E); open_returns, open_lengths: (A, E), of episodes running at the first row.
     """
-    rewards = np.where(dummy, 0.0, rewards)
     num_steps, num_agents, num_envs = rewards.shape
-    flat = (num_steps, num_agents * num_envs)
-    sums = np.vstack([-open_returns.reshape(1, -1), np.cumsum(rewards.reshape(flat), 0, dtype=np.float64)])
-    counts = np.vstack([-open_lengths.reshape(1, -1), np.cumsum(~dummy.reshape(flat), 0)])
-    columns, ends = np.nonzero(done.reshape(flat).T)  # by environment, then by time
-    first = np.ones(len(columns), bool)
-    first[1:] = columns[1:] != columns[:-1]
+    rewards, done, dummy = (x.reshape(num_steps, -1) for x in (np.where(dummy, 0.0, rewards), done, dummy))
+    # cumulative sums with a leading row: minus the running episode's return and length before this rollout
+    sums = np.vstack([-open_returns.reshape(1, -1), np.cumsum(rewards, 0, dtype=np.float64)])
+    counts = np.vstack([-open_lengths.reshape(1, -1), np.cumsum(~dummy, 0)])
+    columns, ends = np.nonzero(done.T)  # by environment, then by time
+    first = np.diff(columns, prepend=-1) > 0
     previous = np.where(first, -1, np.roll(ends, 1))  # end of the previous episode in the same environment
-    starts = np.where(first, dummy.reshape(flat)[0, columns].astype(np.int64), previous + 2)
-    # cumulative sums have a leading row: minus the running episode's return and length before this rollout
+    starts = np.where(first, dummy[0, columns].astype(np.int64), previous + 2)
+    last, every = np.full(num_agents * num_envs, -1), np.arange(num_agents * num_envs)
+    last[columns] = ends  # the last one of an environment is assigned last
     with np.errstate(invalid="ignore"):  # `Collector._flaw` reports what is not finite
         returns = sums[ends + 1, columns] - sums[previous + 1, columns]
+        open_returns = (sums[-1] - sums[last + 1, every]).reshape(num_agents, num_envs)
     lengths = counts[ends + 1, columns] - counts[previous + 1, columns]
+    open_lengths = (counts[-1] - counts[last + 1, every]).reshape(num_agents, num_envs)
     order = np.lexsort((columns, ends))
     agents, envs = np.divmod(columns[order], num_envs)
     episodes = FinishedEpisodes(agents, envs, starts[order], ends[order], returns[order], lengths[order])
-
-    last = np.full(flat[1], -1)
-    np.maximum.at(last, columns, ends)
-    column = np.arange(flat[1])
-    shape = (num_agents, num_envs)
-    with np.errstate(invalid="ignore"):
-        open_returns = (sums[-1] - sums[last + 1, column]).reshape(shape)
-    open_lengths = (counts[-1] - counts[last + 1, column]).reshape(shape)
     return episodes, open_returns, open_lengths

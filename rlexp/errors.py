@@ -1,12 +1,8 @@
 """Errors shown to the user: one line each, with a remedy."""
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-
-from rlexp.signals import Ended, end_on_signal
-from rlexp.text import sanitized_output
 
 
 class UserError(Exception):
@@ -60,30 +56,3 @@ def user_error_behind(error: BaseException) -> UserError | None:
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__
     return cause
-
-
-def command(name: str, help_text: str | None, run: Callable[[list[str]], None], arguments: list[str] | None) -> None:
-    """Print help, or report a UserError in one line.
-
-    A signal is reported in one line too, exit code 128 + signum.
-
-    Args:
-        name: of the module; error lines start with it.
-        help_text: what --help prints.
-        run: runs the command with its arguments.
-        arguments: None: those of the command line.
-    """
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or {"-h", "--help"} & set(words):
-        print(help_text)
-        return
-    with sanitized_output():
-        try:
-            with end_on_signal():
-                run(words)
-        except Ended as end:
-            print(f"{name}: {end}", file=sys.stderr)
-            sys.exit(128 + end.signum)
-        except UserError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            sys.exit(1)

@@ -5,24 +5,26 @@ python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max
 trust: packages besides rlexp and torch whose networks and environments may be built, which runs their code.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
 from rlexp import spaces
 from rlexp.build import build_environment, network_builder
+from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.config.identity import with_current_names
 from rlexp.config.schema import EvaluationConfig
 from rlexp.envs import Environment
-from rlexp.errors import CheckpointError, ConfigError, UserError, command
+from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import locate
 from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.run import checkpoint
@@ -170,10 +172,14 @@ def load_policy(
     return FrozenPolicy(saved.networks[0], shape, dtype, deterministic, saved.seeds[0])
 
 
-@dataclass
-class _Arguments(EvaluationConfig):
-    run: str = MISSING
-    trust: str = ""
+SPELLINGS = dict.fromkeys(("yes", "on", "y", "1"), "true") | dict.fromkeys(("no", "off", "n", "0"), "false")  # as Hydra
+OPTIONS: Options = {
+    "run": str,
+    "episodes": positive,
+    "deterministic": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
+    "max_steps": positive,
+    "trust": names,
+}
 
 
 def run_command(words: list[str]) -> None:
@@ -183,22 +189,14 @@ def run_command(words: list[str]) -> None:
         ConfigError: an unknown setting or a wrong type.
         CheckpointError: no run there, or a damaged one.
     """
-    if "run=" in words:
+    _, options = parse(words, OPTIONS)
+    run, trust = options.pop("run", ""), options.pop("trust", [])
+    if not run:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
-    try:
-        options = cast(_Arguments, OmegaConf.merge(OmegaConf.structured(_Arguments), OmegaConf.from_cli(words)))
-        run = options.run
-    except (OmegaConfBaseException, YAMLError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(f"{line}; the settings are run, episodes, deterministic, max_steps, trust") from None
-    for name, least in (("episodes", 1), ("max_steps", 1)):
-        if getattr(options, name) < least:
-            raise ConfigError(f"{name}={getattr(options, name)}: must be at least {least}")
-    trust = [name.strip() for name in options.trust.split(",") if name.strip()]
+    settings = asdict(EvaluationConfig(**options))
     saved = load_run(run, wanted={**TO_ACT, "env": Environment}, trust=trust)
     environment = build_environment(saved.config)
     watch = Watch(environment.timeout, environment.id)
-    settings = {name: getattr(options, name) for name in ("episodes", "deterministic", "max_steps")}
     with watch.on():
         results = evaluate(
             saved.policy,
@@ -218,10 +216,7 @@ def run_command(words: list[str]) -> None:
         print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point."""
-    command("rlexp.evaluate", __doc__, run_command, arguments)
-
+main = functools.partial(command, "rlexp.evaluate", __doc__, run_command)
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ from pathlib import Path
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
 from rlexp.files import write_atomically
@@ -33,48 +33,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlexp")
 
 
-def log_to(folder: Path | None) -> logging.Handler:
-    """Log to train.log in the run's folder, or to stdout without a folder."""
-    handler: logging.Handler
-    if folder is None:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-        handler.addFilter(
-            lambda line: getattr(line, "folder", folder) == folder
-        )  # not lines of other runs in the batch
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger("rlexp").addHandler(handler)
-    return handler
-
-
-def write_config(job: Job) -> None:
-    """Write the resolved config and the overrides to .hydra/, and patches of uncommitted code."""
-    target = job.folder / ".hydra"
-    target.mkdir(exist_ok=True)
-    write_atomically(target / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True).encode())
-    write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
-    keep_patches(job.settings, job.folder, RunRecord(job.folder).data.get("launches", 0) + 1)
-
-
 def log_of(folder: Path) -> logging.LoggerAdapter[logging.Logger]:
     """A logger whose lines go to the train.log of this run only."""
-    return logging.LoggerAdapter(logging.getLogger("rlexp"), {"folder": folder})
+    return logging.LoggerAdapter(log, {"folder": folder})
 
 
 def log_result(record: RunRecord, folder: Path, note: str) -> None:
     """Log the folder, one line per agent, and the speed."""
-    result: dict[str, Any] = record.data.get("result", {})
-    log = log_of(folder)
+    log, result, seeds = log_of(folder), record.data.get("result", {}), record.data["seeds"]
     log.info("%s: %s", note, folder)
-    evaluations = result.get("evaluation_return") or [None] * len(record.data["seeds"])
-    for seed, training, evaluation in zip(record.data["seeds"], result["training_return"], evaluations, strict=True):
+    evaluations = result.get("evaluation_return") or [None] * len(seeds)
+    for seed, training, evaluation in zip(seeds, result["training_return"], evaluations, strict=True):
         training = "no finished episode" if training is None else f"{training:.1f}"
         frozen = "" if evaluation is None else f", frozen evaluation {evaluation:.1f}"
         log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)
-    agents = record.data.get("agents_together", len(record.data["seeds"]))
-    others = agents - len(record.data["seeds"])
+    others = record.data.get("agents_together", len(seeds)) - len(seeds)
     batch = f", batched with {others} agents of other jobs" if others else ""
     split = record.data.get("time", {}).get("seconds", {})
     parts = f": {shares(split)}" if split else ""
@@ -119,11 +92,10 @@ def run(job: Job) -> None:
             log_result(record, job.folder, "already done")
             if job.cfg.profile:
                 log.info("profile=true: nothing left to trace; resume=never trains from scratch")
-            return
-        if record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
+        elif record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed in the meantime: %s", job.folder)
-            return
-        train([job], should_resume(job))
+        else:
+            train([job], should_resume(job))
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -134,22 +106,16 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trainer, list[RunWriter]]":
-    """The trainer of the jobs' agents, and one writer per job.
-
-    Raises:
-        ConfigError: an invalid setting.
-    """
+    """The trainer of the jobs' agents, and one writer per job."""
     from rlexp import build  # imports torch
     from rlexp.run.progress import ProgressDisplay
     from rlexp.run.writer import RunWriter
 
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
-    writers = [
-        RunWriter(job.folder, job.settings, job.seeds, first, job.choices)
-        for job, first in zip(jobs, firsts, strict=False)
-    ]
-    display = ProgressDisplay(jobs[0].cfg.progress)
-    return build.build_trainer([job.cfg for job in jobs], writers, display, watch), writers
+    each = zip(jobs, firsts, strict=False)
+    writers = [RunWriter(job.folder, job.settings, job.seeds, first, job.choices) for job, first in each]
+    cfgs = [job.cfg for job in jobs]
+    return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch), writers
 
 
 def train(jobs: Sequence[Job], resume: bool) -> None:
@@ -180,18 +146,12 @@ def train(jobs: Sequence[Job], resume: bool) -> None:
             if not resume:
                 inherit.begin(trainer, jobs, writers)
         for job, writer, extension in zip(jobs, writers, extensions, strict=True):
-            write_config(job)
-            handlers.append(log_to(job.folder))
+            handlers.append(_open_folder(job, writer.record))
+            lines = [] if resume else inherit.log_lines(writer.record.data, job.overrides)
             if extension is not None:
                 extension.write(writer)
-            warn_if_code_changed(job.folder, resume)
-            before = RunRecord(job.folder).data.get("launches", 0)
-            again = f", launch {before + 1}" if before else ""
-            what = "resuming" if resume else "training"
-            log_of(job.folder).info("%s %s in %s%s", what, _agents(job.cfg), job.folder, again)
-            lines = (
-                extension.lines if extension else [] if resume else inherit.log_lines(writer.record.data, job.overrides)
-            )
+                lines = extension.lines
+            _log_start(job, writer.record.data, resume)
             for line in lines:
                 log_of(job.folder).info("%s", line)
         log.info("%s", trainer.describe_how())
@@ -199,16 +159,16 @@ def train(jobs: Sequence[Job], resume: bool) -> None:
             trainer.run(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
         for writer in writers:
             log_result(writer.record, writer.folder, "done")
-    except (Interrupted, Paused) as stop:
-        paused = {"paused_at": stop.step} if isinstance(stop, Paused) else {}
+    except Paused as stop:
         for writer in writers:
-            writer.record.update(status="interrupted", error=str(stop), **paused)
-        saved = "" if isinstance(stop, Interrupted) and not stop.saved else ": saved"
-        how = "; the same command resumes from there" if isinstance(stop, Interrupted) else ""
-        log.info("%s%s%s", stop, saved, how)
-        if isinstance(stop, Interrupted):
-            forward_signal(stop.signum)
-            sys.exit(128 + stop.signum)
+            writer.record.update(status="interrupted", error=str(stop), paused_at=stop.step)
+        log.info("%s: saved", stop)
+    except Interrupted as stop:
+        for writer in writers:
+            writer.record.update(status="interrupted", error=str(stop))
+        log.info("%s%s; the same command resumes from there", stop, ": saved" if stop.saved else "")
+        forward_signal(stop.signum)
+        sys.exit(128 + stop.signum)
     except BaseException as error:
         record_failure(jobs, writers, error)
         for one in chain(error):
@@ -216,7 +176,7 @@ def train(jobs: Sequence[Job], resume: bool) -> None:
         raise
     finally:
         for handler in handlers:
-            logging.getLogger("rlexp").removeHandler(handler)
+            log.removeHandler(handler)
             handler.close()
         del trainer
         gc.collect()  # the next job of a sweep may need the memory
@@ -235,11 +195,28 @@ def exit_as_error() -> Iterator[None]:
         raise ExitError(f"sys.exit({error.code!r}) was called during the run") from error
 
 
-def warn_if_code_changed(folder: Path, resume: bool) -> None:
-    """Warn if a run is resumed with a different version of rlexp's code."""
-    made_by, now = RunRecord(folder).data.get("code"), training_digest()
-    if resume and made_by not in (None, now):
-        log_of(folder).warning("rlexp has changed since this run was stopped (%s, now %s); resuming", made_by, now)
+def _open_folder(job: Job, record: RunRecord) -> logging.Handler:
+    """Write the resolved config and the overrides to .hydra/, and patches of uncommitted code; log to train.log."""
+    folder, target = job.folder, job.folder / ".hydra"
+    target.mkdir(exist_ok=True)
+    write_atomically(target / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True).encode())
+    write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
+    keep_patches(job.settings, folder, record.data.get("launches", 0) + 1)
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handler.addFilter(lambda line: getattr(line, "folder", folder) == folder)  # not lines of other runs in the batch
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    return handler
+
+
+def _log_start(job: Job, record: dict[str, Any], resume: bool) -> None:
+    log, cfg, now = log_of(job.folder), job.cfg, training_digest()
+    if resume and record.get("code") not in (None, now):
+        log.warning("rlexp has changed since this run was stopped (%s, now %s); resuming", record["code"], now)
+    last = cfg.seed + cfg.num_seeds - 1
+    agents = f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
+    again = f", launch {record['launches'] + 1}" if record.get("launches") else ""
+    log.info("%s %s in %s%s", "resuming" if resume else "training", agents, job.folder, again)
 
 
 def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: BaseException) -> None:
@@ -260,19 +237,14 @@ def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: B
             record.update(status="interrupted", error=f"stopped with its batch: {error}" if len(jobs) > 1 else "")
 
 
-def _agents(cfg: DictConfig) -> str:
-    last = cfg.seed + cfg.num_seeds - 1
-    return f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
-
-
 @contextlib.contextmanager
 def console() -> Iterator[None]:
     """While entered, log lines are printed."""
-    root = logging.getLogger("rlexp")
-    root.setLevel(logging.INFO)
-    root.propagate = False
-    handler = log_to(None)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    log.addHandler(handler)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        log.removeHandler(handler)

@@ -105,7 +105,6 @@ def end_on_signal() -> Iterator[None]:
     Raises:
         Ended: names the signal.
     """
-
     received: list[int] = []
 
     def end(signum: int, frame: FrameType | None) -> None:

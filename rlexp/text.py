@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 # All control characters except tab and newline: terminal escapes and bidirectional overrides
@@ -115,6 +115,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {found}?" if found else ""
 
 
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Hint for an unknown name: the most similar known one, or all of them."""
+    names = sorted(known)
+    found = closest(name, names, cutoff=0.55)
+    return f"did you mean {prefix}{found}?" if found else f"known: {', '.join(names)}"
+
+
 def number(x: float | None, digits: int = 4) -> str:
     """Format with N significant digits, thousands in full; a dash for None or NaN."""
     if x is None or math.isnan(x):
@@ -122,9 +129,21 @@ def number(x: float | None, digits: int = 4) -> str:
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.{digits}g}"
 
 
-def span(low: float, high: float) -> str:
-    """Format an interval as " [low, high]"; empty for NaN."""
-    return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lines of a table, its columns two spaces apart; those in `right` are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(n) if k in right else cell.ljust(n) for k, (cell, n) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def natural(name: str) -> tuple[list[tuple[float, str]], str]:
+    """Sort key for natural order: coef=5 before coef=10, 0.05 before 0.1."""
+    parts = re.split(r"((?:(?<==)-)?\d+(?:\.\d+)?(?:e-?\d+)?)", name)
+    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)], name
 
 
 def with_article(noun: str) -> str:

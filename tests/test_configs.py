@@ -136,7 +136,7 @@ def lowest(word, parser):
 
 @pytest.mark.parametrize("name", names("experiment"))
 def test_every_grid_of_an_experiment_composes_and_is_accepted(name, monkeypatch):
-    monkeypatch.setattr("rlexp.envs.environment.is_missing", lambda extra: False)  # whatever is installed here
+    monkeypatch.setattr("rlexp.envs.ids.is_missing", lambda extra: False)  # whatever is installed here
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         sweeper = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper

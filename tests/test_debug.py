@@ -49,7 +49,7 @@ class Mine(PPO):
         loss, metrics = super().loss(policy, batch)
         here("loss", loss)
         if os.environ.get("DO") == "loss nan":
-            loss = loss + (loss.detach() * policy(batch.obs)[1].mean() * 0).sqrt()
+            loss = loss + (loss.detach() * policy(batch)[1].mean() * 0).sqrt()
         return loss, metrics
 
 

@@ -17,13 +17,14 @@ from helpers import jobs
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from rlexp import build
+from rlexp import build, evaluate
+from rlexp.commands import parse
 from rlexp.compare import __main__ as compare
 from rlexp.config import reference
 from rlexp.config.help import help_text
 from rlexp.config.messages import compose_config, with_plus
 from rlexp.config.replaced import drop_replaced
-from rlexp.config.schema import CONF_DIR, EvaluationConfig
+from rlexp.config.schema import CONF_DIR
 from rlexp.study import __main__ as study
 
 ROOT = CONF_DIR.parent
@@ -158,18 +159,16 @@ def check_train(words):
 
 
 def check_compare(words):
-    paths, _ = compare.parse(words)
-    assert paths
+    parse(words, compare.OPTIONS, compare.USAGE)
 
 
 def check_study(words):
     name, *others = words
-    assert {word.partition("=")[0] for word in others if "=" in word} <= {*study.OPTIONS[name]}
-    assert not others or [word for word in others if "=" not in word]
+    parse(others or ["."], study.OPTIONS[name], "a folder")
 
 
 def check_evaluate(words):
-    assert {word.partition("=")[0] for word in words} <= {"run", "trust", *EvaluationConfig.__dataclass_fields__}
+    parse(words, evaluate.OPTIONS)
 
 
 CHECKS = {
@@ -197,7 +196,7 @@ def their_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=[" ".join(command) for command in COMMANDS])
 def test_commands_parse(name, words, their_files, monkeypatch):
-    monkeypatch.setattr("rlexp.envs.environment.is_missing", lambda extra: False)  # whatever is installed here
+    monkeypatch.setattr("rlexp.envs.ids.is_missing", lambda extra: False)  # whatever is installed here
     if name.startswith("scripts/"):
         assert os.access(ROOT / name, os.X_OK)
     else:

@@ -129,7 +129,7 @@ def test_a_loaded_policy_acts_where_actions_are_looked_up(tmp_path, id):
 def test_an_evaluation_of_nothing_is_refused(run, capsys, word):
     with pytest.raises(SystemExit):
         evaluate.main([f"run={run[0]}", word])
-    assert capsys.readouterr().err == f"rlexp.evaluate: {word}: must be at least 1\n"
+    assert capsys.readouterr().err == f"rlexp.evaluate: {word}: must be a whole number of at least 1\n"
 
 
 def test_an_evaluation_in_parts_is_the_one_at_once(run, monkeypatch):

@@ -34,7 +34,7 @@ class Calm(PPO):
 
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        values = policy(batch.obs)[1]
+        values = policy(batch)[1]
         calm = weighted_mean(values.square(), batch.weights)
         noise = weighted_mean(policy.rand_like(values) * values, batch.weights)
         return loss + self.calm_coef * calm + self.noise_coef * noise, metrics | {"calm": calm}

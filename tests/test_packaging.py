@@ -27,7 +27,7 @@ class Mine(PPO):
 
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        calm = weighted_mean(policy(batch.obs)[1].square(), batch.weights)
+        calm = weighted_mean(policy(batch)[1].square(), batch.weights)
         return loss + self.calm_coef * calm, metrics | {"calm": calm, "calm_coef": self.calm_coef}
 '''
 MINE_YAML = """

@@ -6,7 +6,7 @@ from pathlib import Path
 import rlexp
 
 PACKAGE = Path(rlexp.__file__).parent
-BASE = "data errors files seeding signals spaces text user_code watch"  # modules at the top that any room may import
+BASE = "commands data errors files seeding signals spaces text user_code watch"  # files that any room may import
 ROOMS = [
     "base",
     "plain",

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,17 +34,11 @@ def gae(
     Schulman et al. 2016 (arXiv 1506.02438), equation 16, with done = terminated | truncated. Under next-step
     autoreset o_{t+1} is the true final observation wherever step t ends an episode, so truncation bootstraps from
     the final state. The dummy step that follows belongs to no episode: the recursion is cut at done, and its row
-    contributes only V(o_{t+1}) of a truncated step.
+    contributes only V(o_{t+1}) of a truncated step. `bootstrap_truncation` False treats truncation as termination,
+    as CleanRL does.
 
-    Args:
-        rewards: r, (..., T, E).
-        values: V(o_t), (..., T, E).
-        last_values: V(o_T), (..., E).
-        terminated: the episode ended in a terminal state at step t, (..., T, E) bool.
-        truncated: the episode hit a time limit at step t, (..., T, E) bool.
-        gamma: discount γ; a number, or one per agent (A, 1, 1).
-        lam: λ; 0 is one-step TD, 1 is Monte Carlo; a number, or one per agent (A, 1, 1).
-        bootstrap_truncation: False treats truncation as termination, as CleanRL does.
+    rewards r, values V(o_t), terminated and truncated at step t (bool): (..., T, E); last_values V(o_T): (..., E).
+    gamma γ, lam λ (0 is one-step TD, 1 is Monte Carlo): numbers, or one per agent (A, 1, 1).
     """
     done = terminated | truncated
     ended = terminated if bootstrap_truncation else done
@@ -74,18 +68,13 @@ def reverse_scan(x: Tensor, decay: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class GAE:
-    """`gae` with fixed parameters: the config group `gae`.
-
-    Raises:
-        ConfigError: gamma or lam is outside [0, 1].
-    """
+    """`gae` with fixed parameters: the config group `gae`. Raises ConfigError for γ or λ outside [0, 1]."""
 
     gamma: float = 0.99
     lam: float = 0.95
     bootstrap_truncation: bool = True
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name in ("gamma", "lam"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"gae.{name}={getattr(self, name)}: must lie in [0, 1]")
@@ -104,13 +93,5 @@ class GAE:
         self, rewards: Tensor, values: Tensor, last_values: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Advantages:
         """Advantages and λ-returns; see `gae`."""
-        return gae(
-            rewards,
-            values,
-            last_values,
-            terminated,
-            truncated,
-            gamma=self.gamma,
-            lam=self.lam,
-            bootstrap_truncation=self.bootstrap_truncation,
-        )
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("gamma", "lam", "bootstrap_truncation")}
+        return gae(rewards, values, last_values, terminated, truncated, **options)

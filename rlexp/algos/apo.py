@@ -34,7 +34,6 @@ class APO(PPO):
     anchor_rows: int = 64
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.require_knots("anchor_coef", 0.0)
         for name in ("top_k", "max_steps", "anchor_rows"):
@@ -43,11 +42,7 @@ class APO(PPO):
     def prepare(self, spec: RunSpec) -> None:
         """Allocate the episode memory."""
         self.memory = EpisodeMemory(
-            spec,
-            top_k=self.top_k,
-            max_steps=self.max_steps,
-            keep=self.anchor,
-            replace_on_tie=self.replace_on_tie,
+            spec, top_k=self.top_k, max_steps=self.max_steps, keep=self.anchor, replace_on_tie=self.replace_on_tie
         )
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -68,7 +63,7 @@ class APO(PPO):
 
     def divergence(self, policy: Policy, batch: Batch) -> Tensor:
         """KL(π* ‖ π_θ) on the anchor's rows, or KL(π_θ ‖ π*) if `direction` is reverse: (anchor_rows,), nats."""
-        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay.obs)
+        anchor, current = batch.replay.dist_params, policy.dist_params(batch.replay)
         if self.direction == "forward":
             return policy.distribution.kl(anchor, current)
         return policy.distribution.kl(current, anchor)

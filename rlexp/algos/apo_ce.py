@@ -19,5 +19,4 @@ class APOCrossEntropy(APO):
 
     def divergence(self, policy: Policy, batch: Batch) -> Tensor:
         """−log π_θ(a|s) on the anchor's rows: (anchor_rows,), nats."""
-        rows = batch.replay
-        return -policy.distribution.log_prob(policy.dist_params(rows.obs), rows.actions)
+        return -policy.distribution.log_prob(policy.dist_params(batch.replay), batch.replay.actions)

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, Self, get_type_hints
 
@@ -19,20 +18,13 @@ from rlexp.plain.digest import digest
 Metrics = dict[str, Tensor]
 
 
-@functools.cache
-def _slots(kind: Any) -> list[str]:
-    return [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
-
-
 @dataclasses.dataclass(kw_only=True)
 class Algorithm:
     """Base of all objectives. Fields annotated `Scheduled` take a number or a list (see `Schedule`).
 
     Inside `loss` they are tensors holding the current value; everywhere else they are Schedule objects. Everything
-    else that `loss` reads is fixed once training starts; adaptive values are passed to it by `coefficients`.
-
-    Raises:
-        ConfigError: a hyperparameter is out of range.
+    else that `loss` reads is fixed once training starts; adaptive values are passed to it by `coefficients`. Raises
+    ConfigError for a hyperparameter out of range.
     """
 
     rollout_steps: int = 128
@@ -44,7 +36,7 @@ class Algorithm:
     def __post_init__(self) -> None:
         """Convert scheduled fields to schedules and check ranges."""
         for name in self.scheduled():
-            setattr(self, name, Schedule.named(f"algo.{name}", getattr(self, name)))
+            setattr(self, name, Schedule(getattr(self, name), f"algo.{name}"))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require_positive("max_grad_norm", "must be positive, or null for no clipping")
@@ -114,41 +106,37 @@ class Algorithm:
 
     def _attributes(self) -> dict[str, Any]:
         """Instance attributes, including slots."""
-        kind: Any = type(self)
-        slots = {name: getattr(self, name) for name in _slots(kind) if hasattr(self, name)}
-        return slots | vars(self)
+        slots = [name for base in type(self).__mro__ for name in getattr(base, "__slots__", ())]
+        return {name: getattr(self, name) for name in slots if hasattr(self, name)} | vars(self)
 
     @classmethod
     def side_by_side(cls, algos: "Sequence[Algorithm]") -> "Algorithm":
         """Merge the algorithms of several agents, one each, that differ in scheduled fields only.
 
-        Raises:
-            ConfigError: they differ elsewhere, e.g. in an attribute derived from a scheduled field.
+        Raises ConfigError if they differ elsewhere, e.g. in an attribute derived from a scheduled field.
         """
         merged = copy.copy(algos[0])
         for algo in algos:
             for name, value in merged.shared().items():
                 if algo.shared().get(name) != value:
-                    raise ConfigError(
-                        f"algo.{name}: is {value} for one agent and differs for another in the same batch"
-                    )
+                    what = f"is {value} for one agent and differs for another in the same batch"
+                    raise ConfigError(f"algo.{name}: {what}")
         for name in merged.scheduled():
             setattr(merged, name, side_by_side([getattr(algo, name) for algo in algos]))
         return merged
 
     def coefficients(self, progress: float, num_agents: int, device: torch.device) -> dict[str, Tensor]:
         """Current value of every scheduled field, per agent: name -> (A,)."""
-        values = {name: getattr(self, name)(progress) for name in self.scheduled()}
-        return {
-            name: torch.tensor(np.broadcast_to(value, num_agents), dtype=torch.float32, device=device)
-            for name, value in values.items()
-        }
+
+        def current(schedule: Schedule) -> Tensor:
+            values = np.broadcast_to(schedule(progress), num_agents)
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        return {name: current(getattr(self, name)) for name in self.scheduled()}
 
     def bind(self, coefficients: dict[str, Tensor]) -> Self:
         """A shallow copy whose scheduled fields are these tensors. Traceable, hence not copy.copy."""
         bound = object.__new__(type(self))
-        for name, value in self._attributes().items():
-            object.__setattr__(bound, name, value)
-        for name, value in coefficients.items():
+        for name, value in (self._attributes() | coefficients).items():
             object.__setattr__(bound, name, value)
         return bound

@@ -43,8 +43,8 @@ class EpisodeMemory:
         keep: Literal["best", "random"] = "best",
         replace_on_tie: bool = True,
     ) -> None:
-        self.spec, self.top_k, self.max_steps, self.keep = spec, top_k, max_steps, keep
-        self.replace_on_tie = replace_on_tie
+        self.spec, self.top_k, self.max_steps = spec, top_k, max_steps
+        self.keep, self.replace_on_tie = keep, replace_on_tie
         slots = (spec.num_agents, top_k)
         self.returns = np.full(slots, -np.inf)
         self.lengths = np.zeros(slots, np.int64)  # steps of the whole episode
@@ -57,33 +57,25 @@ class EpisodeMemory:
 
     def add(self, rollout: Rollout) -> None:
         """Add the episodes that ended in this rollout, and buffer the rows of those still running."""
-        if not self.kept:
-            self.kept = self._table(self.spec.num_agents * self.top_k, rollout)
-            self.running = self._table(self.spec.num_agents * self.spec.num_envs, rollout)
+        for table, slots in ((self.kept, self.top_k), (self.running, self.spec.num_envs)):
+            for name in FIELDS if not table else ():
+                rows = getattr(rollout, name)  # (A, T, E, ...)
+                table[name] = rows.new_zeros((len(rows) * slots, self.max_steps, *rows.shape[3:]))
         self.steps += rollout.steps
-        for (agent, slot), index in self._choose(rollout).items():
-            self._store(agent, slot, rollout, index)
-        self._carry(rollout)
-
-    def _table(self, slots: int, rollout: Rollout) -> dict[str, Tensor]:
-        tensors = {name: getattr(rollout, name) for name in FIELDS}
-        return {name: x.new_zeros((slots, self.max_steps, *x.shape[3:])) for name, x in tensors.items()}
-
-    def _choose(self, rollout: Rollout) -> dict[tuple[int, int], int]:
-        """Assign finished episodes to slots: (agent, slot) -> index. Only a slot's last occupant is copied."""
-        chosen: dict[tuple[int, int], int] = {}
+        chosen: dict[tuple[int, int], int] = {}  # (agent, slot) -> episode; only a slot's last occupant is copied
         episodes = rollout.episodes
         for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), episodes.returns.tolist(), strict=True)):
             self.seen[agent] += 1
             slot = self._slot(agent, score)
-            if slot is None:
-                continue
-            self.returns[agent, slot] = score
-            self.lengths[agent, slot] = episodes.lengths[index]
-            self.recorded_at[agent, slot] = self.steps[agent]
-            chosen.pop((agent, slot), None)
-            chosen[agent, slot] = index
-        return chosen
+            if slot is not None:
+                self.returns[agent, slot] = score
+                self.lengths[agent, slot] = episodes.lengths[index]
+                self.recorded_at[agent, slot] = self.steps[agent]
+                chosen.pop((agent, slot), None)
+                chosen[agent, slot] = index
+        for (agent, slot), index in chosen.items():
+            self._store(agent, slot, rollout, index)
+        self._carry(rollout)
 
     def _slot(self, agent: int, score: float) -> int | None:
         if self.keep == "random":
@@ -107,35 +99,26 @@ class EpisodeMemory:
         held = min(before, self.max_steps)
         for name in FIELDS:
             self.kept[name][target, :held] = self.running[name][source, :held]
-        self._append(self.kept, target, before, agent, env, start, end + 1, rollout)
+        rows = {name: getattr(rollout, name)[agent, start : end + 1, env] for name in FIELDS}
+        self._append({name: table[target] for name, table in self.kept.items()}, before, rows, agent)
         self.counts[agent, slot] = min(int(episodes.lengths[index]), self.max_steps)
 
-    def _append(
-        self,
-        table: dict[str, Tensor],
-        slot: int,
-        before: int,
-        agent: int,
-        env: int,
-        start: int,
-        stop: int,
-        rollout: Rollout,
-    ) -> None:
-        """Add rows start:stop of an environment to a reservoir that has seen `before` rows."""
-        free = max(0, min(stop - start, self.max_steps - before))
+    def _append(self, kept: dict[str, Tensor], before: int, rows: dict[str, Tensor], agent: int) -> None:
+        """Add rows (N, ...) to a reservoir (M, ...) that has seen `before` rows."""
+        count = len(rows["obs"])
+        free = max(0, min(count, self.max_steps - before))
         for name in FIELDS:
-            table[name][slot, before : before + free] = getattr(rollout, name)[agent, start : start + free, env]
-        surplus = stop - start - free
-        if surplus <= 0:
+            kept[name][before : before + free] = rows[name][:free]
+        if free == count:
             return
         # row n (from 0) replaces a random one of the M kept, with probability M / (n + 1)
-        numbers = before + free + np.arange(surplus)
-        draws = (self._uniform(agent, surplus) * (numbers + 1)).astype(np.int64)
-        last = {int(index): start + free + i for i, index in enumerate(draws) if index < self.max_steps}
-        if last:
-            indices, rows = list(last.keys()), list(last.values())
-            for name in FIELDS:
-                table[name][slot, indices] = getattr(rollout, name)[agent, rows, env]
+        numbers = np.arange(free, count)
+        draws = (self._uniform(agent, len(numbers)) * (before + numbers + 1)).astype(np.int64)
+        last = {
+            index: int(number) for index, number in zip(draws.tolist(), numbers, strict=True) if index < self.max_steps
+        }
+        for name in FIELDS if last else ():
+            kept[name][list(last)] = rows[name][list(last.values())]
 
     def _carry(self, rollout: Rollout) -> None:
         """Buffer the rows of episodes still running."""
@@ -157,10 +140,10 @@ class EpisodeMemory:
         for name in FIELDS:
             self.running[name][target[0], target[1]] = getattr(rollout, name).flatten(0, 2)[source]
         # ... then one by one where a buffer overflows
-        for a_, e_ in np.argwhere(start + room < steps):
-            first = int(start[a_, e_] + room[a_, e_])
-            seen = int(before[a_, e_] + room[a_, e_])
-            self._append(self.running, a_ * envs + e_, seen, int(a_), int(e_), first, steps, rollout)
+        for agent, env in np.argwhere(start + room < steps).tolist():
+            more = {name: getattr(rollout, name)[agent, (start + room)[agent, env] :, env] for name in FIELDS}
+            buffer = {name: table[agent * envs + env] for name, table in self.running.items()}
+            self._append(buffer, int((before + room)[agent, env]), more, agent)
 
     def _uniform(self, agent: int, n: int) -> np.ndarray:
         generator = self.spec.streams[agent].memory
@@ -187,15 +170,9 @@ class EpisodeMemory:
         """Mean return, length and age (in steps) of each agent's kept episodes (A,); NaN while there are none."""
         held = self.counts > 0
         n = np.where(held.any(1), held.sum(1), np.nan)
-
-        def mean(x: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.where(held, x, 0.0).sum(1) / n).float()
-
-        return {
-            "return": mean(self.returns),
-            "length": mean(self.lengths),
-            "age": mean(self.steps[:, None] - self.recorded_at),
-        }
+        values = {"return": self.returns, "length": self.lengths, "age": self.steps[:, None] - self.recorded_at}
+        means = {name: np.where(held, x, 0.0).sum(1) / n for name, x in values.items()}
+        return {name: torch.from_numpy(mean).float() for name, mean in means.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

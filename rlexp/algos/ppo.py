@@ -25,7 +25,6 @@ class PPO(Algorithm):
     norm_adv: bool = True
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.require_knots("clip_coef", 0.0)
         self.require("clip_coef", max(self.clip_coef.knots) > 0, "must be above 0")
@@ -34,7 +33,7 @@ class PPO(Algorithm):
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """L = L_clip(θ) + vf_coef · L_value(θ) − ent_coef · H[π_θ], scalar; terms as in `rlexp.algos.losses`."""
         dist, weights = policy.distribution, batch.weights
-        params, values = policy(batch.obs)
+        params, values = policy(batch)
         log_ratio = dist.log_prob(params, batch.actions) - batch.log_probs  # (B,)
         advantages = batch.advantages
         if self.norm_adv:
@@ -49,9 +48,5 @@ class PPO(Algorithm):
 
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         statistics = losses.ratio_statistics(log_ratio, weights, self.clip_coef)
-        return loss, {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            **statistics._asdict(),
-        }
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return loss, terms | statistics._asdict()

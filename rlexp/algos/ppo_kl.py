@@ -25,7 +25,6 @@ class PPOKL(PPO):
     kl_target: float | None = 0.01
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.require("kl_coef", self.kl_coef >= 0, "must not be below 0")
         self.require_positive("kl_target", "must be positive, or null for a fixed coefficient")
@@ -41,7 +40,7 @@ class PPOKL(PPO):
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """L_PPO + β · mean KL(π_old ‖ π_θ)."""
         loss, metrics = super().loss(policy, batch)
-        kl = policy.distribution.kl(batch.dist_params, policy.dist_params(batch.obs))  # (B,)
+        kl = policy.distribution.kl(batch.dist_params, policy.dist_params(batch))  # (B,)
         mean_kl = weighted_mean(kl, batch.weights)
         return loss + self.beta * mean_kl, metrics | {"kl": mean_kl, "kl_beta": self.beta}
 

@@ -13,29 +13,16 @@ class Schedule:
     """Piecewise linear in training progress, with knots equally spaced over the run.
 
     ``Schedule(0.2)`` is constant, ``Schedule([2.5e-4, 0])`` decays linearly to 0, and ``Schedule([1, 1, 0])`` stays at
-    1 for the first half, then decays to 0.
-
-    Raises:
-        ConfigError: not a finite number or a non-empty list of them.
+    1 for the first half, then decays to 0. Raises ConfigError, naming the key, for anything else.
     """
 
-    def __init__(self, value: "float | Sequence[float] | Schedule") -> None:
-        if isinstance(value, Schedule):
-            self.knots: tuple[float, ...] = value.knots
-            return
-        knots: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    def __init__(self, value: "float | Sequence[float] | Schedule", key: str = "value") -> None:
+        given: Any = value.knots if isinstance(value, Schedule) else value
+        knots = given if isinstance(given, list | tuple) else [given]
         numbers = all(isinstance(k, int | float) and not isinstance(k, bool) and math.isfinite(k) for k in knots)
         if not knots or not numbers:
-            raise ConfigError("is not a schedule; use a number, or a list such as [0.2, 0] (linear)")
-        self.knots = tuple(float(k) for k in knots)
-
-    @classmethod
-    def named(cls, key: str, value: Any) -> "Schedule":
-        """The schedule of a config key; an error names the key and the value."""
-        try:
-            return cls(value)
-        except ConfigError as error:
-            raise ConfigError(f"{key}={value}: {error}") from None
+            raise ConfigError(f"{key}={value}: is not a schedule; use a number, or a list such as [0.2, 0] (linear)")
+        self.knots: tuple[float, ...] = tuple(float(k) for k in knots)
 
     @property
     def highest(self) -> float:

@@ -86,7 +86,7 @@ def require_loss(algo: Algorithm, returned: Any) -> None:
 def require_gradient(algo: Algorithm, loss: Tensor) -> None:
     """Refuse a loss without a gradient."""
     if not loss.requires_grad:
-        what = "nothing in it depends on policy(batch.obs), or .detach(), no_grad or .data cuts it off"
+        what = "nothing in it depends on policy(batch), or .detach(), no_grad or .data cuts it off"
         raise refusal(algo, "loss", f"the loss has no gradient: {what}", "return")
 
 

@@ -200,7 +200,7 @@ class LossCheck:
         if self.learnt and not reached:
             require_gradient(self.algo, torch.zeros(()))
         with torch.enable_grad():
-            params, values = Policy(self.network, self.leaves)(self.batch.obs[:1].clone())
+            params, values = Policy(self.network, self.leaves)(self.batch._replace(obs=self.batch.obs[:1].clone()))
         actors = self._names(self._gradients_of(params)) - self._names(self._gradients_of(values))
         if actors and not reached & actors:
             why = "trains the critic only: no gradient reaches the actor, so the policy does not change"

@@ -3,7 +3,7 @@
 A compiled loss is traced once, so that values it read, other than tensors, are constants of the graph. An eager loss
 would read them again and compute something else. An attribute that changes is therefore an error that names it. Reads
 by other ways, as inside a user's object, show when compiled updates are compared with eager ones (see
-`training/vectorize.py`).
+`compiling/graphs.py`).
 """
 
 import functools

@@ -1,17 +1,16 @@
 """Groups runs into environments and arms, and checks that comparing them is fair."""
 
-import math
-import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlexp.compare.audit import PER_SEED, abbreviate, code_between, code_differences, code_remarks, finished
+from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, finished
 from rlexp.compare.reference_scores import SCORES
 from rlexp.study.runs import Curve, Run, StudyError
+from rlexp.text import natural
 
 NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
@@ -28,23 +27,19 @@ class Sample:
 
 
 @dataclass
-class Arm:
-    """All seeds trained with one config on one environment."""
-
-    name: str
-    samples: list[Sample] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-
-
-@dataclass
 class Task:
     """One environment: its arms, and reference points for its scores."""
 
     env: str
-    arms: dict[str, Arm]
+    arms: dict[str, list[Sample]]  # by name, all seeds trained with one config; by seed
     differing: dict[str, dict[str, Any]]  # key -> arm -> value
     threshold: float | None
     bounds: tuple[float, float] | None  # mean returns of no skill and of mastery
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Those of all arms."""
+        return [sample for samples in self.arms.values() for sample in samples]
 
 
 @dataclass
@@ -97,12 +92,6 @@ def compare_runs(
     return Comparison(tasks, remarks + code_remarks(done))
 
 
-def natural(name: str) -> list[tuple[float, str]]:
-    """Sort key for natural order: coef=5 before coef=10."""
-    parts = re.split(r"((?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?)", name)
-    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]
-
-
 def _training_settings(run: Run) -> dict[str, Any]:
     return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
 
@@ -120,33 +109,36 @@ def _by_algo(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: float | None, remarks: list[str]) -> Task:
-    arms: dict[str, Arm] = {}
+    by_arm: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.record.get("started", "")):
-        name = _name(run, varied[run.algo])
-        arms.setdefault(name, Arm(name)).runs.append(run)
-    for arm in arms.values():
-        _collect_seeds(arm, env, remarks)
-    arms = {name: arms[name] for name in sorted(arms, key=natural) if arms[name].samples}
-    _remark_missing_seeds(env, arms, remarks)
-    _remark_steps(env, arms, remarks)
+        by_arm.setdefault(_name(run, varied[run.algo]), []).append(run)
+    found = {name: _samples(f"{env}, {name}", arm_runs, remarks) for name, arm_runs in by_arm.items()}
+    arms = {name: found[name] for name in sorted(found, key=natural) if found[name]}
+    every = {sample.seed for samples in arms.values() for sample in samples}
+    for name, samples in arms.items():
+        if missing := sorted(every - {sample.seed for sample in samples}):
+            remarks.append(f"{env}, {name}: lacks seeds {', '.join(map(str, missing))}, which other arms have")
+    steps = {name: float(np.mean([sample.curve.steps[-1] for sample in samples])) for name, samples in arms.items()}
+    if steps and min(steps.values()) < (1 - STEPS_TOLERANCE) * max(steps.values()):
+        counts = ", ".join(f"{name} {count:,.0f}" for name, count in steps.items())
+        remarks.append(
+            f"{env}: the arms differ in the number of environment steps per seed: {counts}; total_steps counts rows, "
+            f"and every reset takes one"
+        )
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
         remarks.append(f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on them")
-    first, known = runs[0].settings, SCORES.get(env)
-    bounds = first.get("env.bounds") or (known and (known.low, known.high))
-    if threshold is None:
-        threshold = first.get("env.threshold")
-    if threshold is None and known is not None:
-        threshold = known.solved
+    settings, known = runs[0].settings, SCORES.get(env)
+    bounds = settings.get("env.bounds") or (known and (known.low, known.high))
+    thresholds = (threshold, settings.get("env.threshold"), known and known.solved)
+    threshold = next((each for each in thresholds if each is not None), None)
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
-    return Task(
-        env,
-        arms,
-        {k: {name: arm.runs[0].settings.get(k, "—") for name, arm in arms.items()} for k in sorted(_differing(runs))},
-        threshold,
-        (float(bounds[0]), float(bounds[1])) if bounds else None,
-    )
+    differing = {
+        key: {name: samples[0].run.settings.get(key, "—") for name, samples in arms.items()}
+        for key in sorted(_differing(runs))
+    }
+    return Task(env, arms, differing, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
 
 
 def _name(run: Run, keys: set[str]) -> str:
@@ -211,35 +203,29 @@ def _remedy(runs: list[Run]) -> str:
 
 
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
-    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs.
-
-    Files that only one arm has are the tested term.
-    """
+    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs."""
     allowed = bool({"code", "all"} & set(allow))
-    for arm in task.arms.values():
-        differences = code_differences({sample.seed: sample.run for sample in arm.samples})
+    remedy = "Rerun them with the same code (stale=rerun), or allow it: allow=code"
+    for name, samples in task.arms.items():
+        differences = code_differences({sample.seed: [sample.run] for sample in samples}, seeds=True)
         if differences and not allowed:
-            raise StudyError(
-                f"{task.env}, {arm.name}: its seeds ran different code ({'; '.join(differences)}). Rerun them with the "
-                f"same code (stale=rerun), or allow it: allow=code"
-            )
-        remarks += [f"{task.env}, {arm.name}: pools seeds that ran different code: {line}" for line in differences]
-    differences = code_between({name: [sample.run for sample in arm.samples] for name, arm in task.arms.items()})
+            told = "; ".join(differences)
+            raise StudyError(f"{task.env}, {name}: its seeds ran different code ({told}). {remedy}")
+        remarks += [f"{task.env}, {name}: pools seeds that ran different code: {line}" for line in differences]
+    differences = code_differences({name: [s.run for s in samples] for name, samples in task.arms.items()})
+    told = "; ".join(differences)
     if differences and not allowed:
-        raise StudyError(
-            f"{task.env}: the arms ran different code of the same files ({'; '.join(differences)}). Rerun them with "
-            f"the same code (stale=rerun), or allow it: allow=code"
-        )
+        raise StudyError(f"{task.env}: the arms ran different code of the same files ({told}). {remedy}")
     if differences:
-        remarks.append(f"{task.env}: compares arms that ran different code: {'; '.join(differences)}")
+        remarks.append(f"{task.env}: compares arms that ran different code: {told}")
 
 
-def _collect_seeds(arm: Arm, env: str, remarks: list[str]) -> None:
-    """Fill in the arm's samples; for a seed trained twice, the run that started last counts."""
+def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]:
+    """The seeds of an arm, in order; for one trained twice, the last of the runs counts."""
     found: dict[int, Sample] = {}
     again: dict[int, None] = {}
     others: dict[Path, None] = {}
-    for run in arm.runs:
+    for run in runs:
         for seed, curve in run.curves.items():
             if np.isnan(curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out: it finished no training episode")
@@ -248,27 +234,8 @@ def _collect_seeds(arm: Arm, env: str, remarks: list[str]) -> None:
                 again[seed] = others[found[seed].run.folder] = None
             found[seed] = Sample(seed, curve, run.evaluations.get(seed), run)
     if again:
+        told = f"not {abbreviate(list(others))}"
         remarks.append(
-            f"{env}, {arm.name}, seed {abbreviate(sorted(again))}: trained twice; the run that started last counts, "
-            f"not {abbreviate(list(others))}"
+            f"{name}, seed {abbreviate(sorted(again))}: trained twice; the run that started last counts, {told}"
         )
-    arm.samples = [found[seed] for seed in sorted(found)]
-
-
-def _remark_missing_seeds(env: str, arms: dict[str, Arm], remarks: list[str]) -> None:
-    every = {sample.seed for arm in arms.values() for sample in arm.samples}
-    for arm in arms.values():
-        missing = sorted(every - {sample.seed for sample in arm.samples})
-        if missing:
-            remarks.append(f"{env}, {arm.name}: lacks seeds {', '.join(map(str, missing))}, which other arms have")
-
-
-def _remark_steps(env: str, arms: dict[str, Arm], remarks: list[str]) -> None:
-    """Remark on arms with more environment steps than others: `total_steps` counts rows, one of which is each reset."""
-    steps = {name: float(np.mean([sample.curve.steps[-1] for sample in arm.samples])) for name, arm in arms.items()}
-    if steps and min(steps.values()) < (1 - STEPS_TOLERANCE) * max(steps.values()):
-        counts = ", ".join(f"{name} {count:,.0f}" for name, count in steps.items())
-        remarks.append(
-            f"{env}: the arms differ in the number of environment steps per seed: {counts}; total_steps counts rows, "
-            f"and every reset takes one"
-        )
+    return [found[seed] for seed in sorted(found)]

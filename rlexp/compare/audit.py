@@ -1,6 +1,5 @@
 """Finds what a comparison has to leave out: unfinished runs, incomplete curves, jobs that have not started."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.provenance.code_state import digests_of, sources_of
 from rlexp.study.runs import Run, StudyError, read_curves, superseded_in
-from rlexp.study.status import planned
+from rlexp.study.status import PlannedJob, planned
 
 PER_SEED = ("seed", "num_seeds")  # differ between runs of one arm
 MOST_NAMED = 5  # jobs, seeds or folders named in one remark
@@ -57,7 +56,7 @@ def _read(run: Run) -> str | None:
     except StudyError as error:
         return str(error)
     flaw = curve_flaw(run)
-    return None if flaw is None else f"as metrics.csv {flaw}; rerun it with resume=never"
+    return flaw and f"as metrics.csv {flaw}; rerun it with resume=never"
 
 
 def curve_flaw(run: Run) -> str | None:
@@ -84,8 +83,7 @@ def curve_flaw(run: Run) -> str | None:
 
 def _integer(values: Any, k: int) -> int | None:
     """Entry k of a per-seed list in run.json; None if it is not an integer or missing."""
-    known = isinstance(values, list) and k < len(values) and isinstance(values[k], int)
-    return values[k] if known else None
+    return values[k] if isinstance(values, list) and k < len(values) and isinstance(values[k], int) else None
 
 
 def code_remarks(runs: Collection[Run]) -> list[str]:
@@ -108,57 +106,34 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
     return remarks
 
 
-def _code_of(run: Run) -> dict[str, set[str]]:
-    """Digests of each file of the run's code; several for a file edited before the run was resumed."""
-    found: dict[str, set[str]] = {}
-    earlier = [digests_of(code) for code in run.record.get("made_by", [])]
-    for digests in (sources_of(run.record), *earlier):
-        for file, digest in digests.items():
-            found.setdefault(file, set()).add(str(digest))
-    return found
-
-
-def code_differences(runs: Mapping[int, Run]) -> list[str]:
-    """Files that differ between runs: one line per file, with the seeds that ran each version.
+def code_differences(groups: Mapping[Any, Iterable[Run]], seeds: bool = False) -> list[str]:
+    """Files that differ between groups of runs: one line per file, with the groups that have each version.
 
     Args:
-        runs: by seed; those that did not record their code are skipped.
+        groups: runs by arm, of which files of a single one are the tested term; or by seed, all with the same files.
+        seeds: they are by seed.
     """
-    codes = {seed: _code_of(run) for seed, run in runs.items() if sources_of(run.record)}
-    files = sorted({file for code in codes.values() for file in code})
-    versions = {file: {seed: code.get(file, {"none"}) for seed, code in codes.items()} for file in files}
-    return [
-        _describe_versions(file, digests, "in seed")
-        for file, digests in versions.items()
-        if len(set().union(*digests.values())) > 1
-    ]
-
-
-def code_between(arms: Mapping[str, Iterable[Run]]) -> list[str]:
-    """Files that differ between the arms that have them; files of a single arm are the tested term.
-
-    Args:
-        arms: runs by arm name.
-    """
-    versions: dict[str, dict[str, set[str]]] = {}  # file -> arm -> digests
-    for name, runs in arms.items():
+    codes: dict[Any, dict[str, set[str]]] = {name: {} for name in groups}  # file -> digests
+    for name, runs in groups.items():
         for run in runs:
-            for file, digests in _code_of(run).items():
-                versions.setdefault(file, {}).setdefault(name, set()).update(digests)
-    return [
-        _describe_versions(file, digests, "in")
-        for file, digests in sorted(versions.items())
-        if len(set(map(frozenset, digests.values()))) > 1
-    ]
-
-
-def _describe_versions(file: str, digests: Mapping[Any, set[str]], where: str) -> str:
-    """A file, its digests, and the seeds or arms that have each."""
-    versions: dict[str, list[Any]] = {}
-    for name, found in digests.items():
-        for digest in sorted(found):
-            versions.setdefault(digest, []).append(name)
-    return f"{file} is " + ", ".join(f"{digest} {where} {abbreviate(names)}" for digest, names in versions.items())
+            earlier = [digests_of(code) for code in run.record.get("made_by", [])]  # edited before it was resumed
+            for digests in (sources_of(run.record), *earlier):
+                for file, digest in digests.items():
+                    codes[name].setdefault(file, set()).add(str(digest))
+    lines = []
+    for file in sorted({file for code in codes.values() for file in code}):
+        lacking: set[str] = {"none"} if seeds else set()
+        held = {name: code.get(file, lacking) for name, code in codes.items() if code}  # older runs recorded no code
+        versions: dict[str, list[Any]] = {}
+        for name, found in held.items():
+            for digest in sorted(found):
+                versions.setdefault(digest, []).append(name)
+        different: Collection[Any] = versions if seeds else {frozenset(found) for found in held.values() if found}
+        if len(different) > 1:
+            where = "in seed" if seeds else "in"
+            named = [f"{digest} {where} {abbreviate(names)}" for digest, names in versions.items()]
+            lines.append(f"{file} is {', '.join(named)}")
+    return lines
 
 
 def abbreviate(names: Sequence[Any]) -> str:
@@ -170,61 +145,43 @@ def abbreviate(names: Sequence[Any]) -> str:
 
 
 def missing_jobs(paths: Iterable[str | Path], runs: Iterable[Run]) -> list[str]:
-    """Remarks on jobs planned by a sweep.json in or below the paths that have no finished run.
-
-    Args:
-        paths: of studies.
-        runs: all runs there, as returned by `study.find_runs`.
-    """
+    """Remarks on jobs planned by a sweep.json in or below the paths that have no finished run; runs: all there."""
     done = {run.folder.resolve(): run.status == "done" for run in runs}
     remarks: list[str] = []
-    plans: dict[Path, dict[str, Path]] = {}  # sweep.json -> name -> folder
+    plans: dict[Path, dict[str, PlannedJob]] = {}
     for path in map(Path, paths):
         try:
-            jobs = planned(path)
+            for job in planned(path).values():
+                plans.setdefault(job.plan.resolve(), {}).setdefault(job.name, job)
         except ConfigError as error:
             remarks.append(f"cannot tell which jobs are missing: {error}")
-            continue
-        for folder, (plan, name) in jobs.items():
-            plans.setdefault(plan.resolve(), {}).setdefault(name, folder)
-    for plan, folders in plans.items():
-        dropped = superseded_in(plan.parent)
-        arms = {name: arm for name, arm in _arms(plan).items() if arm is not None and name not in dropped}
-        missing = [name for name in arms if folders[name].resolve() not in done]
-        gone = [name for name in missing if any((folders[name] / file).exists() for file in RUN_FILES)]
+    for jobs in plans.values():
+        sweep = next(iter(jobs.values())).plan.parent
+        dropped = superseded_in(sweep)
+        arms = {name: arm for name, job in jobs.items() if name not in dropped and (arm := _arm(job)) is not None}
+        missing = [name for name in arms if jobs[name].folder.resolve() not in done]
+        gone = [name for name in missing if any((jobs[name].folder / file).exists() for file in RUN_FILES)]
         waiting = [name for name in missing if name not in gone]
-        sweep = next(iter(folders.values())).parent
-        of = f"of {len(arms)} planned jobs"
-        if waiting:
-            remarks.append(f"{sweep}: {len(waiting)} {of} have not started: {_list_jobs(waiting)}")
-        if gone:
-            remarks.append(f"{sweep}: {len(gone)} {of} are left out, as their run.json is gone: {_list_jobs(gone)}")
+        for names, what in ((waiting, "have not started"), (gone, "are left out, as their run.json is gone")):
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            if names:
+                listed = ", ".join(names[:MOST_NAMED])
+                remarks.append(f"{sweep}: {len(names)} of {len(arms)} planned jobs {what}: {listed}{more}")
         by_arm: dict[str, list[bool]] = {}  # whether each job is done
         for name, arm in arms.items():
-            by_arm.setdefault(arm, []).append(done.get(folders[name].resolve(), False))
-        absent = [f"{arm} ({len(jobs)})" for arm, jobs in by_arm.items() if not any(jobs)]
+            by_arm.setdefault(arm, []).append(done.get(jobs[name].folder.resolve(), False))
+        absent = [f"{arm} ({len(ended)})" for arm, ended in by_arm.items() if not any(ended)]
         if absent:
             remarks.append(f"{sweep}: {len(absent)} of {len(by_arm)} arms have no finished job: {'; '.join(absent)}")
     return remarks
 
 
-def _list_jobs(names: list[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _arms(plan: Path) -> dict[str, str | None]:
-    """The arm of each planned job: its overrides without the seed; None for a tuning trial."""
-    jobs = json.loads(plan.read_text(encoding="utf-8"))["jobs"]
-    arms: dict[str, str | None] = {}
-    for name in jobs:
-        job = jobs[name] if isinstance(jobs, dict) else None
-        overrides = job.get("overrides") if isinstance(job, dict) else None
-        if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
-            arms[name] = name  # sweep.json was edited
-            continue
-        seeds = [override.partition("=")[2] for override in overrides if key_of(override) == "seed"]
-        trial = any(seed.isdecimal() and int(seed) >= TUNING_SEED for seed in seeds)
-        settings = [override for override in naming(overrides) if key_of(override) not in PER_SEED]
-        arms[name] = None if trial else " ".join(settings) or "default"
-    return arms
+def _arm(job: PlannedJob) -> str | None:
+    """The arm of a planned job: its overrides without the seed; None for a tuning trial."""
+    if not isinstance(job.overrides, list) or not all(isinstance(override, str) for override in job.overrides):
+        return job.name  # sweep.json was edited
+    seeds = [override.partition("=")[2] for override in job.overrides if key_of(override) == "seed"]
+    if any(seed.isdecimal() and int(seed) >= TUNING_SEED for seed in seeds):
+        return None
+    settings = [override for override in naming(job.overrides) if key_of(override) not in PER_SEED]
+    return " ".join(settings) or "default"

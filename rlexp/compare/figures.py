@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from rlexp.compare import statistics
-from rlexp.compare.arms import Arm, Comparison, Task
-from rlexp.compare.verdict import MEASURES, Result, normalised
+from rlexp.compare.arms import Comparison, Sample, Task
+from rlexp.compare.measures import MEASURES
+from rlexp.compare.verdict import Result, normalised
 
 # Okabe and Ito's colour-blind-safe palette without yellow, too faint on white; lightness differs too, for print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -48,6 +49,14 @@ NAMES = (  # of all figures
 )
 
 
+def _axes(figure: Figure, panels: int, columns: int, **shared: Any) -> Sequence[Axes]:
+    """Axes of the panels, row by row; what is left of the last row stays empty."""
+    grid = figure.subplots(-(-panels // columns), columns, squeeze=False, **shared).flatten()
+    for axes in grid[panels:]:
+        axes.set_visible(False)
+    return grid[:panels]
+
+
 def _line_styles(names: Sequence[str], baseline: str) -> dict[str, dict[str, Any]]:
     """Colour and dashes of every arm; the baseline is black."""
     others = [name for name in names if name != baseline]
@@ -71,35 +80,38 @@ def _panels(comparison: Comparison, baseline: str) -> list[tuple[Task, list[str]
     return panels
 
 
-def _on_grid(arm: Arm, axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> np.ndarray:
+def _on_grid(samples: list[Sample], axis: Callable[[Any], np.ndarray], grid: np.ndarray) -> np.ndarray:
     """Every seed's moving average interpolated on the grid (seeds, points); NaN outside its range."""
     rows = []
-    for sample in arm.samples:
+    for sample in samples:
         x, y = axis(sample.curve), sample.curve.returns
         known = ~np.isnan(y)
-        inside = np.interp(grid, x[known], y[known], left=np.nan, right=np.nan) if known.any() else grid * np.nan
-        rows.append(inside)
+        rows.append(np.interp(grid, x[known], y[known], left=np.nan, right=np.nan) if known.any() else grid * np.nan)
     return np.array(rows)
+
+
+def _draw_band(axes: Axes, grid: np.ndarray, seeds: np.ndarray, style: dict[str, Any], **line: Any) -> None:
+    """IQM and 95 % band, as far as every seed has a value."""
+    whole = ~np.isnan(seeds).any(0)
+    middle, low, high = statistics.iqm_band(seeds[:, whole].T)
+    axes.fill_between(grid[whole], low, high, color=style["color"], alpha=0.2, linewidth=0)
+    axes.plot(grid[whole], middle, **line, **style)
 
 
 def _curves(
     axes: Axes, task: Task, names: list[str], axis: Callable[[Any], np.ndarray], styles: dict[str, dict[str, Any]]
 ) -> None:
-    end = max(float(axis(sample.curve)[-1]) for arm in task.arms.values() for sample in arm.samples)
+    end = max(float(axis(sample.curve)[-1]) for sample in task.samples)
     grid = np.linspace(0, end, POINTS)
-    curves = sum(len(task.arms[name].samples) for name in names)
+    curves = sum(len(task.arms[name]) for name in names)
     if curves > MOST_VECTOR_CURVES:
         axes.set_rasterization_zorder(0)  # seeds become one image: as paths they would take megabytes
     for name in names:
-        arm, colour = task.arms[name], styles[name]["color"]
-        seeds = _on_grid(arm, axis, grid)
+        seeds = _on_grid(task.arms[name], axis, grid)
         if curves <= MOST_CURVES:
-            axes.plot(grid, seeds.T, color=colour, alpha=0.18, linewidth=0.6, zorder=-1)
-        whole = ~np.isnan(seeds).any(0)  # points that every seed has reached
-        middle, low, high = statistics.iqm_band(seeds[:, whole].T)
-        axes.fill_between(grid[whole], low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(grid[whole], middle, linewidth=1.8, label=f"{name} (n = {len(arm.samples)})", **styles[name])
-    returns = np.concatenate([s.curve.returns for arm in task.arms.values() for s in arm.samples])
+            axes.plot(grid, seeds.T, color=styles[name]["color"], alpha=0.18, linewidth=0.6, zorder=-1)
+        _draw_band(axes, grid, seeds, styles[name], linewidth=1.8, label=f"{name} (n = {len(seeds)})")
+    returns = np.concatenate([s.curve.returns for s in task.samples])
     low, high = np.nanmin(returns), np.nanmax(returns)
     axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
     if task.threshold is not None:
@@ -118,12 +130,12 @@ def learning_curves(comparison: Comparison, over: str, baseline: str) -> Figure:
     label, axis = X_AXES[over]
     panels = _panels(comparison, baseline)
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
-    rows = -(-len(panels) // columns)
     split = len(panels) > len(comparison.tasks)
-    figure = Figure(figsize=(4.4 * columns + 0.6, (4.0 if split else 3.2) * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    height = (4.0 if split else 3.2) * -(-len(panels) // columns) + 0.4
+    figure = Figure(figsize=(4.4 * columns + 0.6, height), layout="constrained")
+    grid = _axes(figure, len(panels), columns)
     styles = _line_styles(comparison.arm_names, baseline)
-    for axes, (task, names) in zip(grid, panels, strict=False):
+    for axes, (task, names) in zip(grid, panels, strict=True):
         _curves(axes, task, names, axis, _line_styles(names, baseline) if split else styles)
         axes.set_title(task.env)
         axes.set_xlabel(label)
@@ -133,8 +145,6 @@ def learning_curves(comparison: Comparison, over: str, baseline: str) -> Figure:
             axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
     if not split and len(panels) > 1:
         _legend_below(figure, styles)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
     grid[0].set_ylabel("return, mean of the last 100 episodes\nIQM and 95 % interval over seeds")
     return figure
 
@@ -152,29 +162,24 @@ def intervals(results: list[Result], measure: str, baseline: str) -> Figure:
     names = list(dict.fromkeys(r.arm for r in shown))
     styles = _line_styles(names, baseline)
     columns = min(len(envs), 3)
-    rows = -(-len(envs) // columns)
     labels = 0.075 * max(map(len, names))  # inches
-    size = (max(6.0, labels + 3.4 * columns), (0.36 * len(names) + 0.9) * rows)
+    size = (max(6.0, labels + 3.4 * columns), (0.36 * len(names) + 0.9) * -(-len(envs) // columns))
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    for axes, env in zip(grid, envs, strict=False):
+    for axes, env in zip(_axes(figure, len(envs), columns, sharey=True), envs, strict=True):
         here = [r for r in shown if r.env == env]
         crowded = sum(len(r.scores) for r in here) > MOST_DOTS
         heights = np.array([names.index(r.arm) for r in here]) - 0.2
         colours = [styles[r.arm]["color"] for r in here]
         axes.hlines(heights, [r.iqm.low for r in here], [r.iqm.high for r in here], colors=colours, linewidth=2.2)
         axes.scatter([r.iqm.value for r in here], heights, color=colours, marker="|", s=120, linewidth=2.2)
-        for r, height, colour in zip(here, heights, colours, strict=True):
+        for r, height, colour in () if crowded else zip(here, heights, colours, strict=True):
             jitter = 0.35 + 0.12 * np.sin(np.arange(len(r.scores)) * 2.4)  # deterministic
-            if not crowded:
-                axes.plot(r.scores, height + jitter, ".", color=colour, alpha=0.35, markersize=4)
+            axes.plot(r.scores, height + jitter, ".", color=colour, alpha=0.35, markersize=4)
         axes.set_title(env)
         axes.set_yticks(range(len(names)), names)
         axes.locator_params(axis="x", nbins=4)
         axes.set_ylim(len(names) - 0.4, -0.6)
-    for axes in grid[len(envs) :]:
-        axes.set_visible(False)
-    figure.supxlabel(f"{MEASURES[measure][0]}: IQM, 95 % interval, seeds", fontsize=9)
+    figure.supxlabel(f"{MEASURES[measure].meaning}: IQM, 95 % interval, seeds", fontsize=9)
     return figure
 
 
@@ -183,9 +188,8 @@ def profiles(comparison: Comparison, results: list[Result], baseline: str) -> Fi
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
     styles = _line_styles(comparison.arm_names, baseline)
-    by_env = {task.env: task for task in comparison.tasks}
     scores = {
-        name: [normalised(r.scores, by_env[r.env]) for r in results if r.arm == name and r.measure == "final"]
+        name: [normalised(r.scores, r.task) for r in results if r.arm == name and r.measure == "final"]
         for name in comparison.arm_names
     }
     every = np.concatenate([x for arrays in scores.values() for x in arrays])
@@ -211,11 +215,7 @@ def sample_efficiency(comparison: Comparison, baseline: str) -> Figure:
             for task in comparison.tasks
             if name in task.arms
         ]
-        seeds = np.concatenate(rows)
-        whole = ~np.isnan(seeds).any(0)
-        middle, low, high = statistics.iqm_band(seeds[:, whole].T)
-        axes.fill_between(grid[whole], low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
-        axes.plot(grid[whole], middle, **styles[name])
+        _draw_band(axes, grid, np.concatenate(rows), styles[name])
     axes.set_xlabel("fraction of training")
     axes.set_ylabel("normalised return, IQM over\nall seeds of all environments")
     _legend_below(figure, styles)
@@ -224,7 +224,6 @@ def sample_efficiency(comparison: Comparison, baseline: str) -> Figure:
 
 def draw(comparison: Comparison, results: list[Result], baseline: str, folder: Path) -> list[str]:
     """Write every figure as svg and png; returns their names, in reading order."""
-    several = len(comparison.tasks) > 1
     with mpl.rc_context(STYLE):
         made = {f"curves_{over}": learning_curves(comparison, over, baseline) for over in X_AXES}
         made |= {
@@ -233,7 +232,7 @@ def draw(comparison: Comparison, results: list[Result], baseline: str, folder: P
             if any(r.measure == measure and len(r.scores) for r in results)
         }
         made["profile"] = profiles(comparison, results, baseline)
-        if several:
+        if len(comparison.tasks) > 1:
             made["sample_efficiency"] = sample_efficiency(comparison, baseline)
         for name, figure in made.items():
             figure.draw_without_rendering()  # computes the layout once for both files

@@ -11,28 +11,25 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no s
 
 
 def page(text: str, drawings: list[str]) -> str:
-    """Convert the markdown of report.py to HTML.
+    """Convert the markdown of report.py to HTML: headings, paragraphs, list items, tables, **bold** and `code`.
 
-    Args:
-        text: headings, paragraphs, list items, tables, **bold** and `code`; other markdown is not supported.
-        drawings: contents of svg files.
+    Any other mark is shown as it is, as it may be part of a name. drawings: contents of svg files.
     """
     body: list[str] = []
-    rows: list[list[str]] = []
-    for line in [*text.splitlines(), ""]:
-        if line.startswith("|---"):
-            continue
+    for line in text.splitlines():
         if line.startswith("| "):
-            rows.append([cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")])
-            continue
-        if rows:
-            body.append(_html_table(rows))
-            rows = []
-        if line.startswith("#"):
+            tag = "td" if body and body[-1].endswith("</tr>") else "th"
+            cells = [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+            row = "".join(f"<{tag}>{_inline(cell)}</{tag}>" for cell in cells)
+            body.append(f"{'<table>' if tag == 'th' else ''}<tr>{row}</tr>")
+        elif not line.startswith("|---"):
+            if body and body[-1].endswith("</tr>"):
+                body[-1] += "</table>"
             level = len(line) - len(line.lstrip("#"))
-            body.append(f"<h{level}>{_inline(line.lstrip('# '))}</h{level}>")
-        elif line:
-            body.append(f"<p>{_inline(line.removeprefix('- '))}</p>")
+            tag = f"h{level}" if level else "p"
+            body += (
+                [f"<{tag}>{_inline(line.lstrip('# ') if level else line.removeprefix('- '))}</{tag}>"] if line else []
+            )
     figures = [drawing[drawing.index("<svg") :] for drawing in drawings]
     return "\n".join(
         [
@@ -47,14 +44,7 @@ def page(text: str, drawings: list[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    parts = html.escape(text).split("**")
-    bold = "".join(f"<b>{part}</b>" if i % 2 else part for i, part in enumerate(parts))
-    codes = bold.split("`")
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(codes))
-
-
-def _html_table(rows: list[list[str]]) -> str:
-    head, *rest = rows
-    lines = ["<tr>" + "".join(f"<th>{_inline(c)}</th>" for c in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{_inline(c)}</td>" for c in row) + "</tr>" for row in rest]
-    return "<table>" + "".join(lines) + "</table>"
+    for mark, tag in (("**", "b"), ("`", "code")):
+        parts = (text if tag == "code" else html.escape(text)).split(mark)
+        text = "".join(f"<{tag}>{part}</{tag}>" if i % 2 else part for i, part in enumerate(parts))
+    return text

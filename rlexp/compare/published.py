@@ -2,12 +2,12 @@
 
 import csv
 import math
-from pathlib import Path
+from operator import itemgetter
 
 from rlexp.compare.statistics import Summary, summary, welch
 from rlexp.compare.verdict import Result
 from rlexp.errors import ConfigError
-from rlexp.text import number, span
+from rlexp.text import number
 
 Published = dict[str, tuple[Summary, str]]  # environment -> mean, variance and number of seeds; source
 
@@ -21,15 +21,11 @@ def read_published(path: str) -> Published:
         ConfigError: the file cannot be read, or lacks a column.
     """
     try:
-        with open(Path(path), newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {
-            row["env"]: (
-                Summary(float(row["score"]), float(row["deviation"]) ** 2, int(row["seeds"])),
-                row["source"].strip(),
-            )
-            for row in rows
-        }
+        with open(path, newline="", encoding="utf-8") as file:
+            return {
+                env: (Summary(float(score), float(deviation) ** 2, int(seeds)), source.strip())
+                for env, score, deviation, seeds, source in map(itemgetter(*COLUMNS), csv.DictReader(file))
+            }
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"beside={path}: cannot be read as a csv with the columns {', '.join(COLUMNS)} ({error!r})"
@@ -42,14 +38,12 @@ def published_rows(results: list[Result], published: Published) -> list[list[str
     for r in results:
         if r.measure != "final" or not len(r.scores):
             continue
-        here = summary(r.scores)
-        if r.env not in published:
-            rows.append([r.env, r.arm, _format(here), "none", "", "", ""])
-            continue
-        there, source = published[r.env]
-        d = welch(here, there)
-        size = f"{d.value:+.4g}{span(d.low, d.high)}"
-        rows.append([r.env, r.arm, _format(here), _format(there), size, number(d.p, 2), source])
+        here, cells = summary(r.scores), ["none", "", "", ""]
+        if r.env in published:
+            there, source = published[r.env]
+            d = welch(here, there)
+            cells = [_format(there), str(d), number(d.p, 2), source]
+        rows.append([r.env, r.arm, _format(here), *cells])
     return rows
 
 

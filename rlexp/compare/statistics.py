@@ -13,23 +13,27 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from rlexp.compare.measures import iqm
+from rlexp.text import number
+
 LEVEL = 0.95
 RESAMPLES = 2000
 
 
+def bounds(low: float, high: float) -> str:
+    """Format an interval as " [low, high]"; empty for NaN."""
+    return "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+
+
 class Interval(NamedTuple):
-    """An estimate and the bounds of its 95 % interval."""
+    """An estimate and the bounds of its 95 % interval, NaN where there are none."""
 
-    value: float
-    low: float
-    high: float
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
 
-
-def iqm(scores: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the last axis: the mean without the lowest and the highest quarter, rounded down."""
-    n = scores.shape[-1]
-    cut = n // 4
-    return np.sort(scores, -1)[..., cut : n - cut].mean(-1)  # seven times as fast as scipy.stats.trim_mean
+    def __str__(self) -> str:
+        return number(self.value) + bounds(self.low, self.high)
 
 
 class Resampler:
@@ -86,12 +90,15 @@ def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Difference(NamedTuple):
     """Difference of two arms' means by Welch's t-test, in units of the score."""
 
-    value: float
-    low: float
-    high: float
-    p: float  # two-sided; 1 where both arms are constant and equal
-    error: float  # standard error of the difference
-    dof: float
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan  # two-sided; 1 where both arms are constant and equal
+    error: float = np.nan  # standard error of the difference
+    dof: float = np.nan
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4g}{bounds(self.low, self.high)}"
 
 
 class Summary(NamedTuple):
@@ -123,7 +130,7 @@ def welch(arm: Summary, baseline: Summary) -> Difference:
     """
     value = arm.mean - baseline.mean
     if min(arm.n, baseline.n) < 2:
-        return Difference(value, np.nan, np.nan, np.nan, np.nan, np.nan)
+        return Difference(value)
     parts = np.array([x.variance / x.n for x in (arm, baseline)])
     error = float(np.sqrt(parts.sum()))
     if error == 0:
@@ -156,7 +163,7 @@ def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> Interva
     n, m = len(arm), len(baseline)
     value = float(((arm[:, None] > baseline) + 0.5 * (arm[:, None] == baseline)).mean())
     if min(n, m) < 2:
-        return Interval(value, np.nan, np.nan)
+        return Interval(value)
     theta = np.linspace(0, 1, 2001)
     spread = 1 + ((n + m) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
     error = np.sqrt(theta * (1 - theta) / (n * m) * spread)
@@ -214,7 +221,7 @@ def aggregate_iqm(scores: Sequence[np.ndarray], resampler: Resampler) -> Interva
     value = float(iqm(np.concatenate(scores)))
     fewest = min(map(len, scores))
     if fewest < 2:
-        return Interval(value, np.nan, np.nan)
+        return Interval(value)
     drawn = [x[resampler.indices(len(x), stratum)] for stratum, x in enumerate(scores)]
     tail = stats.norm.sf(math.sqrt(fewest / (fewest - 1)) * _student(sum(len(x) - 1 for x in scores)))
     low, high = np.quantile(iqm(np.concatenate(drawn, 1)), [tail, 1 - tail])

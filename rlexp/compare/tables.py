@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from rlexp.compare.arms import Comparison
-from rlexp.compare.measures import steps_to
-from rlexp.compare.verdict import MEASURES, Result
+from rlexp.compare.measures import MEASURES, steps_to
+from rlexp.compare.statistics import Difference, Interval
+from rlexp.compare.verdict import Result
 from rlexp.text import sanitize_csv_cell
 
 CURVE_POINTS = 51
@@ -19,65 +20,50 @@ Row = dict[str, Any]
 
 def results_table(results: list[Result]) -> list[Row]:
     """One row per result."""
-    rows = []
-    for r in results:
-        against, improvement = r.against, r.improvement
-        rows.append(
-            {
-                "env": r.env,
-                "arm": r.arm,
-                "measure": r.measure,
-                "n": len(r.scores),
-                "mean": r.mean,
-                "iqm": r.iqm.value,
-                "iqm_low": r.iqm.low,
-                "iqm_high": r.iqm.high,
-                "difference": against.value if against else None,
-                "difference_low": against.low if against else None,
-                "difference_high": against.high if against else None,
-                "p_welch": against.p if against else None,
-                "p_holm": r.p_holm if against else None,
-                "improvement": improvement.value if improvement else None,
-                "improvement_low": improvement.low if improvement else None,
-                "improvement_high": improvement.high if improvement else None,
-                "detectable": r.detectable if against else None,
-                "seeds_to_settle": r.seeds_to_settle,
-                "verdict": r.verdict,
-            }
-        )
-    return rows
+    return [
+        {"env": r.env, "arm": r.arm, "measure": r.measure, "n": len(r.scores), "mean": r.mean}
+        | _interval("iqm", r.iqm)
+        | _interval("difference", r.against)
+        | {"p_welch": r.against.p, "p_holm": r.p_holm}
+        | _interval("improvement", r.improvement)
+        | {"detectable": r.detectable, "seeds_to_settle": r.seeds_to_settle, "verdict": r.verdict}
+        for r in results
+    ]
+
+
+def _interval(name: str, x: Interval | Difference) -> Row:
+    return {name: x.value, f"{name}_low": x.low, f"{name}_high": x.high}
 
 
 def scores_table(comparison: Comparison) -> list[Row]:
     """One row per seed: every measure, steps to the threshold, and the training time of the run it was part of."""
     rows = []
     for task in comparison.tasks:
-        for name, arm in task.arms.items():
-            for sample in arm.samples:
+        for name, samples in task.arms.items():
+            for sample in samples:
+                curve = sample.curve
                 row: Row = {"env": task.env, "arm": name, "seed": sample.seed}
-                row |= {measure: measured(sample, task) for measure, (_, measured) in MEASURES.items()}
-                first = np.nan
-                if task.threshold is not None:
-                    first = steps_to(task.threshold, sample.curve.steps, sample.curve.returns)
+                row |= {measure: of(sample, task) for measure, (_, of) in MEASURES.items()}
+                first = np.inf if task.threshold is None else steps_to(task.threshold, curve.steps, curve.returns)
                 row["steps_to_threshold"] = first if np.isfinite(first) else np.nan
-                row |= {"steps": sample.curve.steps[-1], "seconds_of_run": sample.curve.seconds[-1]}
-                row["run"] = sample.run.folder.name
+                row |= {"steps": curve.steps[-1], "seconds_of_run": curve.seconds[-1], "run": sample.run.folder.name}
                 rows.append(row)
     return rows
 
 
 def curves_table(comparison: Comparison) -> list[Row]:
     """Moving average over the last 100 episodes at equally spaced steps: one row per point, one column per seed."""
-    seeds = sorted({s.seed for task in comparison.tasks for arm in task.arms.values() for s in arm.samples})
+    seeds = sorted({s.seed for task in comparison.tasks for s in task.samples})
     rows = []
     for task in comparison.tasks:
-        for name, arm in task.arms.items():
-            grid = np.linspace(0, max(sample.curve.steps[-1] for sample in arm.samples), CURVE_POINTS)[1:]
-            curves = {sample.seed: sample.curve for sample in arm.samples}
-            returns = {seed: np.interp(grid, curve.steps, curve.returns, left=np.nan) for seed, curve in curves.items()}
+        for name, samples in task.arms.items():
+            grid = np.linspace(0, max(sample.curve.steps[-1] for sample in samples), CURVE_POINTS)[1:]
+            columns = dict.fromkeys(seeds, np.full(len(grid), np.nan))
+            for sample in samples:
+                columns[sample.seed] = np.interp(grid, sample.curve.steps, sample.curve.returns, left=np.nan)
             for i, step in enumerate(grid):
                 row: Row = {"env": task.env, "arm": name, "step": round(step)}
-                rows.append(row | {f"seed_{seed}": returns[seed][i] if seed in returns else np.nan for seed in seeds})
+                rows.append(row | {f"seed_{seed}": column[i] for seed, column in columns.items()})
     return rows
 
 

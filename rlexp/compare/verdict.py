@@ -1,14 +1,14 @@
 """Judges every arm against the baseline: by each measure, on each environment and over all of them."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from rlexp.compare import measures, statistics
-from rlexp.compare.arms import Arm, Comparison, Sample, Task
+from rlexp.compare import statistics
+from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.measures import MEASURES, last
 from rlexp.compare.statistics import Difference, Interval, Resampler
 from rlexp.errors import ConfigError
 
@@ -17,50 +17,27 @@ ALPHA = 0.05
 BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the last digit
 
 
-def _final(sample: Sample, _: Task) -> float:
-    known = sample.curve.returns[~np.isnan(sample.curve.returns)]
-    return float(known[-1]) if len(known) else np.nan
-
-
-def _evaluation(sample: Sample, _: Task) -> float:
-    return np.nan if sample.evaluation is None else sample.evaluation
-
-
-def _area(sample: Sample, _: Task) -> float:
-    return measures.area_under_curve(sample.curve.steps, sample.curve.returns)
-
-
-def _retention(sample: Sample, task: Task) -> float:
-    if task.threshold is None:
-        return np.nan
-    return measures.retention(task.threshold, sample.curve.returns, task.bounds[0] if task.bounds else 0.0)
-
-
-# Measures of a seed, with descriptions; higher is better in all of them.
-MEASURES: dict[str, tuple[str, Callable[[Sample, Task], float]]] = {
-    "final": ("mean return of the last 100 training episodes", _final),
-    "evaluation": ("mean return of the final policy in frozen evaluation", _evaluation),
-    "area": ("mean height of the learning curve", _area),
-    "retention": ("moving average over its best so far, after the threshold", _retention),
-}
-
-
-@dataclass(frozen=True)
+@dataclass
 class Result:
     """One arm by one measure on one environment; fields from `against` on compare it with the baseline."""
 
-    env: str
+    task: Task
     arm: str
     measure: str
     scores: np.ndarray  # (seeds,), without NaN
     mean: float
     iqm: Interval
-    against: Difference | None = None
+    against: Difference = field(default=Difference())
     p_holm: float = np.nan
-    improvement: Interval | None = None
-    verdict: Verdict | None = None
+    improvement: Interval = field(default=Interval())
+    verdict: Verdict | None = None  # None: the baseline itself, or there is none to compare with
     detectable: float = np.nan  # difference that this many seeds detect four times in five
     seeds_to_settle: int | None = None  # seeds per arm that detect the observed difference four times in five
+
+    @property
+    def env(self) -> str:
+        """The environment's id."""
+        return self.task.env
 
 
 @dataclass(frozen=True)
@@ -68,7 +45,7 @@ class Overall:
     """One arm against the baseline over all environments that both ran on, in normalised scores."""
 
     arm: str
-    envs: list[str]
+    envs: int
     difference: Difference
     verdict: Verdict
 
@@ -100,7 +77,7 @@ def scale(task: Task) -> tuple[float, float]:
     """The environment's bounds, else the lowest and highest final score of any seed."""
     if task.bounds is not None:
         return task.bounds
-    scores = [_final(sample, task) for arm in task.arms.values() for sample in arm.samples]
+    scores = [last(sample.curve.returns) for sample in task.samples]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -111,50 +88,40 @@ def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Ove
     names = sorted(comparison.arm_names, key=lambda name: name != baseline)  # the baseline first, the others by name
     results: list[Result] = []
     for measure in MEASURES:
-        summaries = [
-            _summarise(task, task.arms[name], measure, resampler)
+        measured = [
+            _measured(task, name, measure, resampler)
             for name in names
             for task in comparison.tasks
             if name in task.arms
         ]
-        results += _compare_with_baseline(summaries, baseline)
-    overall = [_overall(comparison, results, name) for name in names if name != baseline]
-    return results, _correct([result for result in overall if result is not None])
+        _compare_with_baseline(measured, baseline)
+        results += measured
+    return results, _overall(results, [name for name in names if name != baseline])
 
 
-def _summarise(task: Task, arm: Arm, measure: str, resampler: Resampler) -> Result:
-    measured = MEASURES[measure][1]
-    scores = np.array([measured(sample, task) for sample in arm.samples])
+def _measured(task: Task, arm: str, measure: str, resampler: Resampler) -> Result:
+    scores = np.array([MEASURES[measure].of(sample, task) for sample in task.arms[arm]])
     scores = scores[~np.isnan(scores)]
-    nothing = Interval(np.nan, np.nan, np.nan)
-    iqm = statistics.iqm_interval(scores, resampler) if len(scores) else nothing
-    return Result(task.env, arm.name, measure, scores, float(scores.mean()) if len(scores) else np.nan, iqm)
+    if not len(scores):
+        return Result(task, arm, measure, scores, np.nan, Interval())
+    return Result(task, arm, measure, scores, float(scores.mean()), statistics.iqm_interval(scores, resampler))
 
 
-def _compare_with_baseline(results: list[Result], baseline: str) -> list[Result]:
+def _compare_with_baseline(results: list[Result], baseline: str) -> None:
     """Add the comparison to the results of one measure; p is corrected over all arms and environments together."""
-    base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
-    pairs = [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
-    differences = [statistics.difference(r.scores, b.scores) for r, b in pairs]
-    corrected = statistics.holm([d.p for d in differences])
-    alpha = ALPHA / max(1, sum(not np.isnan(d.p) for d in differences))
-    compared: dict[tuple[str, str], Result] = {}
-    for (r, b), against, p in zip(pairs, differences, corrected, strict=True):
-        n, m = len(r.scores), len(b.scores)
-        spread = against.error / math.sqrt(1 / n + 1 / m)
-        verdict = _verdict(against, p)
-        compared[r.env, r.arm] = replace(
-            r,
-            against=against,
-            p_holm=p,
-            improvement=statistics.probability_of_improvement(r.scores, b.scores),
-            verdict=verdict,
-            detectable=statistics.detectable(n, m, spread, alpha),
-            seeds_to_settle=statistics.seeds_to_settle(against.value, spread, alpha)
-            if verdict == "inconclusive" and not np.isnan(spread)
-            else None,
-        )
-    return [compared.get((r.env, r.arm), r) for r in results]
+    base = {r.env: r.scores for r in results if r.arm == baseline and len(r.scores)}
+    compared = [r for r in results if r.arm != baseline and r.env in base and len(r.scores)]
+    for r in compared:
+        r.against = statistics.difference(r.scores, base[r.env])
+    alpha = ALPHA / max(1, sum(not np.isnan(r.against.p) for r in compared))
+    for r, p in zip(compared, statistics.holm([r.against.p for r in compared]), strict=True):
+        n, m = len(r.scores), len(base[r.env])
+        deviation = r.against.error / math.sqrt(1 / n + 1 / m)
+        r.p_holm, r.verdict = p, _verdict(r.against, p)
+        r.improvement = statistics.probability_of_improvement(r.scores, base[r.env])
+        r.detectable = statistics.detectable(n, m, deviation, alpha)
+        if r.verdict == "inconclusive" and not np.isnan(deviation):
+            r.seeds_to_settle = statistics.seeds_to_settle(r.against.value, deviation, alpha)
 
 
 def _verdict(against: Difference, p: float) -> Verdict:
@@ -163,34 +130,27 @@ def _verdict(against: Difference, p: float) -> Verdict:
     return "better" if against.value > 0 else "worse"
 
 
-def _overall(comparison: Comparison, results: list[Result], arm: str) -> Overall | None:
-    by_env = {task.env: task for task in comparison.tasks}
-    final = [r for r in results if r.arm == arm and r.measure == "final" and r.against is not None]
-    usable = [(r.env, r.against) for r in final if r.against is not None and not np.isnan(r.against.p)]
-    if len(usable) < 2:
-        return None
-    spans = [scale(by_env[env]) for env, _ in usable]
-    combined = statistics.overall([against for _, against in usable], [high - low for low, high in spans])
-    return Overall(arm, [env for env, _ in usable], combined, _verdict(combined, combined.p))
-
-
-def _correct(overall: list[Overall]) -> list[Overall]:
-    """Correct p over the arms."""
-    corrected = statistics.holm([o.difference.p for o in overall])
+def _overall(results: list[Result], arms: list[str]) -> list[Overall]:
+    """The verdicts over all environments; p is corrected over the arms."""
+    found = []
+    for arm in arms:
+        final = [r for r in results if r.arm == arm and r.measure == "final" and not np.isnan(r.against.p)]
+        if len(final) > 1:
+            spans = [high - low for low, high in (scale(r.task) for r in final)]
+            found.append((arm, len(final), statistics.overall([r.against for r in final], spans)))
+    corrected = statistics.holm([d.p for *_, d in found])
     return [
-        replace(o, difference=o.difference._replace(p=p), verdict=_verdict(o.difference, p))
-        for o, p in zip(overall, corrected, strict=True)
+        Overall(arm, envs, d._replace(p=p), _verdict(d, p)) for (arm, envs, d), p in zip(found, corrected, strict=True)
     ]
 
 
 def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, tuple[int, Interval]]:
     """For each arm, the number of environments and the IQM of all seeds' normalised final scores."""
     resampler = Resampler(BOOTSTRAP_SEED)
-    by_env = {task.env: task for task in comparison.tasks}
     found = {}
     for name in comparison.arm_names:
         final = [r for r in results if r.arm == name and r.measure == "final" and len(r.scores)]
-        scores = [normalised(r.scores, by_env[r.env]) for r in final]
-        if scores:
+        if final:
+            scores = [normalised(r.scores, r.task) for r in final]
             found[name] = (len(final), statistics.aggregate_iqm(scores, resampler))
     return found

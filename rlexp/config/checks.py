@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlexp.config.schema import CHOICES, GROUPS, TUNING_SEED, EvaluationConfig, RunConfig
-from rlexp.config.signatures import check_call, nearest
+from rlexp.config.signatures import check_call
 from rlexp.errors import ConfigError
-from rlexp.text import did_you_mean
+from rlexp.text import did_you_mean, nearest
 
 EXTENDING = r"extend(:\d+)?"  # value of resume; the run to extend may be named by its total_steps
 

@@ -15,8 +15,9 @@ from rlexp.config.messages import compose_config
 from rlexp.config.replaced import drop_replaced, plain_value
 from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS, OVERLAYS
 from rlexp.config.search_path import chain, choices_that_set, folders, read
-from rlexp.config.signatures import nearest, parameters_of
+from rlexp.config.signatures import parameters_of
 from rlexp.errors import ConfigError
+from rlexp.text import nearest
 
 HEAD = """python -m rlexp.train [group=choice] [key=value ...]   trains agents; -m: a job for each of a,b,c
 python -m rlexp.train --help                           all keys, with their values and meanings

@@ -14,13 +14,7 @@ from hydra.utils import get_object
 from rlexp.algos.schedules import Scheduled
 from rlexp.config.imports import import_problem
 from rlexp.errors import ConfigError
-from rlexp.text import closest, did_you_mean
-
-
-def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """Hint for an unknown name: the most similar known one, or all of them."""
-    found = closest(name, known, cutoff=0.55)
-    return f"did you mean {prefix}{found}?" if found else f"known: {', '.join(sorted(known))}"
+from rlexp.text import did_you_mean, nearest
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 
 from rlexp.config.search_path import folders
-from rlexp.config.signatures import nearest
 from rlexp.errors import ConfigError
+from rlexp.text import nearest
 
 
 def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:

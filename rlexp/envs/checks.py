@@ -26,7 +26,7 @@ SECONDS = 1.0  # after which the dry run of a slow environment ends
 # raised while an environment runs, but not its fault
 PASSED_ON = (UserError, Interrupted, Paused, BdbQuit, torch.OutOfMemoryError)
 NAMES = {"observation": "the observation", "reward": "the reward", "info": "its info"}
-EXPECTED = "(observation, reward, terminated, truncated, info)"
+STEP = ("observation", "reward", "terminated", "truncated", "info")
 
 
 def layers(envs: Any) -> Iterator[Any]:
@@ -49,14 +49,10 @@ def _location(env: Any, method: str) -> str:
     return f"its {method}: "
 
 
-def packages_of(env: Any) -> set[str]:
-    """Packages that define the layers of an environment."""
-    return {package_of(kind.__module__) for layer in layers(env) for kind in type(layer).__mro__}
-
-
 def fault_of(error: BaseException, env: Any, method: str = "step") -> str:
     """One line with an environment's error and its location in the user's code."""
-    location = where_raised(error, packages_of(env))
+    packages = {package_of(kind.__module__) for layer in layers(env) for kind in type(layer).__mro__}
+    location = where_raised(error, packages)
     return f"{f'{location}: ' if location else _location(env, method)}{describe_error(error)}"
 
 
@@ -91,9 +87,8 @@ def _number_flaw(x: Any) -> str | None:
     if isinstance(x, numbers.Real):
         with np.errstate(over="ignore"):
             return None if np.isfinite(np.float32(x)) else f"is {x}, expected a finite float32"
-    shape = getattr(x, "shape", ())
-    if isinstance(x, np.ndarray) and shape:
-        return f"has shape {shape}, expected one number" + (": float(reward[0])" if x.size == 1 else "")
+    if isinstance(x, np.ndarray):
+        return f"has shape {x.shape}, expected one number" + (": float(reward[0])" if x.size == 1 else "")
     return f"is {_describe(x)}, expected one number" + (": reward.item()" if hasattr(x, "requires_grad") else "")
 
 
@@ -102,8 +97,7 @@ def _flag_flaw(x: Any) -> str | None:
         x = x.item()
     if isinstance(x, numbers.Real) and x in (0, 1):
         return None
-    shape = getattr(x, "shape", ())
-    found = f"has shape {tuple(shape)}" if shape else f"is {_describe(x)}"
+    found = f"has shape {tuple(x.shape)}" if getattr(x, "shape", ()) else f"is {_describe(x)}"
     return f"{found}, expected True or False"
 
 
@@ -124,11 +118,7 @@ def _observation_flaw(space: spaces.Space, x: Any) -> str | None:
 
 
 class Checked(gym.Wrapper):
-    """Validates the return values of `reset` and `step`.
-
-    Raises:
-        EnvironmentFault: from `reset` and `step`; names the class, file and line.
-    """
+    """Raises EnvironmentFault, naming class, file and line, if `reset` or `step` return something invalid, or raise."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -136,74 +126,56 @@ class Checked(gym.Wrapper):
 
     def reset(self, **kwargs: Any) -> Any:
         """Start an episode."""
-        result = self._call("reset", self.env.reset, **kwargs)
-        if not (isinstance(result, tuple) and len(result) == 2):
-            self._fail("reset", f"returns {_describe_result(result)}, expected 2: (observation, info)")
-        self._require("reset", observation=result[0], info=result[1])
-        return result
+        return self._call("reset", tuple, ("observation", "info"), **kwargs)
 
     def step(self, action: Any) -> Any:
         """Make a step."""
-        result = self._call("step", self.env.step, action)
-        if not (isinstance(result, tuple | list) and len(result) == 5):
-            old = isinstance(result, tuple | list) and len(result) == 4
-            hint = ", as in the old gym API: done is terminated or truncated" if old else ""
-            self._fail("step", f"returns {_describe_result(result)}, expected 5: {EXPECTED}{hint}")
-        self._require("step", **dict(zip(("observation", "reward", "terminated", "truncated", "info"), result)))  # noqa: B905
-        return result
+        return self._call("step", (tuple, list), STEP, action)
 
-    def _call(self, method: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, method: str, kinds: Any, names: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            result = getattr(self.env, method)(*args, **kwargs)
         except PASSED_ON:
             raise
         except (Exception, SystemExit) as error:  # user code may raise anything
             raise EnvironmentFault(fault_of(error, self.env, method)) from error
+        if isinstance(result, kinds) and len(result) == len(names):
+            flaws = [(name, self._flaw(name, x)) for name, x in zip(names, result, strict=True)]
+            what = next((f"{NAMES.get(name, name)} {flaw}" for name, flaw in flaws if flaw is not None), None)
+        else:
+            found = f"{len(result)} values" if isinstance(result, tuple | list) else _describe(result)
+            old = (method, found) == ("step", "4 values")
+            hint = ", as in the old gym API: done is terminated or truncated" if old else ""
+            what = f"returns {found}, expected {len(names)}: ({', '.join(names)}){hint}"
+        if what is not None:
+            raise EnvironmentFault(_location(self.env, method) + what)
+        return result
 
-    def _require(self, method: str, *, observation: Any, info: Any, **numbers: Any) -> None:
-        flaws = {"observation": _observation_flaw(self.declared, observation)}
-        flaws |= {name: (_number_flaw if name == "reward" else _flag_flaw)(x) for name, x in numbers.items()}
-        flaws["info"] = None if isinstance(info, dict) else f"is {_describe(info)}, expected a dictionary"
-        for name, flaw in flaws.items():
-            if flaw is not None:
-                self._fail(method, f"{NAMES.get(name, name)} {flaw}")
-
-    def _fail(self, method: str, what: str) -> None:
-        raise EnvironmentFault(_location(self.env, method) + what)
+    def _flaw(self, name: str, x: Any) -> str | None:
+        if name == "observation":
+            return _observation_flaw(self.declared, x)
+        if name == "info":
+            return None if isinstance(x, dict) else f"is {_describe(x)}, expected a dictionary"
+        return (_number_flaw if name == "reward" else _flag_flaw)(x)
 
 
-def _describe_result(result: Any) -> str:
-    return f"{len(result)} values" if isinstance(result, tuple | list) else _describe(result)
-
-
-def _require_vector(envs: VectorEnv, obs: Any, reward: Any, *flags: Any) -> None:
+def _require_vector(envs: VectorEnv, *returned: Any) -> None:
     """Check shapes and dtypes of a vector environment's step."""
-    expected = (envs.num_envs, *(envs.single_observation_space.shape or ()))
-    returned = {"observations": (obs, expected), "rewards": (reward, expected[:1])}
-    returned |= {name: (x, expected[:1]) for name, x in zip(("terminated", "truncated"), flags, strict=True)}
-    for name, (x, shape) in returned.items():
+    for name, x in zip(("observations", "rewards", *STEP[2:4]), returned, strict=True):
         seen = np.asarray(x)
+        shape = (envs.num_envs, *((envs.single_observation_space.shape or ()) if name == "observations" else ()))
         if seen.shape != shape or seen.dtype.kind not in "biuf":
-            raise EnvironmentFault(
-                f"{_location(envs, 'step')}{name} have shape {seen.shape} and dtype {seen.dtype}; expected numbers of "
-                f"shape {shape}"
-            )
+            what = f"{name} have shape {seen.shape} and dtype {seen.dtype}; expected numbers of shape {shape}"
+            raise EnvironmentFault(_location(envs, "step") + what)
 
 
 # Dry run --------------------------------------------------------------------------------------------------------------
 
 
 def play(envs: VectorEnv, first: Any, watch: Watch, name: str) -> list[np.ndarray]:
-    """Make and check a few steps. Returns observations and rewards, for comparison.
+    """Make and check a few steps of environments whose first observations are `first`; name: their id.
 
-    Args:
-        envs: freshly reset environments.
-        first: their first observations.
-        watch: watches their calls.
-        name: their id.
-
-    Raises:
-        EnvironmentFault: they raised an error, or returned something invalid.
+    Returns observations and rewards, for comparison. Raises EnvironmentFault for errors and invalid results.
     """
     envs.action_space.seed(0)
     seen = [np.array(first)]
@@ -224,30 +196,19 @@ def warn_of_bounds(name: str, space: spaces.Space, played: list[np.ndarray]) -> 
     """Warn once of observations outside the bounds of their Box; common, and harmless to a network."""
     if not isinstance(space, spaces.Box):
         return
-    for obs in played:
-        if obs.shape[1:] != space.shape:  # rewards
-            continue
-        outside = (obs < space.low) | (obs > space.high)
-        if outside.any():
-            where = np.argwhere(outside)[0]
-            at = tuple(where[1:].tolist())
-            bounds = f"{space.low[at]:g} to {space.high[at]:g}"
-            log.warning(
-                "env.id=%s: an observation contains %g, outside its space's bounds %s; it is used unchanged",
-                name,
-                obs[tuple(where)],
-                bounds,
-            )
+    for obs in (x for x in played if x.shape[1:] == space.shape):  # not rewards
+        outside = np.argwhere((obs < space.low) | (obs > space.high))
+        if len(outside):
+            at = tuple(outside[0])
+            bounds = f"{space.low[at[1:]]:g} to {space.high[at[1:]]:g}"
+            what = f"an observation contains {obs[at]:g}, outside its space's bounds {bounds}; it is used unchanged"
+            log.warning("env.id=%s: %s", name, what)
             return
 
 
 def warn_of_randomness(name: str, one: list[np.ndarray], other: list[np.ndarray]) -> None:
     """Warn once of an environment that is not determined by its seed and actions."""
-    for a, b in zip(one, other, strict=False):  # the dry run of a slow one may have been shorter
-        if not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
-            log.warning(
-                "env.id=%s: differs for the same seed and actions, so results cannot be reproduced; draw from "
-                "self.np_random, which reset(seed=...) seeds",
-                name,
-            )
-            return
+    both = zip(one, other, strict=False)  # the dry run of a slow one may have been shorter
+    if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in both):
+        what = "differs for the same seed and actions, so results cannot be reproduced; draw from self.np_random"
+        log.warning("env.id=%s: %s, which reset(seed=...) seeds", name, what)

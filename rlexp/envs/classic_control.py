@@ -19,18 +19,16 @@ class World(Protocol):
 
     def reset(self, noise: Tensor) -> Tensor:
         """Initial state, from noise uniform in [0, 1) (..., noise_size)."""
-        ...
 
     def observe(self, state: Tensor) -> Tensor:
-        """Observation of a state."""
-        ...
+        """Observation of a state: by default the state."""
+        return state
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Next state, reward (...), whether that state is terminal (...); continuous actions are unclipped."""
-        ...
 
 
-class CartPole:
+class CartPole(World):
     """CartPole-v1. State and observation: cart position and velocity, pole angle and angular velocity."""
 
     noise_size, max_steps = 4, 500
@@ -38,10 +36,6 @@ class CartPole:
     def reset(self, noise: Tensor) -> Tensor:
         """Each number uniform in ±0.05."""
         return noise * 0.1 - 0.05
-
-    def observe(self, state: Tensor) -> Tensor:
-        """The state."""
-        return state
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Euler's method over 0.02 s; reward 1; terminates at |x| > 2.4 or |θ| > 12°."""
@@ -56,7 +50,7 @@ class CartPole:
         return moved, torch.ones_like(x), (x.abs() > 2.4) | (theta.abs() > 12 * math.pi / 180)
 
 
-class MountainCar:
+class MountainCar(World):
     """MountainCar-v0. State and observation: position, velocity."""
 
     noise_size, max_steps = 1, 200
@@ -64,10 +58,6 @@ class MountainCar:
     def reset(self, noise: Tensor) -> Tensor:
         """Position uniform in [−0.6, −0.4), at rest."""
         return torch.cat([noise * 0.2 - 0.6, torch.zeros_like(noise)], -1)
-
-    def observe(self, state: Tensor) -> Tensor:
-        """The state."""
-        return state
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reward −1; terminates at position 0.5."""
@@ -79,7 +69,7 @@ class MountainCar:
         return torch.stack([position, velocity], -1), -torch.ones_like(position), (position >= 0.5) & (velocity >= 0)
 
 
-class Pendulum:
+class Pendulum(World):
     """Pendulum-v1. State: angle θ and angular velocity; observation: cos θ, sin θ, angular velocity."""
 
     noise_size, max_steps = 2, 200
@@ -105,7 +95,7 @@ class Pendulum:
         return moved, -cost, torch.zeros_like(theta, dtype=torch.bool)
 
 
-class Acrobot:
+class Acrobot(World):
     """Acrobot-v1. State: both angles and angular velocities; observation: cos and sin of the angles, velocities."""
 
     noise_size, max_steps = 4, 500

@@ -8,41 +8,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from rlexp.envs.checks import Checked
-from rlexp.errors import EnvironmentFault
 from rlexp.signals import STOPPING
 
 PATIENCE = 5.0  # seconds for subprocesses to close their environments
 DYING = 2.0  # seconds within which a dead subprocess has an exit code
-
-
-class CarriedError(Exception):
-    """An error sent from a subprocess as class name and text, as its class may not be importable here."""
-
-
-class _ErrorsAsText(gym.Wrapper):
-    """Turns an environment's errors, including `sys.exit`, into text."""
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(Checked(env))  # cheap compared with inter-process communication
-
-    def step(self, action: Any) -> Any:
-        return self._carry(self.env.step, action)
-
-    def reset(self, **kwargs: Any) -> Any:
-        return self._carry(self.env.reset, **kwargs)
-
-    def _carry(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (Exception, SystemExit) as error:
-            raise CarriedError(type(error).__name__, str(error)) from error
 
 
 def _work(index: int, make: Callable[[], gym.Env[Any, Any]], *rest: Any) -> None:
@@ -57,57 +33,41 @@ def _work(index: int, make: Callable[[], gym.Env[Any, Any]], *rest: Any) -> None
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    _async_worker(index, lambda: _ErrorsAsText(make()), *rest)
+    # checked, which makes any error text and is cheap compared with inter-process communication
+    _async_worker(index, lambda: Checked(make()), *rest)
 
 
 class ProcessVectorEnv(AsyncVectorEnv):
-    """Gymnasium's AsyncVectorEnv with reliable shutdown and error reports.
-
-    Args:
-        makers: functions that make the environments.
-    """
+    """Gymnasium's AsyncVectorEnv with reliable shutdown and error reports; `makers` make the environments."""
 
     def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
-        try:
-            super().__init__(makers, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)
-        except (EOFError, ConnectionError) as error:
-            self._raise_death(error)
+        self._alive(super().__init__, makers, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)
 
     def reset(self, **kwargs: Any) -> Any:
         """Start new episodes."""
-        try:
-            return super().reset(**kwargs)
-        except (EOFError, ConnectionError) as error:
-            self._raise_death(error)
+        return self._alive(super().reset, **kwargs)
 
     def step(self, actions: Any) -> Any:
         """One step of all environments."""
-        try:
-            return super().step(actions)
-        except (EOFError, ConnectionError) as error:
-            self._raise_death(error)
+        return self._alive(super().step, actions)
 
-    def _raise_death(self, error: Exception) -> NoReturn:
-        """Raise an error with the exit codes of dead subprocesses."""
-        deadline = time.monotonic() + DYING
-        while not (dead := [p for p in self.processes if p.exitcode is not None]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        codes = ", ".join(f"{process.name} exited with {process.exitcode}" for process in dead)
-        raise RuntimeError(f"an environment subprocess died ({codes or 'for unknown reasons'})") from error
+    def _alive(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call; if a subprocess died, raise an error with the exit codes of those that did."""
+        try:
+            return function(*args, **kwargs)
+        except (EOFError, ConnectionError, queue.Empty) as error:
+            deadline = time.monotonic() + DYING
+            while not (dead := [p for p in self.processes if p.exitcode is not None]) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            codes = ", ".join(f"{process.name} exited with {process.exitcode}" for process in dead)
+            raise RuntimeError(f"an environment subprocess died ({codes or 'for unknown reasons'})") from error
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        """Re-raise the first error of an environment under its class name, with its traceback as a note."""
+        """Raise the first error of an environment, with its traceback as a note."""
         if all(successes):
             return
-        try:
-            _, kind, carried, trace = self.error_queue.get(timeout=PATIENCE)
-        except queue.Empty as error:
-            self._raise_death(error)
+        *_, raised, trace = self._alive(self.error_queue.get, timeout=PATIENCE)
         self._state = AsyncState.DEFAULT
-        name, text = carried.args if isinstance(carried, CarriedError) else (kind.__name__, str(carried))
-        raised: Exception = type(name, (Exception,), {})(text)
-        if name == EnvironmentFault.__name__:
-            raised = EnvironmentFault(text)
         raised.add_note(f"In the environment's subprocess:\n{trace}")
         raise raised
 

@@ -25,16 +25,12 @@ def _leaves(envs: VectorEnv) -> list[VectorEnv]:
 
 def _state(leaf: VectorEnv) -> dict[str, Any]:
     """Attributes of a vector, except the functions that made its environments."""
-    excluded = ("env_fns",) if isinstance(leaf, SyncVectorEnv) else ()
-    return {name: value for name, value in vars(leaf).items() if name not in excluded}
+    made = isinstance(leaf, SyncVectorEnv)
+    return {name: value for name, value in vars(leaf).items() if not (made and name == "env_fns")}
 
 
 def snapshot(envs: VectorEnv, agents: slice = slice(None)) -> bytes:
-    """The full state of the environments of some agents, by default all.
-
-    Raises:
-        NotPlainError: part of the state cannot be stored as plain data.
-    """
+    """The full state of the environments of some agents, by default all; NotPlainError if it is not plain data."""
     if isinstance(envs, TorchVectorEnv):
         return dump([envs.snapshot(agents)])
     return dump([_state(leaf) for leaf in _leaves(envs)[agents]])
@@ -43,9 +39,7 @@ def snapshot(envs: VectorEnv, agents: slice = slice(None)) -> bytes:
 def restore(envs: VectorEnv, data: bytes, agents: slice = slice(None)) -> None:
     """Restore a snapshot into freshly made environments of these agents.
 
-    Raises:
-        NotPlainError: the data does not fit them.
-        Exception: anything, if the bytes are not a snapshot.
+    Raises NotPlainError if the data does not fit them, and anything if the bytes are not a snapshot.
     """
     if isinstance(envs, TorchVectorEnv):
         envs.restore(load(data, [envs.snapshot(agents)])[0], agents)

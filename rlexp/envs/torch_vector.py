@@ -1,4 +1,9 @@
-"""Vector environments of worlds written in torch: A × E environments as a few tensors."""
+"""Vector environments of worlds written in torch: A × E environments as a few tensors.
+
+Fused stepping: one step of such environments costs less than calling them. Acting therefore steps them itself, in the
+same compiled call: `TorchVectorEnv.fuse` lays out `EnvBuffers`, views into a rollout's tensors, one per step; acting
+(`Learner._act`) ends with `advance`, which reads and writes them; and the collector leaves its own call of `step` out.
+"""
 
 from typing import Any, NamedTuple
 
@@ -45,7 +50,7 @@ def advance(world: World, actions: Tensor, buffers: EnvBuffers) -> None:
 class TorchVectorEnv(VectorEnv):
     """A × E environments of one world, with one random stream per agent.
 
-    The collector steps them through `EnvBuffers`, fused with the policy; `step` is the usual NumPy interface.
+    Training steps them fused with the policy; `step` is the usual NumPy interface.
 
     Args:
         world: the dynamics.
@@ -74,6 +79,23 @@ class TorchVectorEnv(VectorEnv):
         """Noise for the resets of `steps` steps (A, steps, E, noise_size), from each agent's stream."""
         size = (steps, self.shape[1], self.world.noise_size)
         return torch.stack([torch.rand(size, generator=stream) for stream in self.streams]).to(self.device)
+
+    def fuse(self, next_obs: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor) -> list[EnvBuffers]:
+        """Buffers of T fused steps and the bootstrap step, which write into these tensors (A, T + 1, E, ...)."""
+        self.noise = torch.zeros(*rewards.shape, self.world.noise_size, device=self.device)
+        held = {"state": self.state, "elapsed": self.elapsed, "done": self.done}
+        by_time = [x.unbind(1) for x in (self.noise, next_obs, rewards, terminated, truncated)]
+        buffers = [
+            EnvBuffers(noise, next_obs=obs, reward=reward, terminated=ended, truncated=cut, **held)
+            for noise, obs, reward, ended, cut in zip(*by_time, strict=True)
+        ]
+        # bootstrap step, scratch buffers: it must not step the environments
+        buffers[-1] = buffers[-1]._replace(**{name: x.clone() for name, x in held.items()})
+        return buffers
+
+    def redraw(self) -> None:
+        """Draw the noise of the next T fused steps."""
+        self.noise[:, :-1] = self.draw(self.noise.shape[1] - 1)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Start new episodes; `seed` is a list with one seed per agent."""

@@ -21,15 +21,14 @@ from rlexp.data import RunSpec
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial
 from rlexp.jobs.job import Job
-from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.run import checkpoint
 from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
+from rlexp.training.agents import Agents
 from rlexp.training.learner import Learner
 from rlexp.training.optimizer_state import kept_by_agent
 from rlexp.training.resume import join_agents, select_agents
 from rlexp.training.trainer import Trainer
-from rlexp.training.vectorize import AgentGroup
 
 STATISTICS = "encoder.normalizer."  # prefix of the observation normaliser's buffers
 SCALER = ("mean", "var", "count")  # of reward scaling; its running returns belong to past episodes
@@ -154,9 +153,7 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
 
 
 def _statistics(learner: Learner) -> set[str]:
-    modules = learner.groups[0].network.named_modules()
-    found = [name for name, module in modules if isinstance(module, ObservationNormalizer)]
-    return {f"{name}.{key}" for name in found for key in ("mean", "var", "count")}
+    return {f"{name}.{key}" for name in learner.groups[0].normalizers() for key in ("mean", "var", "count")}
 
 
 def _load_tensors(learner: Learner, sources: Sequence[Source], statistics: bool) -> None:
@@ -220,10 +217,10 @@ def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
         for (kind, name, key), x in kept.items():
             nested[kind][name][key] = x
         group.load_optimizer_state(nested)
-        group.updated = True
         now = _flat(group.optimizer_state())
         if any(not torch.equal(now[at].cpu(), x.cpu()) for at, x in kept.items()):
             raise sources[0].refusal("the optimizers of these agents are at different steps; use batching=loop")
+    learner.updated = True
     return bool(wanted)
 
 
@@ -245,13 +242,13 @@ def _state_shapes(kept: Flat, settings: set[tuple[str, str]]) -> dict[str, str]:
     }
 
 
-def _settings_of(group: AgentGroup) -> set[tuple[str, str]]:
+def _settings_of(group: Agents) -> set[tuple[str, str]]:
     """Entries of an optimizer's state that are constructor arguments, and so set by the config: (name, key)."""
     made_with = set(inspect.signature(type(group.optimizer).__init__).parameters) & set(group.optimizer.defaults)
     return {(f"#{number}", key) for number in range(len(group.optimizer.param_groups)) for key in made_with}
 
 
-def _stepped(group: AgentGroup) -> Any:
+def _stepped(group: Agents) -> Any:
     """State of the group's optimizer after a step with zero gradients."""
     params = {name: param.detach().clone().requires_grad_() for name, param in group.params.items()}
     optimizer = group.make_optimizer(list(params.values()))

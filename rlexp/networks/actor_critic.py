@@ -1,7 +1,7 @@
 """The actor-critic of one agent: encoder, torso(s), and heads chosen from the spaces."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from rlexp.networks.init import orthogonal
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.spaces import require_readable
+from rlexp.text import with_article
 from rlexp.user_code import where_defined
 
 Torso = Callable[[spaces.Box], nn.Module]
@@ -24,16 +25,13 @@ class Encoder(nn.Module):
     """Encodes raw observations as floats.
 
     Box: float32, optionally normalised; images (uint8 with three axes) are divided by 255. Discrete: one-hot.
-    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos.
-
-    Raises:
-        ConfigError: any other observation space, or normalisation of images.
+    MultiDiscrete: concatenated one-hots. `space` is the Box of the result, the input space of torsos. Raises
+    ConfigError for any other observation space, and for normalisation of images.
     """
 
     def __init__(self, space: spaces.Space, *, normalize: bool, clip: float) -> None:
         super().__init__()
         self.sizes: list[int] = []
-        self.starts: list[int] = []
         self.pixels = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
         if self.pixels and normalize:
             raise ConfigError("env.normalize_obs=true: images are divided by 255 instead; set env.normalize_obs=false")
@@ -48,7 +46,7 @@ class Encoder(nn.Module):
             if nvec.ndim != 1:
                 raise ConfigError(f"observation space {space}: only one-dimensional MultiDiscrete is supported")
             self.sizes = [int(n) for n in nvec]
-            self.starts = [int(s) for s in np.broadcast_to(space.start, nvec.shape)]
+            self.starts = [int(s) for s in np.atleast_1d(space.start)]
             self.space = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
             self.scalar = isinstance(space, spaces.Discrete)
         else:
@@ -59,8 +57,7 @@ class Encoder(nn.Module):
         x = obs.unsqueeze(-1) if self.scalar else obs
         if self.sizes:
             # not F.one_hot, whose range check cannot be vmapped
-            pairs = zip(self.sizes, self.starts, strict=True)
-            classes = [torch.arange(s, s + n, device=x.device) for n, s in pairs]
+            classes = [torch.arange(s, s + n, device=x.device) for n, s in zip(self.sizes, self.starts, strict=True)]
             return torch.cat([x[..., i, None] == c for i, c in enumerate(classes)], -1).float()
         x = x.float()
         if self.pixels:
@@ -86,10 +83,7 @@ class ActorCritic(nn.Module):
         observation_space: raw, of the environment.
         action_space: Discrete, MultiDiscrete or Box.
         torso: called with the encoded Box space, returns a module with `out_features`.
-        shared: one torso for both heads.
-        log_std_init: initial log σ of continuous actions.
-        normalize_obs: normalise Box observations by running statistics.
-        clip_obs: bound on normalised observations.
+        shared, log_std_init, normalize_obs, clip_obs: see conf/network/mlp.yaml and conf/env/cartpole.yaml.
     """
 
     def __init__(
@@ -109,11 +103,9 @@ class ActorCritic(nn.Module):
         self.actor_torso = torso(self.encoder.space)
         self.critic_torso = None if shared else torso(self.encoder.space)
         width = _width(self.actor_torso)
-        self.log_std: nn.Parameter | None = None
-        outputs = self.distribution.num_params
-        if isinstance(self.distribution, DiagGaussian):
-            outputs = self.distribution.noise_size
-            self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init)))
+        gaussian = isinstance(self.distribution, DiagGaussian)
+        outputs = self.distribution.noise_size if gaussian else self.distribution.num_params
+        self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init))) if gaussian else None
         self.actor_head = orthogonal(nn.Linear(width, outputs), 0.01)
         self.critic_head = orthogonal(nn.Linear(width, 1), 1.0)
 
@@ -131,31 +123,36 @@ class ActorCritic(nn.Module):
         return params, self.critic_head(features).squeeze(-1)
 
 
+class Rows(Protocol):
+    """What a policy reads: a `Batch`, a `Rollout`, rows of a replay; an objective passes it whole."""
+
+    @property
+    def obs(self) -> Tensor:
+        """Raw observations (..., *space.shape)."""
+
+
 class Policy:
     """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
 
-    def __init__(
-        self, network: ActorCritic, tensors: dict[str, Tensor] | None = None, key: Tensor | tuple[()] = ()
-    ) -> None:
+    def __init__(self, network: ActorCritic, tensors: dict[str, Tensor], key: Tensor | tuple[()] = ()) -> None:
         self._network, self._tensors, self._key = network, tensors, key
         self.draws = 0  # calls of `rand_like` and `randn_like`
         self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
 
-    def _run(self, obs: Tensor, actor_only: bool) -> tuple[Tensor, Tensor | None]:
-        if self._tensors is None:  # use the network's
-            return self._network(obs, actor_only)
-        return torch.func.functional_call(self._network, self._tensors, (obs, actor_only))
+    def _run(self, rows: Rows, actor_only: bool) -> Any:
+        if not hasattr(rows, "obs"):
+            wanted = "write policy(batch), or policy(batch._replace(obs=...)) for transformed observations"
+            raise ObjectiveError(f"policy takes the batch, not {with_article(type(rows).__name__)}: {wanted}")
+        return torch.func.functional_call(self._network, self._tensors, (rows.obs, actor_only))
 
-    def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed distribution parameters (..., P) and values (...)."""
-        params, values = self._run(obs, False)
-        assert values is not None
-        return params, values
+    def __call__(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Packed distribution parameters (..., P) and values (...). Raises ObjectiveError for a tensor."""
+        return self._run(rows, False)
 
-    def dist_params(self, obs: Tensor) -> Tensor:
+    def dist_params(self, rows: Rows) -> Tensor:
         """Packed distribution parameters (..., P), without running the critic."""
-        return self._run(obs, True)[0]
+        return self._run(rows, True)[0]
 
     def rand_like(self, x: Tensor) -> Tensor:
         """Uniform random numbers in [0, 1), of the shape and dtype of x, from the agent's random stream.
@@ -181,14 +178,12 @@ class Policy:
 
     def parameters(self) -> list[Tensor]:
         """The agent's trainable parameters, e.g. for weight decay: gradients reach these, not those of the module."""
-        if self._tensors is None:
-            return list(self._network.parameters())
         return [self._tensors[name] for name, param in self._network.named_parameters() if param.requires_grad]
 
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:
     """One network per agent, with the global streams seeded by the agent's stream during initialisation."""
-    networks: list[ActorCritic] = []
+    networks = []
     for stream in streams:
         with seeded(stream.init):
             networks.append(build())
@@ -196,7 +191,6 @@ def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]
     for agent, network in enumerate(networks):
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
             if tensor.numel() and owners.setdefault(tensor.untyped_storage().data_ptr(), agent) != agent:
-                raise ConfigError(
-                    f"network: {name} is one tensor shared by several agents, each of which would train it; copy it"
-                )
+                what = "is one tensor shared by several agents, each of which would train it; copy it"
+                raise ConfigError(f"network: {name} {what}")
     return networks

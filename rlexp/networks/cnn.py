@@ -12,10 +12,7 @@ class NatureCNN(nn.Module):
     """The network of Mnih et al. 2015: three convolutions and a linear layer, each followed by ReLU.
 
     Images are channels first (C, H, W), or channels last if the last axis is the shortest and at most 4. Pixels are
-    already divided by 255 (see `actor_critic.Encoder`).
-
-    Raises:
-        ConfigError: the space is not an image of at least 36 × 36 pixels.
+    already divided by 255 (see `actor_critic.Encoder`). Raises ConfigError for images below 36 × 36 pixels.
     """
 
     prefers_loop = True  # on a CPU vmap makes grouped convolutions, which are slower than a loop over agents

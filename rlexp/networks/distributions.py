@@ -1,11 +1,13 @@
 """Action distributions as functions of packed parameters.
 
-Tensors have any leading shape ``(...)``; the last axis of parameters is P. Sampling is a deterministic function of
-noise drawn beforehand, so that acting can be compiled and batched.
+Tensors have any leading shape ``(...)``: parameters (..., P), P = `num_params`; noise (..., noise_size); actions
+(..., *action_shape). Sampling is a deterministic function of noise drawn beforehand, so that acting can be compiled and
+batched.
 """
 
 import math
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,49 +15,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rlexp.errors import ConfigError
-
-
-class Distribution(Protocol):
-    """Interface of action distributions."""
-
-    num_params: int
-    noise_size: int
-    action_shape: tuple[int, ...]
-    action_dtype: torch.dtype
-
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Noise for `sample`: (*shape, noise_size)."""
-        ...
-
-    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Action sampled with this noise: (..., *action_shape)."""
-        ...
-
-    def mode(self, params: Tensor) -> Tensor:
-        """Most likely action: (..., *action_shape)."""
-        ...
-
-    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        """Log-probability log π(a|s), nats: (...)."""
-        ...
-
-    def entropy(self, params: Tensor) -> Tensor:
-        """H(π(·|s)), nats: (...)."""
-        ...
-
-    def kl(self, p: Tensor, q: Tensor) -> Tensor:
-        """KL(p ‖ q), nats: (...)."""
-        ...
-
-    def to_env(self, action: np.ndarray) -> np.ndarray:
-        """The action in the environment's format."""
-        ...
-
-
-def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise −log(−log u), u uniform in (0, 1); −log u is drawn as an exponential, so it is never 0."""
-    exponential = torch.empty(shape, device=generator.device).exponential_(generator=generator)
-    return -exponential.log()
 
 
 class Categorical:
@@ -66,15 +25,16 @@ class Categorical:
 
     def __init__(self, space: spaces.Discrete) -> None:
         self.num_params = self.noise_size = int(space.n)
-        self.start = int(space.start)
+        self.start: Any = int(space.start) or None
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Gumbel noise (*shape, n)."""
-        return _gumbel((*shape, self.noise_size), generator)
+        """Gumbel noise (*shape, P): −log(−log u), u uniform in (0, 1); −log u is drawn as an exponential, never 0."""
+        exponential = torch.empty((*shape, self.noise_size), device=generator.device).exponential_(generator=generator)
+        return -exponential.log()
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
         """argmax_i (logit_i + g_i), which is distributed as softmax(logits) (Gumbel-max)."""
-        return (params + noise).argmax(-1)
+        return self.mode(params + noise)
 
     def mode(self, params: Tensor) -> Tensor:
         """argmax_i logit_i: (...)."""
@@ -96,33 +56,26 @@ class Categorical:
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
         """Shifted by the space's `start`."""
-        return action + self.start if self.start else action
+        return action if self.start is None else action + self.start
 
 
-class MultiCategorical:
+class MultiCategorical(Categorical):
     """Independent categoricals, one per action dimension; parameters are their concatenated logits.
 
     Log-probability, entropy and KL are sums over dimensions.
     """
 
-    action_dtype = torch.int64
-
     def __init__(self, space: spaces.MultiDiscrete) -> None:
         if space.nvec.ndim != 1:
             raise ConfigError(f"action space {space}: only one-dimensional MultiDiscrete is supported")
-        self.start = np.asarray(space.start, dtype=np.int64)
-        self.heads = [Categorical(spaces.Discrete(int(n))) for n in space.nvec]
-        self.sizes = [head.num_params for head in self.heads]
+        self.start = space.start.astype(np.int64) if space.start.any() else None
+        self.sizes = [int(n) for n in space.nvec]
         self.num_params = self.noise_size = sum(self.sizes)
-        self.action_shape: tuple[int, ...] = (len(self.heads),)
+        self.action_shape = (len(self.sizes),)
 
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Gumbel noise (*shape, Σ n_i)."""
-        return _gumbel((*shape, self.noise_size), generator)
-
-    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Each dimension by Gumbel-max: (..., D)."""
-        return self.mode(params + noise)
+    @staticmethod
+    def _sum(term: Callable[..., Tensor], *each: Sequence[Tensor]) -> Tensor:
+        return torch.stack([term(*args) for args in zip(*each, strict=True)], -1).sum(-1)
 
     def mode(self, params: Tensor) -> Tensor:
         """Each dimension's argmax: (..., D)."""
@@ -130,23 +83,15 @@ class MultiCategorical:
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         """Σ_d log softmax(logits_d)_{a_d}: (...)."""
-        logits = params.split(self.sizes, -1)
-        parts = [head.log_prob(x, action[..., d]) for d, (head, x) in enumerate(zip(self.heads, logits, strict=True))]
-        return torch.stack(parts, -1).sum(-1)
+        return self._sum(super().log_prob, params.split(self.sizes, -1), action.unbind(-1))
 
     def entropy(self, params: Tensor) -> Tensor:
         """Σ_d H_d: (...), nats."""
-        logits = params.split(self.sizes, -1)
-        return torch.stack([head.entropy(x) for head, x in zip(self.heads, logits, strict=True)], -1).sum(-1)
+        return self._sum(super().entropy, params.split(self.sizes, -1))
 
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
         """Σ_d KL(p_d ‖ q_d): (...), nats."""
-        pairs = zip(self.heads, p.split(self.sizes, -1), q.split(self.sizes, -1), strict=True)
-        return torch.stack([head.kl(x, y) for head, x, y in pairs], -1).sum(-1)
-
-    def to_env(self, action: np.ndarray) -> np.ndarray:
-        """Shifted by the space's `start`."""
-        return action + self.start
+        return self._sum(super().kl, p.split(self.sizes, -1), q.split(self.sizes, -1))
 
 
 class DiagGaussian:
@@ -200,12 +145,11 @@ class DiagGaussian:
         return action.clip(self.low, self.high).astype(self.dtype, copy=False)
 
 
-def make_distribution(space: spaces.Space) -> Distribution:
-    """The distribution over a Gymnasium action space.
+Distribution = Categorical | DiagGaussian
 
-    Raises:
-        ConfigError: the space is not Discrete, one-dimensional MultiDiscrete or a one-dimensional Box of floats.
-    """
+
+def make_distribution(space: spaces.Space) -> Distribution:
+    """The distribution over a Discrete, or one-dimensional MultiDiscrete or Box of floats; ConfigError for others."""
     if isinstance(space, spaces.Discrete):
         return Categorical(space)
     if isinstance(space, spaces.MultiDiscrete):

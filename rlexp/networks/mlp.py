@@ -10,20 +10,13 @@ from torch import Tensor, nn
 from rlexp.errors import ConfigError
 from rlexp.networks.init import orthogonal
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-}
+ACTIVATIONS = {kind.__name__.lower(): kind for kind in (nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU, nn.GELU)}
 
 
 class MLP(nn.Module):
     """Linear layers, each followed by an activation; observations are flattened first.
 
-    Raises:
-        ConfigError: an unknown activation, or a width below 1.
+    Raises ConfigError for an unknown activation or a width below 1.
     """
 
     def __init__(self, space: spaces.Box, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> None:

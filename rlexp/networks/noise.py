@@ -64,14 +64,9 @@ def depth() -> int:
 
 
 def require_drawable(x: Tensor, depth_of_loss: int) -> None:
-    """Check that a draw gives independent random numbers.
+    """Raise ObjectiveError if x is not a float tensor, or if a transform would repeat or redo the draw.
 
-    Args:
-        x: argument of the draw.
-        depth_of_loss: `depth` at the start of the loss.
-
-    Raises:
-        ObjectiveError: x is not a float tensor, or a transform would repeat or redo the draw.
+    depth_of_loss: `depth` at the start of the loss.
     """
     if x.dtype not in _DIGITS:
         raise ObjectiveError(f"policy.rand_like and randn_like need a float tensor, not {x.dtype}: use x.float()")

@@ -11,6 +11,7 @@ from rlexp.errors import CheckpointError
 from rlexp.files import write_atomically
 
 FORMAT = "rlexp-checkpoint-4"
+REMEDY = "remove it, or train from scratch with resume=never"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -20,19 +21,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-REMEDY = "remove it, or train from scratch with resume=never"
-
-
 def load(path: Path, *, config_hash: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
-
-    Args:
-        path: the file.
-        config_hash: refuse a checkpoint of another config.
-        remedy: ends the error message.
+    """Read a checkpoint onto the CPU. remedy: ends the error message.
 
     Raises:
-        CheckpointError: missing, damaged, of another program, or of another config.
+        CheckpointError: missing, damaged, of another program, or of another config than `config_hash`.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no checkpoint")

@@ -27,14 +27,10 @@ class BusyError(UserError):
 
 
 class FolderLock:
-    """An exclusive lock on <folder>/.lock; the file exists while the lock is held, or after its holder was killed.
+    """An exclusive lock on <folder>/<name>; the file exists while the lock is held, or after its holder was killed.
 
     As a context manager it raises BusyError when another process holds the lock. Forked children do not inherit it. On
     a file system without flock the file itself is the lock; one left by a killed process of this host is stale.
-
-    Args:
-        folder: must exist.
-        name: of the lock file.
     """
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
@@ -50,7 +46,7 @@ class FolderLock:
         if self.lock is not None:
             return True
         # filelock's fallback recognizes only one of the errors that file systems without flock give
-        lock = FileLock(self.path, thread_local=False) if has_locks(self.folder) else _soft_lock(self.path)
+        lock = (FileLock if has_locks(self.folder) else SoftFileLock)(self.path, thread_local=False)
         try:
             lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
         except Timeout:
@@ -68,17 +64,14 @@ class FolderLock:
         _held.discard(self)
         if lock is not None:
             with contextlib.suppress(OSError):  # the folder is gone or no longer writable
-                if _pid(self.path) == os.getpid():  # otherwise the folder was recreated, with another process's lock
+                found = _holder(self.path)
+                if found and found[0] == os.getpid():  # otherwise the folder was recreated, with another's lock
                     self.path.unlink()
             with contextlib.suppress(OSError):
                 lock.release()
 
     def __enter__(self) -> Self:
-        """Acquire the lock.
-
-        Raises:
-            BusyError: names the folder and the process that holds the lock.
-        """
+        """Acquire the lock, or raise BusyError, which names the folder and the process that holds the lock."""
         if not self.acquire():
             gone = "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
             raise BusyError(f"{self.folder}: {holder(self.path)} is using it; wait for it to finish, or stop it{gone}")
@@ -89,25 +82,19 @@ class FolderLock:
         self.release()
 
 
-def _record(path: Path) -> list[str]:
-    """Content of a lock file: pid, host, and what filelock adds."""
+def _holder(path: Path) -> tuple[int, str] | None:
+    """The pid and host in a lock file."""
     try:
-        return path.read_text(encoding="utf-8").split()
+        pid, host, *_ = path.read_text(encoding="utf-8").split()
+        return int(pid), host.partition("?")[0]  # followed by filelock's container id
     except (OSError, ValueError):
-        return []
-
-
-def _pid(path: Path) -> int | None:
-    pid = (_record(path) or [""])[0]
-    return int(pid) if pid.isdecimal() else None
+        return None
 
 
 def holder(path: Path) -> str:
     """The last holder of a lock, from its file: "process 123 on host"."""
-    record = _record(path)
-    if len(record) < 2 or not record[0].isdecimal():
-        return "another process"
-    return f"process {record[0]} on {record[1].partition('?')[0]}"  # followed by filelock's container id
+    found = _holder(path)
+    return f"process {found[0]} on {found[1]}" if found else "another process"
 
 
 def has_locks(folder: Path) -> bool:
@@ -126,10 +113,6 @@ def has_locks(folder: Path) -> bool:
     return True
 
 
-def _soft_lock(path: Path) -> SoftFileLock:
-    return SoftFileLock(path, thread_local=False)
-
-
 def probe(folder: Path) -> bool | None:
     """Whether any process, this one included, holds a folder's lock; None if unknown."""
     if fcntl is None:
@@ -142,25 +125,20 @@ def probe(folder: Path) -> bool | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
     except BlockingIOError:
         return True
     except OSError:
-        return _probe_soft_lock(folder / NAME)
+        pass  # a file system without flock
     finally:
         os.close(descriptor)
-    return False
-
-
-def _probe_soft_lock(path: Path) -> bool | None:
-    lock = _soft_lock(path)  # acquiring it breaks a stale lock
-    try:
-        lock.acquire(timeout=PATIENCE / 10, poll_interval=PATIENCE / 20)
+    try:  # acquiring it breaks a stale lock
+        with SoftFileLock(folder / NAME, thread_local=False).acquire(PATIENCE / 10, poll_interval=PATIENCE / 20):
+            return False
     except Timeout:
         return True
     except OSError:
         return None
-    lock.release()
-    return False
 
 
 def holds_any() -> bool:

@@ -27,16 +27,6 @@ def chart_group(metric: str) -> str:
     return "memory" if metric.startswith("anchor_") else "losses"
 
 
-def tag(metric: str) -> str:
-    """TensorBoard tag of a metric in one agent's events."""
-    return f"{chart_group(metric)}/{metric}"
-
-
-def seed_tag(metric: str, seed: int) -> str:
-    """TensorBoard tag of an agent's metric in the run's events."""
-    return f"seeds/{metric}/{seed}"
-
-
 def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
     """Layout of CUSTOM SCALARS, page -> chart -> kind and tags: one chart per metric with all seeds of every run."""
     pages: dict[str, dict[str, tuple[str, list[str]]]] = {"charts": {}, "memory": {}, "losses": {}}  # in this order
@@ -55,11 +45,11 @@ class MetricsLog:
     Args:
         folder: the run's folder.
         seeds: one per agent.
-        hparams: plain settings, shown in TensorBoard's HPARAMS with the scalars of each agent.
+        hparams: flat settings.
         started: time of the run's first start, seconds since 1970.
     """
 
-    def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float) -> None:
+    def __init__(self, folder: Path, seeds: list[int], hparams: Mapping[str, Any], started: float = 0.0) -> None:
         self.folder, self.seeds, self.started = folder, seeds, started
         self.hparams = {key: _hparam(value) for key, value in hparams.items()}
         self.path = folder / "metrics.csv"
@@ -67,12 +57,7 @@ class MetricsLog:
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the run's
 
     def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
-        """Truncate metrics.csv to the checkpoint and rewrite the event files from it.
-
-        Args:
-            steps: of each seed at the checkpoint.
-            seconds: of training at the checkpoint.
-            counts: rows of each seed at the checkpoint.
+        """Truncate metrics.csv to the checkpoint, with its steps and rows by seed; rewrite the event files from it.
 
         Raises:
             CheckpointError: metrics.csv cannot be read or lacks rows; nothing is changed.
@@ -91,7 +76,7 @@ class MetricsLog:
     def rows_until(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> list[dict[str, str]]:
         """Rows of metrics.csv up to the checkpoint; see `resume`."""
         remedy = "restore the original, or train from scratch with resume=never"
-        rows, found, now = [], dict.fromkeys(counts, 0), float(_clock(seconds))
+        rows, found, now = [], dict.fromkeys(counts, 0), float(f"{seconds:.3f}")
         try:
             with open(self.path, newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
@@ -141,32 +126,29 @@ class MetricsLog:
             ObjectiveError: metrics that the first row lacks.
             StorageError: the file cannot be written.
         """
-        with storage_errors(self.path):
-            self._write(steps, wall_time, metrics)
-
-    def _write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
-        if not self.columns:
-            self.columns = [*KEYS, *metrics]
-            with open(self.path, "w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerow(self.columns)
-        unknown = set(metrics) - set(self.columns)
+        unknown = set(metrics) - set(self.columns or metrics)
         if unknown:
             raise ObjectiveError(
                 f"metrics {sorted(unknown)} were not in the first row of {self.path}: return the same metrics in each "
                 f"update, NaN where there is no value yet"
             )
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
+        mode = "a" if self.columns else "w"
+        self.columns = self.columns or [*KEYS, *metrics]
+        with storage_errors(self.path), open(self.path, mode, newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
+            if mode == "w":
+                writer.writeheader()
             for k, seed in enumerate(self.seeds):
                 values = {name: float(column[k]) for name, column in metrics.items() if not math.isnan(column[k])}
-                row = {"seed": seed, "step": int(steps[k]), "wall_time": _clock(wall_time)}
+                row = {"seed": seed, "step": int(steps[k]), "wall_time": f"{wall_time:.3f}"}
                 writer.writerow(row | {name: f"{value:.9g}" for name, value in values.items()})
                 self._to_tensorboard(seed, int(steps[k]), wall_time, values)
 
     def _to_tensorboard(self, seed: int, step: int, wall_time: float, values: Mapping[str, float]) -> None:
         time = self.started + wall_time
-        of_run = {seed_tag(name, seed): value for name, value in values.items() if name not in OF_THE_RUN}
-        for key, scalars in ((seed, {tag(name): value for name, value in values.items()}), (None, of_run)):
+        of_agent = {f"{chart_group(name)}/{name}": value for name, value in values.items()}
+        of_run = {f"seeds/{name}/{seed}": value for name, value in values.items() if name not in OF_THE_RUN}
+        for key, scalars in ((seed, of_agent), (None, of_run)):
             if key not in self.writers:
                 self.writers[key] = self._open(key)
             summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()])
@@ -197,13 +179,7 @@ class MetricsLog:
         self.writers.clear()
 
 
-def _clock(seconds: float) -> str:
-    """Seconds as written to metrics.csv."""
-    return f"{seconds:.3f}"
-
-
 def _hparam(value: Any) -> bool | int | float | str:
     """A setting as a type that TensorBoard's hparams accept."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    plain = isinstance(value, bool | int | float | str)
+    return value if plain else str(list(value) if isinstance(value, tuple) else value)

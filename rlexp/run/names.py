@@ -39,11 +39,8 @@ def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """<overrides that can change results>-<config hash>."""
     parent = str(settings.get("init_from", "")).partition("@")[0]  # the parent's hash instead of a path
     words = [f"init_from={parent}" if parent and key_of(o) == "init_from" else o for o in naming(overrides)]
-    words = [
-        word for word in words if parent or key_of(word) != "init_with"
-    ]  # init_with has no effect without a parent
-    kept = [re.sub(r"[^\w.=+~,-]", "_", word) for word in words]
-    cut = ",".join(kept).encode()[:NAME_WIDTH].decode(errors="ignore")
+    words = [word for word in words if parent or key_of(word) != "init_with"]  # no effect without a parent
+    cut = ",".join(re.sub(r"[^\w.=+~,-]", "_", word) for word in words).encode()[:NAME_WIDTH].decode(errors="ignore")
     return "-".join([cut or "default", config_hash(settings)])
 
 
@@ -85,19 +82,11 @@ def is_stale(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def register_resolvers(settings_of: Callable[[DictConfig], dict[str, Any]]) -> None:
-    """Register ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:} with OmegaConf.
-
-    settings_of: returns a config's identity.
-    """
-
-    def study(*, _root_: DictConfig) -> str:
-        return study_name(_root_)
-
-    def below(*, _root_: DictConfig) -> str:
-        return subfolder(_root_, settings_of)
-
-    def whole(*, _root_: DictConfig) -> str:
-        return f"{_root_.outputs}/{subfolder(_root_, settings_of)}"
-
-    for name, resolver in (("study", study), ("subfolder", below), ("folder", whole)):
+    """Register ${rlexp.study:}, ${rlexp.subfolder:} and ${rlexp.folder:}; settings_of returns a config's identity."""
+    resolvers: dict[str, Callable[..., str]] = {
+        "study": lambda *, _root_: study_name(_root_),
+        "subfolder": lambda *, _root_: subfolder(_root_, settings_of),
+        "folder": lambda *, _root_: f"{_root_.outputs}/{subfolder(_root_, settings_of)}",
+    }
+    for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"rlexp.{name}", resolver, replace=True)

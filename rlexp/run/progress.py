@@ -30,12 +30,7 @@ class ProgressDisplay:
         self.start(0, 0)
 
     def start(self, total: int, first: int) -> Self:
-        """Reset the counters.
-
-        Args:
-            total: rows of the whole run, per agent.
-            first: rows of earlier launches, per agent.
-        """
+        """Reset the counters. total: rows of the whole run, per agent; first: rows of earlier launches."""
         self.total, self.first, self.updates = total, first, 0
         self.began = self.last = time.monotonic()
         return self
@@ -62,14 +57,7 @@ class ProgressDisplay:
             self.bar.stop()
 
     def update(self, step: int, rate: float, score: float, final: bool = False) -> None:
-        """Show the current progress.
-
-        Args:
-            step: rows so far, per agent.
-            rate: environment steps per second over all agents.
-            score: mean episodic return over the agents, NaN before the first episode.
-            final: the last call: always shown.
-        """
+        """Show rows so far per agent, steps per second over all agents, and mean return; the final call always."""
         shown = "-" if math.isnan(score) else f"{score:.1f}"
         if self.bar is not None:
             self.bar.update(self.task, completed=step, rate=rate, score=shown)

@@ -17,8 +17,6 @@ from rlexp.provenance import code_state
 from rlexp.text import one_line, sanitize
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
-
-
 MEASURED = ("metrics.csv", "evaluation.json")  # files that comparisons read
 
 
@@ -44,36 +42,16 @@ class RecordError(ConfigError):
     """A run.json that cannot be read."""
 
 
-SHAPES: dict[str, type | tuple[type, ...]] = {  # types of run.json's entries, where present
-    "status": str,
-    "config": dict,
-    "config_hash": str,
-    "seeds": list,
-    "files": dict,
-    "result": dict,
-    "parent": dict,
-    "extends": dict,
-    "choices": dict,
-    "versions": dict,
-    "sources": dict,
-    "made_by": list,
-    "error": str,
-    "traceback": str,
-    "host": (str, type(None)),
-    "machine": str,
-    "started": str,
-    "command": list,
-    "launches": int,
-    "deaths": int,
-    "agents_together": int,
-    "how": dict,
-    "time": dict,
-    "paused_at": (int, float),
-    "started_unix": (int, float),
-    "training": bool,
-    "code": (str, type(None)),
-    "commit": (str, type(None)),
+ENTRIES: dict[type | tuple[type, ...], str] = {  # of run.json, by the type that they have if present
+    str: "status config_hash error traceback machine started",
+    (str, type(None)): "host code commit",
+    dict: "config choices files result parent extends versions sources how time",
+    list: "seeds made_by command",
+    int: "launches deaths agents_together",
+    (int, float): "paused_at started_unix",
+    bool: "training",
 }
+SHAPES = {name: shape for shape, names in ENTRIES.items() for name in names.split()}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -83,28 +61,33 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         RecordError: it cannot be read, or is not a run.json.
     """
     path = folder / "run.json"
-    remedy = "fix or remove it, or use resume=never"
     try:
         record = _sanitize(json.loads(path.read_text(encoding="utf-8")))
+        flaw = _flaw(record)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        line = sanitize(one_line(str(error)))
-        raise RecordError(f"{path}: cannot be read ({line}); {remedy}") from None
-    if not isinstance(record, dict):
-        raise RecordError(f"{path}: cannot be read (it is not an object but {str(record)[:20]}); {remedy}")
-    for name, shape in SHAPES.items():
-        if name in record and not isinstance(record[name], shape):
-            raise RecordError(f"{path}: cannot be read ({name} is {str(record[name])[:20]}); {remedy}")
-    if not isinstance(record.get("status"), str):
-        raise RecordError(f"{path}: cannot be read (it has no status); {remedy}")
-    if not all(isinstance(version, str) for version in record.get("versions", {}).values()):
-        raise RecordError(f"{path}: cannot be read (versions are {str(record['versions'])[:20]}); {remedy}")
-    if not all(type(seed) is int for seed in record.get("seeds", ())):
-        raise RecordError(f"{path}: cannot be read (seeds are {str(record['seeds'])[:20]}); {remedy}")
+        flaw = sanitize(one_line(str(error)))
+    if flaw:
+        raise RecordError(f"{path}: cannot be read ({flaw}); fix or remove it, or use resume=never")
     if "config" in record:
         record["config"] = with_current_names(record["config"])
     return record
+
+
+def _flaw(record: Any) -> str | None:
+    if not isinstance(record, dict):
+        return f"it is not an object but {str(record)[:20]}"
+    for name, shape in SHAPES.items():
+        if name in record and not isinstance(record[name], shape):
+            return f"{name} is {str(record[name])[:20]}"
+    if "status" not in record:
+        return "it has no status"
+    if not all(isinstance(version, str) for version in record.get("versions", {}).values()):
+        return f"versions are {str(record['versions'])[:20]}"
+    if not all(type(seed) is int for seed in record.get("seeds", ())):
+        return f"seeds are {str(record['seeds'])[:20]}"
+    return None
 
 
 def _sanitize(value: Any) -> Any:
@@ -129,13 +112,7 @@ class RunRecord:
         return self.data.get("status")
 
     def start(self, settings: dict[str, Any], seeds: list[int], together: int) -> None:
-        """Record that the run starts or resumes.
-
-        Args:
-            settings: the run's identity; see `jobs.job.settings_of`.
-            seeds: one per agent.
-            together: agents in the batch, those of other runs included.
-        """
+        """Record that the run with these settings starts or resumes; together: agents in the batch, others included."""
         # this process holds the lock, so the earlier one has died; a death before training is not the run's fault
         if self.status == "running" and self.data.get("training", True):
             self.data["deaths"] = self.data.get("deaths", 0) + 1

@@ -17,24 +17,19 @@ KNOWN = ("gymnasium", "ale_py", "envpool", "minigrid")  # importing them only re
 HOMES = ("rlexp", "torch.nn")
 
 
-def trusted_packages(trust: Iterable[str]) -> set[str]:
-    """Top-level packages whose code may run: those named, and installed plugins."""
-    plugins = {entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group="rlexp")}
-    return {name.partition(".")[0] for name in trust} | plugins
-
-
 def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust: Sequence[str] = ()) -> None:
     """Refuse a config that would run untrusted code.
 
     Args:
         config: plain data, by group.
         wanted: groups that will be instantiated, and the class of each; nodes inside may be torch modules.
-        trust: further packages whose classes may be instantiated.
+        trust: further packages whose classes may be instantiated, as those of installed plugins may.
 
     Raises:
         TrustError: names the key and the first untrusted name.
     """
-    packages = trusted_packages(trust)
+    plugins = {entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group="rlexp")}
+    packages = {name.partition(".")[0] for name in trust} | plugins
     _require_literals("", config)
     for group, kind in wanted.items():
         node = config.get(group)
@@ -47,11 +42,7 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
 
 
 def require_no_links(paths: Iterable[Path]) -> None:
-    """Refuse symbolic links, through which a write would land elsewhere.
-
-    Raises:
-        TrustError: names the link.
-    """
+    """Refuse symbolic links, through which a write would land elsewhere; the TrustError names the link."""
     for path in paths:
         if path.is_symlink():
             raise TrustError(f"{path}: is a symbolic link in a folder that a run writes to; remove it")
@@ -70,32 +61,23 @@ def _require_literals(path: str, value: Any) -> None:
 
 
 def _check(path: str, value: Any, kind: type, packages: set[str]) -> None:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        for index, item in enumerate(value):
-            _check(f"{path}[{index}]", item, _module_kind(), packages)
-    if not isinstance(value, Mapping):
-        return
-    if "_target_" in value:
-        target = value["_target_"]
-        if not isinstance(target, str) or target.partition(".")[0] not in packages:
-            _require_class(f"{path}._target_", target, kind)
-    for key, item in value.items():
-        if key != "_target_":
-            _check(f"{path}.{key}", item, _module_kind(), packages)
-
-
-def _module_kind() -> type:
+    """Refuse a node that is no instance of `kind`, or holds others than torch modules."""
     from torch import nn
 
-    return nn.Module
+    inside: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping):
+        inside = [(f"{path}.{key}", item) for key, item in value.items() if key != "_target_"]
+        target = value.get("_target_", "")
+        if "_target_" in value and not (isinstance(target, str) and target.partition(".")[0] in packages):
+            _require_class(f"{path}._target_", target, kind)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        inside = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    for key, item in inside:
+        _check(key, item, nn.Module, packages)
 
 
 def _require_class(path: str, target: Any, kind: type) -> None:
-    """Refuse a name that is not a subclass of `kind` defined in one of HOMES; imported there is not enough.
-
-    Raises:
-        TrustError: names it.
-    """
+    """Refuse a name that is not a subclass of `kind` defined in one of HOMES; imported there is not enough."""
     setting = f"{path}={target}"
     if not isinstance(target, str) or not target.startswith(tuple(f"{home}." for home in HOMES)):
         raise _refusal(setting, str(target))

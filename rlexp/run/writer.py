@@ -21,11 +21,11 @@ class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
 
     Args:
-        folder: the run's folder.
-        config: the run's identity; see `jobs.job.settings_of`.
+        folder: of the run.
+        config: its identity; see `jobs.job.settings_of`.
         seeds: one per agent.
-        first: index of the run's first agent in the batch.
-        choices: the choice in each config group.
+        first: index of its first agent in the batch.
+        choices: in each config group.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class RunWriter:
         choices: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.config, self.seeds = folder, config, seeds
+        self.config_hash, self.checkpoint_path = config_hash(config), folder / "checkpoint.pt"
         self.agents = slice(first, first + len(seeds))
         self.seconds = 0.0  # of training, over all launches
         self.time: dict[str, float] = {}  # seconds by activity; see `training/timing.py`
@@ -44,42 +45,22 @@ class RunWriter:
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
-        self.metrics_log: MetricsLog | None = None
-
-    @property
-    def config_hash(self) -> str:
-        """Identifies the folder and the checkpoint."""
-        return config_hash(self.config)
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """Path of the run's checkpoint."""
-        return self.folder / "checkpoint.pt"
+        self.metrics_log = MetricsLog(folder, seeds, flatten(config))
 
     def open(self, steps: np.ndarray) -> None:
-        """Truncate metrics.csv and the event files to where the run starts or resumes: `steps` of all agents (A,).
-
-        Raises:
-            CheckpointError: metrics.csv lacks rows before that.
-        """
-        started = self.record.data.setdefault("started_unix", time.time())
-        self.metrics_log = MetricsLog(self.folder, self.seeds, flatten(self.config), started)
+        """Truncate metrics.csv and the event files to where the run starts or resumes: `steps` of all agents (A,)."""
+        self.metrics_log.started = self.record.data.setdefault("started_unix", time.time())
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
-        """Record that the run starts or resumes.
-
-        Args:
-            together: agents in the batch.
-            how: execution choices; see `training/how.py`.
-        """
+        """Record that the run starts or resumes. together: agents in the batch; how: see `training/how.py`."""
         self.together = together
         self._note(how)
         self.record.start(self.config, self.seeds, together)
 
     def _note(self, how: Mapping[str, Choice]) -> None:
-        """Update run.json's entries on execution and time; written with the next change."""
+        # written with the next change
         self.record.data["how"] = {name: choice._asdict() for name, choice in how.items()}
         seconds = {part: round(spent, 3) for part, spent in self.time.items()}
         self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
@@ -96,7 +77,6 @@ class RunWriter:
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """Log one row per agent; steps and metrics of all agents (A,)."""
-        assert self.metrics_log is not None
         of_run = {name: values[self.agents] for name, values in metrics.items()}
         self.metrics_log.write(steps[self.agents], self.seconds, of_run)
         self.rows = [count + 1 for count in self.rows]
@@ -104,17 +84,12 @@ class RunWriter:
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""
         self._note(how)
-        if self.metrics_log is not None:
-            self.metrics_log.sync()
+        self.metrics_log.sync()
         checkpoint.save(self.checkpoint_path, state)
         self.record.survived()
 
     def load(self) -> dict[str, Any]:
-        """Read the checkpoint.
-
-        Raises:
-            CheckpointError: missing, damaged, or of another run.
-        """
+        """Read the checkpoint; a CheckpointError if it is missing, damaged, or of another run."""
         return checkpoint.load(self.checkpoint_path, config_hash=self.config_hash)
 
     def finish(
@@ -124,14 +99,7 @@ class RunWriter:
         evaluation: list[list[dict[str, Any]]] | None,
         settings: dict[str, Any],
     ) -> dict[str, Any]:
-        """Write the result to run.json, and status done.
-
-        Args:
-            steps: of all agents (A,).
-            returns: mean returns of their last training episodes (A,), NaN before the first.
-            evaluation: their final evaluation, as returned by `evaluation.evaluate`, if there was one.
-            settings: of the evaluation.
-        """
+        """Write the result to run.json, and status done. steps, returns: of all agents (A,), NaN before the first."""
         of_run = steps[self.agents]
         result: dict[str, Any] = {
             "steps": of_run.tolist(),
@@ -150,8 +118,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Close the event files."""
-        if self.metrics_log is not None:
-            self.metrics_log.close()
+        self.metrics_log.close()
 
 
 def write_evaluation(folder: Path, content: dict[str, Any]) -> None:

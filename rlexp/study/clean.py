@@ -14,7 +14,7 @@ from typing import Literal
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
 from rlexp.run import lock
-from rlexp.study.status import JobStatus, find, planned, read_job_status, read_study
+from rlexp.study.status import JobStatus, PlannedJob, find, planned, read_job_status, read_study
 
 FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
 CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
@@ -27,19 +27,14 @@ class Removal:
     kind: Literal["folder", "checkpoint", "planned job"]
     path: Path
     job: JobStatus
-    entry: tuple[Path, str] | None = None  # of a planned job: sweep.json and the job's name in it
+    entry: PlannedJob | None = None  # of a planned job
 
     def __str__(self) -> str:
         """Row of the list shown before confirmation."""
-        size = " " * 13 if self.entry else f"{_size(self.path) / 1e6:10.1f} MB"
+        files = [Path(root, name) for root, _, names in os.walk(self.path) for name in names] or [self.path]
+        size = " " * 13 if self.entry else f"{sum(file.lstat().st_size for file in files) / 1e6:10.1f} MB"
         elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
         return f"{self.job.status:<11}{size}  {self.path}" + (f"  (ran on {self.job.host})" if elsewhere else "")
-
-
-def _size(path: Path) -> int:
-    """Size in bytes of a file, or of all files in a folder."""
-    files = [Path(root, name) for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
-    return sum(file.lstat().st_size for file in files)
 
 
 def removals(study: Path, what: list[str]) -> list[Removal]:
@@ -60,45 +55,42 @@ def removals(study: Path, what: list[str]) -> list[Removal]:
 
 def remove(item: Removal) -> str | None:
     """Remove an item unless a process is using it; returns why it was kept, None if removed."""
-    folder = item.job.folder
-    guard = lock.FolderLock(
-        item.entry[0].parent if item.entry else folder
-    )  # sweeps lock its folder to write sweep.json
+    # a sweep locks its own folder to write sweep.json
+    guard = lock.FolderLock(item.entry.plan.parent if item.entry else item.job.folder)
     try:
-        if not guard.acquire():
-            return f"{lock.holder(guard.path)} is using {guard.folder}"
-        if item.entry is not None:
-            return _drop(folder, *item.entry)
-        if read_job_status(folder, held=False).status != item.job.status:
-            return "it has changed in the meantime"
-        if item.kind == "checkpoint":
-            item.path.unlink()
-            return None
-        if any(path.parent != folder for path in find(folder, "run.json")):
-            return "it contains other runs"
-        # run.json late, so that after a crash the folder is still recognized; the lock last
+        kept = _remove(item) if guard.acquire() else f"{lock.holder(guard.path)} is using {guard.folder}"
+        guard.release()
+        if kept is None and item.kind == "folder":
+            item.path.rmdir()
+        return kept
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        guard.release()
+
+
+def _remove(item: Removal) -> str | None:
+    folder = item.job.folder
+    if item.entry is not None:
+        if lock.is_held(folder) or (folder / "run.json").exists():
+            return "it has started in the meantime"
+        content = json.loads(item.entry.plan.read_text(encoding="utf-8"))
+        content["jobs"].pop(item.entry.name, None)
+        write_atomically(item.entry.plan, (json.dumps(content, indent=1) + "\n").encode())
+        with contextlib.suppress(OSError):  # the folder reserved for it is empty
+            folder.rmdir()
+    elif read_job_status(folder, held=False).status != item.job.status:
+        return "it has changed in the meantime"
+    elif item.kind == "checkpoint":
+        item.path.unlink()
+    elif any(path.parent != folder for path in find(folder, "run.json")):
+        return "it contains other runs"
+    else:  # run.json late, so that after a crash the folder is still recognized; the lock last
         for path in sorted(folder.iterdir(), key=lambda path: (path.name == lock.NAME, path.name == "run.json")):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        guard.release()
-        folder.rmdir()
-    except OSError as error:
-        return error.strerror or str(error)
-    finally:
-        guard.release()
-    return None
-
-
-def _drop(folder: Path, sweep: Path, name: str) -> str | None:
-    if lock.is_held(folder) or (folder / "run.json").exists():
-        return "it has started in the meantime"
-    content = json.loads(sweep.read_text(encoding="utf-8"))
-    content["jobs"].pop(name, None)
-    write_atomically(sweep, (json.dumps(content, indent=1) + "\n").encode())
-    with contextlib.suppress(OSError):  # the folder reserved for it is empty
-        folder.rmdir()
     return None
 
 

@@ -85,15 +85,14 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     Raises:
         StudyError: there is none, or a run.json cannot be read.
     """
-    folders: list[Path] = []
+    folders: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if not path.is_dir():
-            raise StudyError(missing_folder(path))
         found = sorted(file.parent for file in path.rglob("run.json"))
         if not found:
-            raise StudyError(f"{path}: there is no run in or below it (no run.json)")
-        folders += found
-    return [_open(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+            missing = f"{path}: there is no run in or below it (no run.json)"
+            raise StudyError(missing if path.is_dir() else missing_folder(path))
+        folders |= {folder.resolve(): folder for folder in found}
+    return [_open(folder) for folder in folders.values()]
 
 
 def _open(folder: Path) -> Run:
@@ -103,37 +102,32 @@ def _open(folder: Path) -> Run:
         raise StudyError(str(error)) from None
     config = record.get("config", {})
     run = Run(folder, record, flatten(config), superseded=folder.name in superseded_in(folder.parent))
-    for key in ("env.id", "algo._target_"):
-        if not isinstance(run.settings.get(key), str):
-            raise StudyError(
-                f"{folder}/run.json: has no config with {key}; remove that folder, or train the run from scratch"
-            )
-    _require_scores(run)
+    if flaw := _flaw(run.settings):
+        raise StudyError(f"{folder}/run.json: {flaw}; remove that folder, or train the run from scratch")
     if config_hash(config) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
-    for name, digest in record.get("files", {}).items():
-        if name not in MEASURED:
-            continue
+    for name in [name for name in record.get("files", {}) if name in MEASURED]:
         path = folder / name
         if not path.is_file():
             run.complaints.append(f"{name} is missing")
-        elif file_digest(path) != digest:
+        elif file_digest(path) != record["files"][name]:
             run.complaints.append(f"{name} was edited after the run")
     return run
 
 
-def _require_scores(run: Run) -> None:
-    """Refuse a run whose env.threshold or env.bounds are not numbers."""
-
+def _flaw(settings: dict[str, Any]) -> str | None:
     def is_number(x: Any) -> bool:
         return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
-    threshold, bounds = run.settings.get("env.threshold"), run.settings.get("env.bounds")
-    remedy = "remove that folder, or train the run from scratch"
+    for key in ("env.id", "algo._target_"):
+        if not isinstance(settings.get(key), str):
+            return f"has no config with {key}"
+    threshold, bounds = settings.get("env.threshold"), settings.get("env.bounds")
     if threshold is not None and not is_number(threshold):
-        raise StudyError(f"{run.folder}/run.json: env.threshold={threshold} is not a number; {remedy}")
+        return f"env.threshold={threshold} is not a number"
     if bounds is not None and not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))):
-        raise StudyError(f"{run.folder}/run.json: env.bounds={bounds} are not two numbers; {remedy}")
+        return f"env.bounds={bounds} are not two numbers"
+    return None
 
 
 def superseded_in(study: Path) -> list[str]:
@@ -150,10 +144,7 @@ def superseded_in(study: Path) -> list[str]:
 
 
 def read_curves(run: Run) -> None:
-    """Read a run's learning curves and frozen evaluations into it.
-
-    metrics.csv holds the seconds of the whole batch. They are scaled to this run's share here and nowhere else, so that
-    all figures and tables use the share.
+    """Read a run's learning curves and frozen evaluations into it; seconds of a batch become this run's share.
 
     Raises:
         StudyError: metrics.csv or evaluation.json is damaged.
@@ -163,16 +154,13 @@ def read_curves(run: Run) -> None:
         with open(path, encoding="utf-8") as file:
             header = file.readline().rstrip("\n").split(",")
             columns = [header.index(name) for name in CURVE]
-            last = max(columns) + 1
-            table = np.array(
-                [[row[k] or "nan" for k in columns] for row in (line.rstrip("\n").split(",", last) for line in file)],
-                float,
-            )
-            if len(table) and not np.isfinite(table[:, 0]).all():
+            rows = (line.rstrip("\n").split(",", max(columns) + 1) for line in file)
+            table = np.array([[row[k] or "nan" for k in columns] for row in rows], float).reshape(-1, len(CURVE))
+            if not np.isfinite(table[:, 0]).all():
                 raise ValueError("a row has no seed")
     except (OSError, ValueError, IndexError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); train the run from scratch with resume=never") from None
-    for seed in np.unique(table[:, 0]) if len(table) else []:
+    for seed in np.unique(table[:, 0]):
         _, steps, seconds, returns, episodes = table[table[:, 0] == seed].T
         run.curves[int(seed)] = Curve(steps, run.share * seconds, returns, episodes)
     evaluation = run.folder / "evaluation.json"

@@ -6,16 +6,15 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlexp.errors import ConfigError
 from rlexp.run import lock
 from rlexp.run.names import missing_folder
 from rlexp.run.record import RecordError, read_record
-from rlexp.text import number, one_line
+from rlexp.text import aligned, natural, number, one_line
 
 COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # read from metrics.csv
 TAILS = (1 << 16, 1 << 22)  # bytes read from its end: enough for most runs; for thousands of seeds
@@ -84,24 +83,21 @@ def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
             held = lock.probe(folder) is not False
             if not held:
                 record = read_record(folder)  # it may have ended in between
-        return JobStatus(folder, "waiting") if record is None else _job_status(folder, record, bool(held))
     except RecordError as error:
         return JobStatus(folder, "damaged", str(error).removeprefix(f"{folder}/"))
-
-
-def _job_status(folder: Path, record: dict[str, Any], held: bool) -> JobStatus:
+    if record is None:
+        return JobStatus(folder, "waiting")
     status = "killed" if record["status"] == "running" and not held else record["status"]
     seeds = set(record.get("seeds", ()))
-    rows = last_rows(folder / "metrics.csv", seeds)
-    rows = {seed: row for seed, row in rows.items() if seed in seeds}
+    rows = {seed: row for seed, row in last_rows(folder / "metrics.csv", seeds).items() if seed in seeds}
     steps = min(row[0] for row in rows.values()) if seeds and seeds <= rows.keys() else 0
     total = record.get("config", {}).get("total_steps")
     total = total if isinstance(total, int | float) and total > 0 else math.inf
-    scores = [row[2] for row in rows.values()]
+    returns = record.get("result", {}).get("training_return")
+    scores: list[Any] = [row[2] for row in rows.values()]
     if status == "done":
-        returns = record.get("result", {}).get("training_return")
-        scores = [score for score in returns if isinstance(score, int | float)] if isinstance(returns, list) else []
-    scores = [score for score in scores if not math.isnan(score)]
+        scores = returns if isinstance(returns, list) else []
+    scores = [score for score in scores if isinstance(score, int | float) and not math.isnan(score)]
     return JobStatus(
         folder,
         status,
@@ -120,8 +116,17 @@ def find(study: Path, name: str) -> list[Path]:
     return [Path(root, name) for root, _, files in os.walk(study) if name in files]
 
 
-def planned(study: Path) -> dict[Path, tuple[Path, str]]:
-    """Jobs listed in the study's sweep.json files: folder -> (sweep.json, job's name in it).
+class PlannedJob(NamedTuple):
+    """A job listed in a sweep.json."""
+
+    folder: Path
+    plan: Path  # sweep.json
+    name: str  # in it
+    overrides: Any  # a list of strings, unless sweep.json was edited
+
+
+def planned(study: Path) -> dict[Path, PlannedJob]:
+    """Jobs listed in the study's sweep.json files, by folder.
 
     Raises:
         ConfigError: a sweep.json cannot be read, or names folders outside the study.
@@ -129,13 +134,14 @@ def planned(study: Path) -> dict[Path, tuple[Path, str]]:
     found = {}
     for path in find(study, "sweep.json"):
         try:
-            names = list(json.loads(path.read_text(encoding="utf-8"))["jobs"].keys())
+            jobs = dict(json.loads(path.read_text(encoding="utf-8"))["jobs"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: cannot be read ({one_line(repr(error))}); fix or remove it") from None
-        for name in names:
+        for name, job in jobs.items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ConfigError(f"{path}: job {name} is outside its folder; fix or remove it")
-            found[path.parent / name] = (path, name)
+            overrides = job.get("overrides") if isinstance(job, dict) else None
+            found[path.parent / name] = PlannedJob(path.parent / name, path, name, overrides)
     return found
 
 
@@ -150,17 +156,12 @@ def read_study(study: Path) -> list[JobStatus]:
     folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
     if not folders:
         raise ConfigError(f"{study}: there is no run in or below it (no run.json)")
-    return [read_job_status(folder) for folder in sorted(folders, key=lambda folder: _natural(name_of(folder, study)))]
+    return [read_job_status(folder) for folder in sorted(folders, key=lambda folder: natural(name_of(folder, study)))]
 
 
 def name_of(folder: Path, study: Path) -> str:
     """A job's path relative to its study."""
     return folder.resolve().name if folder == study else str(folder.relative_to(study))
-
-
-def _natural(text: str) -> tuple[list[str | int], str]:
-    parts = re.split(r"(\d+)", text)  # every second part is a number
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
 
 
 # Showing -------------------------------------------------------------------------------------------------------------
@@ -169,12 +170,9 @@ def _natural(text: str) -> tuple[list[str | int], str]:
 def duration(seconds: float) -> str:
     """Format seconds in at most two units: 45 s, 3 m 20 s, 2 h 5 m."""
     left = max(0, round(seconds))
-    parts: list[str] = []
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= length or parts or unit == "s":
-            parts.append(f"{left // length} {unit}")
-        left %= length
-    return " ".join(part for part in parts[:2] if not part.startswith("0 ") or len(parts) == 1)
+    units = (left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "m"), (left % 60, "s")
+    first = next((k for k, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
 
 
 def study_seconds_left(jobs: list[JobStatus]) -> float | None:
@@ -193,9 +191,7 @@ def summary(jobs: list[JobStatus]) -> str:
     counts = Counter(job.status for job in jobs)
     names = sorted(counts, key=lambda name: (*ORDER, name).index(name))
     left = study_seconds_left(jobs)
-    if left is not None and left >= 60:
-        left = 60 * round(left / 60)
-    eta = "" if left is None else f"; about {duration(left)} left"
+    eta = "" if left is None else f"; about {duration(left if left < 60 else 60 * round(left / 60))} left"
     return ", ".join(f"{counts[name]} {name}" for name in names) + eta
 
 
@@ -209,29 +205,18 @@ def short_names(names: list[str]) -> tuple[str, list[str]]:
     return ", ".join(common), [f"{text}-{end}" if text else end for text, end in zip(rest, ends, strict=True)]
 
 
-def _cut(error: str) -> str:
-    return error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
-
-
 def table(jobs: list[JobStatus], study: Path) -> str:
     """Aligned table with one row per job in natural order, a summary, and the folders of failed jobs."""
-    rows = [("job", "status", "progress", "left", "return", "error")]
-    jobs = sorted(jobs, key=lambda job: _natural(name_of(job.folder, study)))
+    rows, failures = [("job", "status", "progress", "left", "return", "error")], []
+    jobs = sorted(jobs, key=lambda job: natural(name_of(job.folder, study)))
     common, names = short_names([name_of(job.folder, study) for job in jobs])
     for job, name in zip(jobs, names, strict=True):
         left = "–" if job.seconds_left is None else duration(job.seconds_left)
         percent = f"{math.floor(100 * job.progress)}%"  # 100% only at the end
-        rows.append((name, job.status, percent, left, number(job.score), _cut(job.error or "")))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    align: tuple[Callable[[str, int], str], ...] = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
-    lines = [
-        "  ".join(put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    failures = []
-    for job in jobs:
+        error = job.error or ""
+        cut = error if len(error) <= ERROR_WIDTH else error[: ERROR_WIDTH - 1] + "…"
+        rows.append((name, job.status, percent, left, number(job.score), cut))
         if job.status in ("failed", "killed", "damaged"):
-            whole = [f"  {job.error}"] if job.error and job.error != _cut(job.error) else []
-            failures += [f"{job.status}: {job.folder}", *whole]
+            failures += [f"{job.status}: {job.folder}"] + ([f"  {error}"] if error != cut else [])
     shared = [f"all: {common}", ""] if common else []
-    return "\n".join([*shared, *lines, "", summary(jobs), *failures])
+    return "\n".join([*shared, *aligned(rows, right=(2, 3, 4)), "", summary(jobs), *failures])

@@ -1,15 +1,4 @@
-"""A sweeper over the union of several grids; Hydra's basic sweeper has only one.
-
-A comparison is seldom one grid: the baseline lacks the settings of the new term. In conf/experiment/*.yaml,
-
-    hydra:
-      sweeper:
-        grids:
-          - [algo=ppo]
-          - [algo=apo, "algo.anchor_coef=1,5", "algo.direction=forward,reverse"]
-
-is five jobs. `params` and the command line apply to every grid; precedence: command line > `params` > grids.
-"""
+"""The default sweeper: a union of grids; Hydra's basic sweeper has only one grid."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +11,20 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
+from rlexp.sweep.compose import Composer
+from rlexp.sweep.plan import plan
+from rlexp.sweep.run import run_all
 
 
 class Grids(Sweeper):
-    """Passes the jobs of all grids to the launcher at once, without duplicates and jobs already done."""
+    """Passes the jobs of all grids to the launcher at once, without duplicates and jobs already done.
+
+    Overrides of the command line win over `params`, which win over those of a grid.
+    """
 
     hydra_context: HydraContext
     launcher: Launcher
+    config: DictConfig
 
     def __init__(self, params: Mapping[str, str] | None = None, grids: Sequence[Sequence[str]] | None = None) -> None:
         self.params = params or {}
@@ -42,18 +38,9 @@ class Grids(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs that are not done.
-
-        Raises:
-            ConfigError: an invalid setting of any job; none is started.
-            SweepError: jobs failed; the others are done.
-        """
-        from rlexp.sweep.plan import Composer, plan
-        from rlexp.sweep.run import run_all  # imports torch, which --help does not need
-
-        assert self.config is not None  # set by `setup`
-        common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        """Run the jobs that are not done; raises as `plan` and `run_all`."""
         composer = Composer(self.hydra_context.config_loader, self.config)
+        common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         jobs = plan(composer, union(([*grid, *common] for grid in self.grids), composer.parser))
         run_all(self.launcher, jobs, bool(self.config.retry_failed))
 
@@ -61,8 +48,7 @@ class Grids(Sweeper):
 def union(grids: Iterable[Sequence[str]], parser: OverridesParser) -> list[list[str]]:
     """The jobs of all grids, each as a list of overrides; the last override of a key wins.
 
-    Raises:
-        ConfigError: an interval, or any other sweep that is not a list of values.
+    Raises ConfigError for an interval, or any other sweep that is not a list of values.
     """
     jobs: dict[frozenset[str], list[str]] = {}
     for grid in grids:

@@ -1,27 +1,21 @@
 """Plans the jobs of a sweep: composes and checks all before any starts, and reads from their folders what is left."""
 
-import copy
 import glob
 import itertools
-import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config.identity import config_hash, flatten
-from rlexp.config.messages import explain, with_plus
+from rlexp.config.messages import explain
 from rlexp.config.overrides import naming
-from rlexp.config.replaced import drop_replaced
 from rlexp.config.search_path import group_choices, require_unshadowed
 from rlexp.config.tuned import check_tuned
 from rlexp.errors import ConfigError
@@ -31,17 +25,17 @@ from rlexp.jobs.job import Job, settings_of
 from rlexp.provenance.sources import training_digest
 from rlexp.run.lock import is_held
 from rlexp.run.record import RecordError, RunRecord, read_record
-
-log = logging.getLogger(__name__)
+from rlexp.sweep.compose import Composer
 
 DEATHS = 3  # process deaths without a checkpoint in between after which a job counts as failed
+UNFINISHED = ("waiting", "killed", "interrupted")
 
 
 class ImpossibleError(ConfigError):
     """Invalid settings of one job, alone or in combination."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Planned:
     """One job of a sweep."""
 
@@ -53,6 +47,11 @@ class Planned:
     def name(self) -> str:
         """Name of its folder."""
         return self.job.folder.name
+
+    @property
+    def study(self) -> Path:
+        """Folder of its study."""
+        return Path(str(self.job.cfg.outputs)) / str(self.job.cfg.study)
 
     @property
     def overrides(self) -> list[str]:
@@ -80,10 +79,6 @@ class Planned:
         """Whether its folder has a checkpoint to resume from."""
         return (self.job.folder / "checkpoint.pt").is_file()
 
-    def has_started(self) -> bool:
-        """Whether its folder contains anything."""
-        return any(self.job.folder.glob("*"))
-
     def status(self, locked: bool = False) -> str:
         """Status in run.json, or "waiting", "elsewhere" (run by another process), "killed" or "damaged".
 
@@ -97,82 +92,24 @@ class Planned:
     def is_left(self, retry_failed: bool, locked: bool = False) -> bool:
         """Whether it remains to be run."""
         status = self.status(locked)
-        if status == "failed" or (status == "killed" and self.has_died_often()):
-            return retry_failed
-        return status in ("waiting", "interrupted", "killed")
+        return status in UNFINISHED if not self.has_failed(locked) else retry_failed and status != "damaged"
 
-    def has_failed(self) -> bool:
-        """Whether it failed, is damaged, or its process died DEATHS times without a checkpoint."""
-        return self.status() in ("failed", "damaged") or (self.status() == "killed" and self.has_died_often())
+    def has_failed(self, locked: bool = False) -> bool:
+        """Whether it failed, is damaged, or its process, killed now, has died DEATHS times without a checkpoint."""
+        status = self.status(locked)
+        died_often = self.deaths + bool(self.record.get("training", True)) >= DEATHS
+        return status in ("failed", "damaged") or (status == "killed" and died_often)
 
-    def has_died_often(self) -> bool:
-        """Whether its process, killed now, has died DEATHS times without a checkpoint."""
-        return self.deaths_before() + bool(self.record.get("training", True)) >= DEATHS
-
-    def deaths_before(self) -> int:
+    @property
+    def deaths(self) -> int:
         """Deaths of its process since its last checkpoint, before the last launch."""
         return int(self.record.get("deaths", 0))
-
-
-class Composer:
-    """Composes configs of jobs as Hydra does, but only once for all jobs that choose the same groups.
-
-    Args:
-        loader: Hydra's config loader.
-        config: of the sweep.
-    """
-
-    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
-        self.loader, self.config = loader, config
-        self.parser = OverridesParser.create(config_loader=loader)
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
-        self.is_group: dict[str, bool] = {}  # by key: a cache, as searching all config files takes a while
-
-    def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """Compose the config of one job."""
-        parsed = self.parser.parse_overrides(list(overrides))
-        plain = [override for override in parsed if self._is_plain(override)]
-        others = tuple(str(o.input_line) for o in parsed if o not in plain)
-        if others not in self.composed:
-            self.composed[others] = self.loader.load_sweep_config(self.config, list(others))
-        config = copy.deepcopy(self.composed[others])
-        try:
-            for override in plain:
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:  # Hydra's error message is better
-            try:
-                return self.loader.load_sweep_config(self.config, list(overrides))
-            except HydraException as error:
-                better = with_plus(error, list(overrides), self)
-                if better is None:
-                    raise
-                return self(better)
-        naming = config.hydra.job.config.override_dirname
-        with read_write(config.hydra):
-            config.hydra.overrides.task = list(overrides)
-            config.hydra.job.override_dirname = get_overrides_dirname(
-                overrides=parsed, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
-            )
-        return drop_replaced(config, config.hydra)
-
-    def _is_plain(self, override: Override) -> bool:
-        """Whether it sets the value of a key, rather than choosing a config group."""
-        if override.type != OverrideType.CHANGE or override.package is not None or override.is_hydra_override():
-            return False
-        return not self.chooses(override.key_or_group)
-
-    def chooses(self, key: str) -> bool:
-        """Whether the key chooses from a config group."""
-        if key not in self.is_group:
-            self.is_group[key] = bool(self.loader.get_group_options(key))
-        return self.is_group[key]
 
 
 def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned]:
     """Compose and check all jobs; those with equal configs become one.
 
-    Raises:
-        ConfigError: the first invalid setting, with its job.
+    Raises ConfigError for the first invalid setting, with its job.
     """
     from rlexp import build
 
@@ -199,28 +136,20 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
                 find_extended(planned.job.cfg, planned.job.settings)
         found.setdefault((planned.job.folder.parent, config_hash(planned.job.settings)), planned)
     jobs = list(found.values())
-    _check_code(jobs)
-    return jobs
-
-
-def _check_code(jobs: Sequence[Planned]) -> None:
-    """Refuse jobs that ran other code, unless `stale` says what to do with them."""
     changed = _by_changed_files([planned for planned in jobs if planned.job.cfg.stale != "keep"])
     if changed:
         raise ConfigError(
             f"{'; '.join(changed)} (of {len(jobs)}): stale=keep keeps them (and resumes with the new code), "
             f"stale=rerun reruns them in new folders"
         )
+    return jobs
 
 
 def _by_changed_files(jobs: Sequence[Planned]) -> list[str]:
     """Describe jobs whose objective, network or environment was edited since they ran; one line per set of files."""
-    counts: dict[str, int] = {}
-    for planned in jobs:
-        if planned.status() not in ("waiting", "damaged"):
-            files = ", ".join(planned.job.changed_files(RunRecord(planned.job.folder)))
-            counts[files] = counts.get(files, 0) + bool(files)
-    return [f"{files} changed since {n} of these jobs ran" for files, n in counts.items() if n]
+    begun = [planned for planned in jobs if planned.status() not in ("waiting", "damaged")]
+    counts = Counter(", ".join(planned.job.changed_files(RunRecord(planned.job.folder))) for planned in begun)
+    return [f"{files} changed since {n} of these jobs ran" for files, n in counts.items() if files]
 
 
 def _planned(config: DictConfig) -> Planned:
@@ -253,19 +182,16 @@ def _planned(config: DictConfig) -> Planned:
 
 def summary(jobs: Sequence[Planned], left: Sequence[Planned]) -> str:
     """How many jobs there are, and what will happen to them."""
-    counts: dict[str, int] = {}
     retry = "retry_failed=true reruns them"
     descriptions = {"failed": f"failed before ({retry})", "killed": f"died {DEATHS} times ({retry})"}
     descriptions |= {"elsewhere": "run by another process", "damaged": "damaged (run.json cannot be read)"}
-    for planned in jobs:
-        what = _action(planned) if planned in left else descriptions.get(planned.status(), planned.status())
-        counts[what] = counts.get(what, 0) + 1
+    counts = Counter(_action(p) if p in left else descriptions.get(p.status(), p.status()) for p in jobs)
     return f"{len(jobs)} jobs: " + ", ".join(f"{n} {what}" for what, n in counts.items())
 
 
 def _action(planned: Planned) -> str:
     saved = planned.has_checkpoint()
-    if planned.status() == "killed":  # see `run.in_order`
+    if planned.status() == "killed":  # see `run.run_all`
         return f"killed, to {'resume' if saved else 'restart'} last"
     if planned.status() == "failed":
         return "to rerun"

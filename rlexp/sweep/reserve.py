@@ -15,17 +15,17 @@ def reserving(jobs: Sequence[Planned]) -> Iterator[None]:
 
     If this sweep is refused within the context, folders of jobs that have not started are removed.
     """
-    made: list[Planned] = []
+    made: list[Path] = []
     try:
         for planned in jobs:
             if planned.fresh:
-                planned.move_to(make_new(planned.job.folder))
-                made.append(planned)
+                made.append(make_new(planned.job.folder))
+                planned.move_to(made[-1])
         yield
     except (UserError, OSError):
-        for planned in made:
+        for folder in made:
             with contextlib.suppress(OSError):  # not empty: the job has started
-                planned.job.folder.rmdir()
+                folder.rmdir()
         raise
 
 

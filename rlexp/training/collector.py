@@ -1,8 +1,8 @@
 """The collector: steps environments with the current policies and returns rollouts."""
 
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,25 +12,12 @@ from torch import Tensor
 
 from rlexp.data import Flaw, Rollout, finished_episodes
 from rlexp.envs.checks import raise_fault
-from rlexp.envs.torch_vector import EnvBuffers, TorchVectorEnv
+from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams
 from rlexp.spaces import storage_dtype
+from rlexp.training.acting import Slot
 from rlexp.watch import Watch
-
-
-class Slot(NamedTuple):
-    """Views into one step of a rollout: what acting reads and writes."""
-
-    obs: Tensor  # raw (A, E, ...); read
-    noise: Tensor  # (A, E, ·); read
-    dist_params: Tensor  # (A, E, P); written
-    values: Tensor  # (A, E); written
-    actions: Tensor  # (A, E, ...); written
-    buffers: EnvBuffers | tuple[()] = ()  # of environments in torch, which acting steps itself
-
-
-Act = Callable[[Slot], None]
 
 
 class Collector:
@@ -66,7 +53,7 @@ class Collector:
         agents = len(streams)
         self.shape = (agents, num_envs)
         self.num_steps = num_steps
-        self.seconds = 0.0  # spent stepping environments, except those stepped by acting
+        self.seconds = 0.0  # spent stepping environments whose step is not fused with acting
         space = envs.single_observation_space
         assert space.shape is not None
 
@@ -82,6 +69,8 @@ class Collector:
         env_device = envs.device if isinstance(envs, TorchVectorEnv) else torch.device("cpu")
         self.rewards = empty(0, device=env_device)
         self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=env_device) for _ in range(2))
+        if env_device.type == "cpu":
+            self.host_results = [x.numpy() for x in (self.rewards, self.terminated, self.truncated)]  # shared memory
         self.begin(envs, first_obs)
 
     def begin(self, envs: VectorEnv, first_obs: np.ndarray) -> None:
@@ -100,36 +89,9 @@ class Collector:
         """Views of all T + 1 steps, made once: making one costs as much as filling it."""
         buffers: list[Any] = [()] * (self.num_steps + 1)
         if isinstance(self.envs, TorchVectorEnv):
-            envs = self.envs
-            agents, num_envs = self.shape
-            size = (agents, self.num_steps + 1, num_envs, envs.world.noise_size)
-            self.reset_noise = torch.zeros(size, device=envs.device)
-            buffers = [
-                EnvBuffers(
-                    noise=self.reset_noise[:, t],
-                    state=envs.state,
-                    elapsed=envs.elapsed,
-                    done=envs.done,
-                    next_obs=self.obs[:, t + 1],
-                    reward=self.rewards[:, t],
-                    terminated=self.terminated[:, t],
-                    truncated=self.truncated[:, t],
-                )
-                for t in range(self.num_steps + 1)
-            ]
-            last = buffers[-1]  # bootstrap step, scratch buffers: it must not step the environments
-            buffers[-1] = last._replace(state=last.state.clone(), elapsed=last.elapsed.clone(), done=last.done.clone())
-        return [
-            Slot(
-                obs=self.obs[:, t],
-                noise=self.noise[:, t],
-                dist_params=self.dist_params[:, t],
-                values=self.values[:, t],
-                actions=self.actions[:, t],
-                buffers=env_buffers,
-            )
-            for t, env_buffers in enumerate(buffers)
-        ]
+            buffers = self.envs.fuse(self.obs[:, 1:], self.rewards, self.terminated, self.truncated)
+        views = [x.unbind(1) for x in (self.obs[:, :-1], self.noise, self.dist_params, self.values, self.actions)]
+        return [Slot(*step) for step in zip(*views, buffers, strict=True)]
 
     def _write(self, obs: np.ndarray, t: int) -> None:
         """Store observations of all environments (A*E, ...) in row t."""
@@ -140,43 +102,37 @@ class Collector:
             target.copy_(torch.from_numpy(obs.reshape(target.shape)), non_blocking=True)
 
     @torch.no_grad()
-    def collect(self, act: Act) -> Rollout:
-        """Collect one rollout: T steps of every environment."""
+    def collect(self, acts: Sequence[Callable[[], Any]]) -> Rollout:
+        """Collect one rollout: T steps of every environment.
+
+        acts: one call per slot, which samples the slot's actions; see `Learner.acting`.
+        """
         for agent, stream in enumerate(self.streams):
             self.noise[agent, :-1] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
         self.slots[0].obs.copy_(self.slots[-1].obs)
+        fused = isinstance(self.envs, TorchVectorEnv)
         if isinstance(self.envs, TorchVectorEnv):
-            self.reset_noise[:, :-1] = self.envs.draw(self.num_steps)
-            for slot in self.slots:
-                act(slot)
-        else:
-            self._step_through(act, self.envs)
+            self.envs.redraw()
+        for t, act in enumerate(acts[:-1]):
+            act()
+            if not fused:  # else acting has stepped the environments: see envs/torch_vector.py
+                self._step(t)
+        acts[-1]()
         return self._finish()
 
-    def _step_through(self, act: Act, envs: VectorEnv) -> None:
-        """Alternate acting and stepping; environments take and return NumPy arrays."""
-        to_env, step, call, shape = self.distribution.to_env, envs.step, self.watch.call, self.shape
-        rewards, terminateds, truncateds = (
-            x.numpy().swapaxes(0, 1) for x in (self.rewards, self.terminated, self.truncated)
-        )  # (T, A, E)
-        now = time.perf_counter
-        for t in range(self.num_steps):
-            act(self.slots[t])
-            actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
-            actions = to_env(actions.reshape(-1, *actions.shape[2:]))
-            began = now()
-            try:
-                obs, reward, terminated, truncated, _ = call(step, actions)
-                rewards[t], terminateds[t], truncateds[t] = (
-                    np.reshape(reward, shape),
-                    np.reshape(terminated, shape),
-                    np.reshape(truncated, shape),
-                )
-                self._write(obs, t + 1)
-            except (Exception, SystemExit) as error:  # user environments may raise or return anything
-                raise_fault(error, envs, self.watch.name)
-            self.seconds += now() - began
-        act(self.slots[-1])
+    def _step(self, t: int) -> None:
+        """Step the environments, which take and return NumPy arrays."""
+        actions = self.host_actions[t] if self.host_actions else self.slots[t].actions.cpu().numpy()
+        actions = self.distribution.to_env(actions.reshape(-1, *actions.shape[2:]))
+        began = time.perf_counter()
+        try:
+            obs, *results, _ = self.watch.call(self.envs.step, actions)
+            for stored, found in zip(self.host_results, results, strict=True):
+                stored[:, t] = np.reshape(found, self.shape)
+            self._write(obs, t + 1)
+        except (Exception, SystemExit) as error:  # user environments may raise or return anything
+            raise_fault(error, self.envs, self.watch.name)
+        self.seconds += time.perf_counter() - began
 
     def _finish(self) -> Rollout:
         dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]

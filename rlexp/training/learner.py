@@ -1,73 +1,61 @@
-"""The learner: all agents' networks and optimizers, and the epochs of minibatch updates that train them."""
+"""The learner: networks and optimizers of all agents, and the update: epochs of minibatches over one rollout."""
 
 import contextlib
-import logging
+import traceback
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.advantages import Advantages
 from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.losses import explained_variance
-from rlexp.algos.metric_names import EXPLAINED_VARIANCE
+from rlexp.algos.metric_names import EPOCHS, EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.algos.schedules import PerAgent, Schedule
-from rlexp.checks.hook_outputs import require_coefficients, require_replay, require_same_names
-from rlexp.checks.location import located_errors
-from rlexp.checks.network import check_stacked
+from rlexp.checks.hook_outputs import (
+    NOT_REPEATABLE,
+    require_coefficients,
+    require_loss,
+    require_replay,
+    require_same_names,
+    same_outputs,
+)
+from rlexp.checks.location import CHANGING, located_errors, refusal
+from rlexp.checks.loss_reads import Reads
 from rlexp.compiling.compile import Notes
+from rlexp.compiling.graphs import Graphs
 from rlexp.data import Batch, Rollout
 from rlexp.envs.classic_control import World
-from rlexp.errors import ConfigError
-from rlexp.networks.actor_critic import ActorCritic, build_networks
-from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
+from rlexp.errors import ObjectiveError
+from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import AgentStreams, no_global_randomness
-from rlexp.training.collector import Slot
-from rlexp.training.how import ALONE, IN_TURN, STACKED, Choice
-from rlexp.training.optimizers import Traits, stacks_exactly
-from rlexp.training.vectorize import AgentGroup
+from rlexp.training.acting import Actor, Slot
+from rlexp.training.agents import Agents
 from rlexp.watch import Watch
 
-log = logging.getLogger(__name__)
 
-Batching = Literal["auto", "vmap", "loop"]
+class Inputs(NamedTuple):
+    """What all minibatches of an update read and none changes."""
 
+    buffers: dict[str, Tensor]  # of the networks, name -> (a, ...)
+    coefficients: dict[str, Tensor]  # of the loss, name -> (a,)
+    data: Batch  # rows of all agents (a*N, ...); replay (a, minibatches, ...)
+    order: Tensor  # row indices of every minibatch (minibatches, a*B)
+    lr_scale: Tensor | tuple[()]  # see `Agents`
 
-def choose_batching(
-    network: ActorCritic,
-    algo: Algorithm,
-    optimizer: Traits,
-    batching: Batching,
-    device: torch.device,
-    unstackable_at: str | None = None,
-) -> Choice:
-    """Whether agents are stacked or trained one after the other.
-
-    They cannot be stacked with early stopping by target KL, as each agent stops separately, an optimizer that is not
-    elementwise, or a loss with data-dependent control flow. On a CPU, convolutions are faster in turn.
-
-    unstackable_at: location of such control flow; see `checks.objective.check_loss`.
-
-    Raises:
-        ConfigError: batching=vmap, but agents cannot be stacked.
-    """
-    alone = [*["algo.target_kl"] * (algo.target_kl is not None), *["this optimizer"] * (not optimizer.elementwise)]
-    if unstackable_at is not None:
-        alone += [unstackable_at if unstackable_at.startswith("the network") else f"the loss ({unstackable_at})"]
-    if alone and batching == "vmap":
-        raise ConfigError(f"batching=vmap: {' and '.join(alone)} cannot be used with stacked agents; use batching=auto")
-    if alone:
-        return Choice(IN_TURN, f"because of {' and '.join(alone)}")
-    if batching != "auto":
-        return Choice(IN_TURN if batching == "loop" else STACKED, f"batching={batching}")
-    if device.type == "cpu" and any(getattr(m, "prefers_loop", False) for m in network.modules()):
-        return Choice(IN_TURN, "faster for convolutions on a CPU")
-    return Choice(STACKED, "faster than one after the other")
+    def rows(self, number: Tensor, agents: int) -> Batch:
+        """The rows of a minibatch (a, B, ...). number: (1,)."""
+        index = self.order.index_select(0, number)[0]  # (a*B,)
+        shape = (agents, len(index) // agents)
+        batch = self.data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
+        per_minibatch = (self.data.replay, self.data.key)
+        replay, key = tree_map(lambda x: x.index_select(1, number)[:, 0], per_minibatch)
+        return batch._replace(replay=replay, key=key)
 
 
 def rows_with_weight(weights: Tensor) -> Tensor:
@@ -81,232 +69,318 @@ def rows_with_weight(weights: Tensor) -> Tensor:
 
 
 class Learner:
-    """Trains A agents.
+    """Trains A agents, stacked or one after the other.
 
     Args:
-        build: makes one agent's network.
+        networks: one per agent.
         algo: the objective and its hyperparameters.
         make_optimizer: called with a list of tensors and ``lr=``.
-        traits: how that optimizer behaves.
         lr: learning rate as a function of training progress.
         streams: one per agent.
-        observation_space: raw.
-        device: of all tensors.
-        batching: "vmap" stacks agents, "loop" trains one after the other, "auto" chooses.
+        stacked: train all agents as one computation.
         compiled: run acting and minibatch updates as compiled graphs.
-        world: torch dynamics of environments that acting steps itself, if any.
+        recordable: the optimizer's steps can be part of a graph; see `optimizers.Traits`.
+        world: torch dynamics of environments whose step is fused with acting, if any.
         watch: aborts compilation when the run is asked to stop.
-        unstackable_at: location in the loss or network of what prevents stacking agents.
-        unstackable_why: what it does there.
         verify_loss: call the loss twice before the first minibatch, and require equal results.
     """
 
     def __init__(
         self,
-        build: Callable[[], ActorCritic],
+        networks: list[ActorCritic],
         algo: Algorithm,
-        make_optimizer: Callable[..., Any],
-        traits: Traits,
+        make_optimizer: Callable[..., torch.optim.Optimizer],
         lr: Schedule | PerAgent,
         streams: list[AgentStreams],
         *,
-        observation_space: spaces.Space,
-        device: torch.device,
-        batching: Batching = "auto",
-        compiled: bool = False,
-        world: World | None = None,
-        watch: Watch | None = None,
-        unstackable_at: str | None = None,
-        unstackable_why: str = "",
-        verify_loss: bool = True,
+        stacked: bool,
+        compiled: bool,
+        recordable: bool,
+        world: World | None,
+        watch: Watch,
+        verify_loss: bool,
     ) -> None:
-        self.algo, self.lr, self.streams, self.device = algo, lr, streams, device
-        self.compiled, self.notes = compiled, Notes()
-        networks = [network.to(device) for network in build_networks(build, streams)]
-        self.batching = choose_batching(networks[0], algo, traits, batching, device, unstackable_at)
-        size = 1 if self.batching.value == IN_TURN else len(networks)
-        if len(networks) == 1:
-            self.batching = Choice(ALONE, "one agent")
-        if unstackable_at is not None and len(networks) > 1:
-            log.info(
-                "%s %s: agents are trained one after the other; %d take about %d times as long as one",
-                unstackable_at
-                if unstackable_at.startswith("the network")
-                else f"{unstackable_at}: {type(algo).__name__}.loss",
-                unstackable_why,
-                len(networks),
-                len(networks),
-            )
-
-        fastest = lr.highest or 1.0  # some optimizers reject 0
-
-        def optimizer(params: list[Tensor], lr: float = fastest) -> torch.optim.Optimizer:
-            return make_optimizer(params, lr=lr)
-
-        shapes = [tuple(param.shape) for param in networks[0].parameters() if param.requires_grad]
-        if size > 1 and not stacks_exactly(make_optimizer, shapes, size, steps=3):
-            if batching == "vmap":
-                raise ConfigError("batching=vmap: this optimizer mixes agents of these shapes; use batching=auto")
-            log.info("this optimizer mixes stacked agents of these shapes: they are trained one after the other")
-            size = 1
-            self.batching = Choice(IN_TURN, "this optimizer mixes stacked agents of these shapes")
-        self.groups = [
-            AgentGroup(
-                networks[first : first + size],
-                algo,
-                optimizer,
-                compiled,
-                world,
-                recordable=traits.recordable,
-                watch=watch,
-                notes=self.notes,
-                verify_loss=verify_loss,
-            )
-            for first in range(0, len(networks), size)
-        ]
-        if size > 1:
-            check_stacked(networks, self.groups[0].params | self.groups[0].buffers, observation_space, device)
-        self.shares: dict[int, list[Slot]] = {}  # each group's part of a slot, by the slot's id
-        self.slots: list[Slot] = []
+        self.algo, self.lr, self.streams, self.compiled, self.verify_loss = algo, lr, streams, compiled, verify_loss
+        size = len(networks) if stacked else 1
+        optimizer = partial(make_optimizer, lr=lr.highest or 1.0)  # some optimizers reject a rate of 0
+        self.groups = [Agents(networks[k : k + size], optimizer, compiled) for k in range(0, len(networks), size)]
+        self.device = self.groups[0].device
+        self.notes = Notes()
+        name = type(self.groups[0].optimizer).__name__
+        unrecordable = "" if recordable else f"{name} uses more than parameters, gradients and tensors of its state"
+        self.graphs = [Graphs(watch, self.notes, type(algo).__name__, unrecordable) for _ in self.groups]
+        self.actor = Actor(self.groups, self.graphs, world)
+        self.updated = False  # whether an update has created the optimizers' state
+        self.metric_names: list[str] = []
+        self.reads = Reads()  # attributes of the algorithm that its loss reads
 
     @property
     def compiling(self) -> float:
         """Seconds spent compiling."""
-        return sum(group.compiling for group in self.groups)
+        return sum(graphs.seconds for graphs in self.graphs)
 
-    def _slices(self) -> list[tuple[AgentGroup, slice]]:
+    def _parts(self) -> list[tuple[Agents, slice]]:
         size = self.groups[0].size
         return [(group, slice(i * size, (i + 1) * size)) for i, group in enumerate(self.groups)]
 
-    @torch.no_grad()
-    def act(self, slot: Slot) -> None:
-        """Sample actions for the slot's observations with its noise, and write the results into the slot."""
-        shares = self.shares.get(id(slot))
-        if shares is None:
-            shares = self.shares[id(slot)] = [
-                tree_map(lambda x, part=part: x[part], slot) for _, part in self._slices()
-            ]
-            self.slots.append(slot)  # keeps the slot alive, and so its id unique
-        for group, share in zip(self.groups, shares, strict=True):
-            group.act(share)
+    def acting(self, slots: list[Slot]) -> list[Callable[[], Any]]:
+        """One call per slot, which acts on it; see `Actor.bind`."""
+        return self.actor.bind(slots, compiled=self.compiled and self.updated)
 
     @torch.no_grad()
     def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Distribution parameters (A, E, P) and values (A, E) of observations (A, E, ...)."""
-        outputs = [group.policy(obs[part]) for group, part in self._slices()]
+        outputs = [agents.policy(agents.params | agents.buffers, obs[part]) for agents, part in self._parts()]
         params, values = zip(*outputs, strict=True)
         return torch.cat(params), torch.cat(values)
+
+    # The update ---------------------------------------------------------------------------------------------------
 
     def update(self, rollout: Rollout, targets: Advantages, progress: float, *, last: bool = False) -> Metrics:
         """Epochs × minibatches of the algorithm's loss on one rollout. Returns each agent's mean metrics (A,).
 
         progress: of the run, from 0 to 1; last: this is the run's last update.
         """
-        algo = self.algo
-        first = not self.groups[0].metric_names
-        agents, minibatches = len(self.streams), algo.epochs * algo.minibatches
+        algo, agents = self.algo, len(self.streams)
+        first, minibatches = not self.metric_names, algo.epochs * algo.minibatches
+
+        def hook(name: str) -> contextlib.ExitStack:
+            stack = contextlib.ExitStack()
+            stack.enter_context(located_errors(algo, name))
+            if first:
+                stack.enter_context(no_global_randomness(f"algo.{name}"))
+            return stack
+
         with located_errors(algo, "coefficients"):
             coefficients = algo.coefficients(progress, agents, self.device)
         require_coefficients(algo, coefficients, agents)
-        rates = np.broadcast_to(self.lr(progress), len(self.streams))
-        for group, part in self._slices():
+        rates = np.broadcast_to(self.lr(progress), agents)
+        data = self._rows(rollout, targets)  # (A, N, ...), N = T*E
+        with hook("replay"):
+            data = data._replace(replay=algo.replay(minibatches))
+        require_replay(algo, data.replay, agents, minibatches)
+        data = data._replace(key=torch.stack([self._keys(stream, minibatches) for stream in self.streams]))
+        self.reads.require_same(algo)  # hooks such as `observe` may have changed an attribute
+        order = torch.stack([self._order(stream, data.weights.shape[1]) for stream in self.streams])  # (A, epochs, N)
+        metrics: list[Metrics] = []
+        for (group, part), graphs in zip(self._parts(), self.graphs, strict=True):
             group.set_rates(rates[part], per_agent=isinstance(self.lr, PerAgent))
-        data = Batch.of(rollout, targets.advantages, targets.returns)
-        rows = rows_with_weight(rollout.weights)  # (A, T*E)
-        data = data.map_rows(lambda x: x.flatten(0, 2)[rows])  # (A, T, E, ...) -> (A, T*E, ...)
+            share, values = tree_map(lambda x, part=part: x[part], (data, coefficients))
+            metrics.append(self._epochs(group, graphs, share, order[part], values, last))
+        self.updated = True
+        for others in metrics[1:]:
+            require_same_names(algo, metrics[0], others)
+        merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
+        merged[EXPLAINED_VARIANCE] = vmap(explained_variance)(data.values, data.returns, data.weights)
+        with hook("adapt"):
+            algo.adapt(merged)
+        self.reads.require_same(algo)
+        return merged
+
+    def _rows(self, rollout: Rollout, targets: Advantages) -> Batch:
+        """A rollout's rows (A, T*E, ...); each dummy row is a copy of another one, of weight 0."""
+        rows = rows_with_weight(rollout.weights)
+        data = Batch.of(rollout, targets.advantages, targets.returns).map_rows(lambda x: x.flatten(0, 2)[rows])
         if (rollout.steps == 0).any():  # an agent has only dummy rows, none of which may be read
             any_row = (rollout.weights.flatten(1).sum(1) > 0)[:, None]
             data = data.map_rows(
                 lambda x: torch.where(any_row.reshape(-1, *[1] * (x.dim() - 1)), x, torch.zeros_like(x))
             )
-        data = data._replace(weights=rollout.weights.flatten(1))
-        with located_errors(algo, "replay"), no_global_randomness("algo.replay") if first else contextlib.nullcontext():
-            data = data._replace(replay=algo.replay(minibatches))
-        require_replay(algo, data.replay, agents, minibatches)
-        data = data._replace(key=torch.stack([self._keys(stream) for stream in self.streams]))
-        self._require_same_algorithm()  # hooks such as `observe` may have changed an attribute
-        order = torch.stack([self._order(stream, rows.shape[1]) for stream in self.streams])  # (A, epochs, T*E)
-        metrics: list[Metrics] = []
-        for group, part in self._slices():
-            share = tree_map(lambda x, part=part: x[part], (data, coefficients))
-            metrics.append(group.update(share[0], order[part], share[1], algo.minibatches, last=last))
-        for others in metrics[1:]:
-            require_same_names(algo, metrics[0], others)
-        merged = {name: torch.cat([m[name] for m in metrics]) for name in metrics[0]}
-        merged[EXPLAINED_VARIANCE] = vmap(explained_variance)(data.values, data.returns, data.weights)
-        with located_errors(algo, "adapt"), no_global_randomness("algo.adapt") if first else contextlib.nullcontext():
-            algo.adapt(merged)
-        self._require_same_algorithm()
-        return merged
+        return data._replace(weights=rollout.weights.flatten(1))
 
-    def _require_same_algorithm(self) -> None:
-        for group in self.groups:
-            group.reads.require_same(self.algo)
-
-    def _keys(self, stream: AgentStreams) -> Tensor:
-        """Random keys of an agent's minibatches (epochs · minibatches,)."""
-        shape = (self.algo.epochs * self.algo.minibatches,)
-        return torch.randint(2**62, shape, generator=stream.loss, device=self.device)
+    def _keys(self, stream: AgentStreams, minibatches: int) -> Tensor:
+        """Random keys of an agent's minibatches (minibatches,)."""
+        return torch.randint(2**62, (minibatches,), generator=stream.loss, device=self.device)
 
     def _order(self, stream: AgentStreams, rows: int) -> Tensor:
+        """An agent's random order of its rows in each epoch (epochs, rows)."""
         epochs = range(self.algo.epochs)
         return torch.stack([torch.randperm(rows, generator=stream.order, device=self.device) for _ in epochs])
 
-    @torch.no_grad()
+    def _epochs(
+        self, agents: Agents, graphs: Graphs, data: Batch, order: Tensor, coefficients: dict[str, Tensor], last: bool
+    ) -> Metrics:
+        """All epochs over rows `data` (a, N, ...) in the order (a, epochs, N). Returns mean metrics (a,).
+
+        N is divisible by the number of minibatches, which is checked when the run is configured.
+        """
+        epochs, rows = order.shape[1:]
+        minibatches, target_kl = self.algo.minibatches, self.algo.target_kl
+        offset = torch.arange(agents.size, device=order.device)[:, None, None] * rows
+        order = (order + offset).reshape(agents.size, epochs * minibatches, rows // minibatches)
+        order = order.transpose(0, 1).flatten(1)  # (epochs * minibatches, a*B)
+        flat = data.map_rows(lambda x: x.flatten(0, 1))
+        inputs = Inputs(agents.buffers, coefficients, flat, order, agents.lr_scale)
+        numbers = torch.arange(epochs * minibatches, device=order.device).split(1)
+        step = self._stepper(agents, graphs, inputs, numbers[0], last)
+        total: Tensor | None = None
+        done = 0
+        for number in numbers:
+            metrics = step(number)  # one minibatch: see `_minibatch`
+            total = metrics if total is None else total + metrics
+            done += 1
+            if target_kl is not None and done % minibatches == 0 and self._approx_kl(metrics) > target_kl:
+                break
+        assert total is not None
+        if not self.updated and self.compiled:
+            graphs.example = (partial(self._traceable, agents), *self._arguments(agents, inputs), numbers[0])
+        mean = dict(zip(self.metric_names, total / done, strict=True))
+        if target_kl is not None:
+            mean[EPOCHS] = torch.full_like(mean[LOSS], done / minibatches)
+        return mean
+
+    def _approx_kl(self, metrics: Tensor) -> Tensor:
+        if "approx_kl" not in self.metric_names:
+            raise ObjectiveError(
+                f"algo.target_kl={self.algo.target_kl}: needs the metric approx_kl, which "
+                f"{type(self.algo).__name__}.loss does not return; return it, or set target_kl=null"
+            )
+        return metrics[self.metric_names.index("approx_kl"), 0]  # read on the host: a device synchronisation per epoch
+
+    def _minibatch(
+        self,
+        agents: Agents,
+        params: dict[str, Tensor],
+        optimizer_step: Callable[[], Any],
+        lr: float | Tensor,
+        inputs: Inputs,
+        number: Tensor,
+    ) -> Tensor:
+        """One minibatch: rows, loss, gradient, clipping, optimizer step. Returns metrics (metrics, a).
+
+        params: updated by `optimizer_step` from their gradients, at learning rate `lr`. number: of the minibatch, (1,).
+        """
+        batch = inputs.rows(number, agents.size)
+        gradient = partial(self._gradient, agents)
+        grads, metrics = agents.each(gradient, (params, inputs.buffers), batch, inputs.coefficients)
+        limit = self.algo.max_grad_norm
+        self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
+        grads, norm = agents.clip(grads, limit)
+        agents.step(params, grads, optimizer_step, lr, inputs.lr_scale)
+        metrics = metrics | {GRAD_NORM: norm}  # the last two, with the loss, are also used to verify graphs
+        if self.metric_names and list(metrics) != self.metric_names:
+            require_same_names(self.algo, self.metric_names, metrics)
+            metrics = {name: metrics[name] for name in self.metric_names}
+        self.metric_names = list(metrics)
+        return torch.stack([value.detach() for value in metrics.values()]).reshape(len(metrics), agents.size)
+
+    def _gradient(
+        self,
+        agents: Agents,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        batch: Batch,
+        coefficients: dict[str, Tensor],
+    ) -> tuple[list[Tensor], Metrics]:
+        """One agent's gradient of the loss, and metrics."""
+        algo = self.reads.watch(self.algo.bind(coefficients))
+
+        def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+            result = algo.loss(Policy(agents.network, params | buffers, batch.key), batch)
+            if not self.metric_names:  # the first call
+                require_loss(self.algo, result)
+            return result
+
+        grads, loss, metrics = agents.gradient(loss_of, params)
+        return grads, metrics | {LOSS: loss}
+
+    # The update, eager and compiled -------------------------------------------------------------------------------
+
+    def _stepper(
+        self, agents: Agents, graphs: Graphs, inputs: Inputs, number: Tensor, last: bool
+    ) -> Callable[[Tensor], Tensor]:
+        """`_minibatch` as a function of the minibatch's number (1,), compiled from the second update on."""
+        lr = agents.lr
+
+        def eager(number: Tensor) -> Tensor:
+            if self.verify_loss and not self.metric_names:
+                self._verify_loss(agents, inputs, number)
+            try:
+                return self._minibatch(agents, agents.params, agents.optimizer.step, lr, inputs, number)
+            except Exception as error:
+                if "loss" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
+                    with located_errors(self.algo, "loss"):
+                        raise
+                raise
+
+        if not (self.compiled and self.updated):
+            return eager
+        arguments = self._arguments(agents, inputs)
+        return graphs.update(eager, partial(self._traceable, agents), arguments, number, last=last)
+
+    def _arguments(self, agents: Agents, inputs: Inputs) -> tuple[Any, ...]:
+        """Arguments of `_traceable`, except the number of the minibatch."""
+        states = [agents.optimizer.state[param] for param in agents.params.values()]
+        return agents.params, states, torch.tensor(agents.lr, device=self.device), inputs
+
+    def _traceable(
+        self,
+        agents: Agents,
+        params: dict[str, Tensor],
+        states: list[dict[str, Tensor]],
+        lr: Tensor,
+        inputs: Inputs,
+        number: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """`_minibatch` as a function of tensors alone, with a temporary optimizer over these parameters and states."""
+        step = agents.recorded_step(params, states, lr)
+        return (self._minibatch(agents, params, step, lr, inputs, number),)
+
+    def _verify_loss(self, agents: Agents, inputs: Inputs, number: Tensor) -> None:
+        """Call the loss twice on the same rows and require equal results.
+
+        Raises:
+            ObjectiveError: it draws random numbers, counts its calls, or cannot be stacked.
+        """
+        found = []
+        gradient = partial(self._gradient, agents)
+        try:
+            for _ in range(2):
+                batch = inputs.rows(number, agents.size)  # each time, as the loss may modify its rows
+                with located_errors(self.algo, "loss"), no_global_randomness("the loss"):
+                    result = agents.each(gradient, (agents.params, inputs.buffers), batch, inputs.coefficients)
+                    found.append(tree_flatten(result)[0])
+        except ObjectiveError as error:
+            if agents.single or "vmap" not in str(error):
+                raise
+            raise ObjectiveError(
+                f"{error}: it cannot be vectorised over agents; batching=loop trains them one after the other"
+            ) from error
+        if not same_outputs(found[0], found[1], on_cuda=self.device.type == "cuda"):
+            raise refusal(self.algo, "loss", NOT_REPEATABLE, *CHANGING)
+
+    # State --------------------------------------------------------------------------------------------------------
+
     def health(self) -> Tensor:
         """Per agent (A,): finite if all of its parameters and statistics are."""
-        names = [
-            f"{name}.{key}"
-            for name, module in self.groups[0].network.named_modules()
-            if isinstance(module, ObservationNormalizer)
-            for key in ("mean", "var")
-        ]
-        sums = []
-        for group in self.groups:
-            watched = [*group.params.values(), *(group.buffers[name] for name in names)]
-            sums.append(torch.stack([x.reshape(group.size, -1).sum(1) for x in watched]).sum(0))
-        return torch.cat(sums)
+        return torch.cat([agents.health() for agents in self.groups])
 
-    @torch.no_grad()
     def normalize(self, rollout: Rollout) -> None:
         """Update running observation statistics with a rollout, where the network has any."""
-        for group, part in self._slices():
-            for name, module in group.network.named_modules():
-                if not isinstance(module, ObservationNormalizer):
-                    continue
-                buffers = [group.buffers[f"{name}.{key}"] for key in ("mean", "var", "count")]
-                old = [b[None] if group.single else b for b in buffers]
-                weights = rollout.weights[part].flatten(1)
-                obs = rollout.obs[part].flatten(1, 2).reshape(*weights.shape, *module.mean.shape)
-                for buffer, new in zip(buffers, vmap(merge_moments)(old[0], old[1], old[2], obs, weights), strict=True):
-                    buffer.copy_(new[0] if group.single else new)
+        for agents, part in self._parts():
+            agents.normalize(rollout.obs[part].flatten(1, 2), rollout.weights[part].flatten(1))
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of all agents, stacked: name -> (A, ...)."""
-        stacked = [
-            {k: v.detach()[None] if group.single else v.detach() for k, v in (group.params | group.buffers).items()}
-            for group in self.groups
-        ]
-        return {name: torch.cat([tensors[name] for tensors in stacked]) for name in stacked[0]}
+        each = [agents.tensors() for agents in self.groups]
+        return {name: torch.cat([tensors[name] for tensors in each]) for name in each[0]}
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, buffers and optimizer states, all (A, ...), independent of how agents are grouped."""
-        states = [group.optimizer_state() for group in self.groups]
-        optimizer = tree_map(lambda *each: torch.cat(each), *states)
-        return {"tensors": self.tensors(), "optimizer": optimizer, "updated": self.groups[0].updated}
+        optimizer = tree_map(lambda *each: torch.cat(each), *[agents.optimizer_state() for agents in self.groups])
+        return {"tensors": self.tensors(), "optimizer": optimizer, "updated": self.updated}
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Restore the result of `tensors`."""
-        for group, part in self._slices():
-            for name, tensor in (group.params | group.buffers).items():
-                saved = tensors[name][part]
-                tensor.copy_(saved[0] if group.single else saved)
+        for agents, part in self._parts():
+            for name, tensor in agents.tensors().items():
+                tensor.copy_(tensors[name][part])
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`."""
         self.load_tensors(state["tensors"])
-        for group, part in self._slices():
-            group.load_optimizer_state(tree_map(lambda x, part=part: x[part], state["optimizer"]))
-            group.updated = state["updated"]
+        for agents, part in self._parts():
+            agents.load_optimizer_state(tree_map(lambda x, part=part: x[part], state["optimizer"]))
+        self.updated = state["updated"]

@@ -11,6 +11,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from rlexp.files import storage_errors, write_atomically
+from rlexp.training.acting import Slot
 from rlexp.training.timing import ACTING, ENVIRONMENT, UPDATE, WITH_ENVIRONMENT
 from rlexp.training.trainer import Trainer
 
@@ -108,10 +109,14 @@ def _silent() -> Iterator[None]:
 @contextlib.contextmanager
 def _labelled(trainer: Trainer) -> Iterator[None]:
     """Label the parts of an update in a trace while entered."""
-    watch = trainer.collector.watch
+    watch, bind = trainer.collector.watch, trainer.learner.acting
+
+    def acting(slots: list[Slot]) -> list[Callable[[], Any]]:
+        return [_named(trainer.acting, act) for act in bind(slots)]
+
     with contextlib.ExitStack() as stack:
+        _replace(trainer.learner, "acting", acting, stack)
         for label, owner, name in (
-            (trainer.acting, trainer.learner, "act"),
             (ADVANTAGES, trainer, "gae"),
             (OBSERVE, trainer.algo, "observe"),
             (UPDATE, trainer.learner, "update"),

@@ -187,7 +187,7 @@ class Trainer(Resumable):
     def iterate(self) -> None:
         """One update: the loop body of the pseudocode in the PPO paper."""
         self.clock.start()
-        rollout = self.collector.collect(self.learner.act)
+        rollout = self.collector.collect(self.learner.acting(self.collector.slots))
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
         rewards = rollout.rewards

@@ -42,7 +42,7 @@ ROLLOUT = {
 
 
 def loss_of(algo, batch):
-    return for_one_agent(algo).loss(Policy(AsObserved()), batch)
+    return for_one_agent(algo).loss(Policy(AsObserved(), {}), batch)
 
 
 @pytest.mark.parametrize("coef", [1.0, 2.0, 0.25])
@@ -129,9 +129,9 @@ def test_apo_loss_by_hand(tmp_path):
     network = trainer.learner.groups[0].network
     for parameter in network.actor_head.parameters():
         parameter.data.zero_()
-    policy = Policy(network)
+    policy = Policy(network, {})
     obs = torch.randn(6, 4)
-    params, values = policy(obs)
+    params, values = network(obs)
     batch = make_batch(
         obs=obs,
         dist_params=params,

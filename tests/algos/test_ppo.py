@@ -35,7 +35,7 @@ ENTROPY = (2 * (2 * LOG2 - 0.75 * LOG3) + LOG2) / 3
 def loss_of(batch, **settings):
     """With one coefficient at a time unlike 0, unless they are given."""
     algo = PPO(**({"norm_adv": False, "clip_coef": 0.2, "vf_coef": 0.0, "ent_coef": 0.0} | settings))
-    return for_one_agent(algo).loss(Policy(AsObserved()), batch)
+    return for_one_agent(algo).loss(Policy(AsObserved(), {}), batch)
 
 
 def test_the_loss_of_the_policy():

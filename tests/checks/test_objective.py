@@ -16,6 +16,9 @@ from rlexp.errors import ObjectiveError
 SMALL = ("env=cartpole", "total_steps=512", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
 
+NOT_A_TENSOR = (
+    r"policy takes the batch, not a Tensor: write policy\(batch\), or policy\(batch\._replace\(obs=\.\.\.\)\)"
+)
 REFUSED = {
     "VectorLoss": r"the loss has shape \(64,\), wants a scalar",
     "VectorMetric": r"metric 'calm' has shape \(64,\), wants a scalar",
@@ -31,6 +34,8 @@ REFUSED = {
     "Random": r"the loss draws random numbers \(rand\)",
     "NoGradient": r"the loss has no gradient",
     "Misspelt": r"AttributeError: 'Batch' object has no attribute 'observations'",
+    "Observations": NOT_A_TENSOR,
+    "ObservationsOfActor": NOT_A_TENSOR,
     "WrongShape": r"RuntimeError: The size of tensor a \(2\) must match",
 }
 ALONE = ("Branches", "Items", "Floats", "Numpy")

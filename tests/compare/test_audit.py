@@ -47,7 +47,7 @@ def test_a_run_whose_curve_is_not_whole_is_left_out_by_name(tmp_path, case):
     (said,) = [remark for remark in comparison.remarks if "apo_2" in remark]
     assert said.startswith(f"{other}: left out, as metrics.csv {flaw}")
     assert said.endswith("rerun it with resume=never")
-    assert {sample.run.folder.name for sample in comparison.tasks[0].arms["apo"].samples} == {"apo"}
+    assert {sample.run.folder.name for sample in comparison.tasks[0].arms["apo"]} == {"apo"}
     shutil.rmtree(tmp_path / "apo_2")
     rewrite(tmp_path / "ppo", lambda rows: rows, **WHOLE)  # one that is whole says nothing
     assert not compare_runs(find_runs([tmp_path])).remarks

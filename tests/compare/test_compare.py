@@ -21,6 +21,7 @@ from scipy import stats
 from rlexp.compare import __main__ as compare
 from rlexp.compare import figures, statistics, verdict
 from rlexp.compare.arms import compare_runs
+from rlexp.compare.measures import MEASURES
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
@@ -112,7 +113,7 @@ def test_says_what_is_wrong_with_the_runs(tmp_path):
     assert sum(told in remark for remark in comparison.remarks) == said.count("twice") == 1
     assert "edited: metrics.csv was edited after the run" in said
     assert "apo: lacks seeds 3, 4, 5, 6, which other arms have" in said
-    assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"].samples][4] == 304  # the later run counts
+    assert [s.curve.returns[-1] for s in comparison.tasks[0].arms["ppo"]][4] == 304  # the later run counts
 
 
 def test_arms_are_of_one_code_of_what_they_share(tmp_path):
@@ -136,7 +137,7 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
     cases = {
         (str(tmp_path / "nowhere"),): "there is no such folder",
         ("basline=ppo",): "basline=ppo: no such setting",
-        ("baseline=ppo",): "no runs given",
+        ("baseline=ppo",): "name a study: python -m rlexp.compare outputs",
         (
             str(write_run(tmp_path / "a" / "run").parent),
             "baseline=apo",
@@ -367,7 +368,7 @@ def test_many_verdicts_are_told_together(tmp_path, capsys):
 def test_twenty_arms_of_a_hundred_seeds_on_ten_environments(tmp_path):
     write_study(tmp_path)
     compare.main([str(tmp_path), "figures=false"])  # which may take so long as `scripts/bench --compare` says
-    assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(verdict.MEASURES)
+    assert len(rows_of(tmp_path / "compare")) == 20 * 10 * len(MEASURES)
 
 
 def test_settings_that_one_arm_lacks_are_no_way_around_the_refusal(tmp_path):

@@ -56,7 +56,7 @@ def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     beside = []
     monkeypatch.setattr(Graph, "build_in_subprocess", lambda self: beside.append(self) or build_in_subprocess(self))
     whole = train(tmp_path / "whole", *settings, "compile=true", own=own)
-    assert all(all(group.graphs.values()) for group in whole.learner.groups)
+    assert all(all(graphs.made.values()) for graphs in whole.learner.graphs)
     assert len(list(cache_folder().glob("*.so"))) == 2
     assert len(beside) == 1  # the other one in this process, at the same time
     for name, tensor in weights_of(eager).items():

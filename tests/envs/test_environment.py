@@ -335,7 +335,7 @@ def test_evaluation_takes_no_more_processes_than_training():
 
 
 def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):
-    monkeypatch.setattr("rlexp.envs.environment.MODULES", {"mujoco": "no_such_module"})
+    monkeypatch.setattr("rlexp.envs.ids.MODULES", {"mujoco": "no_such_module"})
     with pytest.raises(ConfigError, match=r"HalfCheetah-v5: needs the extra mujoco.*pip install 'rlexp\[mujoco\]'"):
         build.build_environment(make_config("env=halfcheetah"))
     build.build_environment(make_config("env=cartpole"))

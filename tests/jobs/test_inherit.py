@@ -120,7 +120,7 @@ def test_what_init_with_names_is_taken_and_nothing_else(cli, tmp_path):
     tensors = bare.learner.tensors()
     assert not tensors["encoder.normalizer.count"].any()
     assert all(torch.equal(x, saved["learner"]["tensors"][k]) for k, x in tensors.items() if k not in statistics)
-    assert not bare.learner.groups[0].updated
+    assert not bare.learner.updated
     assert not bare.scaler.count.any()
     assert bare.algo.memory.kept == {}
 

@@ -1,13 +1,17 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces as gym_spaces
+from helpers import make_batch
 from torch.testing import assert_close
 
 from rlexp import spaces
-from rlexp.errors import ConfigError
+from rlexp.algos.episode_memory import MemoryRows
+from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.networks import MLP, NatureCNN
-from rlexp.networks.actor_critic import ActorCritic, Encoder
+from rlexp.networks.actor_critic import ActorCritic, Encoder, Policy
 
 IMAGE = gym_spaces.Box(0, 255, (4, 84, 84), np.uint8)
 VECTOR = gym_spaces.Box(-1, 1, (3,))
@@ -57,6 +61,27 @@ def test_orthogonal_initialisation_and_gains():
     assert_close(policy.actor_head.weight @ policy.actor_head.weight.T, 1e-4 * torch.eye(2), atol=1e-8, rtol=0)
     assert policy.critic_head.weight.norm().item() == pytest.approx(1.0, rel=1e-5)
     assert all((p == 0).all() for name, p in policy.named_parameters() if name.endswith("bias"))
+
+
+def test_a_policy_reads_whatever_has_observations():
+    network = ActorCritic(VECTOR, VECTOR, MLP)
+    policy, obs = Policy(network, {}), torch.randn(5, 3)
+    params, values = network(obs)
+    drawn = MemoryRows(obs, torch.zeros(5, 3), params, torch.ones(5))
+    for rows in (make_batch(obs=obs), drawn, SimpleNamespace(obs=obs)):
+        assert torch.equal(policy(rows)[0], params)
+        assert torch.equal(policy(rows)[1], values)
+        assert torch.equal(policy.dist_params(rows), params)
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(5, 3), np.zeros((5, 3)), {"obs": torch.zeros(5, 3)}])
+def test_a_policy_refuses_observations_without_their_rows(rows):
+    policy = Policy(ActorCritic(VECTOR, VECTOR, MLP), {})
+    for call in (policy, policy.dist_params):
+        with pytest.raises(
+            ObjectiveError, match=r"not an? \w+: write policy\(batch\), or policy\(batch\._replace\(obs="
+        ):
+            call(rows)
 
 
 def test_log_std_does_not_depend_on_the_state():

@@ -68,7 +68,7 @@ def test_draws_that_would_be_none_are_refused():
     with pytest.raises(ObjectiveError, match="draw outside of it"):
         y.sum().backward()
     with pytest.raises(ObjectiveError, match="only inside a loss"):
-        Policy(SimpleNamespace(distribution=None)).rand_like(torch.zeros(3))
+        Policy(SimpleNamespace(distribution=None), {}).rand_like(torch.zeros(3))
 
 
 def test_a_policy_made_within_vmap_draws_there():
@@ -101,7 +101,7 @@ def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path
     beside = train(tmp_path / "beside", *settings, "num_seeds=3")
     looped = train(tmp_path / "looped", *settings, "num_seeds=3", "batching=loop")
     compiled = train(tmp_path / "compiled", *settings, "num_seeds=3", "compile=true")
-    assert all(compiled.learner.groups[0].graphs.values())
+    assert all(compiled.learner.graphs[0].made.values())
     for key, x in weights_of(alone).items():
         for other in (beside, looped, compiled):
             assert_close(weights_of(other)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
@@ -114,4 +114,4 @@ def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path
 def test_only_a_loss_draws_from_a_policy(tmp_path):
     trainer = make_trainer(tmp_path, *SMALL)
     with pytest.raises(ObjectiveError, match="only inside a loss"):
-        Policy(trainer.learner.groups[0].network).rand_like(torch.zeros(3))
+        Policy(trainer.learner.groups[0].network, {}).rand_like(torch.zeros(3))

@@ -28,7 +28,7 @@ def test_observations_are_normalised_and_clipped():
 
 def test_statistics_move_after_an_update_and_only_there(tmp_path):
     trainer = make_trainer(tmp_path, "env.normalize_obs=true", "num_seeds=2", "algo.rollout_steps=16")
-    rollout = trainer.collector.collect(trainer.learner.act)
+    rollout = trainer.collector.collect(trainer.learner.acting(trainer.collector.slots))
     before = trainer.learner.tensors()["encoder.normalizer.mean"]
     assert (before == 0).all()
     trainer.learner.normalize(rollout)

@@ -20,7 +20,7 @@ from their_pkg.terms import SCALE
 class Calm(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + SCALE * policy(batch.obs)[0].square().mean(), metrics
+        return loss + SCALE * policy(batch)[0].square().mean(), metrics
 """
 WORDS = (
     "algo._target_=their_pkg.calm.Calm",

@@ -144,12 +144,12 @@ def last_metrics(folder: Path, seed: int = 0) -> dict[str, float]:
     return {k: float(v) for k, v in zip(header.split(","), row.split(","), strict=True) if v}
 
 
-class AsObserved:
+class AsObserved(torch.nn.Module):
     """A network whose observations are what it makes of them: logits of two actions, and the value."""
 
     distribution = Categorical(Discrete(2))
 
-    def __call__(self, obs, actor_only=False):
+    def forward(self, obs, actor_only=False):
         return obs[..., :2], None if actor_only else obs[..., 2]
 
 

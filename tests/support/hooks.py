@@ -47,7 +47,7 @@ class ObservesEntropy(PPO):
 class Reads(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + (policy(batch.obs)[0] - self.net(batch.obs)).square().mean(), metrics
+        return loss + (policy(batch)[0] - self.net(batch.obs)).square().mean(), metrics
 
 
 class GlobalNet(Reads):
@@ -131,7 +131,7 @@ class Remembers(PPO):
 
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + (policy(batch.obs)[1] - batch.replay["best"]).square().mean(), metrics
+        return loss + (policy(batch)[1] - batch.replay["best"]).square().mean(), metrics
 
 
 class Lazy(PPO):
@@ -143,7 +143,7 @@ class Lazy(PPO):
         loss, metrics = super().loss(policy, batch)
         if not hasattr(self, "ramp"):
             self.ramp = torch.linspace(0, 1, len(batch.obs))
-        return loss + self.table.sum() * (self.ramp * policy(batch.obs)[1]).mean(), metrics
+        return loss + self.table.sum() * (self.ramp * policy(batch)[1]).mean(), metrics
 
 
 class OddTensors(PPO):
@@ -157,7 +157,7 @@ class OddTensors(PPO):
 class Shares(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + (policy(batch.obs)[0] - batch.obs @ PRETRAINED).square().mean(), metrics
+        return loss + (policy(batch)[0] - batch.obs @ PRETRAINED).square().mean(), metrics
 
 
 class AddsInPlace(PPO):
@@ -171,7 +171,7 @@ class AddsInPlace(PPO):
 
 class OnlyCritic(PPO):
     def loss(self, policy, batch):
-        return policy(batch.obs)[1].square().mean(), {}  # here
+        return policy(batch)[1].square().mean(), {}  # here
 
 
 class Complex(PPO):
@@ -202,7 +202,7 @@ class System(PPO):
 class Backward(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        values = policy(batch.obs)[1].exp()
+        values = policy(batch)[1].exp()
         squares = values.square()  # here
         values.mul_(2.0)
         return loss + squares.mean(), metrics
@@ -337,14 +337,14 @@ class CallsHelper(PPO):
 
 class Unpacks(PPO):
     def loss(self, policy, batch):
-        params, values, more = policy(batch.obs)  # here
+        params, values, more = policy(batch)  # here
         return (params.mean() + values.mean()) * more, {}
 
 
 class PicksRows(PPO):
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + policy(batch.obs)[1][batch.advantages > 0].sum(), metrics  # here
+        return loss + policy(batch)[1][batch.advantages > 0].sum(), metrics  # here
 
 
 class BranchesInHelper(PPO):
@@ -358,7 +358,7 @@ class Accumulates(PPO):
         loss, metrics = super().loss(policy, batch)
         total = torch.zeros(())
         for _ in range(2):
-            total += policy(batch.obs)[1].mean()  # here
+            total += policy(batch)[1].mean()  # here
         return loss + total, metrics
 
 

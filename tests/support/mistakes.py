@@ -14,7 +14,7 @@ class Calm(PPO):
     count: int = 0
 
     def calm(self, policy, batch):
-        return policy(batch.obs)[1].square()
+        return policy(batch)[1].square()
 
 
 class VectorLoss(Calm):
@@ -107,9 +107,20 @@ class Misspelt(Calm):
         return policy(batch.observations)[1].mean(), {}  # here
 
 
+class Observations(Calm):
+    def loss(self, policy, batch):
+        return policy(batch.obs)[1].mean(), {}  # here
+
+
+class ObservationsOfActor(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + policy.dist_params(batch.obs).mean(), metrics  # here
+
+
 class WrongShape(Calm):
     def loss(self, policy, batch):
-        params, values = policy(batch.obs)
+        params, values = policy(batch)
         return (params + values).mean(), {}  # here
 
 

@@ -39,7 +39,7 @@ class Halved(PPO):
 
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + self.c * weighted_mean(policy(batch.obs)[1].square(), batch.weights), metrics
+        return loss + self.c * weighted_mean(policy(batch)[1].square(), batch.weights), metrics
 
     def adapt(self, metrics):
         self.c /= 2
@@ -54,7 +54,7 @@ class HalvedInside(Halved):
 
     def loss(self, policy, batch):
         loss, metrics = PPO.loss(self, policy, batch)
-        return loss + self.numbers["c"] * weighted_mean(policy(batch.obs)[1].square(), batch.weights), metrics
+        return loss + self.numbers["c"] * weighted_mean(policy(batch)[1].square(), batch.weights), metrics
 
     def adapt(self, metrics):
         self.numbers["c"] /= 2
@@ -74,10 +74,21 @@ class Draws(PPO):
 
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        values = policy(batch.obs)[1]
+        values = policy(batch)[1]
         kept = (policy.rand_like(values) < 0.5).float() * batch.weights
         noisy = weighted_mean((values - batch.returns + policy.randn_like(values)).square(), kept)
         return loss + noisy, metrics | {"noise": policy.randn_like(loss), "noisy": noisy}
+
+
+class Augments(PPO):
+    """What noise in the observations changes costs something: data augmentation."""
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        noisy = batch._replace(obs=batch.obs + 0.3 * policy.randn_like(batch.obs))
+        kl = weighted_mean(policy.distribution.kl(batch.dist_params, policy.dist_params(noisy)), batch.weights)
+        moved = weighted_mean((policy(noisy)[1] - policy(batch)[1]).square(), batch.weights)
+        return loss + kl + moved, metrics | {"augmented_kl": kl, "moved": moved}
 
 
 @dataclass(kw_only=True)
@@ -162,7 +173,7 @@ class Elsewhere(PPO):
 
     def loss(self, policy, batch):
         loss, metrics = super().loss(policy, batch)
-        return loss + self.factor() * weighted_mean(policy(batch.obs)[1].square(), batch.weights), metrics
+        return loss + self.factor() * weighted_mean(policy(batch)[1].square(), batch.weights), metrics
 
 
 @dataclass(kw_only=True)

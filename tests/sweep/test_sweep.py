@@ -16,7 +16,7 @@ from process import wait_until
 from sweeps import QUICK, TINY, named, start
 
 import rlexp.build
-import rlexp.sweep.plan
+import rlexp.sweep.grids
 from rlexp.run.lock import FolderLock
 from rlexp.training.trainer import Trainer
 
@@ -122,7 +122,7 @@ def test_resume_never_trains_all_jobs_anew_beside_those_before(sweep):
 @pytest.fixture
 def faster(monkeypatch):
     """As if another sweep took the new folders between this one's plan and its start."""
-    plan = rlexp.sweep.plan.plan
+    plan = rlexp.sweep.grids.plan
     taken = []
 
     def planned(*args):
@@ -132,7 +132,7 @@ def faster(monkeypatch):
             taken.append(job.job.folder)
         return found
 
-    monkeypatch.setattr(rlexp.sweep.plan, "plan", planned)
+    monkeypatch.setattr(rlexp.sweep.grids, "plan", planned)
     return taken
 
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import torch
 from helpers import HandMade
@@ -63,7 +65,7 @@ def collect(num_seeds, seed=0, steps=40):
         slot.values.copy_(values)
         slot.actions.copy_(policy.distribution.sample(params, slot.noise))
 
-    return policy, collector.collect(act)
+    return policy, collector.collect([partial(act, slot) for slot in collector.slots])
 
 
 def test_recorded_parameters_are_those_of_the_policy_that_acted():

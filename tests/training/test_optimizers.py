@@ -95,7 +95,7 @@ def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, tra
     for key, x in weights_of(eager).items():
         assert x.isfinite().all()
         assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-3, msg=key)
-    graphs = [group.graphs for group in compiled.learner.groups]
+    graphs = [graphs.made for graphs in compiled.learner.graphs]
     runs_uncompiled = "the minibatch update runs uncompiled" in caplog.text
     assert all((own.get("the minibatch update") is None) == runs_uncompiled for own in graphs)
 
@@ -135,8 +135,8 @@ def test_what_an_optimizer_keeps_does_not_say_how_its_steps_are_computed():
 
 def test_an_optimizer_that_keeps_no_state_is_compiled_too(tmp_path, traced):
     trainer = train(tmp_path, *SMALL, *choose("SGD"), "compile=true")
-    assert all(trainer.learner.groups[0].graphs.values())
-    assert len(trainer.learner.groups[0].graphs) == 2
+    assert all(trainer.learner.graphs[0].made.values())
+    assert len(trainer.learner.graphs[0].made) == 2
 
 
 @pytest.mark.parametrize("name", ["Rprop", "OwnRate"])

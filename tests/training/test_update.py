@@ -68,7 +68,7 @@ def test_an_update_is_ppo_in_plain_pytorch(tmp_path, case, num_seeds):
     for agent, network in enumerate(networks):
         own = {name: x[agent] for name, x in weights_of(trainer).items()}
         network.load_state_dict(own, strict=False)
-    rollout = trainer.collector.collect(learner.act)
+    rollout = trainer.collector.collect(learner.acting(trainer.collector.slots))
     targets = trainer.gae(rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
     streams = []
     for agent in learner.streams:

@@ -1,5 +1,7 @@
 """Losses and networks, whoever wrote them, stacked over agents: each agent trains as it would alone."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import probes
@@ -33,6 +35,22 @@ def test_a_replay_of_other_shapes_runs_uncompiled(tmp_path, traced, caplog):
         assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
 
 
+def test_a_loss_augments_its_rows_stacked_alone_and_compiled(tmp_path, traced):
+    settings = (*SMALL, algo("Augments"))
+    alone = train(tmp_path / "alone", *settings, "seed=1")
+    assert last_metrics(tmp_path / "alone", 1)["moved"] > 0.001
+    for name, words in {
+        "alone_compiled": ("seed=1", "compile=true"),
+        "stacked": ("num_seeds=2",),
+        "stacked_compiled": ("num_seeds=2", "compile=true"),
+        "looped": ("num_seeds=2", "batching=loop"),
+    }.items():
+        other = train(tmp_path / name, *settings, *words)
+        assert "compile=true" not in words or all(other.learner.groups[0].graphs.values())
+        for key, x in weights_of(alone).items():
+            assert_close(weights_of(other)[key][-1], x[0], atol=2e-4, rtol=2e-3, msg=f"{name} {key}")
+
+
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_a_penalty_on_parameters_moves_them(tmp_path, num_seeds):
     plain = train(tmp_path / "plain", *SMALL, f"num_seeds={num_seeds}")
@@ -41,7 +59,7 @@ def test_a_penalty_on_parameters_moves_them(tmp_path, num_seeds):
         x.norm() for x in weights_of(plain).values()
     )
     with pytest.raises(AttributeError):
-        _ = Policy(None).network
+        _ = Policy(SimpleNamespace(distribution=None), {}).network
 
 
 def test_target_kl_wants_the_metric_that_it_reads(tmp_path):

@@ -1,7 +1,7 @@
 """Base class of the launchers, and the one that runs jobs in this process; a job's folder tells how it ended."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, UserError
 from rlexp.study.status import read_job_status
-from rlexp.sweep.plan import Composer, Planned, plan
+from rlexp.sweep.compose import Composer
+from rlexp.sweep.plan import Planned, plan
 from rlexp.sweep.reserve import reserving
 from rlexp.text import number, one_line
 
@@ -19,11 +20,7 @@ Result = JobReturn | Exception | None  # None: stopped, or not started
 
 
 def execute(context: HydraContext, task_function: TaskFunction, config: DictConfig) -> JobReturn:
-    """Run one job in this process.
-
-    Raises:
-        SystemExit: a signal stopped it.
-    """
+    """Run one job in this process; raises SystemExit if a signal stops it."""
     setup_globals()
     done = run_job(
         hydra_context=context,
@@ -38,8 +35,7 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
     if isinstance(error, UserError):  # its frames would keep the job's config and environments alive
         error.__traceback__ = error.__cause__ = error.__context__ = None
     elif done.status == JobStatus.FAILED:
-        # exceptions of third-party classes may not be picklable
-        done.return_value = RuntimeError(one_line(error))
+        done.return_value = RuntimeError(one_line(error))  # those of third-party classes may not be picklable
     return done
 
 
@@ -49,20 +45,22 @@ class JobLauncher(Launcher):
     needs: tuple[str, str] | None = None  # a module, and the extra that installs it
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what Hydra passes to its plugins.
-
-        Raises:
-            ConfigError: a package that the launcher needs is not installed.
-        """
+        """Store what Hydra passes to its plugins; raises ConfigError if a package that is needed is not installed."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         if self.needs is not None:
-            require(*self.needs)
+            module, extra = self.needs
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise ConfigError(
+                    f"hydra/launcher: needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'"
+                ) from None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's interface, for third-party sweepers."""
         jobs = plan(Composer(self.hydra_context.config_loader, self.config), job_overrides)
         with reserving(jobs):
-            results = list(self.launch_jobs(jobs))
+            results = self.launch_jobs(jobs)
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -77,9 +75,13 @@ class JobLauncher(Launcher):
         """
         raise NotImplementedError
 
-    def print_start(self, job: Planned, position: int, total: int) -> None:
-        """Print which job starts."""
-        print(f"[{position}/{total}] {job.name}", flush=True)
+    def collect(self, jobs: Sequence[Planned], ended: Iterable[tuple[int, Result]]) -> list[Result]:
+        """Print how each job ended, as its index and result come in; returns all results, None for the others."""
+        results: list[Result] = [None] * len(jobs)
+        for position, (index, result) in enumerate(ended, 1):
+            results[index] = result
+            self.print_end(jobs[index], position, len(jobs), result)
+        return results
 
     def print_end(self, job: Planned, position: int, total: int, result: Result) -> None:
         """Print how a job ended: the status in its folder, or the error that kept it from writing one."""
@@ -100,7 +102,7 @@ class Basic(JobLauncher):
         """Run all jobs."""
         results = []
         for position, job in enumerate(jobs, 1):
-            self.print_start(job, position, len(jobs))
+            print(f"[{position}/{len(jobs)}] {job.name}", flush=True)
             results.append(execute(self.hydra_context, self.task_function, job.config))
             if results[-1].status == JobStatus.FAILED:  # a finished job has printed its result
                 self.print_end(job, position, len(jobs), results[-1])
@@ -108,11 +110,7 @@ class Basic(JobLauncher):
 
 
 def threads_per_process(cores: int, processes: int, threads: int | None, jobs: Sequence[Planned]) -> int:
-    """Threads of each process: `threads`, else an equal share of the cores.
-
-    Raises:
-        ConfigError: more threads in total than cores.
-    """
+    """Threads of each process, else an equal share of the cores; more in total than cores are refused."""
     each = threads or max(1, cores // processes)
     asked = max([each, *(int(job.job.cfg.torch_threads or 0) for job in jobs)])
     if asked * processes > cores and asked > 1:
@@ -124,26 +122,8 @@ def threads_per_process(cores: int, processes: int, threads: int | None, jobs: S
     return each
 
 
-def require(module: str, extra: str) -> Any:
-    """Import a module that an extra installs.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"hydra/launcher: needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'"
-        ) from None
-
-
 def require_whole(name: str, value: Any, least: int | None = None) -> int:
-    """Check that a launcher's setting is an integer.
-
-    Raises:
-        ConfigError: it is not, or it is less than `least`, or 0 if `least` is None.
-    """
+    """Refuse a launcher's setting unless it is an integer of at least `least`, or not 0 if that is None."""
     good = isinstance(value, int) and not isinstance(value, bool) and (value != 0 if least is None else value >= least)
     if not good:
         wanted = "not 0" if least is None else f"at least {least}"

@@ -1,12 +1,11 @@
 """The batched launcher: trains jobs that differ only in per-agent settings as one batch of agents."""
 
 import contextlib
-import itertools
 import json
 import logging
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from omegaconf import OmegaConf
 from rlexp.config.checks import init_parts
 from rlexp.config.identity import flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
+from rlexp.execute import console, should_resume, train
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.run.lock import FolderLock
 from rlexp.sweep.launchers import joblib
@@ -34,11 +34,7 @@ NOT_TRAINING = ("study", "outputs", "resume", "retry_failed")  # settings that d
 class Batched(JobLauncher):
     """Trains jobs that differ only in seeds and scalar hyperparameters as one batch of agents.
 
-    Each job leaves the same folder as if it had run alone.
-
-    Args:
-        max_agents: per batch; more agents make further batches.
-        n_jobs: processes, each training one batch at a time on its share of the cores; 1: this process.
+    Each job leaves the same folder as if it had run alone. The settings: conf/hydra/launcher/batched.yaml.
     """
 
     needs_equal_steps = True  # jobs at different updates cannot share a batch
@@ -50,27 +46,22 @@ class Batched(JobLauncher):
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs, batch by batch."""
-        here = self.n_jobs == 1
-        processes = 1 if here else joblib.processes_of(self.n_jobs)
+        processes = 1 if self.n_jobs == 1 else joblib.processes_of(self.n_jobs)
         agents = sum(len(job.job.seeds) for job in jobs)
         batches = split(jobs, min(self.max_agents, math.ceil(agents / processes)))
         print(explain(batches), flush=True)
         run = partial(run_batch, self.hydra_context, self.task_function, self.max_agents)
-        results: dict[Path, Result] = {}
-        for found in map(run, batches) if here else self._in_pool(run, batches, min(processes, len(batches))):
-            results |= found or {}
-        return [results.get(job.job.folder) for job in jobs]
-
-    def _in_pool(self, run: Callable[..., Any], batches: list[list[Planned]], processes: int) -> list[Any]:
-        jobs = [job for batch in batches for job in batch]
-        positions = itertools.count(1)
-
-        def on_end(index: int, found: dict[Path, Result]) -> None:
-            for job in batches[index]:
-                self.print_end(job, next(positions), len(jobs), found.get(job.job.folder))
-
+        if self.n_jobs == 1:
+            results: dict[Path, Result] = {}
+            for batch in batches:
+                results |= run(batch)
+            return [results.get(job.job.folder) for job in jobs]
+        index = {job.job.folder: place for place, job in enumerate(jobs)}
+        processes = min(processes, len(batches))
         threads = threads_per_process(joblib.cores(), processes, None, jobs)
-        return joblib.run_in_pool(run, batches, jobs[0].config, processes, threads, on_end)
+        found = joblib.run_in_pool(run, batches, jobs[0].config, processes, threads)
+        ended = ((job.job.folder, done) for batch, done in found for job in batches[batch])
+        return self.collect(jobs, ((index[folder], done.get(folder)) for folder, done in ended))
 
 
 def run_batch(
@@ -87,10 +78,14 @@ def run_batch(
 
 def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
     """Train a batch; returns the batches of jobs that have to be run again."""
-    from rlexp.execute import console, should_resume, train  # not at the top: it imports this module
-
     with contextlib.ExitStack() as stack:
-        held = [job for job in batch if _lock(job, stack) and job.is_left(retry_failed=True, locked=True)]
+        held = []
+        for job in batch:
+            job.job.folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(job.job.folder)
+            if lock.acquire():
+                stack.callback(lock.release)
+                held += [job] if job.is_left(retry_failed=True, locked=True) else []
         stack.enter_context(console())
         try:
             if held:
@@ -105,16 +100,6 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
             return [[job] for job in held]
 
 
-def _lock(job: Planned, stack: contextlib.ExitStack) -> bool:
-    """Try to lock the job's folder until the stack closes; returns whether it succeeded."""
-    job.job.folder.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(job.job.folder)
-    if lock.acquire():
-        stack.callback(lock.release)
-        return True
-    return False
-
-
 # Which jobs share a batch --------------------------------------------------------------------------------------------
 
 
@@ -123,24 +108,17 @@ def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
 
     A job whose process died before runs alone: it may be what kills its batch.
     """
-    groups: dict[str, list[Planned]] = {}
+    groups: dict[str, list[list[Planned]]] = {}  # batches by what their jobs share
     for job in jobs:
-        key = json.dumps(batch_key(job), sort_keys=True, default=str)
-        groups.setdefault(key, []).append(job)
-    batches = []
-    for group in groups.values():
-        batch: list[Planned] = []
-        for job in group:
-            if batch and sum(len(other.job.seeds) for other in (*batch, job)) > max_agents:
-                batches.append(batch)
-                batch = []
-            batch.append(job)
-        batches.append(batch)
-    return batches
+        batches = groups.setdefault(json.dumps(batch_key(job), sort_keys=True, default=str), [[]])
+        if batches[-1] and sum(len(other.job.seeds) for other in (*batches[-1], job)) > max_agents:
+            batches.append([])
+        batches[-1].append(job)
+    return [batch for batches in groups.values() for batch in batches]
 
 
-def common_settings(job: Planned) -> dict[str, Any]:
-    """Settings that all jobs of a batch share, by dotted key."""
+def batch_key(job: Planned) -> dict[str, Any]:
+    """What jobs of one batch share: settings by dotted key, the update that they have reached."""
     from rlexp import build  # imports torch, which --help does not need
 
     algo = build.build_algorithm(job.job.cfg)
@@ -151,13 +129,8 @@ def common_settings(job: Planned) -> dict[str, Any]:
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # includes attributes it derives
     if "optimizer" not in init_parts(job.job.cfg):  # else the optimizers may be at different steps
         settings["init_from"] = settings.get("init_from") is not None
-    return {key: value for key, value in settings.items() if key not in (*per_agent, *NOT_TRAINING)}
-
-
-def batch_key(job: Planned) -> dict[str, Any]:
-    """Settings that jobs of one batch share."""
-    apart = {DEATHS: job.name} if job.deaths_before() else {}
-    return common_settings(job) | {UPDATE: _update_number(job)} | apart
+    shared = {key: value for key, value in settings.items() if key not in (*per_agent, *NOT_TRAINING)}
+    return shared | {UPDATE: _update_number(job)} | ({DEATHS: job.name} if job.deaths else {})
 
 
 def _update_number(job: Planned) -> int:
@@ -178,20 +151,18 @@ def _update_number(job: Planned) -> int:
 def explain(batches: Sequence[Sequence[Planned]]) -> str:
     """Describe which jobs share a batch, in what they differ, and why there are several batches."""
     lines = []
-    for batch in batches:
-        agents = sum(len(job.job.seeds) for job in batch)
+    agents = [sum(len(job.job.seeds) for job in batch) for batch in batches]
+    for batch, count in zip(batches, agents, strict=True):
         varied = _differing([flatten(job.job.settings) for job in batch])
         what = f": {', '.join(varied)} differ" if varied else ""
-        lines.append(
-            f"{len(batch)} jobs ({agents} agents) side by side{what}" if len(batch) > 1 else f"alone: {batch[0].name}"
-        )
+        together = f"{len(batch)} jobs ({count} agents) side by side{what}"
+        lines.append(together if len(batch) > 1 else f"alone: {batch[0].name}")
     if len(batches) > 1:
         keys = [batch_key(batch[0]) for batch in batches]
         apart = [name for name in _differing(keys) if all(name in key for key in keys) or name == DEATHS]
-        full = f"at most {max(sum(len(job.job.seeds) for job in batch) for batch in batches)} agents in one"
-        why = f"{', '.join(apart)} must be the same within one" if apart else f"{full} (max_agents, n_jobs)"
-        lines.append(f"{len(batches)} batches: {why}")
-        lines += _suggest_scheduled(batches[0][0], apart)
+        full = f"at most {max(agents)} agents in one (max_agents, n_jobs)"
+        why = f"{', '.join(apart)} must be the same within one" if apart else full
+        lines += [f"{len(batches)} batches: {why}", *_suggest_scheduled(batches[0][0], apart)]
     return "\n".join(lines)
 
 
@@ -202,8 +173,7 @@ def _suggest_scheduled(job: Planned, apart: Sequence[str]) -> list[str]:
     plain = [key for key in apart if key.startswith("algo.") and type(settings.get(key)) is float]
     if not plain or target.startswith("rlexp."):
         return []
-    names = ", ".join(plain)
-    what = f"{names} {'is a plain number' if len(plain) == 1 else 'are plain numbers'} of {target}"
+    what = f"{', '.join(plain)} {'is a plain number' if len(plain) == 1 else 'are plain numbers'} of {target}"
     return [f"{what}: annotate as rlexp.algos.schedules.Scheduled to let jobs that differ there share a batch"]
 
 

@@ -2,29 +2,19 @@
 
 import contextlib
 import io
-import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, threads_per_process
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole, threads_per_process
 from rlexp.sweep.launchers.worker import exit_with_sweep, prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # which one applies depends on the build
-
-
-def cores() -> int:
-    """Number of cores that this process may use.
-
-    Raises:
-        ConfigError: joblib is not installed.
-    """
-    return int(require("joblib", "joblib").cpu_count())
 
 
 def processes_of(n_jobs: int) -> int:
@@ -35,42 +25,41 @@ def processes_of(n_jobs: int) -> int:
     return min(asked, cores())
 
 
+def cores() -> int:
+    """Number of cores that this process may use."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
 def run_in_pool(
-    work: Callable[[Any], Any],
-    items: Sequence[Any],
-    config: DictConfig,
-    processes: int,
-    threads: int,
-    on_end: Callable[[int, Any], None],
-) -> list[Any]:
-    """Map `work` over the items in a pool of processes; None for items that a signal stopped or kept from starting.
+    work: Callable[[Any], Any], items: Sequence[Any], config: DictConfig, processes: int, threads: int
+) -> Iterator[tuple[int, Any]]:
+    """Map `work` over the items in a pool of processes; yields index and result of each as it ends, in any order.
+
+    Items that a signal stopped or kept from starting are left out.
 
     Args:
-        work: called with stdout silenced; must be picklable, which launchers' methods are not: Hydra renames their
-            module.
-        items: processed in this order.
+        work: called with stdout silenced; must be picklable.
+        items: begun in this order.
         config: of any job, with Hydra's settings.
         processes: number of processes.
-        threads: per process.
-        on_end: called with the index and result of each item as it ends.
+        threads: of each.
 
     Raises:
         SystemExit: a signal stopped the sweep.
         Exception: whatever `work` raises, or the pool when a process dies.
     """
-    loky = require("joblib.externals.loky", "joblib")  # not `Parallel`, which runs a single item in this process
-    results: list[Any] = [None] * len(items)
+    from joblib.externals import loky  # not `Parallel`, which runs a single item in this process
+
     with stoppable() as stop:
         environment = {name: str(threads) for name in THREADS}
         here = (os.getpid(), Path.cwd())  # the pool is reused only while these are the same
         pool = loky.get_reusable_executor(processes, env=environment, initializer=_init_worker, initargs=here)
         calls = {pool.submit(_run_in_worker, work, item, config, stop.path): index for index, item in enumerate(items)}
         for call in loky.as_completed(calls):
-            index = calls[call]
-            results[index] = call.result()
-            if results[index] is not None:
-                on_end(index, results[index])
-    return results
+            if call.result() is not None:
+                yield calls[call], call.result()
 
 
 def _init_worker(sweep: int, folder: Path) -> None:
@@ -82,20 +71,14 @@ def _run_in_worker(work: Callable[[Any], Any], item: Any, config: DictConfig, st
     if stop.exists():
         return None
     prepare(config)
-    with stop_on_file(stop), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return work(item)
-        except (SystemExit, KeyboardInterrupt):
-            return None
+    silenced = contextlib.redirect_stdout(io.StringIO())
+    with contextlib.suppress(SystemExit, KeyboardInterrupt), stop_on_file(stop), silenced:
+        return work(item)
+    return None
 
 
 class Joblib(JobLauncher):
-    """Runs jobs in several processes on this machine.
-
-    Args:
-        n_jobs: processes, at most one per core; −1: one per core, −2: one fewer, and so on.
-        threads: per process; null: an equal share of the cores.
-    """
+    """Runs jobs in several processes on this machine; its settings are explained in conf/hydra/launcher/joblib.yaml."""
 
     needs = ("joblib", "joblib")
 
@@ -106,12 +89,6 @@ class Joblib(JobLauncher):
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs."""
         processes = min(len(jobs), processes_of(self.n_jobs))
-        positions = itertools.count(1)
-        return run_in_pool(
-            partial(execute, self.hydra_context, self.task_function),
-            [job.config for job in jobs],
-            jobs[0].config,
-            processes,
-            threads_per_process(cores(), processes, self.threads, jobs),
-            lambda index, result: self.print_end(jobs[index], next(positions), len(jobs), result),
-        )
+        threads = threads_per_process(cores(), processes, self.threads, jobs)
+        run = partial(execute, self.hydra_context, self.task_function)
+        return self.collect(jobs, run_in_pool(run, [job.config for job in jobs], jobs[0].config, processes, threads))

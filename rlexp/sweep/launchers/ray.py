@@ -1,7 +1,8 @@
 """The Ray launcher: runs jobs on this machine, or on a cluster by its address."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole
 from rlexp.sweep.launchers.worker import WorkerSignal, prepare, stoppable
 from rlexp.sweep.plan import Planned
 from rlexp.text import one_line
@@ -23,23 +24,16 @@ def on_worker(
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not imported yet, except by earlier jobs of this sweep
     os.chdir(folder)
     prepare(config)
-    try:
-        with WorkerSignal(stop):  # Ray interrupts jobs with SIGINT only, whatever stopped the sweep
-            return execute(context, task_function, config)
-    except (SystemExit, KeyboardInterrupt):
-        return None
+    # WorkerSignal: Ray interrupts jobs with SIGINT only, whatever stopped the sweep
+    with contextlib.suppress(SystemExit, KeyboardInterrupt), WorkerSignal(stop):
+        return execute(context, task_function, config)
+    return None
 
 
 class Ray(JobLauncher):
-    """Runs jobs on a Ray cluster.
+    """Runs jobs on a Ray cluster, whose machines share the file system. The settings: conf/hydra/launcher/ray.yaml.
 
-    All machines must share the file system. A job whose machine is lost resumes from its checkpoint on another.
-
-    Args:
-        address: of the cluster, as `ray start --head` prints it, or auto; null: a temporary cluster on this machine.
-        cpus_per_job: cores per job, which is also the number of torch threads.
-        gpus_per_job: may be a fraction.
-        max_retries: restarts of a job whose process died.
+    A job whose machine is lost resumes from its checkpoint on another.
     """
 
     needs = ("ray", "ray")
@@ -54,24 +48,24 @@ class Ray(JobLauncher):
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs."""
-        ray = require("ray", "ray")
-        local = {} if self.address else {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+        import ray
+
+        settings: dict[str, Any] = {"address": self.address, "log_to_driver": False, "logging_level": "error"}
+        if not self.address:
+            settings |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
+            ray.init(**settings)
         except ConnectionError as error:
-            line = one_line(str(error))
-            raise ConfigError(
-                f"hydra.launcher.address={self.address}: cannot connect to a Ray cluster: {line}"
-            ) from None
+            what = f"hydra.launcher.address={self.address}: cannot connect to a Ray cluster"
+            raise ConfigError(f"{what}: {one_line(str(error))}") from None
         try:
-            return self._run(ray, jobs)
+            return self.collect(jobs, self._run(ray, jobs))
         finally:
             ray.shutdown()
 
-    def _run(self, ray: Any, jobs: Sequence[Planned]) -> list[Result]:
+    def _run(self, ray: Any, jobs: Sequence[Planned]) -> Iterator[tuple[int, Result]]:
         remote = ray.remote(on_worker).options(**self.resources)
         context = ray.put(self.hydra_context)
-        results: list[Result] = [None] * len(jobs)
         shared = jobs[0].job.folder.parent.absolute()
         shared.mkdir(parents=True, exist_ok=True)
         with stoppable(shared) as stop:
@@ -86,12 +80,8 @@ class Ray(JobLauncher):
                     cancelled = True
                     for call in pending:  # interrupts running jobs, which save themselves
                         ray.cancel(call)
-                for call in ended:
-                    index = calls[call]
-                    results[index] = _result_of(ray, call)
-                    if not cancelled:
-                        self.print_end(jobs[index], len(jobs) - len(pending), len(jobs), results[index])
-        return results
+                if not cancelled:
+                    yield from ((calls[call], _result_of(ray, call)) for call in ended)
 
 
 def _result_of(ray: Any, call: Any) -> Result:

@@ -4,8 +4,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require, require_whole, threads_per_process
+from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole, threads_per_process
 from rlexp.sweep.launchers.worker import prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
 
@@ -60,15 +61,7 @@ class OnNode:
 class Submitit(JobLauncher):
     """Runs jobs on a Slurm cluster, or in local processes that imitate one.
 
-    Args:
-        cluster: slurm or local.
-        n_jobs: jobs at a time; null: locally one per core, on Slurm no limit.
-        timeout_min: minutes after which a job is saved and requeued.
-        signal_delay_s: seconds before the timeout at which the job is signalled.
-        max_num_timeout: how often a job may be requeued after a timeout.
-        cpus_per_task: cores per job, which is also the number of torch threads.
-        mem_gb: memory per job; null: the cluster's default.
-        parameters: further ones of submitit's executor; for Slurm partition, account, qos, gres, setup, ...
+    The settings: conf/hydra/launcher/submitit_slurm.yaml and submitit_local.yaml.
     """
 
     needs = ("submitit", "slurm")
@@ -100,65 +93,53 @@ class Submitit(JobLauncher):
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Submit the jobs and wait for them. On Slurm all are queued at once, and stay queued if this process ends."""
-        submitit = require("submitit", "slurm")
-        log = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study) / ".submitit"
+        import submitit
 
-        def call(job: Planned, stop: Path | None) -> OnNode:
-            return OnNode(self.hydra_context, self.task_function, job.config, self.cpus_per_task, stop)
+        log = jobs[0].study / ".submitit"
 
+        def submit(index: int, stop: Path | None) -> Any:
+            config = jobs[index].config
+            return executor.submit(OnNode(self.hydra_context, self.task_function, config, self.cpus_per_task, stop))
+
+        kind: Any = submitit.SlurmExecutor if self.cluster == "slurm" else submitit.LocalExecutor
+        executor = kind(log, max_num_timeout=self.max_num_timeout)
+        executor.update_parameters(**self.parameters)
         if self.cluster == "slurm":
-            executor = submitit.SlurmExecutor(log, max_num_timeout=self.max_num_timeout)
-            executor.update_parameters(**self.parameters)
             with executor.batch():
-                submitted = [executor.submit(call(job, None)) for job in jobs]
-            print(
-                f"{len(jobs)} jobs are in Slurm's queue, logs in {log}; Ctrl-C stops waiting, not the jobs",
-                flush=True,
-            )
+                submitted = [submit(index, None) for index in range(len(jobs))]
+            queued = f"{len(jobs)} jobs are in Slurm's queue, logs in {log}"
+            print(f"{queued}; Ctrl-C stops waiting, not the jobs", flush=True)
             try:
-                return self._collect(jobs, lambda index: submitted[index], len(jobs), lambda: False)
+                return self.collect(jobs, self._ended(jobs, lambda index: submitted[index], len(jobs), lambda: False))
             except KeyboardInterrupt:
-                study = Path(str(jobs[0].job.cfg.outputs)) / str(jobs[0].job.cfg.study)
-                print(f"stopped waiting; the jobs continue: python -m rlexp.study status {study}", flush=True)
+                print(f"stopped waiting; the jobs continue: python -m rlexp.study status {jobs[0].study}", flush=True)
                 raise SystemExit(130) from None
         cores = len(os.sched_getaffinity(0))
         at_once = min(self.n_jobs or max(1, cores // self.cpus_per_task), len(jobs))
         threads_per_process(cores, at_once, self.cpus_per_task, jobs)
-        executor = submitit.LocalExecutor(log, max_num_timeout=self.max_num_timeout)
-        executor.update_parameters(**self.parameters)
         with stoppable() as stop:
+            return self.collect(jobs, self._ended(jobs, partial(submit, stop=stop.path), at_once, stop.path.exists))
 
-            def submit(index: int) -> Any:
-                return executor.submit(call(jobs[index], stop.path))
-
-            return self._collect(jobs, submit, at_once, stop.path.exists)
-
-    def _collect(
+    def _ended(
         self, jobs: Sequence[Planned], submit: Callable[[int], Any], at_once: int, stopped: Callable[[], bool]
-    ) -> list[Result]:
-        """Keep `at_once` jobs running until all have ended; returns their results."""
-        results: list[Result] = [None] * len(jobs)
-        waiting, running = list(range(len(jobs))), dict[int, Any]()
-        ended = 0
+    ) -> Iterator[tuple[int, Result]]:
+        """Keep `at_once` jobs running until all have ended; yields index and result of each as it ends."""
+        local, waiting, running = self.cluster == "local", list(range(len(jobs))), dict[int, Any]()
         while running or waiting:
             if stopped():
                 waiting.clear()
             while waiting and len(running) < at_once:
-                running[waiting[0]] = submit(waiting[0])
-                waiting.pop(0)
+                index = waiting.pop(0)
+                running[index] = submit(index)
             for index, job in list(running.items()):
-                if self._has_ended(job, jobs[index]):
-                    results[index] = _result_of(job)
-                    ended += 1
+                if local:
+                    ended = job.get_info()["jobState"] != "RUNNING"
+                else:
+                    ended = job.done() or jobs[index].status() == "done"  # Slurm without accounting cannot tell
+                if ended:
                     del running[index]
-                    self.print_end(jobs[index], ended, len(jobs), results[index])
-            time.sleep(POLL if self.cluster == "local" else 10 * POLL)
-        return results
-
-    def _has_ended(self, job: Any, planned: Planned) -> bool:
-        if self.cluster == "local":
-            return bool(job.get_info()["jobState"] != "RUNNING")
-        return bool(job.done()) or planned.status() == "done"  # Slurm without accounting cannot tell
+                    yield index, _result_of(job)
+            time.sleep(POLL if local else 10 * POLL)
 
 
 def _result_of(job: Any) -> Result:

@@ -47,27 +47,17 @@ def exit_with_sweep(sweep: int) -> None:
 
 
 class WorkerSignal(StopSignal):
-    """In a worker, receives the signal that stopped the sweep, whichever signal the worker itself gets.
-
-    Args:
-        path: file that contains the sweep's signal once it has been stopped.
-    """
+    """In a worker, receives the signal that stopped the sweep, in the file `path`, whichever the worker itself gets."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(STOPPING)
         self.path = path
 
-    def sweep_signal(self) -> int | None:
-        """The signal that stopped the sweep; None while it runs."""
-        try:
-            return int(self.path.read_text(encoding="utf-8"))
-        except OSError:
-            return None
-
     def receive(self, signum: int, frame: FrameType | None = None) -> None:
         """Receive a signal, or the sweep's instead."""
-        stopped = self.sweep_signal()
-        super().receive(*((signum, frame) if stopped is None else (stopped, None)))
+        with contextlib.suppress(OSError):  # while the sweep runs
+            signum, frame = int(self.path.read_text(encoding="utf-8")), None
+        super().receive(signum, frame)
 
 
 @contextlib.contextmanager
@@ -77,9 +67,8 @@ def stop_on_file(stop: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not left.wait(POLL):
-            stopped = signals.sweep_signal()
-            if stopped is not None:
-                signals.receive(stopped)
+            if stop.exists():
+                signals.receive(signal.SIGTERM)  # or the sweep's
                 return
 
     with WorkerSignal(stop) as signals:
@@ -106,18 +95,15 @@ class SweepSignal(StopSignal):
         super().receive(signum, frame)
         if first:
             write_atomically(self.path, str(int(signum)).encode())
-            print(
-                "stopping: saving running jobs, the same command resumes them; signal again to stop at once",
-                flush=True,
-            )
+            again = "the same command resumes them; signal again to stop at once"
+            print(f"stopping: saving running jobs, {again}", flush=True)
 
 
 @contextlib.contextmanager
 def stoppable(where: Path | None = None) -> Iterator[SweepSignal]:
     """Within the context, a signal stops the sweep gracefully and raises SystemExit at the end.
 
-    Args:
-        where: a folder on a file system that workers share; None: all are on this machine.
+    where: a folder on a file system that workers share; None: all are on this machine.
     """
     with tempfile.TemporaryDirectory(prefix=".rlexp-", dir=where) as folder:
         with SweepSignal(Path(folder) / "stop") as stop:

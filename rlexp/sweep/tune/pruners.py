@@ -3,7 +3,7 @@
 import math
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
+from optuna.pruners import BasePruner, NopPruner, PercentilePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -41,17 +41,10 @@ def make_pruner(name: str, n_startup: int = 5, keep: float | None = None, object
     """Make the pruner that decides whether a trial stops after reporting at a rung.
 
     none: never. median, percentile: stops a trial whose best report so far is worse than the median (the best `keep`)
-    of what completed trials reported at this rung; these are the survivors, so it grows stricter. halving: see
-    `Halving`; compares with all trials that reached this rung, so it saves more and errs more.
+    of what completed trials, `n_startup` at least, reported at this rung; these are the survivors, so it grows
+    stricter. halving: see `Halving`; compares with all trials that reached this rung, so it saves more and errs more.
 
-    Args:
-        name: one of PRUNERS.
-        n_startup: completed trials before any is pruned; halving: trials that reached the rung.
-        keep: fraction of trials that continue; default: percentile 0.75, halving 0.5.
-        objectives: number of objectives.
-
-    Raises:
-        ConfigError: unknown pruner, `keep` out of range, or several objectives, for which Optuna cannot prune.
+    Raises ConfigError for an unknown pruner, `keep` out of range, and several objectives: Optuna cannot prune them.
     """
     option = f"hydra.sweeper.pruner={name}"
     if name not in PRUNERS:
@@ -62,8 +55,6 @@ def make_pruner(name: str, n_startup: int = 5, keep: float | None = None, object
         raise ConfigError(f"{option}: pruning needs one objective, not {objectives}; use pruner=none, or one measure")
     if keep is not None and not 0 < keep < 1:
         raise ConfigError(f"hydra.sweeper.keep={keep}: must be a fraction between 0 and 1, as in 0.5")
-    if name == "median":
-        return MedianPruner(n_startup)
-    if name == "percentile":
-        return PercentilePruner(100 * (keep or 0.75), n_startup)
-    return Halving(keep or 0.5, n_startup)
+    if name == "halving":
+        return Halving(keep or 0.5, n_startup)
+    return PercentilePruner(50 if name == "median" else 100 * (keep or 0.75), n_startup)

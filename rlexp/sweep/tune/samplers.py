@@ -1,17 +1,14 @@
-"""Samplers, and Optuna studies stored in a file.
-
-Search spaces are in `space.py`, pruners in `pruners.py`, the objective in `objective.py`.
-"""
+"""Samplers, and Optuna studies stored in a file."""
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
@@ -26,44 +23,19 @@ SAMPLERS = ("tpe", "cmaes", "random", "grid", "nsga2")
 LOCK_TIMEOUT = 60  # seconds to wait while another process, such as optuna-dashboard, has the file locked
 
 
-# Samplers ------------------------------------------------------------------------------------------------------------
-
-
-class _Restartable(BaseSampler):
+def _restartable(kind: Any, seed: int, **settings: Any) -> BaseSampler:
     """Draws trial n from (seed, n) and the stored trials, so that a resumed study proposes what it would have proposed.
 
     Optuna's samplers draw from one stream per process: after a restart, the same seed proposes the first trials again.
     """
 
-    def __init__(self, seed: int, make: Callable[[int], BaseSampler]) -> None:
-        self.seed, self.make = seed, make
-        self.number = -1
+    def before_trial(self: Any, study: optuna.Study, trial: FrozenTrial) -> None:
+        state = np.random.SeedSequence([seed, trial.number]).generate_state(1)
+        kind.__init__(self, seed=int(state[0]), **settings)
+        kind.before_trial(self, study, trial)
 
-    def _sampler_for(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number != self.number:
-            state = np.random.SeedSequence([self.seed, trial.number]).generate_state(1)
-            self.sampler, self.number = self.make(int(state[0])), trial.number
-        return self.sampler
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self.number = -1  # a resumed trial restarts its stream, and draws the params that it has not drawn yet
-        self._sampler_for(trial).before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Space:
-        return self._sampler_for(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
-        return self._sampler_for(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._sampler_for(trial).sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self._sampler_for(trial).after_trial(study, trial, state, values)
+    # of the same name, by which NSGA-II stores its generations
+    return type(kind.__name__, (kind,), {"before_trial": before_trial})(seed=seed, **settings)
 
 
 class _Grid(GridSampler):
@@ -78,21 +50,13 @@ def make_sampler(
 ) -> BaseSampler:
     """Make the sampler, which proposes the next trial.
 
-    tpe: models good and bad trials, all keys jointly (Bergstra et al. 2011; Falkner et al. 2018).
+    tpe: models good and bad trials, all keys jointly (Bergstra et al. 2011; Falkner et al. 2018), after `n_startup`
+    random ones; avoids those that are running if there are several (`n_jobs`).
     cmaes: CMA-ES over the numbers (Hansen 2016), tpe over choices; learns from trials that were not pruned.
-    nsga2: a genetic algorithm for several objectives (Deb et al. 2002).
+    nsga2: a genetic algorithm for several objectives (Deb et al. 2002), generations of `n_startup`, the first random.
     random: uniformly. grid: every combination once, shuffled, `grid_size` of them.
 
-    Args:
-        name: one of SAMPLERS.
-        seed: of the proposals; trial n is a function of seed, n and the trials before it.
-        space: the search space.
-        n_startup: random trials before tpe has a model; nsga2: generation size, the first being random.
-        n_jobs: trials at a time; with several, tpe avoids those that are running (`constant_liar`).
-        objectives: number of objectives.
-
-    Raises:
-        ConfigError: unknown sampler, or one that cannot search this space.
+    Raises ConfigError for an unknown sampler, or one that cannot search this space.
     """
     option = f"hydra.sweeper.sampler={name}"
     if name not in SAMPLERS:
@@ -100,9 +64,8 @@ def make_sampler(
     if seed < 0:
         raise ConfigError(f"hydra.sweeper.seed={seed}: must be an integer, at least 0")
     if not space:
-        raise ConfigError(
-            "hydra.sweeper.params: the search space is empty; add a key, as in optimizer.lr=interval(1e-4,1e-2)"
-        )
+        add = "add a key, as in optimizer.lr=interval(1e-4,1e-2)"
+        raise ConfigError(f"hydra.sweeper.params: the search space is empty; {add}")
     if name == "grid":
         return _Grid(grid(space), seed)
     if name == "cmaes":
@@ -115,17 +78,14 @@ def make_sampler(
         if importlib.util.find_spec("cmaes") is None:
             raise ConfigError(f"{option}: needs the package cmaes: pip install 'rlexp[tune]', or use tpe")
 
-    def make(seed: int) -> BaseSampler:
-        if name == "random":
-            return RandomSampler(seed)
-        if name == "nsga2":
-            return NSGAIISampler(population_size=max(2, n_startup), seed=seed)
-        tpe = TPESampler(n_startup_trials=n_startup, multivariate=True, constant_liar=n_jobs > 1, seed=seed)
-        if name == "tpe":
-            return tpe
-        return CmaEsSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
-
-    return _Restartable(seed, make)
+    if name == "random":
+        return _restartable(RandomSampler, seed)
+    if name == "nsga2":
+        return _restartable(NSGAIISampler, seed, population_size=max(2, n_startup))
+    tpe = _restartable(TPESampler, seed, n_startup_trials=n_startup, multivariate=True, constant_liar=n_jobs > 1)
+    if name == "tpe":
+        return tpe
+    return _restartable(CmaEsSampler, seed, independent_sampler=tpe, warn_independent_sampling=False)
 
 
 # Studies -------------------------------------------------------------------------------------------------------------
@@ -142,27 +102,17 @@ def open_study(
 ) -> optuna.Study:
     """Create or resume a study in an SQLite file; every report is on disk when the call returns.
 
-    Prints a warning if the study was started with another version of Optuna.
-
-    Args:
-        path: of the file.
-        name: of the study.
-        directions: one per objective.
-        space: the search space, which may not change.
-        sampler: may change between launches.
-        pruner: may change between launches.
-        settings: whatever else may not change, as JSON: fixed overrides, measure, seeds, rungs.
-
-    Raises:
-        ConfigError: the study has other directions, space or settings, or the file cannot be read.
+    Prints a warning if the study was started with another version of Optuna. Raises ConfigError if it has other
+    directions, space or settings (what else may not change), or the file cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
     try:
         study = optuna.create_study(
-            storage=_storage(path),
+            storage=optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}}),
             study_name=name,
-            directions=[optuna.study.StudyDirection[direction.upper()] for direction in directions],
+            directions=directions,
             sampler=sampler,
             pruner=pruner,
             load_if_exists=True,
@@ -177,13 +127,14 @@ def open_study(
         )
     _require_unchanged(study, "spaces", {key: describe(x) for key, x in space.items()}, path)
     _require_unchanged(study, "settings", dict(settings or {}), path)
-    _check_version(study)
+    begun_with = study.user_attrs.get("optuna")
+    if begun_with is None:  # studies from before it was recorded have trials already
+        begun_with = "of an unknown version" if study.get_trials(deepcopy=False) else optuna.__version__
+        study.set_user_attr("optuna", begun_with)
+    if begun_with != optuna.__version__:
+        versions = f"was started with Optuna {begun_with} and continues with {optuna.__version__}"
+        print(f"{name}: {versions}, which may propose other trials", flush=True)
     return study
-
-
-def _storage(path: Path) -> optuna.storages.RDBStorage:
-    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
-    return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}})
 
 
 def _require_unchanged(study: optuna.Study, what: str, now: dict[str, Any], path: Path) -> None:
@@ -198,20 +149,6 @@ def _require_unchanged(study: optuna.Study, what: str, now: dict[str, Any], path
         raise ConfigError(
             f"{path}: study {study.study_name!r} was started with other {what} ({differing}); "
             f"use the same, or start another with study=<another name>"
-        )
-
-
-def _check_version(study: optuna.Study) -> None:
-    """Record Optuna's version on the first launch; warn on later ones if it differs."""
-    first = study.user_attrs.get("optuna")
-    if first is None:  # studies from before it was recorded have trials already
-        first = "of an unknown version" if study.get_trials(deepcopy=False) else optuna.__version__
-        study.set_user_attr("optuna", first)
-    if first != optuna.__version__:
-        print(
-            f"{study.study_name}: was started with Optuna {first} and continues with {optuna.__version__}, "
-            f"which may propose other trials",
-            flush=True,
         )
 
 

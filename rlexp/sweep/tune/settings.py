@@ -1,20 +1,16 @@
 """Settings of the Optuna sweeper."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
+from rlexp.sweep.tune.objective import AGGREGATES, MEASURES
 
 
 @dataclass(kw_only=True)
 class TuningSettings:
-    """The keys of hydra.sweeper, explained in conf/hydra/sweeper/optuna.yaml.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
+    """The keys of hydra.sweeper, explained in conf/hydra/sweeper/optuna.yaml; raises ConfigError for a bad value."""
 
     sampler: str = "tpe"
     n_trials: int = 30
@@ -29,19 +25,11 @@ class TuningSettings:
     keep: float | None = None
     prune_after: int = 5
     evaluation_seeds: int = 10
-    measures: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        self.measures = [self.measure] if isinstance(self.measure, str) else list(self.measure or [])
-        for name, least in (
-            ("n_trials", 1),
-            ("n_jobs", 1),
-            ("n_startup", 1),
-            ("num_seeds", 1),
-            ("evaluation_seeds", 0),
-        ):
-            value = getattr(self, name)
+        """Check the values."""
+        for name in ("n_trials", "n_jobs", "n_startup", "num_seeds", "evaluation_seeds"):
+            value, least = getattr(self, name), int(name != "evaluation_seeds")
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"hydra.sweeper.{name}={value}: must be a whole number, at least {least}")
         if self.evaluation_seeds > TUNING_SEED:
@@ -51,9 +39,14 @@ class TuningSettings:
             raise ConfigError(f"hydra.sweeper.rungs={list(self.rungs)}: must be fractions between 0 and 1")
         if self.pruner != "none" and not self.rungs:
             raise ConfigError(f"hydra.sweeper.pruner={self.pruner}: needs rungs; set hydra.sweeper.rungs=[0.5]")
-
-    def trial_settings(self) -> dict[str, Any]:
-        """Settings that define the trials, and so may not change between launches."""
-        return {key: value for key, value in asdict(self).items() if key in ("measures", "aggregate", "num_seeds")} | {
-            "rungs": list(self.rungs)
-        }
+        self.measures = [self.measure] if isinstance(self.measure, str) else list(self.measure or [])
+        if not self.measures:
+            raise ConfigError(f"hydra.sweeper.measure=[]: empty; choose from {', '.join(MEASURES)}")
+        known = {"measure": [*MEASURES], "aggregate": [*AGGREGATES]}
+        for key, value in [*(("measure", measure) for measure in self.measures), ("aggregate", self.aggregate)]:
+            if value not in known[key]:
+                raise ConfigError(f"hydra.sweeper.{key}={value}: no such {key}; choose from {', '.join(known[key])}")
+        if self.rungs and "evaluation" in self.measures:
+            raise ConfigError(
+                "hydra.sweeper.measure=evaluation: only known after training; judge rungs by final or area"
+            )

@@ -1,5 +1,6 @@
 """Search spaces: from Hydra's sweep syntax to Optuna's distributions, and from a trial's params to overrides."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import OverrideParseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from rlexp.config.messages import explain
 from rlexp.errors import ConfigError
 
 Space = dict[str, BaseDistribution]
@@ -28,26 +30,12 @@ Space = dict[str, BaseDistribution]
 def space(overrides: Sequence[str], parser: OverridesParser) -> tuple[Space, list[str]]:
     """Split overrides into the search space, by key as typed, and fixed overrides; the last override of a key wins.
 
-    | override | searches |
-    |---|---|
-    | `key=interval(0,1)`, `key=int(interval(1,8))` | floats in [0, 1]; integers in [1, 8] |
-    | `key=tag(log,interval(1e-5,1e-2))` | the same on a log scale; integers too |
-    | `key=range(0,1,0.25)` | 0, 0.25, 0.5, 0.75: excludes the stop |
-    | `key=a,b`, `key=choice([1e-3,0],[3e-4,0])` | unordered choices |
-
-    Raises:
-        ConfigError: an override that cannot be parsed, or a sweep that is none of these.
+    Raises ConfigError for one that cannot be parsed, and for a sweep that is not in the table of README.md.
     """
-    by_key: dict[str, Override] = {}
-    for word in overrides:
-        try:
-            (override,) = parser.parse_overrides([word])
-        except OverrideParseException as error:
-            lines = [
-                line for line in str(error).splitlines() if line.strip(" ^") and not line.startswith("Error parsing")
-            ]
-            raise ConfigError(f"{word}: {'; '.join(lines)}") from None
-        by_key[override.get_key_element().lstrip("+~")] = override
+    try:
+        by_key = {o.get_key_element().lstrip("+~"): o for o in parser.parse_overrides([*overrides])}
+    except OverrideParseException as error:
+        raise ConfigError(explain(error, [*overrides])) from None
     searched = {x.get_key_element(): _distribution(x, parser) for x in by_key.values() if x.is_sweep_override()}
     return searched, [str(x.input_line) for x in by_key.values() if not x.is_sweep_override()]
 
@@ -111,12 +99,11 @@ def _choice_text(choice: Any, parser: OverridesParser) -> str:
     text = Transformer.str(choice)
     if not isinstance(choice, str):
         return text
-    try:
+    with contextlib.suppress(OverrideParseException):
         (read,) = parser.parse_overrides([f"key={text}"])
-        same = not read.is_sweep_override() and read.value() == choice
-    except OverrideParseException:
-        same = False
-    return text if same else QuotedString(choice, Quote.single).with_quotes()  # choice('1') has lost its quotes
+        if not read.is_sweep_override() and read.value() == choice:
+            return text
+    return QuotedString(choice, Quote.single).with_quotes()  # choice('1') has lost its quotes
 
 
 def _is_plain(choice: Any) -> bool:
@@ -133,10 +120,7 @@ def as_trained(params: Mapping[str, Any], space: Mapping[str, BaseDistribution])
 
 
 def as_overrides(params: Mapping[str, Any], space: Mapping[str, BaseDistribution] | None = None) -> list[str]:
-    """A trial's params as Hydra overrides, rounded as in `as_trained` if the space is given.
-
-    Text must be in Hydra's syntax already.
-    """
+    """A trial's params as Hydra overrides, rounded as in `as_trained` if the space is given."""
     return [f"{key}={_text(value)}" for key, value in as_trained(params, space or {}).items()]
 
 
@@ -169,16 +153,12 @@ def describe(distribution: BaseDistribution) -> str:
 
 
 def grid_size(space: Space) -> int:
-    """Number of combinations; raises as `grid` does."""
+    """Number of combinations of `grid`."""
     return math.prod(map(len, grid(space).values()))
 
 
 def grid(space: Space) -> dict[str, list[Any]]:
-    """The values of every key.
-
-    Raises:
-        ConfigError: a key whose values cannot be listed.
-    """
+    """The values of every key; raises ConfigError if they cannot be listed."""
     values: dict[str, list[Any]] = {}
     for key, x in space.items():
         if isinstance(x, CategoricalDistribution):

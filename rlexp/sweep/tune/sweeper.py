@@ -1,22 +1,25 @@
 """The Optuna sweeper: runs trials on tuning seeds by ask and tell, then trains the best on evaluation seeds."""
 
-import contextlib
 import csv
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from rlexp.compare.arms import beyond_one_term
 from rlexp.config.overrides import key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
+from rlexp.run.lock import FolderLock
 from rlexp.run.trust import require_no_links
-from rlexp.study.runs import SUPERSEDED, superseded_in
+from rlexp.study.runs import SUPERSEDED, find_runs, superseded_in
+from rlexp.sweep.compose import Composer
 from rlexp.sweep.grids import Grids, union
+from rlexp.sweep.run import SweepError, run_all
 from rlexp.sweep.tune.settings import TuningSettings
 from rlexp.text import sanitize_csv_cell
 
@@ -24,23 +27,12 @@ from rlexp.text import sanitize_csv_cell
 class Optuna(Grids):
     """Tunes each job of the grids separately, one after the other, and trains the best of each on evaluation seeds."""
 
-    def __init__(
-        self,
-        params: Mapping[str, Any] | None = None,
-        grids: Sequence[Sequence[str]] | None = None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, params: Any = None, grids: Any = None, **settings: Any) -> None:
         super().__init__(params, grids)
         self.settings = TuningSettings(**settings)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Tune, then train the best.
-
-        Raises:
-            ConfigError: an invalid setting; nothing is started.
-            SweepError: a tuning without completed trials, or training of the best failed.
-        """
-        assert self.config is not None  # set by `setup`
+        """Tune, then train the best; raises SweepError if no trial of a tuning completes or training the best fails."""
         try:
             from rlexp.sweep.tune.trials import TrialJobs
             from rlexp.sweep.tune.tuning import Tuning
@@ -48,9 +40,6 @@ class Optuna(Grids):
             raise ConfigError(
                 f"hydra/sweeper=optuna needs {error.name}, which is not installed: pip install 'rlexp[tune]'"
             ) from None
-        from rlexp.run.lock import FolderLock
-        from rlexp.sweep.plan import Composer
-        from rlexp.sweep.run import SweepError, run_all
 
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         for word in words:
@@ -61,20 +50,19 @@ class Optuna(Grids):
                 )
             if key_of(word) == "study" and "," in word:
                 raise ConfigError(f"{word}: a tuning has one study; give one name")
-        study, outputs = str(self.config.study), str(self.config.outputs)
         words = [word for word in words if key_of(word) != "study"]
+        study, retry = str(self.config.study), bool(self.config.retry_failed)
         composer = Composer(self.hydra_context.config_loader, self.config)
-        folder = Path(outputs) / study
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(str(self.config.outputs)) / study
         require_no_links(folder / name for name in ("optuna.db", "trials.csv"))
-        with removing_if_empty(folder), FolderLock(folder, ".tuning"):  # one process at a time asks and tells
-            tunings = []
-            for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
-                jobs = TrialJobs([*arm, *words], study, composer, self.settings)
-                tunings.append(Tuning(jobs, name, folder, self.launcher, self.settings))
+        tunings = []
+        for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
+            jobs = TrialJobs([*arm, *words], study, composer, self.settings)
+            tunings.append(Tuning(jobs, name, folder, self.launcher, self.settings))
+        folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folder, ".tuning"):  # one process at a time asks and tells
             for tuning in tunings:
                 tuning.open_study()
-            retry = bool(self.config.retry_failed)
             try:
                 for tuning in tunings:
                     tuning.run(retry)
@@ -98,12 +86,7 @@ class Optuna(Grids):
     def _arms(self, parser: OverridesParser, given: Collection[str]) -> dict[tuple[str, ...], str]:
         """The tunings: overrides of each job of the grids, with the intervals of its grid -> its name.
 
-        Args:
-            parser: Hydra's.
-            given: keys set for all, which override the grids.
-
-        Raises:
-            ConfigError: two tunings have the same name.
+        given: keys set for all, which override the grids.
         """
         arms: dict[tuple[str, ...], str] = {}
         for grid in self.grids:
@@ -119,25 +102,10 @@ class Optuna(Grids):
 
 def _compare_command(folder: Path, best: list[Path]) -> str:
     """The command that compares the best runs, which may differ in the settings that were searched."""
-    from rlexp.compare.arms import beyond_one_term
-    from rlexp.study.runs import find_runs
-
     runs = find_runs(best)
-    searched: set[str] = set()
-    for env in {run.env for run in runs}:
-        searched |= beyond_one_term([run for run in runs if run.env == env])
+    of_each = [[run for run in runs if run.env == env] for env in {run.env for run in runs}]
+    searched = {key for of_env in of_each for key in beyond_one_term(of_env)}
     return f"python -m rlexp.compare {folder}" + (f" allow={','.join(sorted(searched))}" if searched else "")
-
-
-@contextlib.contextmanager
-def removing_if_empty(folder: Path) -> Iterator[None]:
-    """On an error within the context, remove the folder if it is empty."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        raise
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

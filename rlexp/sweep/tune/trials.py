@@ -1,34 +1,26 @@
 """Makes jobs from points of a search space: trials on tuning seeds, the best on evaluation seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution
 
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
-from rlexp.sweep.plan import Composer, ImpossibleError, Planned, plan
+from rlexp.sweep.compose import Composer
+from rlexp.sweep.plan import ImpossibleError, Planned, plan
+from rlexp.sweep.tune.settings import TuningSettings
 from rlexp.sweep.tune.space import as_overrides, describe, space
-
-if TYPE_CHECKING:
-    from rlexp.sweep.tune.settings import TuningSettings
 
 
 class TrialJobs:
-    """Makes the jobs of one tuning.
+    """Makes the jobs of one tuning in a study, from overrides, including those that are searched.
 
-    Args:
-        words: overrides, including those that are searched.
-        study: name of the study.
-        composer: composes configs from overrides.
-        settings: of the sweeper.
-
-    Raises:
-        ConfigError: an override that cannot be parsed, or a config group that is not searched by name.
+    Raises ConfigError for overrides that cannot be parsed, and for a config group that is not searched by name.
     """
 
-    def __init__(self, words: Sequence[str], study: str, composer: Composer, settings: "TuningSettings") -> None:
+    def __init__(self, words: Sequence[str], study: str, composer: Composer, settings: TuningSettings) -> None:
         self.study, self.composer, self.settings = study, composer, settings
         self.space, self.fixed = space(words, composer.parser)
         for key, x in self.space.items():
@@ -36,27 +28,21 @@ class TrialJobs:
                 raise ConfigError(f"{key}={describe(x)}: is a config group; list the names, as in {key}=a,b")
 
     def check(self) -> DictConfig:
-        """Compose and check configs in which each key takes both ends of its interval, or every choice.
+        """Check configs in which each key takes both ends of its interval, or every choice; returns the first.
 
-        Each is checked with the first value of all other keys, and if that is invalid, with their last.
-
-        Returns:
-            The first config.
-
-        Raises:
-            ConfigError: a value that is invalid with both.
+        Each is checked with the first value of all other keys, and if that is invalid, with their last. Raises
+        ConfigError if it is invalid with both.
         """
         space: dict[str, Any] = self.space
         ends = {
             key: x.choices if isinstance(x, CategoricalDistribution) else (x.low, x.high) for key, x in space.items()
         }
         low, high = ({key: values[index] for key, values in ends.items()} for index in (0, -1))
-        each = [(key, value) for key, values in ends.items() for value in values]
-        valid = [self._either(low | {key: value}, high | {key: value}) for key, value in each]
-        return valid[0].job.cfg
+        each = [{key: value} for key, values in ends.items() for value in values]
+        first, *_ = [self._either(low | changed, high | changed) for changed in each]
+        return first.job.cfg
 
     def _either(self, params: Mapping[str, Any], others: Mapping[str, Any]) -> Planned:
-        """The trial of these params, or if it is invalid, of the others."""
         try:
             return self.trial(params)
         except ImpossibleError as error:
@@ -66,13 +52,11 @@ class TrialJobs:
                 raise error from None
 
     def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
-        """Plan one trial, which pauses at `stop_at` rows per agent.
-
-        Raises:
-            ImpossibleError: an invalid combination of values.
-            ConfigError: resume=never, which would restart the trial at each rung.
-        """
-        words = self._words(params)
+        """Plan one trial, which pauses at `stop_at` rows per agent; raises ImpossibleError for values that conflict."""
+        words = [*self.fixed, *as_overrides(params, self.space)]
+        if "evaluation" not in self.settings.measures and not any(w.startswith("evaluation.") for w in words):
+            words.append("evaluation.episodes=0")
+        words += [f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study}/trials"]
         (planned,) = plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])
         if planned.fresh:
             raise ConfigError("resume=never: trials resume from rung to rung; to start over, name another study=...")
@@ -86,9 +70,3 @@ class TrialJobs:
     def describe(self, params: Mapping[str, Any]) -> str:
         """Params as one line of overrides."""
         return " ".join(as_overrides(params, self.space))
-
-    def _words(self, params: Mapping[str, Any]) -> list[str]:
-        words = [*self.fixed, *as_overrides(params, self.space)]
-        if "evaluation" not in self.settings.measures and not any(w.startswith("evaluation.") for w in words):
-            words.append("evaluation.episodes=0")
-        return [*words, f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study}/trials"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from hydra.plugins.launcher import Launcher
@@ -16,41 +16,30 @@ from rlexp.errors import ConfigError, UserError
 from rlexp.run.record import RunRecord
 from rlexp.sweep.plan import ImpossibleError, Planned
 from rlexp.sweep.run import dispatch, write_plan
-from rlexp.sweep.tune.objective import MEASURES, check_measures, score
+from rlexp.sweep.tune.objective import MEASURES, score
 from rlexp.sweep.tune.pruners import make_pruner
 from rlexp.sweep.tune.samplers import make_sampler, open_study, unfinished
+from rlexp.sweep.tune.settings import TuningSettings
 from rlexp.sweep.tune.space import as_trained, grid_size
 from rlexp.sweep.tune.trials import TrialJobs
 from rlexp.text import number
 
-if TYPE_CHECKING:
-    from rlexp.sweep.tune.settings import TuningSettings
-
 
 class Tuning:
-    """Searches the space of one job's overrides.
+    """Searches the space of `jobs`: the tuning `name` of the study in `folder`.
 
-    Args:
-        jobs: makes the trials' jobs, and has the space.
-        name: of this tuning within the study.
-        folder: of the study.
-        launcher: trains the jobs.
-        settings: of the sweeper.
-
-    Raises:
-        ConfigError: an invalid setting; nothing is written yet.
+    Raises ConfigError for an invalid setting, before anything is written.
     """
 
-    def __init__(
-        self, jobs: TrialJobs, name: str, folder: Path, launcher: Launcher, settings: "TuningSettings"
-    ) -> None:
+    def __init__(self, jobs: TrialJobs, name: str, folder: Path, launcher: Launcher, settings: TuningSettings) -> None:
         self.jobs, self.space, self.name, self.folder = jobs, jobs.space, name, folder
         self.launcher, self.settings = launcher, settings
-        objectives = len(settings.measures)
-        sampler = make_sampler(
-            settings.sampler, settings.seed, self.space, settings.n_startup, settings.n_jobs, objectives
+        self.in_batch = getattr(launcher, "needs_equal_steps", False)
+        count = len(settings.measures)
+        self.sampler = make_sampler(
+            settings.sampler, settings.seed, self.space, settings.n_startup, settings.n_jobs, count
         )
-        pruner = make_pruner(settings.pruner, settings.prune_after, settings.keep, objectives)
+        self.pruner = make_pruner(settings.pruner, settings.prune_after, settings.keep, count)
         cfg = jobs.check()
         rows = int(cfg.env.num_envs) * int(cfg.algo.rollout_steps)  # a run pauses after a whole update
         updates = int(cfg.total_steps) // rows
@@ -60,80 +49,67 @@ class Tuning:
                 f"hydra.sweeper.rungs={list(settings.rungs)}: {updates} updates of {rows} steps are too few for "
                 f"distinct rungs before the end; use fewer rungs, more total_steps or hydra.sweeper.pruner=none"
             )
-        check_measures(settings.measures, settings.aggregate, judged=bool(self.rungs))
         if "evaluation" in settings.measures and not cfg.evaluation.episodes:
             raise ConfigError("hydra.sweeper.measure=evaluation: evaluation.episodes=0 leaves none; set it above 0")
-        if "seconds" in settings.measures and getattr(launcher, "needs_equal_steps", False):
+        if "seconds" in settings.measures and self.in_batch:
             raise ConfigError(
                 "hydra.sweeper.measure=seconds: trials of a batch have no times of their own; use another launcher"
             )
-        self.sampler, self.pruner = sampler, pruner
-        self.rerun: set[Path] = set()  # folders of failed jobs that this launch has rerun
-        self.budget = settings.n_trials
-        if settings.sampler == "grid":
-            self.budget = min(self.budget, grid_size(self.space))
+        grid = settings.sampler == "grid"
+        self.budget = min(settings.n_trials, grid_size(self.space)) if grid else settings.n_trials
 
     def open_study(self) -> None:
-        """Create the study in <folder>/optuna.db, or resume it.
-
-        Raises:
-            ConfigError: it was started with another space or other settings.
-        """
+        """Create the study in <folder>/optuna.db, or resume it; raises ConfigError if its space or settings differ."""
+        unchanging = {name: getattr(self.settings, name) for name in ("measures", "aggregate", "num_seeds", "rungs")}
+        unchanging["fixed"] = sorted(word for word in self.jobs.fixed if key_of(word) not in NOT_IDENTITY)
         self.study = open_study(
             self.folder / "optuna.db",
             self.name,
-            [MEASURES[measure].direction for measure in self.settings.measures],
+            [MEASURES[measure][1] for measure in self.settings.measures],
             self.space,
             self.sampler,
             self.pruner,
-            {
-                "fixed": sorted(w for w in self.jobs.fixed if key_of(w) not in NOT_IDENTITY),
-                **self.settings.trial_settings(),
-            },
+            unchanging,
         )
 
-    @property
-    def total(self) -> int:
-        """Number of trials to run, retries included."""
-        return self.budget + len(self._retried())
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """The stored trials in these states; none given: all."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def retried(self) -> set[int]:
+        """Numbers of failed trials that have been enqueued again."""
+        return {trial.user_attrs["retry_of"] for trial in self.trials() if "retry_of" in trial.user_attrs}
 
     # The search --------------------------------------------------------------------------------------------------
 
     def run(self, retry_failed: bool) -> None:
-        """Run trials until the budget is spent."""
-        self._enqueue_failed(retry_failed)
-        active = unfinished(self.study, self.space)
-        while True:
-            known = len(self.study.get_trials(deepcopy=False))
-            waiting = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-            free = self.settings.n_jobs - len(active)
-            if active and getattr(self.launcher, "needs_equal_steps", False):
-                free = 0  # finish the active trials first: new ones cannot share their batch
-            asked = [self.study.ask(self.space) for _ in range(min(free, self.total - known + waiting))]
-            if not active + asked:
-                break
-            active = self._advance(active + asked)
+        """Run trials until the budget is spent.
 
-    def _retried(self) -> list[int]:
-        """Numbers of failed trials that have been enqueued again."""
-        return list(self.study.user_attrs.get("retried", []))
-
-    def _enqueue_failed(self, every: bool) -> None:
-        """Enqueue failed trials again, once each and beyond the budget: all, or those whose folder was cleaned."""
-        retried = self._retried()
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        Failed ones are run again, once each and beyond the budget: all, or those whose folder was cleaned.
+        """
+        retried = self.retried()
+        for trial in self.trials(TrialState.FAIL):
             folder = trial.user_attrs.get("folder")  # relative to the directory it was launched from
             cleaned = folder is not None and not (self.folder / "trials" / Path(folder).name).exists()
-            if trial.number not in retried and (every or cleaned):
+            if trial.number not in retried and (retry_failed or cleaned):
                 self.study.enqueue_trial(trial.params, {"retry_of": trial.number})
-                retried.append(trial.number)
-        self.study.set_user_attr("retried", retried)
+        active = unfinished(self.study, self.space)
+        while True:
+            begun = len(self.trials()) - len(self.trials(TrialState.WAITING))
+            free = min(self.settings.n_jobs - len(active), self.budget + len(self.retried()) - begun)
+            if active and self.in_batch:
+                free = 0  # finish the active trials first: new ones cannot share their batch
+            active += [self.study.ask(self.space) for _ in range(free)]
+            if not active:
+                break
+            active = self._advance(active)
 
     def _advance(self, trials: list[optuna.Trial]) -> list[optuna.Trial]:
         """Train every trial to its next rung or its end; returns those that continue."""
-        legs: list[tuple[optuna.Trial, Planned, int | None]] = []  # trial, its job, the rung to reach
+        legs: list[tuple[optuna.Trial, Planned, int | None]] = []  # trial, its job, index of the rung to reach, or None
         for trial in trials:
-            rung = self._next_rung(trial)
+            reported = self.trials()[trial.number].intermediate_values  # by rung, from 1
+            rung = next((k for k in range(len(self.rungs)) if k + 1 not in reported), None)
             try:
                 job = self.jobs.trial(trial.params, None if rung is None else self.rungs[rung])
             except ImpossibleError as error:  # each value is valid alone (see `TrialJobs.check`), together they are not
@@ -145,7 +121,7 @@ class Tuning:
         left = {
             job.job.folder: job
             for trial, job, rung in legs
-            if not self._has_reached(job, rung) and (not job.has_failed() or self._may_rerun(trial, job))
+            if not self._has_reached(job, rung) and (not job.has_failed() or "retry_of" in trial.user_attrs)
         }
         for folder in left:
             record = RunRecord(folder)
@@ -155,26 +131,11 @@ class Tuning:
         dispatch(self.launcher, list(left.values()))
         return [trial for trial, job, rung in legs if self._judge(trial, job, rung)]
 
-    def _may_rerun(self, trial: optuna.Trial, job: Planned) -> bool:
-        """Whether the trial retries a failed job that this launch has not rerun yet; marks it as rerun."""
-        allowed = "retry_of" in trial.user_attrs and job.job.folder not in self.rerun
-        self.rerun |= {job.job.folder} if allowed else set()
-        return allowed
-
-    def _next_rung(self, trial: optuna.Trial) -> int | None:
-        """Index of the next rung, from 0; None: the end."""
-        reported = self._frozen(trial).intermediate_values
-        return next((k for k in range(len(self.rungs)) if k + 1 not in reported), None)
-
-    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[trial.number]
-
     def _has_reached(self, job: Planned, rung: int | None) -> bool:
         """Whether a job has reached a rung, or its end."""
         record = job.record
-        if record.get("status") == "done":
-            return True
-        return rung is not None and record.get("paused_at", 0) >= self._step(job, rung)
+        paused_at = record.get("paused_at", 0)
+        return record.get("status") == "done" or (rung is not None and paused_at >= self._step(job, rung))
 
     def _step(self, job: Planned, rung: int) -> int:
         """Rows per agent at which the job pauses for a rung: the end of an update, whose size may vary by trial."""
@@ -183,14 +144,15 @@ class Tuning:
 
     def _judge(self, trial: optuna.Trial, job: Planned, rung: int | None) -> bool:
         """Tell Optuna how a trial did; returns whether it continues."""
-        if not self._has_reached(job, rung):
-            error = job.record.get("error", f"its status is {job.status()}")
-            self._tell(trial, TrialState.FAIL, error)
-            return False
-        values = self._values(job, rung)
-        if isinstance(values, str) or any(map(math.isnan, values)):
-            why = values if isinstance(values, str) else "a seed finished no episode"
-            self._tell(trial, TrialState.FAIL, why)
+        try:
+            if not self._has_reached(job, rung):
+                raise UserError(job.record.get("error", f"its status is {job.status()}"))
+            up_to = None if rung is None else self._step(job, rung)
+            values = [score(job.job.folder, name, self.settings.aggregate, up_to) for name in self.settings.measures]
+            if any(map(math.isnan, values)):
+                raise UserError("a seed finished no episode")
+        except UserError as error:
+            self._tell(trial, TrialState.FAIL, str(error))
             return False
         if rung is None:
             self._tell(trial, TrialState.COMPLETE, values=values)
@@ -198,20 +160,12 @@ class Tuning:
         trial.report(values[0], rung + 1)
         if not trial.should_prune():
             return True
-        share = f"{self.settings.rungs[rung]:.0%}"
+        why = f"at {self.settings.rungs[rung]:.0%} with {number(values[0])}"
         record = RunRecord(job.job.folder)
         if record.status != "done":  # else another trial has the same params and was completed
-            record.update(status="pruned", error=f"pruned at {share} with {number(values[0])}")
-        self._tell(trial, TrialState.PRUNED, f"at {share} with {number(values[0])}")
+            record.update(status="pruned", error=f"pruned {why}")
+        self._tell(trial, TrialState.PRUNED, why)
         return False
-
-    def _values(self, job: Planned, rung: int | None) -> list[float] | str:
-        """The trial's measures, or why there are none."""
-        up_to = None if rung is None else self._step(job, rung)
-        try:
-            return [score(job.job.folder, name, self.settings.aggregate, up_to) for name in self.settings.measures]
-        except UserError as error:
-            return str(error)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, why: str = "", values: Sequence[float] = ()) -> None:
         if state == TrialState.FAIL:
@@ -221,65 +175,55 @@ class Tuning:
             outcome = self._describe(values)
         else:
             outcome = f"{'pruned' if state == TrialState.PRUNED else 'failed:'} {why}"
-        twins = [t.number for t in self.study.get_trials(deepcopy=False) if t.params == trial.params]
-        if twins[0] < trial.number:
-            outcome += f" (as trial {twins[0]})"
-        ended = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
+        twin = next(t.number for t in self.trials() if t.params == trial.params)
+        same = f" (as trial {twin})" if twin < trial.number else ""
+        ended, total = sum(t.state.is_finished() for t in self.trials()), self.budget + len(self.retried())
         params = self.jobs.describe(trial.params)
-        print(f"{self.name} [{ended}/{self.total}] trial {trial.number}: {outcome}  {params}", flush=True)
+        print(f"{self.name} [{ended}/{total}] trial {trial.number}: {outcome}{same}  {params}", flush=True)
 
     def _describe(self, values: Sequence[float]) -> str:
-        pairs = zip(self.settings.measures, values, strict=True)
-        return ", ".join(f"{name} {number(value)}" for name, value in pairs)
+        return ", ".join(f"{name} {number(value)}" for name, value in zip(self.settings.measures, values, strict=True))
 
     # The best ----------------------------------------------------------------------------------------------------
 
     def winners(self) -> list[FrozenTrial]:
         """The best trial; for several measures, the Pareto front; empty if no trial completed."""
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if not self.trials(TrialState.COMPLETE):
             return []
         return self.study.best_trials if len(self.settings.measures) > 1 else [self.study.best_trial]
 
     def best(self) -> list[Planned]:
         """Plan the best trials' runs on evaluation seeds."""
-        params = [trial.params for trial in self.winners()]
-        jobs = [self.jobs.best(point) for point in params]
-        names = {job.name: self.jobs.describe(point) for job, point in zip(jobs, params, strict=True)}
-        self.study.set_user_attr("evaluated", self.evaluated() | names)
-        return jobs
+        jobs = {self.jobs.describe(trial.params): self.jobs.best(trial.params) for trial in self.winners()}
+        self.study.set_user_attr("evaluated", self.evaluated() | {job.name: params for params, job in jobs.items()})
+        return list(jobs.values())
+
+    def evaluated(self) -> dict[str, str]:
+        """All runs on evaluation seeds that this tuning has ever planned: name -> params."""
+        return dict(self.study.user_attrs.get("evaluated", {}))
 
     def superseded(self) -> list[str]:
         """Names of the runs on evaluation seeds whose params are no longer the best."""
         best = {self.jobs.describe(trial.params) for trial in self.winners()}
         return [name for name, params in self.evaluated().items() if params not in best]
 
-    def evaluated(self) -> dict[str, str]:
-        """All runs on evaluation seeds that this tuning has ever planned: name -> params."""
-        return dict(self.study.user_attrs.get("evaluated", {}))
-
     def verdict(self) -> str:
         """A summary: the numbers of trials by state, and the best."""
-        counts = {
-            state: len(self.study.get_trials(deepcopy=False, states=(state,)))
-            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        }
-        retried = len(self._retried())
-        lines = [
-            f"{self.name}: {counts[TrialState.COMPLETE]} trials complete, {counts[TrialState.PRUNED]} pruned, "
-            f"{counts[TrialState.FAIL]} failed{f' ({retried} of them retried)' if retried else ''}, "
-            f"on seeds {TUNING_SEED} to {TUNING_SEED + self.settings.num_seeds - 1}"
-        ]
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        complete, pruned, failed = (len(self.trials(state)) for state in states)
+        retried = f" ({len(self.retried())} of them retried)" if self.retried() else ""
+        seeds = f"on seeds {TUNING_SEED} to {TUNING_SEED + self.settings.num_seeds - 1}"
+        line = f"{self.name}: {complete} trials complete, {pruned} pruned, {failed} failed{retried}, {seeds}"
         best = [f"trial {t.number}, {self._describe(t.values)}: {self.jobs.describe(t.params)}" for t in self.winners()]
-        return "\n  best: ".join([*lines, *best])
+        return "\n  best: ".join([line, *best])
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per trial: state, measures, reports at rungs, params."""
-        names = [f"at {share:.0%}" for share in self.settings.rungs]
         rows = []
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in self.trials():
             row: dict[str, Any] = {"tuning": self.name, "trial": trial.number, "state": trial.state.name.lower()}
-            complete = trial.state == TrialState.COMPLETE  # Optuna gives pruned trials their last report as value
-            row |= dict(zip(self.settings.measures, (trial.values or []) if complete else [], strict=False))
-            row |= {name: trial.intermediate_values.get(rung) for rung, name in enumerate(names, 1)}
+            if trial.state == TrialState.COMPLETE:  # Optuna gives pruned trials their last report as value
+                row |= dict(zip(self.settings.measures, trial.values, strict=True))
+            row |= {f"at {s:.0%}": trial.intermediate_values.get(k) for k, s in enumerate(self.settings.rungs, 1)}
             rows.append(row | as_trained(trial.params, self.space))
         return rows

@@ -10,6 +10,7 @@ from searches import refusal
 from rlexp.compare import statistics
 from rlexp.config.identity import config_hash
 from rlexp.sweep.tune.objective import score
+from rlexp.sweep.tune.settings import TuningSettings
 
 
 def write_run(folder, rows, evaluations=None, seeds=(1000, 1001)):
@@ -65,8 +66,8 @@ def test_a_seed_without_a_value_leaves_the_run_without_one(tmp_path):
     assert math.isnan(score(five, "final", "iqm"))  # the middle three of five would not have noticed
 
 
-def test_a_measure_that_there_is_not_is_refused(tmp_path):
-    run = write_run(tmp_path / "run", ROWS)
-    assert refusal(score, run, "best").startswith("hydra.sweeper.measure=best: no such measure; choose from final")
-    assert "choose from mean, iqm" in refusal(score, run, "final", "median")
-    assert "only known after training" in refusal(score, run, "evaluation", up_to=100)
+def test_a_measure_that_there_is_not_is_refused():
+    told = refusal(TuningSettings, measure="best")
+    assert told.startswith("hydra.sweeper.measure=best: no such measure; choose from final")
+    assert "choose from mean, iqm" in refusal(TuningSettings, aggregate="median")
+    assert "only known after training" in refusal(TuningSettings, measure=["final", "evaluation"], pruner="median")
