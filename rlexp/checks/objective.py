@@ -4,30 +4,36 @@
 synthetic values are ignored: the first real update reports them (see `location.is_mistake`).
 """
 
+import copy
 import functools
+import logging
 from bdb import BdbQuit
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm
 from rlexp.checks.hook_outputs import require_coefficients, require_observed, require_replay
-from rlexp.checks.location import refusal, where_raised
+from rlexp.checks.location import located_errors, refusal, where_defined, where_raised
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.network import where_network_raised
-from rlexp.checks.state_dict import check_resume
 from rlexp.checks.synthetic import batch_of, copied, rollout_of
 from rlexp.data import Batch, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
+from rlexp.plain.attributes import leaves
 from rlexp.plain.digest import digest
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line
+
+log = logging.getLogger(__name__)
 
 AGENTS = 2  # in a check, if the run has several
 
@@ -90,7 +96,7 @@ def check_loss(
             if agents > 1 and type(algo).adapt is not Algorithm.adapt:
                 _require_per_agent_metrics(algo, twin[0], make_rollout, metrics, device)
             check.call_or_none(twin[0].bind(check.coefficients), check.batch)  # for what it creates lazily
-            check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
+            _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
         return findings
 
 
@@ -177,3 +183,60 @@ def _describe_vmap_error(line: str) -> str:
     if "dynamic shape" in line:
         return "selects rows by value there (a mask, nonzero; use weights of 0 to stack agents)"
     return f"cannot be stacked there ({one_line(line, 160)})"
+
+
+# A resumed run --------------------------------------------------------------------------------------------------------
+
+
+def _check_resume(
+    algo: Algorithm,
+    twin: Algorithm,
+    specs: Sequence[RunSpec],
+    metrics: dict[str, Tensor],
+    make_rollout: Callable[[], Rollout],
+) -> None:
+    """Warn about state of an objective that a resumed run would lose.
+
+    algo has observed a rollout; twin, prepared identically, loads its state. specs: passed to `prepare` of each;
+    metrics: of an update (A,); make_rollout: makes the next rollout, always the same.
+
+    Raises:
+        ObjectiveError: `load_state_dict` fails on the result of `state_dict`.
+    """
+
+    def adapt(one: Algorithm) -> None:
+        one.adapt({name: x.clone() for name, x in metrics.items()})
+
+    def update(one: Algorithm, spec: RunSpec) -> None:
+        one.observe(make_rollout())
+        one.coefficients(0.5, spec.num_agents, spec.device)
+        one.replay(one.epochs * one.minibatches)
+        adapt(one)
+
+    if not none_if_synthetic(algo, "adapt", lambda: adapt(algo)):
+        return
+    with located_errors(algo, "state_dict"):
+        state = copy.deepcopy(algo.state_dict())
+    with located_errors(algo, "load_state_dict"):
+        twin.load_state_dict(state)
+    for stream, other in zip(*(spec.streams for spec in specs), strict=True):
+        other.load_state_dict(stream.state_dict())
+    for one, spec in ((algo, specs[0]), (twin, specs[1])):
+        if not none_if_synthetic(one, "observe", functools.partial(update, one, spec)):
+            return
+    restored = twin._attributes()
+    for name, value in algo._attributes().items():
+        if _digests(value) != _digests(restored.get(name)):
+            how = "not saved by state_dict(), or not restored by load_state_dict(): a resumed run would reset it"
+            log.warning("%s: algo.%s changes during training but is %s", where_defined(algo, "state_dict"), name, how)
+
+
+def _digests(value: Any) -> dict[str, str]:
+    """Digests of what is in a value, by path: the order of names, and what is the same object, do not count."""
+    found: dict[str, str] = {}
+    for path, leaf in leaves(value, kinds=(list, tuple, deque)):
+        if isinstance(leaf, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+            found |= {path + below: each for below, each in _digests(leaf.state_dict()).items()}
+        elif not isinstance(leaf, Mapping | list | tuple | deque) or leaf:
+            found[path] = digest(leaf.item() if isinstance(leaf, np.generic) else leaf, opaque=False)
+    return found

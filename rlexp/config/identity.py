@@ -1,8 +1,8 @@
-"""A run's identity: its config without the keys that cannot change results, and the hash of that."""
+"""A run's identity: its config without the keys that cannot change results, its hash, and what names it."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +32,25 @@ NOT_IDENTITY = (
     "env.timeout",
 )
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def sets_env_id(overrides: Sequence[str]) -> bool:
+    """Whether env.id is set without choosing an `env`, so that settings of the default one do not apply."""
+    return "env.id" in (keys := [key_of(override) for override in overrides]) and "env" not in keys
+
+
+def naming(overrides: Sequence[str]) -> list[str]:
+    """Overrides that can change results, sorted, without +: they name a job's folder."""
+    return [
+        override
+        for override in sorted(override.lstrip("+") for override in overrides)
+        if not (key := key_of(override)).startswith("hydra") and key.partition("@")[0] not in NOT_IDENTITY
+    ]
 
 
 def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import key_of
 from rlexp.config.schema import CONF_DIR, GROUPS
 from rlexp.config.search_path import HOW_TO_ADD, choices_that_set, folders
 from rlexp.config.signatures import setting_names

@@ -1,4 +1,4 @@
-"""Search path for user yamls: installed packages, conf/ of the working directory, hydra.searchpath."""
+"""Search path for user yamls (installed packages, conf/ here, hydra.searchpath), and who has tuned values."""
 
 import contextlib
 import copy
@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -18,6 +19,7 @@ from yaml import YAMLError
 
 from rlexp.config.schema import CONF_DIR
 from rlexp.errors import ConfigError
+from rlexp.text import nearest
 
 HOW_TO_ADD = (
     "your yamls are found in conf/ of the working directory, in conf/ of an installed package with an entry point in "
@@ -145,3 +147,36 @@ def choices_that_set(path: str, search_path: Sequence[Path]) -> list[str]:
             if name in node_at(read(file), parent):
                 found.append(f"{group}={file.stem}")
     return list(dict.fromkeys(found))  # a folder may be on the search path twice
+
+
+# Tuned values -----------------------------------------------------------------------------------------------------
+
+
+def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
+    """Refuse (ConfigError) an unknown choice of `tuned`: the group is optional, so that Hydra would leave it out."""
+    known = loader.get_group_options("tuned")
+    for override in overrides:
+        key, _, choice = override.partition("=")
+        if key == "tuned" and choice not in (*known, "null"):
+            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
+
+
+def untuned(hydras: Sequence[Any]) -> list[str]:
+    """One line per environment on which an algorithm has no tuned values and another has. hydras: nodes of the jobs."""
+    path = list(folders(hydras[0])) if hydras else []
+    known, algos = ({file.stem for p in path for file in (p / group).glob("*.yaml")} for group in ("tuned", "algo"))
+    chosen: dict[str, dict[str, str]] = {}  # environment -> algorithm -> its choice of `tuned`
+    for choices in (hydra.runtime.choices for hydra in hydras):
+        chosen.setdefault(str(choices.env), {})[str(choices.algo)] = str(choices.tuned)
+    lines = []
+    for env, by_algo in chosen.items():
+        without = ", ".join(a for a, choice in by_algo.items() if choice == f"{a}_{env}" and choice not in known)
+        having = {a: f"tuned={choice}" for a, choice in by_algo.items() if choice in known - {"none"}}
+        others = sorted(f"tuned={a}_{env}" for a in algos if f"{a}_{env}" in known)
+        if without and having:
+            has = ", ".join(f"{a} has {choice}" for a, choice in having.items())
+            options = " or ".join([*dict.fromkeys(having.values()), "tuned=none"])
+            lines.append(f"tuned values on {env} differ: {has}, {without} none; {options} applies to all")
+        elif without and others:
+            lines.append(f"no tuned values for {without} on {env}; others have {', '.join(others)}")
+    return lines

@@ -15,8 +15,7 @@ from torch import Tensor
 from rlexp import build, spaces
 from rlexp.checks.synthetic import rollout_of
 from rlexp.config.checks import init_parts
-from rlexp.config.identity import flatten
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import flatten, key_of
 from rlexp.data import RunSpec
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial

@@ -14,8 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rlexp.config.checks import init_parts
-from rlexp.config.identity import config_hash
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import config_hash, key_of
 from rlexp.config.schema import seeds_of
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest

@@ -19,11 +19,8 @@ from rlexp.run.record import RunRecord
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """A run's identity: its config without the keys that cannot change results, and the run that it starts from.
 
-    The parent run is identified by content, not by path. Without init_from or rescaled schedules no key is added, so
-    that hashes of earlier versions stay valid.
-
-    Raises:
-        ConfigError: there is no such run to start from or to extend.
+    The parent run is identified by content, not by path; ConfigError if there is none. Without init_from or rescaled
+    schedules no key is added, so that hashes of earlier versions stay valid.
     """
     settings = identity(cfg)
     if cfg.get("init_from") is not None:
