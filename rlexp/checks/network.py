@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from rlexp.checks.network_tensors import attributes, check_tensors
+from rlexp.checks.network_tensors import attributes_inside, check_tensors
 from rlexp.errors import ConfigError, UserError
 from rlexp.plain.digest import digest
 from rlexp.seeding import NETWORK, no_global_randomness
@@ -41,11 +41,7 @@ def _joined(outputs: Iterable[Tensor]) -> Tensor:
 
 def _extra_state(network: nn.Module) -> dict[str, str]:
     """Digests of module attributes other than parameters, buffers and submodules, by name."""
-    return {
-        f"{name}.{key}".lstrip("."): digest(value)
-        for name, module in network.named_modules()
-        for key, value in attributes(module).items()
-    }
+    return {name: digest(value) for name, value in attributes_inside(network)}
 
 
 def _warn_of_untrained(network: nn.Module) -> None:

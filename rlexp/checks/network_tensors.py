@@ -1,5 +1,6 @@
 """Checks a network's tensors: refuses parameters that would not be trained and tensors that share memory."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,16 +23,11 @@ def attributes(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _unregistered(network: nn.Module) -> dict[str, Any]:
-    """Tensors and modules in attributes, or in containers there, that are not registered with the network."""
-    known = {id(x) for x in (*network.parameters(), *network.buffers(), *network.modules())}
-    return {
-        name: value
-        for path, module in network.named_modules()
-        for key, attribute in attributes(module).items()
-        for name, value in leaves(attribute, f"{path}.{key}".lstrip("."))
-        if isinstance(value, Tensor | nn.Module) and id(value) not in known
-    }
+def attributes_inside(network: nn.Module) -> Iterator[tuple[str, Any]]:
+    """`attributes` of a network's modules by dotted name."""
+    for path, module in network.named_modules():
+        for key, value in attributes(module).items():
+            yield f"{path}.{key}".lstrip("."), value
 
 
 def check_tensors(network: nn.Module) -> None:
@@ -45,7 +41,9 @@ def check_tensors(network: nn.Module) -> None:
         if param.dtype != torch.float32:
             what = f"has dtype {param.dtype}; only torch.float32 can be trained"
             raise ConfigError(f"network: its parameter {name} {what}")
-    loose = _unregistered(network)
+    known = {id(x) for x in (*network.parameters(), *network.buffers(), *network.modules())}
+    inside = [leaf for name, value in attributes_inside(network) for leaf in leaves(value, name)]
+    loose = {name: x for name, x in inside if isinstance(x, Tensor | nn.Module) and id(x) not in known}
     for name, value in loose.items():
         if isinstance(value, nn.Module) and any(p.requires_grad for p in value.parameters()):
             raise ConfigError(f"network: the parameters of {name} would not be trained; keep it in an nn.ModuleList")

@@ -185,9 +185,6 @@ def _describe_vmap_error(line: str) -> str:
     return f"cannot be stacked there ({one_line(line, 160)})"
 
 
-# A resumed run --------------------------------------------------------------------------------------------------------
-
-
 def _check_resume(
     algo: Algorithm,
     twin: Algorithm,

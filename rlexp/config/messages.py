@@ -66,8 +66,7 @@ def explain(error: Exception, overrides: list[str]) -> str:
     """Message for an error of Hydra or OmegaConf, in one line."""
     text = str(error)
     if "Config group override must be" in text:
-        bad = next((o for o in overrides if _names_no_yaml(o)), None)
-        return text if bad is None else f"{bad}: is not the name of a yaml; {_how_to_leave_out(key_of(bad))}"
+        return next(filter(None, map(_no_yaml, overrides)), text)
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1], overrides)
     if missing := re.search(r"Could not find '([^']+)'", text):
@@ -88,16 +87,14 @@ def explain(error: Exception, overrides: list[str]) -> str:
     return f"{merging[1]}: {line}" if merging else one_line(line)
 
 
-def _names_no_yaml(override: str) -> bool:
-    """Whether an override sets a group to something other than a name, as null."""
-    value = override.partition("=")[2]
-    return (CONF_DIR / key_of(override)).is_dir() and not isinstance(yaml.safe_load(value), str | list)
-
-
-def _how_to_leave_out(group: str) -> str:
-    """How to choose nothing in a group, or the known choices."""
+def _no_yaml(override: str) -> str:
+    """Message for an override that sets a group to something other than a name, as null; empty for others."""
+    group, value = key_of(override), override.partition("=")[2]
+    if not (CONF_DIR / group).is_dir() or isinstance(yaml.safe_load(value), str | list):
+        return ""
     known = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-    return f"{group}=none leaves it out" if "none" in known else f"leave it out; known: {', '.join(known)}"
+    how = f"{group}=none leaves it out" if "none" in known else f"leave it out; known: {', '.join(known)}"
+    return f"{override}: is not the name of a yaml; {how}"
 
 
 def _unknown_key(key: str, overrides: list[str]) -> str:

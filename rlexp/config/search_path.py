@@ -62,20 +62,15 @@ def require_search_path(words: Iterable[str]) -> None:
             entries: Any = OverridesParser.create().parse_override(word).value()
         except HydraException:  # reported when Hydra parses it
             return
-        for entry in [entries] if isinstance(entries, str) else entries or []:
-            if not _exists(str(entry)):
-                what = "package" if str(entry).startswith("pkg://") else "folder"
+        for entry in map(str, [entries] if isinstance(entries, str) else entries or []):
+            scheme, _, rest = entry.partition("://")
+            what = "package" if scheme == "pkg" else "folder"
+            is_there = scheme not in ("file", entry) or Path(rest or entry).is_dir()
+            if not (_folders_of(rest) if scheme == "pkg" else is_there):
                 raise ConfigError(
                     f"hydra.searchpath={entry}: there is no such {what}; write pkg://their_pkg.conf, which must be "
                     f"importable from here, or file:///path/to/conf"
                 )
-
-
-def _exists(entry: str) -> bool:
-    scheme, _, rest = entry.partition("://")
-    if scheme == "pkg":
-        return bool(_folders_of(rest))
-    return scheme not in ("file", entry) or Path(rest or entry).is_dir()
 
 
 def folders(hydra: Any) -> Iterator[Path]:
@@ -147,9 +142,6 @@ def choices_that_set(path: str, search_path: Sequence[Path]) -> list[str]:
             if name in node_at(read(file), parent):
                 found.append(f"{group}={file.stem}")
     return list(dict.fromkeys(found))  # a folder may be on the search path twice
-
-
-# Tuned values -----------------------------------------------------------------------------------------------------
 
 
 def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:

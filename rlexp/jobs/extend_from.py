@@ -112,9 +112,6 @@ def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
     return [*parent.config.get("extended_at", ()), parent.total_steps]
 
 
-# Schedules -----------------------------------------------------------------------------------------------------------
-
-
 Schedules = dict[str, Callable[[float], float]]
 
 

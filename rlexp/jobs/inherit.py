@@ -148,9 +148,6 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
             raise source.refusal(f"the {name} space is {there} there, {here} here")
 
 
-# Parameters and statistics -------------------------------------------------------------------------------------------
-
-
 def _statistics(learner: Learner) -> set[str]:
     return {f"{name}.{key}" for name in learner.groups[0].normalizers() for key in ("mean", "var", "count")}
 
@@ -255,9 +252,6 @@ def _stepped(group: Agents) -> Any:
         param.grad = torch.zeros_like(param)
     optimizer.step()
     return kept_by_agent(optimizer, params, group.size)
-
-
-# The algorithm's memory ----------------------------------------------------------------------------------------------
 
 
 def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:

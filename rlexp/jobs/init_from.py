@@ -87,9 +87,6 @@ class Parent:
         }
 
 
-# init_from -----------------------------------------------------------------------------------------------------------
-
-
 def find_initial(cfg: DictConfig) -> Parent:
     """The finished run that init_from names; ConfigError if there is none, it is not done, or it lacks seeds."""
     setting = f"init_from={cfg.init_from}"
@@ -182,9 +179,6 @@ def _recorded_identity(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
         if same and rest == {key: value for key, value in settings.items() if key != "total_steps"}:
             found.append((str(record.get("started")), entry))
     return max(found)[1] if found else None
-
-
-# Other runs ----------------------------------------------------------------------------------------------------------
 
 
 def study_of(cfg: DictConfig) -> Path:

@@ -48,9 +48,6 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-# Code that a config names --------------------------------------------------------------------------------------------
-
-
 def config_state(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Digests of the modules that a config names, and states of their repositories and the working directory's.
 

@@ -27,9 +27,6 @@ LOADERS = ("import_module", "__import__", "resolve_name", "get_class", "get_meth
 MAKERS = ("make", "make_vec")  # the same for an environment's id
 
 
-# Files of modules ----------------------------------------------------------------------------------------------------
-
-
 def find(name: str) -> Path | None:
     """The source file, perhaps a link, that importing a module would run; None, as for a namespace package."""
     return _locate(name)[0]
@@ -86,9 +83,6 @@ def _home(dotted: str, locate: Callable[[str], tuple[Path | None, tuple[str, ...
 def label(name: str, file: Path) -> str:
     """A module's file name: calm.py, their_pkg/nets.py, their_pkg/__init__.py."""
     return name.replace(".", "/") + ("/__init__.py" if file.name == "__init__.py" else ".py")
-
-
-# Imports -------------------------------------------------------------------------------------------------------------
 
 
 class Import(NamedTuple):

@@ -140,7 +140,8 @@ def patch(root: Path, files: Iterable[Path], excluded: Path) -> Patch:
 
 def _up_to_limit(root: Path, base: str, names: Sequence[str]) -> tuple[list[bytes], list[str]]:
     """Whole changes of files up to PATCH_LIMIT; names of the files left out."""
-    small = [name for name in names if not _is_large(root / name)]
+    # others are slow to diff
+    small = [name for name in names if not (file := root / name).is_file() or file.stat().st_size <= 50 * PATCH_LIMIT]
     missing = [name for name in names if name not in small]
     whole = git(root, *DIFF, base, "--", *small) if small else b""
     changes = _sections(whole)
@@ -156,10 +157,6 @@ def _up_to_limit(root: Path, base: str, names: Sequence[str]) -> tuple[list[byte
         else:
             missing.append(name)
     return kept, sorted(missing)
-
-
-def _is_large(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 50 * PATCH_LIMIT  # slow to diff
 
 
 def _sections(diff: bytes | None) -> list[bytes]:
