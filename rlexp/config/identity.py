@@ -69,12 +69,8 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT; see `jobs.job.settings_of`."""
-    values = {str(key): cfg[key] for key in cfg if key != "hydra"}
-    plain = {
-        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in values.items()
-        if key not in (*NOT_IDENTITY, *BY_CONTENT)
-    }
+    values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
+    plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
     for key in NOT_IDENTITY:
         group, _, name = key.partition(".")
