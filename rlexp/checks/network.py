@@ -129,11 +129,7 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int, size
 def check_stacked(
     networks: Sequence[nn.Module], tensors: dict[str, Tensor], space: spaces.Space, device: torch.device
 ) -> None:
-    """Refuse networks whose outputs change when their parameters and buffers (A, ...) are stacked.
-
-    Raises:
-        ConfigError: an agent's outputs differ, as with tensors that are not registered; or stacking fails.
-    """
+    """Refuse (ConfigError) networks whose outputs change when their parameters and buffers (A, ...) are stacked."""
     obs = sample_rows(space).to(device)
     alone = [network(obs) for network in networks]
     try:

@@ -196,9 +196,6 @@ def _check_resume(
 
     algo has observed a rollout; twin, prepared identically, loads its state. specs: passed to `prepare` of each;
     metrics: of an update (A,); make_rollout: makes the next rollout, always the same.
-
-    Raises:
-        ObjectiveError: `load_state_dict` fails on the result of `state_dict`.
     """
 
     def adapt(one: Algorithm) -> None:

@@ -122,11 +122,7 @@ def _lacks_decorator(target: str, key: str) -> bool:
 
 
 def check_call(path: str, node: Mapping[str, Any]) -> None:
-    """Refuse a target that cannot be imported, an unknown key, a value unlike its annotation, here and below.
-
-    Raises:
-        ConfigError: names the key.
-    """
+    """Refuse (ConfigError) a target that cannot be imported, an unknown key, a value unlike its annotation."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             check_call(f"{path}.{key}", value)

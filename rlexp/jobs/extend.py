@@ -46,9 +46,7 @@ class Extension:
 def read_extensions(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> list[Extension | None]:
     """For each job the state that it extends; None if it extends none or has a checkpoint. Writes nothing.
 
-    Raises:
-        ConfigError: there is no run to extend.
-        CheckpointError: its files cannot be used.
+    ConfigError: there is no run to extend; CheckpointError: its files cannot be used.
     """
     return [
         _read(trainer, job, run) if is_extending(job.cfg) and not run.checkpoint_path.is_file() else None

@@ -40,8 +40,7 @@ def pin_parent(cfg: DictConfig, settings: dict[str, Any]) -> str:
 def find_extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     """The finished run to extend: the longest with the same settings and fewer total_steps.
 
-    Raises:
-        ConfigError: there is none, none is done, or the code has changed since.
+    ConfigError: there is none, none is done, or the code has changed since.
     """
     parent = _longest(cfg, settings)
     subject = f"resume={cfg.resume}: the run to extend, {parent.folder},"

@@ -63,9 +63,8 @@ class Source:
 def begin(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> None:
     """Load the state that init_from and init_with name into new agents; nothing is written.
 
-    Raises:
-        ConfigError: there is no such run, or only some jobs of the batch set init_from.
-        CheckpointError: it cannot be read or does not fit: names the first misfit and both shapes.
+    ConfigError: there is no such run, or only some jobs of the batch set init_from; CheckpointError: it cannot be read,
+    or does not fit: names the first misfit and both shapes.
     """
     for run in writers:
         for name in ("parent", "extends"):  # of a launch that left no checkpoint

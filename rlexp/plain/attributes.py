@@ -76,11 +76,7 @@ def is_pure_python(kind: Any) -> bool:
 
 
 def attributes_of(x: Any) -> dict[str, Any]:
-    """Instance attributes; names of slots get a trailing dot, which no attribute name has.
-
-    Raises:
-        NotPlainError: part of the state is elsewhere.
-    """
+    """Instance attributes; names of slots get a trailing dot. NotPlainError if part of the state is elsewhere."""
     kind: Any = type(x)
     slots = slots_of(kind)
     if not is_pure_python(kind) or not (kind.__dictoffset__ or slots):
