@@ -103,8 +103,7 @@ def _never_drops(func: Any, args: Any, kwargs: Any) -> bool:
 class NoRandomness(TorchDispatchMode):
     """Raises ObjectiveError if an operation draws from torch's global stream, which no agent's seed controls.
 
-    Args:
-        who: subject of the error message.
+    who: subject of the error message.
     """
 
     def __init__(self, who: str) -> None:
@@ -139,11 +138,7 @@ def _randomness_error(who: str, what: str, alternative: str) -> ObjectiveError:
 
 @contextlib.contextmanager
 def no_global_randomness(who: str) -> Iterator[None]:
-    """Require that nothing is drawn from a global stream of torch, NumPy or Python while entered.
-
-    Raises:
-        ObjectiveError: something was.
-    """
+    """While entered, whatever draws from a global stream of torch, NumPy or Python is refused (ObjectiveError)."""
 
     def streams() -> list[Any]:
         numpys: Any = np.random.get_state()  # noqa: NPY002  (to detect code that draws from it)

@@ -36,11 +36,7 @@ def summary(data: dict[str, Any]) -> str:
 
 
 def require_readable(space: spaces.Space) -> None:
-    """Check that networks can read observations of this space.
-
-    Raises:
-        ConfigError: they cannot.
-    """
+    """Refuse (ConfigError) a space whose observations networks cannot read."""
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ConfigError(
             f"observation space {space} is not supported; use Box, Discrete or MultiDiscrete, as "

@@ -12,11 +12,10 @@ from omegaconf import DictConfig
 
 from rlexp.config.command_line import WANTS_TRACEBACK, exit_with, report_errors
 from rlexp.config.help import help_text
-from rlexp.config.overrides import key_of, sets_env_id
+from rlexp.config.identity import key_of, sets_env_id
 from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, register_schema
-from rlexp.config.search_path import group_choices, require_unshadowed
-from rlexp.config.tuned import check_tuned, untuned
+from rlexp.config.search_path import check_tuned, group_choices, require_unshadowed, untuned
 from rlexp.errors import UserError
 from rlexp.execute import console, remove_if_empty, run
 from rlexp.jobs.job import Job, settings_of

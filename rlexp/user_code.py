@@ -35,14 +35,6 @@ def location(file: str, line: int) -> str:
     return f"{path.relative_to(root)}:{line}"
 
 
-def _class_in(kind: type, method: str) -> type | None:
-    """The user's class, among a class and its bases, that defines a method."""
-    for base in kind.__mro__:
-        if package_of(base.__module__) not in NEVER and method in vars(base):
-            return base
-    return None
-
-
 def is_user_code(kind: type) -> bool:
     """Whether a class is user code."""
     return package_of(kind.__module__) not in NEVER | {"builtins"}
@@ -52,12 +44,12 @@ def where_defined(kind: type, method: str) -> str:
     """Definition of a method in a class or its bases, 'their_pkg/maze.py:12: Maze.step'; '' if not user code."""
     if not is_user_code(kind):
         return ""
-    found = _class_in(kind, method)
+    users = [base for base in kind.__mro__ if package_of(base.__module__) not in NEVER and method in vars(base)]
     try:
-        if found is None:
-            return (
-                f"{location(inspect.getsourcefile(kind) or '', inspect.getsourcelines(kind)[1])}: {kind.__qualname__}"
-            )
+        if not users:
+            where = location(inspect.getsourcefile(kind) or "", inspect.getsourcelines(kind)[1])
+            return f"{where}: {kind.__qualname__}"
+        found = users[0]
         code = getattr(function_of(vars(found)[method]), "__code__", None)
         if not isinstance(code, CodeType):
             return f"{found.__qualname__}.{method}"

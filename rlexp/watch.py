@@ -34,9 +34,7 @@ class _Over(BaseException):
 class Watch:
     """Makes calls of environments and interrupts those that hang; in the main thread only, where signals arrive.
 
-    Args:
-        timeout: seconds that a call may take; None: no limit.
-        name: of the environment, for the error message.
+    timeout: seconds that a call may take, or None; name: of the environment, for the error message.
     """
 
     def __init__(self, timeout: float | None = None, name: str = "") -> None:
@@ -49,12 +47,7 @@ class Watch:
         self.lost = False  # interrupted where nothing can be raised
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call under watch.
-
-        Raises:
-            EnvironmentFault: the call timed out.
-            Interrupted: the run is to stop and the call did not return.
-        """
+        """Call under watch; EnvironmentFault if it timed out, Interrupted if the run is to stop meanwhile."""
         self.calls += 1
         self.inside = True
         try:
@@ -65,12 +58,9 @@ class Watch:
             self.inside = False
 
     def call_or_stop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call without a time limit, abandoned at once when the run is to stop.
+        """Call without a time limit, abandoned at once (Interrupted) when the run is to stop.
 
         Only where nothing has been trained since the last checkpoint.
-
-        Raises:
-            Interrupted: the run is to stop.
         """
         timeout, self.timeout, self.patience = self.timeout, None, 0.0
         try:
@@ -82,11 +72,7 @@ class Watch:
             self.timeout, self.patience = timeout, PATIENCE
 
     def raise_if_stopped(self) -> None:
-        """Stop here if a signal has been received.
-
-        Raises:
-            Interrupted: names the signal.
-        """
+        """Raise Interrupted if a signal has been received."""
         if self.stop is not None:
             self.stop.raise_if_stopped()
 
@@ -99,9 +85,7 @@ class Watch:
         over = threading.Event()
         before, hook = signal.signal(signal.SIGALRM, self._end), sys.unraisablehook
 
-        def unraised(
-            what: Any,
-        ) -> None:  # in a destructor or a weak reference's callback, of which compilers have many
+        def unraised(what: Any) -> None:  # in a destructor or a weak reference's callback: compilers have many
             if isinstance(what.exc_value, _Over):
                 self.lost = True
             else:

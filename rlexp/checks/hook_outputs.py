@@ -34,9 +34,11 @@ def quoted(name: Any) -> tuple[str, ...]:
     return f'"{name}"', f"'{name}'"
 
 
-def _require_name(algo: Algorithm, hook: str, name: Any) -> None:
-    if flaw := invalid_name(name):
-        raise refusal(algo, hook, f"metric {name!r} {flaw}", *(quoted(name) if isinstance(name, str) and name else ()))
+def _require_names(algo: Algorithm, hook: str, metrics: Iterable[Any]) -> None:
+    for name in metrics:
+        if flaw := invalid_name(name):
+            at = quoted(name) if isinstance(name, str) and name else ()
+            raise refusal(algo, hook, f"metric {name!r} {flaw}", *at)
 
 
 def _as_tensor(value: Any) -> str:
@@ -54,24 +56,23 @@ def require_loss(algo: Algorithm, returned: Any) -> None:
     if inspect.iscoroutine(returned):
         returned.close()
         raise refusal(algo, "loss", f"is an async function; {wanted}")
-    if returned is None:
-        raise refusal(algo, "loss", f"returns nothing; {wanted}")
     if not (isinstance(returned, tuple) and len(returned) == 2):
-        raise refusal(algo, "loss", f"returns {describe(returned)}; {wanted}", "return")
+        at = () if returned is None else ("return",)
+        raise refusal(algo, "loss", f"returns {describe(returned)}; {wanted}", *at)
     loss, metrics = returned
+    flaw = ""
     if not isinstance(loss, Tensor):
-        raise refusal(algo, "loss", f"the loss is {describe(loss)}, wants a scalar tensor", "return")
-    if loss.dim():
-        what = f"the loss has shape {tuple(loss.shape)}, wants a scalar: weighted_mean(x, weights)"
-        raise refusal(algo, "loss", what, "return")
-    if loss.is_complex():
-        raise refusal(algo, "loss", "the loss is complex, wants a real scalar: loss.real", "return")
-    if not isinstance(metrics, dict):
-        what = f"the metrics are {describe(metrics)}, wants a dictionary of scalars"
-        raise refusal(algo, "loss", what, "return")
+        flaw = f"the loss is {describe(loss)}, wants a scalar tensor"
+    elif loss.dim():
+        flaw = f"the loss has shape {tuple(loss.shape)}, wants a scalar: weighted_mean(x, weights)"
+    elif loss.is_complex():
+        flaw = "the loss is complex, wants a real scalar: loss.real"
+    elif not isinstance(metrics, dict):
+        flaw = f"the metrics are {describe(metrics)}, wants a dictionary of scalars"
+    if flaw:
+        raise refusal(algo, "loss", flaw, "return")
+    _require_names(algo, "loss", metrics)
     for name, value in metrics.items():
-        _require_name(algo, "loss", name)
-        flaw = ""
         if not isinstance(value, Tensor):
             flaw = f"is {describe(value)}, wants a scalar tensor{_as_tensor(value)}"
         elif value.dim():
@@ -94,15 +95,13 @@ def require_observed(algo: Algorithm, observed: Any, agents: int, known: Contain
     wanted = "wants a dictionary of tensors (A,), one value per agent, which may be empty: {}"
     if not isinstance(observed, dict):
         raise refusal(algo, "observe", f"returns {describe(observed)}; {wanted}", "return")
+    _require_names(algo, "observe", observed)
     for name, value in observed.items():
-        _require_name(algo, "observe", name)
         if not isinstance(value, Tensor) or tuple(value.shape) != (agents,) or value.is_complex():
             raise refusal(algo, "observe", f"metric {name!r} is {describe(value)}; {wanted}", *quoted(name))
         if known is not None and name not in known:
-            what = (
-                f"metric {name!r} was missing in the first call, which fixes the columns; return NaN until it is known"
-            )
-            raise refusal(algo, "observe", what, *quoted(name))
+            what = "was missing in the first call, which fixes the columns; return NaN until it is known"
+            raise refusal(algo, "observe", f"metric {name!r} {what}", *quoted(name))
 
 
 def require_distinct(algo: Algorithm, observed: Iterable[str], of_loss: Container[str]) -> None:
@@ -147,16 +146,11 @@ def require_coefficients(algo: Algorithm, coefficients: Any, agents: int) -> Non
 
 def same_outputs(found: list[Any], again: list[Any], *, on_cuda: bool) -> bool:
     """Whether two calls returned the same tensors, up to rounding on CUDA, whose kernels may race."""
-    if len(found) != len(again):
-        return False
-    for x, y in zip(found, again, strict=True):
+
+    def same(x: Tensor | None, y: Tensor | None) -> bool:
         if x is None or y is None:  # no gradient
-            if x is not y:
-                return False
-        elif x.shape != y.shape or not (
-            torch.allclose(x.nan_to_num(), y.nan_to_num(), rtol=1e-3, atol=1e-6)
-            if on_cuda
-            else torch.equal(x.nan_to_num(), y.nan_to_num())
-        ):
-            return False
-    return True
+            return x is y
+        x, y = x.nan_to_num(), y.nan_to_num()
+        return x.shape == y.shape and (torch.allclose(x, y, rtol=1e-3, atol=1e-6) if on_cuda else torch.equal(x, y))
+
+    return len(found) == len(again) and all(map(same, found, again))

@@ -90,11 +90,7 @@ def refusal(algo: Algorithm, hook: str, what: str, *needles: str) -> ObjectiveEr
 
 @contextlib.contextmanager
 def located_errors(algo: Algorithm, hook: str) -> Iterator[None]:
-    """While entered, errors of the hook are raised as one line with file and line.
-
-    Raises:
-        ObjectiveError: for an exception of user code, or one of rlexp without a location.
-    """
+    """While entered, an error of the hook becomes an ObjectiveError: one line with file and line."""
     try:
         yield
     except (BdbQuit, torch.OutOfMemoryError):
@@ -116,14 +112,12 @@ def is_mistake(error: BaseException) -> bool:
     line = str(error)
     if "NoneType" in line:
         return False
-    if isinstance(error, AttributeError | TypeError | NameError | NotImplementedError | ImportError):
-        return True
-    if isinstance(error, IndexError):
-        return bool(_OF_INDICES.search(line))
-    if isinstance(error, ValueError):
-        return "values to unpack" in line
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
         frames = traceback.extract_tb(error.__traceback__)
         by_python = bool(frames) and (frames[-1].line or "").startswith("raise")  # as value checks do
         return not (by_python or isinstance(error, torch.linalg.LinAlgError) or _OF_VALUES.search(line))
-    return False
+    return (
+        isinstance(error, AttributeError | TypeError | NameError | NotImplementedError | ImportError)
+        or (isinstance(error, IndexError) and bool(_OF_INDICES.search(line)))
+        or (isinstance(error, ValueError) and "values to unpack" in line)
+    )

@@ -23,6 +23,7 @@ from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.metric_names import EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.checks.hook_outputs import (
     NOT_REPEATABLE,
+    quoted,
     require_distinct,
     require_gradient,
     require_loss,
@@ -59,27 +60,15 @@ def _held(bound: Algorithm) -> Held:
     return found
 
 
-def none_if_synthetic(algo: Algorithm, hook: str, call: Callable[[], Result]) -> Result | None:
-    """Result of a call; None if it raised an error that may be due to synthetic values.
-
-    Raises:
-        ObjectiveError: the error does not depend on values.
-    """
-    try:
-        return call()
-    except (UserError, BdbQuit) as error:
-        with located_errors(algo, hook):
-            raise error
-    except Exception as error:  # anything that user code raises
-        if is_mistake(error):
-            with located_errors(algo, hook):
+def none_if_synthetic(algo: Algorithm, hook: str, call: Callable[[], Result]) -> tuple[Result] | None:
+    """A call's result in a tuple; None: its error may be due to synthetic values. Others become ObjectiveError."""
+    with located_errors(algo, hook):
+        try:
+            return (call(),)
+        except Exception as error:  # anything that user code raises
+            if isinstance(error, UserError | BdbQuit) or is_mistake(error):
                 raise
-        return None
-
-
-def _writing(name: str) -> list[str]:
-    """Code fragments that modify a variable."""
-    return [f"{name}{how}" for how in (" +=", " -=", " *=", " =", "[", ".append(", ".update(", ".add(")]
+            return None
 
 
 class LossCheck:
@@ -98,7 +87,7 @@ class LossCheck:
         algo, bound = self.algo, self.algo.bind(self.coefficients)
         before = _held(bound)
         weights = {name: x.detach().clone() for name, x in self.leaves.items()}
-        result = self._call_or_none(bound, self.batch)
+        result = self.call_or_none(bound, self.batch)
         if result is None:
             return None
         once = _held(bound)
@@ -106,20 +95,17 @@ class LossCheck:
         loss, metrics = result[0]
         require_gradient(algo, loss)
         require_distinct(algo, observed, metrics)
-        again = self._call_or_none(bound, self.batch)
+        again = self.call_or_none(bound, self.batch)
         self._require_nothing_written(bound, before, once)
         if not all(torch.equal(x, weights[name]) for name, x in self.leaves.items()):
-            what = (
-                "modifies the policy's parameters in place, which only the optimizer may do; return a penalty instead"
-            )
-            raise refusal(algo, "loss", what, "_(", "+=", "-=", "*=", ".data", "policy.parameters")
+            what = "in place, which only the optimizer may do; return a penalty instead"
+            needles = "_(", "+=", "-=", "*=", ".data", "policy.parameters"
+            raise refusal(algo, "loss", f"modifies the policy's parameters {what}", *needles)
         grads = self._gradients(loss)
         if again is not None:
             require_same_names(algo, metrics, again[0][1])
-            found, new = (
-                tree_flatten((loss, metrics, grads))[0],
-                tree_flatten((*again[0], self._gradients(again[0][0])))[0],
-            )
+            now = *again[0], self._gradients(again[0][0])
+            found, new = (tree_flatten(each)[0] for each in ((loss, metrics, grads), now))
             if not same_outputs(found, new, on_cuda=loss.is_cuda):
                 raise refusal(algo, "loss", NOT_REPEATABLE, *CHANGING)
         self._warn_if_actor_untrained(grads)
@@ -127,17 +113,13 @@ class LossCheck:
         self.ran = True
         return metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
 
-    def warm(self, twin: Algorithm) -> None:
-        """Call the loss of another object once, for what it creates lazily."""
-        self._call_or_none(twin.bind(self.coefficients), self.batch)
-
     def _call(self, bound: Algorithm, batch: Batch) -> Any:
         with no_global_randomness("the loss"), torch.enable_grad():
             return bound.loss(Policy(self.network, self.leaves, batch.key), copied(batch))
 
-    def _call_or_none(self, bound: Algorithm, batch: Batch) -> tuple[Any] | None:
+    def call_or_none(self, bound: Algorithm, batch: Batch) -> tuple[Any] | None:
         """The loss's result in a tuple; None if it failed on synthetic values."""
-        return none_if_synthetic(self.algo, "loss", lambda: (self._call(bound, batch),))
+        return none_if_synthetic(self.algo, "loss", lambda: self._call(bound, batch))
 
     def _gradients(self, loss: Tensor) -> list[Tensor | None]:
         if not self.learnt:
@@ -153,42 +135,36 @@ class LossCheck:
                 with torch.autograd.detect_anomaly(check_nan=False), contextlib.suppress(Exception):
                     self._gradients_of(self._call(self.algo.bind(self.coefficients), self.batch)[0])
             where = where_gradient_failed(error, [str(warning.message) for warning in caught], self.algo)
-            raise ObjectiveError(
-                f"{where}: {type(self.algo).__name__}.loss: its gradient fails: {describe_error(error)}"
-            ) from error
+            what = f"its gradient fails: {describe_error(error)}"
+            raise ObjectiveError(f"{where}: {type(self.algo).__name__}.loss: {what}") from error
 
     def _gradients_of(self, output: Tensor) -> list[Tensor | None]:
         if not output.requires_grad:
             return [None] * len(self.learnt)
-        learnt = list(self.learnt.values())
-        return list(
-            torch.autograd.grad(output.sum(), learnt, allow_unused=True, retain_graph=True)
-        )  # retained, as torsos are shared
+        learnt = list(self.learnt.values())  # the graph is retained, as torsos are shared
+        return list(torch.autograd.grad(output.sum(), learnt, allow_unused=True, retain_graph=True))
 
     def _require_nothing_written(self, bound: Algorithm, before: Held, once: Held) -> None:
         """Refuse a loss that keeps state between calls; lazy initialization is fine."""
         twice, fresh = _held(bound), self.algo.bind(self.coefficients)
         changed = [at for at in twice if twice[at] != once.get(at)]
         made = [at for at in once if once[at] != before.get(at) and not at[0] and at not in changed]
-        if made and self._call_or_none(fresh, different_rows(self.batch)) is not None:
+        if made and self.call_or_none(fresh, different_rows(self.batch)) is not None:
             by_rows = _held(fresh)  # state that depends on the rows is a cached result
             changed += [at for at in made if by_rows.get(at) != once[at]]
         for owner, name in changed:
+            needle = name if owner else f"self.{name}"
             if owner:
                 what = f"changes {name} of {owner}, which all agents share and no checkpoint holds"
             elif isinstance(bound._attributes()[name], STREAMS):
                 why = "whose state all agents share; draw with policy.rand_like(x) or randn_like(x)"
-                raise refusal(self.algo, "loss", f"draws from self.{name}, {why}", f"self.{name}")
+                raise refusal(self.algo, "loss", f"draws from self.{name}, {why}", needle)
             else:
                 what = f"writes self.{name}, which is lost: it is called on a per-agent copy"
-            raise refusal(
-                self.algo,
-                "loss",
-                f"{what}, and not at all once compiled; return a metric, keep it in adapt(metrics) or "
-                f"observe(rollout), and return it from coefficients()",
-                *_writing(name if owner else f"self.{name}"),
-                *((name,) if owner else (f"self.{name}", f'"{name}"', f"'{name}'")),
-            )
+            remedy = "return a metric, keep it in adapt(metrics) or observe(rollout), and return it from coefficients()"
+            writes = [needle + how for how in (" +=", " -=", " *=", " =", "[", ".append(", ".update(", ".add(")]
+            needles = *writes, needle, *(() if owner else quoted(name))
+            raise refusal(self.algo, "loss", f"{what}, and not at all once compiled; {remedy}", *needles)
 
     def _warn_if_coefficient_unused(self, loss: Tensor, grads: list[Tensor | None]) -> None:
         """Warn about a coefficient whose term has no gradient, as a detached penalty.
@@ -201,14 +177,13 @@ class LossCheck:
         def loss_of(values: dict[str, Tensor], batch: Batch) -> Tensor:
             return self._call(self.algo.bind(values), batch)[0]
 
+        others = different_rows(self.batch)
         for name, value in self.coefficients.items():
             nudged = self.coefficients | {name: value * 0.99}
             try:
                 here = loss_of(nudged, self.batch)
                 moved = (here - loss).detach()
-                there = loss_of(nudged, different_rows(self.batch)) - loss_of(
-                    self.coefficients, different_rows(self.batch)
-                )
+                there = loss_of(nudged, others) - loss_of(self.coefficients, others)
                 found = self._gradients_of(here)
             except BdbQuit:
                 raise
@@ -216,13 +191,8 @@ class LossCheck:
                 continue
             depends_on_rows = moved.abs() > 1e-6 * loss.abs() and not torch.allclose(moved, there.detach(), rtol=0.1)
             if depends_on_rows and same_outputs(grads, found, on_cuda=loss.is_cuda):
-                log.warning(
-                    "%s: %s.loss: %s changes the loss but none of its gradients: is its term detached, or computed "
-                    "under no_grad?",
-                    where_defined(self.algo, "loss", f"self.{name}"),
-                    type(self.algo).__name__,
-                    name,
-                )
+                why = "changes the loss but none of its gradients: is its term detached, or computed under no_grad?"
+                log.warning("%s", refusal(self.algo, "loss", f"{name} {why}", f"self.{name}"))
 
     def _warn_if_actor_untrained(self, grads: list[Tensor | None]) -> None:
         """Warn about a loss whose gradient reaches none of the parameters that only the actor has."""
@@ -233,11 +203,8 @@ class LossCheck:
             params, values = Policy(self.network, self.leaves)(self.batch._replace(obs=self.batch.obs[:1].clone()))
         actors = self._names(self._gradients_of(params)) - self._names(self._gradients_of(values))
         if actors and not reached & actors:
-            log.warning(
-                "%s: %s.loss trains the critic only: no gradient reaches the actor, so the policy does not change",
-                where_defined(self.algo, "loss", "return"),
-                type(self.algo).__name__,
-            )
+            why = "trains the critic only: no gradient reaches the actor, so the policy does not change"
+            log.warning("%s: %s.loss %s", where_defined(self.algo, "loss", "return"), type(self.algo).__name__, why)
 
     def _names(self, grads: list[Tensor | None]) -> set[str]:
         return {name for name, grad in zip(self.learnt, grads, strict=True) if grad is not None}

@@ -9,17 +9,15 @@ by other ways, as inside a user's object, show when compiled updates are compare
 import functools
 from collections.abc import Mapping
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from rlexp.errors import ObjectiveError
+from rlexp.plain.attributes import leaves
 
 Object = TypeVar("Object", bound=object)
-DEPTH = 20  # maximum nesting of containers that are compared by content
-MANY = 10_000  # larger containers are compared by identity and length
 
 
 class Reads:
@@ -41,18 +39,14 @@ class Reads:
     def note(self, name: str, value: Any) -> None:
         """Record that a value was read."""
         if name not in self.first:
-            self.first[name] = _leaves(name, value)
+            self.first[name] = _plain(name, value)
 
     def require_same(self, owner: Any) -> None:
-        """Refuse an object of which an attribute that was read has changed.
-
-        Raises:
-            ObjectiveError: names the attribute, its first and its current value.
-        """
+        """Raise ObjectiveError if an attribute that was read has changed."""
         for name, before in self.first.items():
             if not before:
                 continue
-            now = _leaves(name, getattr(owner, name, None))
+            now = _plain(name, getattr(owner, name, None))
             for path in [*before, *(new for new in now if new not in before)]:
                 old, new = before.get(path, "nothing"), now.get(path, "nothing")
                 if type(old) is not type(new) or (old != new and not (old != old and new != new)):
@@ -65,13 +59,9 @@ class Reads:
 
 @functools.cache
 def _watched(kind: Any) -> Any:
+    members = [member for base in kind.__mro__ for member in vars(base).items()]
     # reads inside a property are recorded themselves
-    derived = {
-        name
-        for base in kind.__mro__
-        for name, own in vars(base).items()
-        if isinstance(own, property | functools.cached_property)
-    }
+    derived = {name for name, member in members if isinstance(member, property | functools.cached_property)}
 
     def read(self: Any, name: str) -> Any:
         value = kind.__getattribute__(self, name)
@@ -82,28 +72,22 @@ def _watched(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
 
 
-def _leaves(path: str, value: Any, depth: int = 0) -> dict[str, Any]:
-    """Plain values in a nested value, by path; tensors and methods have none."""
-    if isinstance(value, Tensor | MethodType | FunctionType | BuiltinFunctionType | ModuleType | type):
-        return {} if isinstance(value, Tensor | MethodType) else {path: id(value)}
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum | np.generic):
-        return {path: value.item() if isinstance(value, np.generic) else value}
-    if isinstance(value, np.ndarray):
-        return {path: (value.shape, value.dtype.str, value.tobytes())}
-    items: dict[str, Any]
-    if isinstance(value, Mapping):
-        items = {f"{path}[{key!r}]": item for key, item in value.items()}
-    elif isinstance(value, list | tuple):
-        items = {f"{path}[{index}]": item for index, item in enumerate(value)}
-    elif isinstance(value, set | frozenset):
-        return {path: frozenset(value)}
-    else:
-        return {}  # another object: not all of its content need be read
-    if depth >= DEPTH or len(items) > MANY:
-        return {path: (id(value), len(items))}
-    found: dict[str, Any] = {} if items else {path: f"an empty {type(value).__name__}"}
-    for name, item in items.items():
-        found |= _leaves(name, item, depth + 1)
+def _plain(name: str, nested: Any) -> dict[str, Any]:
+    """Plain values in a nested value, by path; tensors, methods and other objects have none: not all need be read."""
+    found: dict[str, Any] = {}
+    for path, value in leaves(nested, name):
+        if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum):
+            found[path] = value
+        elif isinstance(value, np.generic):
+            found[path] = value.item()
+        elif isinstance(value, FunctionType | BuiltinFunctionType | ModuleType | type):
+            found[path] = id(value)
+        elif isinstance(value, np.ndarray):
+            found[path] = value.shape, value.dtype.str, value.tobytes()
+        elif isinstance(value, set | frozenset):
+            found[path] = frozenset(value)
+        elif isinstance(value, Mapping | list | tuple):
+            found[path] = (id(value), len(value)) if value else f"an empty {type(value).__name__}"
     return found
 
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from rlexp.checks.network_tensors import attributes, check_tensors
+from rlexp.checks.network_tensors import attributes_inside, check_tensors
 from rlexp.errors import ConfigError, UserError
 from rlexp.plain.digest import digest
 from rlexp.seeding import NETWORK, no_global_randomness
@@ -33,7 +33,7 @@ def sample_rows(space: spaces.Space) -> Tensor:
     return torch.stack([torch.as_tensor(space.sample()).to(storage_dtype(space)) for _ in range(ROWS)])
 
 
-def _joined(outputs: tuple[Tensor, Tensor]) -> Tensor:
+def _joined(outputs: Iterable[Tensor]) -> Tensor:
     """Concatenate distribution parameters and values (ROWS, P + 1)."""
     params, values = outputs
     return torch.cat([params, values[:, None]], -1)
@@ -41,11 +41,7 @@ def _joined(outputs: tuple[Tensor, Tensor]) -> Tensor:
 
 def _extra_state(network: nn.Module) -> dict[str, str]:
     """Digests of module attributes other than parameters, buffers and submodules, by name."""
-    return {
-        f"{name}.{key}".lstrip("."): digest(value)
-        for name, module in network.named_modules()
-        for key, value in attributes(module).items()
-    }
+    return {name: digest(value) for name, value in attributes_inside(network)}
 
 
 def _warn_of_untrained(network: nn.Module) -> None:
@@ -59,6 +55,17 @@ def _warn_of_untrained(network: nn.Module) -> None:
     left = [name for name, p in trained.items() if p.grad is None]
     if left:
         log.warning("network: no gradient reaches its %s, so they are not trained", ", ".join(sorted(left)))
+
+
+def _same(x: Tensor, y: Tensor, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
+    return torch.allclose(x, y, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def _require_shapes(outputs: tuple[Tensor, Tensor], rows: int, num_params: int, who: str, hint: str) -> None:
+    found, wanted = tuple(tuple(x.shape) for x in outputs), ((rows, num_params), (rows,))
+    if found != wanted:
+        shapes = f"{found[0]} and {found[1]}; wants {wanted[0]} and {wanted[1]}"
+        raise ConfigError(f"network: {who} parameters and values of shapes {shapes}: {hint}")
 
 
 @torch.no_grad()
@@ -76,55 +83,41 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int, size
     before = {name: x.clone() for name, x in network.named_buffers()}
     kept = _extra_state(network)
     with no_global_randomness(NETWORK):
-        params, values = network(obs)
+        outputs = network(obs)
         again = network(obs)
         alone = [_joined(network(row.expand(obs.shape)))[:1] for row in obs.split(1)]
         modes = {module: module.training for module in network.modules()}
         frozen = _joined(network.eval()(obs))
         for module, mode in modes.items():
             module.training = mode
-    if params.shape != (ROWS, num_params) or values.shape != (ROWS,):
-        shapes = f"{tuple(params.shape)} and {tuple(values.shape)}"
-        raise ConfigError(
-            f"network: {ROWS} observations give parameters and values of shapes {shapes}; wants {(ROWS, num_params)} "
-            f"and {(ROWS,)}: a torso keeps the leading dimensions of its input"
-        )
-    whole = _joined((params, values))
+    hint = "a torso keeps the leading dimensions of its input"
+    _require_shapes(outputs, ROWS, num_params, f"{ROWS} observations give", hint)
+    whole = _joined(outputs)
     changed_state = [name for name, now in _extra_state(network).items() if now != kept.get(name)]
     if changed_state:
         raise ConfigError(f"network: a forward pass changes its {changed_state[0]}, which is not per-agent state")
-    if not torch.allclose(_joined(again), whole, rtol=1e-4, atol=1e-6, equal_nan=True):
+    if not _same(_joined(again), whole, rtol=1e-4, atol=1e-6):
         raise ConfigError(
             "network: gives other outputs for the same rows in a second forward pass: it depends on state outside its "
             "parameters and buffers, such as a global variable"
         )
-    if not torch.allclose(torch.cat(alone), whole, rtol=1e-3, atol=1e-5, equal_nan=True):
+    if not _same(torch.cat(alone), whole):
         raise ConfigError(
             "network: the outputs of a row depend on the other rows of its batch, as with BatchNorm; use LayerNorm"
         )
-    if not torch.allclose(frozen, whole, rtol=1e-3, atol=1e-5, equal_nan=True):
+    if not _same(frozen, whole):
         raise ConfigError("network: differs between eval() and train(); rlexp acts and learns in the same mode")
-    single = network(obs[:1])
-    if single[0].shape != (1, num_params) or single[1].shape != (1,):
-        shapes = f"{tuple(single[0].shape)} and {tuple(single[1].shape)}"
-        raise ConfigError(
-            f"network: one observation gives parameters and values of shapes {shapes}; wants {(1, num_params)} and "
-            "(1,): squeeze() removes the row axis, squeeze(-1) does not"
-        )
+    hint = "squeeze() removes the row axis, squeeze(-1) does not"
+    _require_shapes(network(obs[:1]), 1, num_params, "one observation gives", hint)
     for rows in (1, *sizes):
         most = min(rows, ROWS)
-        read = _joined(network(obs[torch.arange(rows) % ROWS]))[:most]
-        if not torch.allclose(read, whole[:most], rtol=1e-3, atol=1e-5, equal_nan=True):
+        if not _same(_joined(network(obs[torch.arange(rows) % ROWS]))[:most], whole[:most]):
             raise ConfigError(f"network: the outputs of a row differ between a batch of {rows} rows and one of {ROWS}")
-    with (
-        torch.enable_grad(),
-        no_global_randomness(NETWORK),
-    ):  # backward, which fails where the input is changed in place
+    with torch.enable_grad(), no_global_randomness(NETWORK):
         out, value = network(obs)
-        weights = torch.linspace(1.0, 2.0, out.numel()).view_as(
-            out
-        )  # unequal, so that gradients do not cancel, as in a softmax
-        ((out * weights).sum() + (value * weights[:, 0]).sum()).backward()
+        # unequal weights, so that gradients do not cancel, as in a softmax
+        weights = torch.linspace(1.0, 2.0, out.numel()).view_as(out)
+        ((out * weights).sum() + (value * weights[:, 0]).sum()).backward()  # fails where the input is changed in place
     _warn_of_untrained(network)
     network.zero_grad(set_to_none=True)
     changed = [name for name, x in network.named_buffers() if not torch.equal(x, before[name])]
@@ -136,37 +129,24 @@ def check_network(network: nn.Module, space: spaces.Space, num_params: int, size
 def check_stacked(
     networks: Sequence[nn.Module], tensors: dict[str, Tensor], space: spaces.Space, device: torch.device
 ) -> None:
-    """Refuse networks whose outputs change when their parameters and buffers (A, ...) are stacked.
-
-    Raises:
-        ConfigError: an agent's outputs differ, as with tensors that are not registered; or stacking fails.
-    """
+    """Refuse (ConfigError) networks whose outputs change when their parameters and buffers (A, ...) are stacked."""
     obs = sample_rows(space).to(device)
-
-    def forward(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        return functional_call(networks[0], tensors, (obs,))
-
     alone = [network(obs) for network in networks]
     try:
-        params, values = vmap(forward)(tensors)
+        params, values = vmap(lambda tensors: functional_call(networks[0], tensors, (obs,)))(tensors)
     except RuntimeError as error:
         raise ConfigError(f"network: cannot be stacked ({one_line(str(error), 160)}); use batching=loop") from error
-    for agent, (param, value) in enumerate(alone):
-        found = _joined((params[agent], values[agent]))
-        if not torch.allclose(_joined((param, value)), found, rtol=1e-3, atol=1e-5, equal_nan=True):
+    for outputs, *stacked in zip(alone, params, values, strict=True):
+        if not _same(_joined(outputs), _joined(stacked)):
             raise ConfigError(
                 "network: agents differ in a value that is neither parameter nor buffer and would be shared; "
                 "use register_buffer, or batching=loop"
             )
 
 
-def location_prefix(network: nn.Module | None) -> str:
-    """Location of a network's first user-defined module, as the prefix of a message; '' if there is none."""
-    for module in () if network is None else network.modules():
-        where = where_defined(type(module), "forward")
-        if where:
-            return f"{where}: "
-    return ""
+def _where_defined(modules: Iterable[nn.Module]) -> str:
+    """Location of the first user-defined module; '' if there is none."""
+    return next((where for module in modules if (where := where_defined(type(module), "forward"))), "")
 
 
 def where_network_raised(error: BaseException, network: nn.Module) -> str:
@@ -183,18 +163,11 @@ def where_network_raised(error: BaseException, network: nn.Module) -> str:
 def checked_network(
     build: Callable[[], Any], space: spaces.Space, sizes: Iterable[int] = (), packages: Iterable[str] = ()
 ) -> Any:
-    """Build a network and check its contract.
+    """Build a network and check its contract; UserError names a violation and its location.
 
-    Args:
-        build: builds the network.
-        space: of raw observations.
-        sizes: of batches that it will read.
-        packages: that may define its classes.
-
-    Raises:
-        UserError: names the violation and its location.
+    space: of raw observations; sizes: of batches that it will read; packages: that may define its classes.
     """
-    network = None
+    network: Any = nn.Module()  # has no modules of user code
     try:
         network = build()
         check_tensors(network)
@@ -203,16 +176,15 @@ def checked_network(
     except BdbQuit:
         raise
     except UserError as error:
-        prefix = location_prefix(network)
-        if not prefix:
+        where = _where_defined(network.modules())
+        if not where:
             raise
-        raise type(error)(f"{prefix}{error}") from error
+        raise type(error)(f"{where}: {error}") from error
     except Exception as error:  # anything that user code raises
-        known = {package_of(type(module).__module__) for module in (() if network is None else network.modules())}
-        where = where_raised(error, known | set(packages)) or location_prefix(network).removesuffix(": ")
-        if where:
-            raise ConfigError(f"{where}: {describe_error(error)}") from error
-        raise ConfigError(f"network: cannot be built for these spaces: {one_line(str(error))}") from error
+        known = {package_of(type(module).__module__) for module in network.modules()}
+        where = where_raised(error, known | set(packages)) or _where_defined(network.modules())
+        what = describe_error(error) if where else f"cannot be built for these spaces: {one_line(str(error))}"
+        raise ConfigError(f"{where or 'network'}: {what}") from error
     return network
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from rlexp.errors import ConfigError
+from rlexp.plain.attributes import leaves
 
 OF_TORCH = set(vars(nn.Module()))  # attributes of every nn.Module
 
@@ -22,35 +23,15 @@ def attributes(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A value and, for a container, its items, by the expression that accesses them."""
-    yield name, value
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _inside(f"{name}[{key!r}]", item)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _inside(f"{name}[{index}]", item)
-
-
-def unregistered(network: nn.Module) -> dict[str, Any]:
-    """Tensors and modules in attributes, or in containers there, that are not registered with the network."""
-    known = {id(x) for x in (*network.parameters(), *network.buffers(), *network.modules())}
-    return {
-        name: value
-        for path, module in network.named_modules()
-        for key, attribute in attributes(module).items()
-        for name, value in _inside(f"{path}.{key}".lstrip("."), attribute)
-        if isinstance(value, Tensor | nn.Module) and id(value) not in known
-    }
+def attributes_inside(network: nn.Module) -> Iterator[tuple[str, Any]]:
+    """`attributes` of a network's modules by dotted name."""
+    for path, module in network.named_modules():
+        for key, value in attributes(module).items():
+            yield f"{path}.{key}".lstrip("."), value
 
 
 def check_tensors(network: nn.Module) -> None:
-    """Refuse parameters that would not be trained, or that would no longer be shared once agents are stacked.
-
-    Raises:
-        ConfigError: names them, and an alternative.
-    """
+    """Raise ConfigError for parameters that would not be trained, or not be shared any more once agents are stacked."""
     for name, param in network.named_parameters():
         if is_lazy(param):
             raise ConfigError(
@@ -58,10 +39,11 @@ def check_tensors(network: nn.Module) -> None:
                 "per agent: give the size, e.g. from the space that a torso is built with"
             )
         if param.dtype != torch.float32:
-            raise ConfigError(
-                f"network: its parameter {name} has dtype {param.dtype}; only torch.float32 can be trained"
-            )
-    loose = unregistered(network)
+            what = f"has dtype {param.dtype}; only torch.float32 can be trained"
+            raise ConfigError(f"network: its parameter {name} {what}")
+    known = {id(x) for x in (*network.parameters(), *network.buffers(), *network.modules())}
+    inside = [leaf for name, value in attributes_inside(network) for leaf in leaves(value, name)]
+    loose = {name: x for name, x in inside if isinstance(x, Tensor | nn.Module) and id(x) not in known}
     for name, value in loose.items():
         if isinstance(value, nn.Module) and any(p.requires_grad for p in value.parameters()):
             raise ConfigError(f"network: the parameters of {name} would not be trained; keep it in an nn.ModuleList")

@@ -4,30 +4,36 @@
 synthetic values are ignored: the first real update reports them (see `location.is_mistake`).
 """
 
+import copy
 import functools
+import logging
 from bdb import BdbQuit
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm
 from rlexp.checks.hook_outputs import require_coefficients, require_observed, require_replay
-from rlexp.checks.location import refusal, where_raised
+from rlexp.checks.location import located_errors, refusal, where_defined, where_raised
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.network import where_network_raised
-from rlexp.checks.state_dict import check_resume
 from rlexp.checks.synthetic import batch_of, copied, rollout_of
 from rlexp.data import Batch, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
+from rlexp.plain.attributes import leaves
 from rlexp.plain.digest import digest
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line
+
+log = logging.getLogger(__name__)
 
 AGENTS = 2  # in a check, if the run has several
 
@@ -50,13 +56,8 @@ def check_loss(
 ) -> Findings:
     """Check an objective for one agent, and for several if the run has them.
 
-    Args:
-        make: makes the objective; used here only.
-        build: builds one agent's network.
-        space: of raw observations.
-        num_envs: per agent.
-        device: of training.
-        agents: of the run.
+    make: makes the objective, used here only; build: one agent's network; space: of raw observations; num_envs: per
+    agent; agents: of the run.
 
     Raises:
         ObjectiveError: a hook returns something invalid, or the loss is not a function of policy and batch that
@@ -64,24 +65,24 @@ def check_loss(
     """
     agents = min(agents, AGENTS)
     with seeded(0):
-        networks = [network.to(device) for network in build_networks(build, _streams(agents, device))]
+        streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(3)]
+        networks = [network.to(device) for network in build_networks(build, streams[0])]
         algo = make()
-        spec = functools.partial(_spec, agents, num_envs, device)
-        specs = spec(), spec()
-        twin = none_if_synthetic(algo, "prepare", lambda: (_require_reproducible(algo, make, specs),))
+        specs = [RunSpec(agents, num_envs, each, device) for each in streams[1:]]
+        twin = none_if_synthetic(algo, "prepare", lambda: _require_reproducible(algo, make, specs))
         if twin is None:
             return Findings()
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout = make_rollout()
-        observed = none_if_synthetic(algo, "observe", lambda: (algo.observe(rollout),))
+        observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
         if observed is not None:
             require_observed(algo, observed[0], agents)
-        values = none_if_synthetic(algo, "coefficients", lambda: (algo.coefficients(0.0, agents, device),))
+        values = none_if_synthetic(algo, "coefficients", lambda: algo.coefficients(0.0, agents, device))
         if values is None:
             return Findings()
         require_coefficients(algo, values[0], agents)
         minibatches = algo.epochs * algo.minibatches
-        replay = none_if_synthetic(algo, "replay", lambda: (algo.replay(minibatches),))
+        replay = none_if_synthetic(algo, "replay", lambda: algo.replay(minibatches))
         if replay is not None:
             require_replay(algo, replay[0], agents, minibatches)
         batch = batch_of(rollout, replay[0] if replay else (), algo.rollout_steps * num_envs // algo.minibatches)
@@ -94,22 +95,12 @@ def check_loss(
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
             if agents > 1 and type(algo).adapt is not Algorithm.adapt:
                 _require_per_agent_metrics(algo, twin[0], make_rollout, metrics, device)
-            check.warm(twin[0])
-            check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
+            check.call_or_none(twin[0].bind(check.coefficients), check.batch)  # for what it creates lazily
+            _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
         return findings
 
 
-def _streams(agents: int, device: torch.device) -> list[AgentStreams]:
-    return [AgentStreams.make(seed, device) for seed in range(agents)]
-
-
-def _spec(agents: int, num_envs: int, device: torch.device) -> RunSpec:
-    return RunSpec(agents, num_envs, _streams(agents, device), device)
-
-
-def _require_reproducible(
-    algo: Algorithm, make: Callable[[], Algorithm], specs: tuple[RunSpec, RunSpec]
-) -> Algorithm | None:
+def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], specs: Sequence[RunSpec]) -> Algorithm | None:
     """Prepare the objective, and refuse one whose state depends on global random streams.
 
     Returns a second objective, prepared likewise; None for objectives of rlexp, whose tests cover this.
@@ -123,14 +114,12 @@ def _require_reproducible(
     for name, value in algo._attributes().items():
         if digest(value, opaque=False) != digest(again._attributes().get(name), opaque=False):
             hook = "prepare" if type(algo).prepare is not Algorithm.prepare else "__post_init__"
-            raise refusal(
-                algo,
-                hook,
+            what = (
                 f"self.{name} differs each time it is made, by random numbers, a clock or torch.empty, so it would "
                 f"change in a resumed run or with other seeds in the batch; make random values with "
-                f"self.{name} = spec.per_agent(make) in prepare(spec), others with torch.zeros",
-                f"self.{name}",
+                f"self.{name} = spec.per_agent(make) in prepare(spec), others with torch.zeros"
             )
+            raise refusal(algo, hook, what, f"self.{name}")
     return again
 
 
@@ -150,11 +139,9 @@ def _why_unstackable(
     except BdbQuit:
         raise
     except Exception as error:  # vmap's errors on branches on tensors, .item(), float(), numpy
-        line = str(error)
-        if where := where_network_raised(error, networks[0]):
-            return Findings(where, _describe_vmap_error(line))
-        if certain or "vmap" in line:
-            return Findings(where_raised(error, algo, "loss"), _describe_vmap_error(line))
+        where = where_network_raised(error, networks[0])
+        if where or certain or "vmap" in str(error):
+            return Findings(where or where_raised(error, algo, "loss"), _describe_vmap_error(str(error)))
     return Findings()
 
 
@@ -181,15 +168,11 @@ def _require_per_agent_metrics(
     for name, x in first.items():
         if not torch.equal(x[0].nan_to_num(), second[name][0].nan_to_num()):
             reduced = [f"{how}(" for how in ("mean", "max", "min", "sum", "any", "all", "item", "median")]
-            raise refusal(
-                algo,
-                "adapt",
+            what = (
                 f"{name} of an agent depends on another agent's metrics, so results would depend on the batch; metrics "
-                f"hold one value per agent (A,): do not reduce them, as by mean() or max()",
-                *(f"].{how}" for how in reduced),
-                *reduced,
-                f"self.{name}",
+                f"hold one value per agent (A,): do not reduce them, as by mean() or max()"
             )
+            raise refusal(algo, "adapt", what, *(f"].{how}" for how in reduced), *reduced, f"self.{name}")
 
 
 def _describe_vmap_error(line: str) -> str:
@@ -200,3 +183,54 @@ def _describe_vmap_error(line: str) -> str:
     if "dynamic shape" in line:
         return "selects rows by value there (a mask, nonzero; use weights of 0 to stack agents)"
     return f"cannot be stacked there ({one_line(line, 160)})"
+
+
+def _check_resume(
+    algo: Algorithm,
+    twin: Algorithm,
+    specs: Sequence[RunSpec],
+    metrics: dict[str, Tensor],
+    make_rollout: Callable[[], Rollout],
+) -> None:
+    """Warn about state of an objective that a resumed run would lose.
+
+    algo has observed a rollout; twin, prepared identically, loads its state. specs: passed to `prepare` of each;
+    metrics: of an update (A,); make_rollout: makes the next rollout, always the same.
+    """
+
+    def adapt(one: Algorithm) -> None:
+        one.adapt({name: x.clone() for name, x in metrics.items()})
+
+    def update(one: Algorithm, spec: RunSpec) -> None:
+        one.observe(make_rollout())
+        one.coefficients(0.5, spec.num_agents, spec.device)
+        one.replay(one.epochs * one.minibatches)
+        adapt(one)
+
+    if not none_if_synthetic(algo, "adapt", lambda: adapt(algo)):
+        return
+    with located_errors(algo, "state_dict"):
+        state = copy.deepcopy(algo.state_dict())
+    with located_errors(algo, "load_state_dict"):
+        twin.load_state_dict(state)
+    for stream, other in zip(*(spec.streams for spec in specs), strict=True):
+        other.load_state_dict(stream.state_dict())
+    for one, spec in ((algo, specs[0]), (twin, specs[1])):
+        if not none_if_synthetic(one, "observe", functools.partial(update, one, spec)):
+            return
+    restored = twin._attributes()
+    for name, value in algo._attributes().items():
+        if _digests(value) != _digests(restored.get(name)):
+            how = "not saved by state_dict(), or not restored by load_state_dict(): a resumed run would reset it"
+            log.warning("%s: algo.%s changes during training but is %s", where_defined(algo, "state_dict"), name, how)
+
+
+def _digests(value: Any) -> dict[str, str]:
+    """Digests of what is in a value, by path: the order of names, and what is the same object, do not count."""
+    found: dict[str, str] = {}
+    for path, leaf in leaves(value, kinds=(list, tuple, deque)):
+        if isinstance(leaf, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+            found |= {path + below: each for below, each in _digests(leaf.state_dict()).items()}
+        elif not isinstance(leaf, Mapping | list | tuple | deque) or leaf:
+            found[path] = digest(leaf.item() if isinstance(leaf, np.generic) else leaf, opaque=False)
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.config.overrides import key_of, naming
+from rlexp.config.identity import key_of, naming
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.provenance.code_state import digests_of, sources_of

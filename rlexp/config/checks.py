@@ -1,5 +1,6 @@
 """Checks of settings, made before any environment is built."""
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -17,11 +18,7 @@ EXTENDING = r"extend(:\d+)?"  # value of resume; the run to extend may be named 
 
 
 def check_run_settings(cfg: DictConfig) -> None:
-    """Check the ranges of the run-level settings.
-
-    Raises:
-        ConfigError: names the key, its value and what is valid.
-    """
+    """Check the ranges of the run-level settings; ConfigError names the key, its value and what is valid."""
     import torch  # here, as --help and a misspelt key need not wait for it
 
     for node, known, prefix in ((cfg, RunConfig, ""), (cfg.evaluation, EvaluationConfig, "evaluation.")):
@@ -38,12 +35,14 @@ def check_run_settings(cfg: DictConfig) -> None:
         "log_every": 1,
         "evaluation.episodes": 0,
         "evaluation.max_steps": 1,
+        "stop_at": 1,
+        "torch_threads": 1,
     }
     for key, low in least.items():
-        value = OmegaConf.select(cfg, key)
-        if value < low:
-            raise ConfigError(f"{key}={value}: must be at least {low}")
-        if not math.isfinite(value) or value != int(value):
+        value, optional = OmegaConf.select(cfg, key), key in ("stop_at", "torch_threads")
+        if value is not None and value < low:
+            raise ConfigError(f"{key}={value}: must be at least {low}{', or null' if optional else ''}")
+        if not optional and (not math.isfinite(value) or value != int(value)):
             raise ConfigError(f"{key}={value}: must be a whole number")
     last = cfg.seed + cfg.num_seeds - 1
     if cfg.seed < TUNING_SEED <= last:
@@ -51,33 +50,24 @@ def check_run_settings(cfg: DictConfig) -> None:
             f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} mix evaluation seeds (below {TUNING_SEED}) and "
             f"tuning seeds ({TUNING_SEED} and above); use at most {TUNING_SEED - cfg.seed} with seed={cfg.seed}"
         )
-    if cfg.stop_at is not None and cfg.stop_at < 1:
-        raise ConfigError(f"stop_at={cfg.stop_at}: must be at least 1, or null")
-    if cfg.torch_threads is not None and cfg.torch_threads < 1:
-        raise ConfigError(f"torch_threads={cfg.torch_threads}: must be at least 1, or null")
     extends = re.fullmatch(EXTENDING, str(cfg.resume)) is not None
     if extends and cfg.debug:
-        raise ConfigError(
-            f"debug=true: makes the first update of a new run and cannot extend one; leave out resume={cfg.resume}"
-        )
+        why = "makes the first update of a new run and cannot extend one"
+        raise ConfigError(f"debug=true: {why}; leave out resume={cfg.resume}")
     if extends and cfg.stale == "rerun":
-        raise ConfigError(
-            f"stale=rerun: resume={cfg.resume} retrains nothing; to train from scratch, leave out resume={cfg.resume}"
-        )
+        why = f"resume={cfg.resume} retrains nothing"
+        raise ConfigError(f"stale=rerun: {why}; to train from scratch, leave out resume={cfg.resume}")
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
-        if key == "resume" and extends:
-            continue
-        if value not in choices:
+        if value not in choices and not (key == "resume" and extends):
             valid = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
             raise ConfigError(f"{key}={value}: must be one of {valid}{did_you_mean(value, choices)}")
-    try:
-        device = torch.device(cfg.device)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    kind = None
+    with contextlib.suppress(RuntimeError):
+        kind = torch.device(cfg.device).type
+    if kind not in ("cpu", "cuda"):
         raise ConfigError(f"device={cfg.device}: no such device; use cpu, cuda or cuda:0")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={cfg.device}: torch sees no CUDA device here; use device=cpu")
 
 
@@ -91,36 +81,26 @@ def check_groups(plain: Mapping[str, Any]) -> None:
 
 
 def check_rows(num_envs: int, rollout_steps: int, minibatches: int, total_steps: int) -> None:
-    """Check that rollout, minibatches and budget fit together.
-
-    Raises:
-        ConfigError: rows not divisible by minibatches, minibatches of one row, or a budget below one rollout.
-    """
-    rows = num_envs * rollout_steps
+    """Refuse (ConfigError) rows not divisible by minibatches, minibatches of one row, a budget below one rollout."""
+    rows, product = num_envs * rollout_steps, f"(env.num_envs={num_envs} x algo.rollout_steps={rollout_steps})"
     if rows % minibatches:
         fitting = min((d for d in range(1, rows + 1) if rows % d == 0), key=lambda d: (abs(d - minibatches), -d))
         raise ConfigError(
-            f"algo.minibatches={minibatches}: the {rows} rows of an update (env.num_envs={num_envs} x "
-            f"algo.rollout_steps={rollout_steps}) are not divisible by it; the nearest that fits is {fitting}"
+            f"algo.minibatches={minibatches}: the {rows} rows of an update {product} are not divisible by it; the "
+            f"nearest that fits is {fitting}"
         )
     if rows == minibatches and rows > 1:
         raise ConfigError(f"algo.minibatches={minibatches}: gives minibatches of one row; use at most {rows // 2}")
     if total_steps < rows:
-        raise ConfigError(
-            f"total_steps={total_steps}: less than one rollout of {rows} rows (env.num_envs={num_envs} x "
-            f"algo.rollout_steps={rollout_steps}); use at least {rows}"
-        )
+        why = f"less than one rollout of {rows} rows {product}"
+        raise ConfigError(f"total_steps={total_steps}: {why}; use at least {rows}")
 
 
 INIT_WITH = ("optimizer", "normalizer", "memory")  # valid entries of init_with
 
 
 def check_initial(cfg: DictConfig) -> None:
-    """Refuse unknown entries of init_with.
-
-    Raises:
-        ConfigError: names the nearest.
-    """
+    """Refuse (ConfigError) unknown entries of init_with."""
     for word in init_parts(cfg):
         if word not in INIT_WITH:
             raise ConfigError(f"init_with={cfg.init_with}: there is no {word}; {nearest(word, INIT_WITH)}")

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.config.messages import compose_config
 from rlexp.config.replaced import drop_replaced, plain_value
-from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS
+from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS, OVERLAYS
 from rlexp.config.search_path import chain, choices_that_set, folders, read
 from rlexp.config.signatures import parameters_of
 from rlexp.errors import ConfigError
@@ -26,13 +26,8 @@ python -m rlexp.train --help algo.anchor_coef          one key, or one group
 total_steps, stop_at, checkpoint_every and log_every count rows of an agent's rollouts: environment steps plus one row
 per reset.
 """
-DEFAULTS = {
-    "env": "cartpole",
-    "algo": "ppo",
-    "network": "mlp",
-    "optimizer": "adam",
-    "gae": "default",
-}  # their yamls have comments on most keys
+# their yamls have comments on most keys
+DEFAULTS = {"env": "cartpole", "algo": "ppo", "network": "mlp", "optimizer": "adam", "gae": "default"}
 LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_][\w.]*):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*)(?:#(?P<comment>.*))?$"
 )
@@ -62,19 +57,14 @@ def comments(file: Path) -> dict[str, str]:
     return found
 
 
-def _header(file: Path) -> str:
-    """The comment at the top of a yaml."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    return " ".join(line.strip("# ") for line in head if "@package" not in line)
+def header(file: Path) -> list[str]:
+    """Lines of the comment at the top of a yaml."""
+    head = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    return [line.removeprefix("#").removeprefix(" ") for line in head if "@package" not in line]
 
 
-class Explainer:
-    """Composes a config and looks up its keys' comments.
-
-    Args:
-        words: overrides.
-    """
+class _Explainer:
+    """Composes a config from overrides and looks up its keys' comments."""
 
     def __init__(self, words: Sequence[str]) -> None:
         config = compose_config(list(words), return_hydra_config=True)
@@ -96,29 +86,20 @@ class Explainer:
         """Describe all keys."""
         lines = [HEAD]
         for key in map(str, self.config):
-            if key in GROUPS:
-                lines += ["", *self._group(key)]
-            else:
-                lines += self._lines(key, self.config._get_node(key))
+            lines += ["", *self._group(key)] if key in GROUPS else self._lines(key)
         return "\n".join(lines)
 
     def one_key(self, key: str) -> str:
-        """Describe one key or group.
-
-        Raises:
-            ConfigError: no yaml has the key and its target does not accept it.
-        """
+        """Describe one key or group; ConfigError if no yaml has the key and its target does not accept it."""
         if key in GROUPS:
             return "\n".join(self._group(key))
-        parent, _, name = key.rpartition(".")
-        above = OmegaConf.select(self.config, parent) if parent else self.config
-        node = above._get_node(name) if isinstance(above, DictConfig) else None
-        target = above.get("_target_") if isinstance(above, DictConfig) and parent else None
+        above, name, node = self._find(key)
+        target = above.get("_target_") if isinstance(above, DictConfig) and "." in key else None
         accepted = parameters_of(str(target)) if target else {}
         if node is None and name not in accepted:
             raise ConfigError(f"{key}: {self._unknown(key, [*map(str, above or self.config), *accepted])}")
         if node is not None and isinstance(node, DictConfig):
-            return "\n".join(self._lines(key, node))
+            return "\n".join(self._lines(key))
         default = accepted[name].default if name in accepted else inspect.Parameter.empty
         value = _as_typed(plain_value(above, name)) if node is not None else _as_typed(default)
         lines = [f"{key}={value}   {self.comments.get(key, '')}".rstrip()]
@@ -133,19 +114,24 @@ class Explainer:
             lines.append(f"  no description: add a comment in the yaml, as in {name}: {value}  # ...")
         return "\n".join(lines)
 
+    def _find(self, key: str) -> tuple[Any, str, Any]:
+        """The parent of a key, its name there and its node."""
+        parent, _, name = key.rpartition(".")
+        above = OmegaConf.select(self.config, parent) if parent else self.config
+        return above, name, above._get_node(name) if isinstance(above, DictConfig) else None
+
     def _unknown(self, key: str, known: list[str]) -> str:
-        """Message for an unknown key."""
-        group, parent = key.partition(".")[0], key.rpartition(".")[0]
+        group, (parent, _, last) = key.partition(".")[0], key.rpartition(".")
         if others := choices_that_set(key, self.folders):
             hint = f"{', '.join(others)} has it: {others[0]} --help {key}"
             return f"{group}={self.choice(group)} has no such setting; {hint}"
         names = [name for name in dict.fromkeys(known) if not name.startswith("_")]
-        return f"there is no such setting; {nearest(key.rpartition('.')[2], names, f'{parent}.' if parent else '')}"
+        return f"there is no such setting; {nearest(last, names, f'{parent}.' if parent else '')}"
 
     def _set_by(self, key: str) -> Iterator[tuple[Path, str]]:
-        for group in (*GROUPS, "tuned", "experiment"):
-            inside = key if group in ("tuned", "experiment") else key.removeprefix(f"{group}.")
-            for file in chain(group, self.choice(group), self.folders) if inside != key or group not in GROUPS else ():
+        for group in [group for group in (*GROUPS, *OVERLAYS) if group in OVERLAYS or key.startswith(f"{group}.")]:
+            for file in chain(group, self.choice(group), self.folders):
+                inside = key if group in OVERLAYS else key.removeprefix(f"{group}.")
                 value = OmegaConf.select(OmegaConf.create(read(file)), inside)
                 if value is not None:
                     yield file, str(value)
@@ -153,25 +139,21 @@ class Explainer:
     def _group(self, group: str) -> list[str]:
         options = sorted({file.stem for folder in self.folders for file in (folder / group).glob("*.yaml")})
         *_, file = [CONF_DIR, *chain(group, self.choice(group), self.folders)]
-        about = _header(file) if file != CONF_DIR else ""
-        head = f"{group}={self.choice(group)}"
-        return [*_with_comment(head, about), *_with_comment("", f"one of {', '.join(options)}"), *self._children(group)]
+        about = " ".join(map(str.strip, header(file))) if file != CONF_DIR else ""
+        head = _with_comment(f"{group}={self.choice(group)}", about)
+        return [*head, *_with_comment("", f"one of {', '.join(options)}"), *self._children(group)]
 
     def _children(self, path: str) -> list[str]:
-        node = OmegaConf.select(self.config, path)
-        return [line for key in map(str, node or ()) for line in self._lines(f"{path}.{key}", node._get_node(key))]
+        return [line for key in OmegaConf.select(self.config, path) or () for line in self._lines(f"{path}.{key}")]
 
-    def _lines(self, path: str, node: Any) -> list[str]:
+    def _lines(self, path: str) -> list[str]:
         """Describe a key and those below it."""
-        if path.rpartition(".")[2] in ("_partial_", "_convert_"):
+        above, name, node = self._find(path)
+        if name in ("_partial_", "_convert_"):
             return []
         if isinstance(node, DictConfig) and len(node):
             return self._children(path)
-        parent, _, name = path.rpartition(".")
-        head = (
-            f"{path}={_as_typed(plain_value(OmegaConf.select(self.config, parent) if parent else self.config, name))}"
-        )
-        return _with_comment(head, self.comments.get(path, ""))
+        return _with_comment(f"{path}={_as_typed(plain_value(above, name))}", self.comments.get(path, ""))
 
 
 def _with_comment(head: str, comment: str) -> list[str]:
@@ -185,15 +167,13 @@ def _as_typed(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, list):
         return f"[{','.join(map(_as_typed, value))}]"
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def help_text(words: Sequence[str]) -> str:
     """The output of --help. words: overrides, and keys (without =) to describe."""
     parser = OverridesParser.create()
     chosen = [word for word in words if "=" in word and not parser.parse_override(word).is_sweep_override()]
-    explainer = Explainer(chosen)
+    explainer = _Explainer(chosen)
     keys = [word for word in words if "=" not in word and not word.startswith("-")]
     return "\n".join(explainer.one_key(key) for key in keys) if keys else explainer.all_keys()

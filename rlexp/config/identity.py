@@ -1,4 +1,4 @@
-"""A run's identity: its config without the keys that cannot change results, and the hash of that."""
+"""A run's identity: its config without the keys that cannot change results, its hash, and what names it."""
 
 import hashlib
 import json
@@ -34,6 +34,25 @@ NOT_IDENTITY = (
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
 
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def sets_env_id(overrides: Sequence[str]) -> bool:
+    """Whether env.id is set without choosing an `env`, so that settings of the default one do not apply."""
+    return "env.id" in (keys := [key_of(override) for override in overrides]) and "env" not in keys
+
+
+def naming(overrides: Sequence[str]) -> list[str]:
+    """Overrides that can change results, sorted, without +: they name a job's folder."""
+    return [
+        override
+        for override in sorted(override.lstrip("+") for override in overrides)
+        if not (key := key_of(override)).startswith("hydra") and key.partition("@")[0] not in NOT_IDENTITY
+    ]
+
+
 def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Cast the numbers of a resolved config to the annotated types: total_steps=5e5 becomes 500000.
 
@@ -50,12 +69,8 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT; see `jobs.job.settings_of`."""
-    values = {str(key): cfg[key] for key in cfg if key != "hydra"}
-    plain = {
-        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in values.items()
-        if key not in (*NOT_IDENTITY, *BY_CONTENT)
-    }
+    values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
+    plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
     for key in NOT_IDENTITY:
         group, _, name = key.partition(".")

@@ -26,9 +26,8 @@ def missing_module(name: str) -> str:
     """Message for a missing module: "their_pkg has no module mazes"."""
     above, _, last = name.rpartition(".")
     if not above:
-        return (
-            f"there is no module {name}, installed or in the working directory{did_you_mean(name, _submodules(None))}"
-        )
+        hint = did_you_mean(name, _submodules(None))
+        return f"there is no module {name}, installed or in the working directory{hint}"
     hint = _elsewhere(name) or did_you_mean(last, _submodules(importlib.import_module(above)))
     return f"{above} has no module {last}{hint}"
 
@@ -79,9 +78,8 @@ def import_problem(target: str) -> str:
 
 def _within(module: ModuleType, target: str, last: str) -> str:
     """A hint at the class when its module was named: torch.optim.SGD for torch.optim.sgd."""
-    classes = {
-        name: kind for name, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
-    }
+    members = inspect.getmembers(module, inspect.isclass)
+    classes = {name: kind for name, kind in members if kind.__module__ == module.__name__}
     meant = next((name for name in classes if name.lower() == last.lower()), next(iter(classes), None))
     if meant is None:
         return ""

@@ -11,7 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import key_of
 from rlexp.config.schema import CONF_DIR, GROUPS
 from rlexp.config.search_path import HOW_TO_ADD, choices_that_set, folders
 from rlexp.config.signatures import setting_names
@@ -47,25 +47,17 @@ def compose_config(overrides: list[str], **options: bool) -> DictConfig:
 
 
 def with_plus(error: Exception, overrides: list[str], compose_with: Callable[[list[str]], Any]) -> list[str] | None:
-    """The overrides with ++ before the unknown key of an error, if its target accepts it; None otherwise.
-
-    Args:
-        error: of Hydra.
-        overrides: as typed.
-        compose_with: composes a config from overrides.
-    """
+    """The overrides with ++ before the unknown key of Hydra's error, if its target accepts it; None otherwise."""
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown is None:
         return None
     parent, _, key = unknown[1].rpartition(".")
     try:
-        config = compose_with([o for o in overrides if decides_targets(o)])
-        node = OmegaConf.select(config, parent)
+        node = OmegaConf.select(compose_with([o for o in overrides if decides_targets(o)]), parent)
     except (HydraException, OmegaConfBaseException):
         return None
-    is_env_kwarg = parent == "env.kwargs"
     accepted = setting_names(str(node.get("_target_"))) if OmegaConf.is_dict(node) else []
-    if not (is_env_kwarg or {key, "**"} & set(accepted)):
+    if not (parent == "env.kwargs" or {key, "**"} & set(accepted)):
         return None
     return [f"++{o}" if key_of(o) == unknown[1] else o for o in overrides]
 
@@ -73,50 +65,41 @@ def with_plus(error: Exception, overrides: list[str], compose_with: Callable[[li
 def explain(error: Exception, overrides: list[str]) -> str:
     """Message for an error of Hydra or OmegaConf, in one line."""
     text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    missing = re.search(r"Could not find '([^']+)'", text)
-    merging = re.search(r"Error merging override (\S+)", text)
     if "Config group override must be" in text:
-        return next(
-            (f"{o}: is not the name of a yaml; {_how_to_leave_out(key_of(o))}" for o in overrides if _names_no_yaml(o)),
-            text,
-        )
-    several = re.search(r"Ambiguous value for argument '([^']+)'", text)
-    if unknown:
+        return next(filter(None, map(_no_yaml, overrides)), text)
+    if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1], overrides)
-    if missing:
+    if missing := re.search(r"Could not find '([^']+)'", text):
         group, _, choice = missing[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         near = closest(choice, options, cutoff=0.4)
         hint = f"did you mean {near}? " if near else ""
         how = f"; {HOW_TO_ADD}" if group in GROUPS and not near else ""
         return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}{how}"
-    if several:
+    if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several[1].partition("=")
         return f"{several[1]}: several values; add -m to run one job each, or write {key}=[{values}] for a list"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; {_how_to_write(str(error.override))}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    line = str(cause).splitlines()[0]
-    line = line.removeprefix("ConfigError raised while resolving interpolation: ")
+    line = str(cause).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
+    merging = re.search(r"Error merging override (\S+)", text)
     return f"{merging[1]}: {line}" if merging else one_line(line)
 
 
-def _names_no_yaml(override: str) -> bool:
-    """Whether an override sets a group to something other than a name, as null."""
-    value = override.partition("=")[2]
-    return (CONF_DIR / key_of(override)).is_dir() and not isinstance(yaml.safe_load(value), str | list)
-
-
-def _how_to_leave_out(group: str) -> str:
-    """How to choose nothing in a group, or the known choices."""
+def _no_yaml(override: str) -> str:
+    """Message for an override that sets a group to something other than a name, as null; empty for others."""
+    group, value = key_of(override), override.partition("=")[2]
+    if not (CONF_DIR / group).is_dir() or isinstance(yaml.safe_load(value), str | list):
+        return ""
     known = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-    return f"{group}=none leaves it out" if "none" in known else f"leave it out; known: {', '.join(known)}"
+    how = f"{group}=none leaves it out" if "none" in known else f"leave it out; known: {', '.join(known)}"
+    return f"{override}: is not the name of a yaml; {how}"
 
 
 def _unknown_key(key: str, overrides: list[str]) -> str:
     """Message for an unknown key: the command it belongs to, the nearest key, or where to look."""
-    typed = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
+    typed = next((o for o in overrides if key_of(o) == key), key)
     if key in OTHER_COMMANDS:
         return f"{typed}: there is no setting {key} of training; it belongs to {OTHER_COMMANDS[key]}"
     group = key.partition(".")[0]
@@ -157,9 +140,8 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
             found += _keys(child, f"{prefix}{key}.")
-    target = (
-        node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
-    )
+    is_target = isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_")
+    target = node.get("_target_") if is_target else None
     return found + [f"{prefix}{name}" for name in setting_names(str(target)) if target and name not in node]
 
 

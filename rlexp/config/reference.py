@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 from pathlib import Path
 
 import yaml
 
-from rlexp.config.help import comments
-from rlexp.config.schema import CONF_DIR, GROUPS
+from rlexp.config.help import comments, header
+from rlexp.config.schema import CONF_DIR, GROUPS, OVERLAYS
 from rlexp.config.search_path import chain
 
 PAGE = CONF_DIR / "README.md"
 START, END = "<!-- tables: python -m rlexp.config.reference -->", "<!-- end of tables -->"
-OVERLAYS = ("tuned", "experiment")  # yamls that set keys of other groups
 HYDRA = ("hydra/launcher", "hydra/sweeper")
 
 
@@ -40,9 +38,7 @@ def _written(node: yaml.Node) -> str:
 
 def summary(file: Path) -> str:
     """The comment at the head of a yaml, without the command that chooses it."""
-    head = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
-    lines = [line.removeprefix("#").removeprefix(" ") for line in head if "@package" not in line]
-    lines = [re.sub(r"^ +(\w+) +", r"· \1: ", line) for line in lines]  # an indented list of names
+    lines = [re.sub(r"^ +(\w+) +", r"· \1: ", line) for line in header(file)]  # an indented list of names
     return re.sub(r": python -m rlexp\.train \S+", ".", " ".join(lines))
 
 
@@ -85,22 +81,13 @@ def _group(group: str) -> Iterator[str]:
     for *bases, file in sorted(chains, key=lambda files: (len(files), files[-1].stem)):
         known = {key for base in bases for key in settings(base)}
         values = settings(file)
-        new = {
-            key: value
-            for key, value in values.items()
-            if group not in OVERLAYS and key != "_target_" and key not in known
-        }
+        new = {key: x for key, x in values.items() if group not in OVERLAYS and key not in ("_target_", *known)}
         sets = {key: value for key, value in values.items() if key not in new}
         row = [f"[{_code(file.stem)}]({group}/{file.name})", escaped(summary(file))]
         rows.append(row if group in (*HYDRA, "experiment") else [*row, _sets(group, bases, sets)])
         if new:
-            prefix = group.replace("/", ".")
-            added += [
-                "",
-                f"`{group}={file.stem}`{' adds' if bases else ''}:",
-                "",
-                *_keys(f"{prefix}.", new, comments(file)),
-            ]
+            keys = _keys(f"{group.replace('/', '.')}.", new, comments(file))
+            added += ["", f"`{group}={file.stem}`{' adds' if bases else ''}:", "", *keys]
     head = ["choice", "what it is", "sets"][: len(rows[0])]
     yield from ("", f"### {group}", "", *_table(head, rows), *added)
 

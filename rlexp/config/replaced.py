@@ -13,22 +13,16 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rlexp.config.schema import CONF_DIR, GROUPS
-from rlexp.config.search_path import chain, folders, read
+from rlexp.config.schema import CONF_DIR, GROUPS, OVERLAYS
+from rlexp.config.search_path import chain, folders, node_at, read
 from rlexp.config.signatures import setting_names
 
 Layer = dict[str, Any]  # settings of one yaml, or of the command line: nested, unresolved
 SHARING = ("algo", "env", "network", "gae")  # classes of these share settings: those that the new one accepts are kept
-OVERLAYS = ("tuned", "experiment")  # groups whose yamls set keys of other groups
 
 
 def drop_replaced(config: DictConfig, hydra: Any) -> DictConfig:
-    """A composed config without settings of replaced classes; settings that the user typed are kept.
-
-    Args:
-        config: composed; not modified.
-        hydra: its `hydra` node.
-    """
+    """A composed config without settings of replaced classes; settings that the user typed are kept."""
     words, choices = list(hydra.overrides.task), hydra.runtime.choices
     shipped = all((CONF_DIR / group / f"{choices.get(group)}.yaml").is_file() for group in GROUPS)
     search_path = list(folders(hydra))
@@ -37,8 +31,7 @@ def drop_replaced(config: DictConfig, hydra: Any) -> DictConfig:
     if shipped and not user_overlay and not any("_target_" in word for word in words):
         return config  # most commands need not read the yamls twice
     files = [(group, file) for group in (*GROUPS, *OVERLAYS) for file in chain(group, choices.get(group), search_path)]
-    layers = [_layer(group, file) for group, file in files]
-    layers += [_typed(words)]
+    layers = [*(_layer(group, file) for group, file in files), _typed(words)]
     config = copy.deepcopy(config)
     for group in GROUPS:
         _drop(config, group, layers)
@@ -48,11 +41,8 @@ def drop_replaced(config: DictConfig, hydra: Any) -> DictConfig:
 def _layer(group: str, file: Path) -> Layer:
     """Settings of one yaml, without its defaults."""
     settings = {key: value for key, value in read(file).items() if key != "defaults"}
-    return (
-        settings
-        if re.search(r"^# *@package _global_", file.read_text(encoding="utf-8"), re.MULTILINE)
-        else {group: settings}
-    )
+    is_global = re.search(r"^# *@package _global_", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return settings if is_global else {group: settings}
 
 
 def _typed(words: Sequence[str]) -> Layer:
@@ -66,13 +56,6 @@ def _typed(words: Sequence[str]) -> Layer:
             OmegaConf.update(typed, override.key_or_group, override.value(), force_add=True)
     plain: Any = OmegaConf.to_container(typed)
     return plain
-
-
-def _at(layer: Layer, path: str) -> Mapping[str, Any]:
-    node: Any = layer
-    for name in path.split("."):
-        node = node.get(name) if isinstance(node, Mapping) else None
-    return node if isinstance(node, Mapping) else {}
 
 
 def _drop(config: DictConfig, path: str, layers: Sequence[Layer]) -> None:
@@ -96,7 +79,7 @@ def plain_value(node: DictConfig, key: str) -> Any:
 
 def _inherited(node: DictConfig, path: str, layers: Sequence[Layer]) -> list[str]:
     """Keys of a node that were set for an earlier `_target_`."""
-    nodes = [_at(layer, path) for layer in layers]
+    nodes = [node_at(layer, path) for layer in layers]
     replaced, target = 0, None
     for number, layer in enumerate(nodes):
         name = layer.get("_target_", target)

@@ -13,6 +13,7 @@ _IN_CHECKOUT = PACKAGE.parent / "conf"
 CONF_DIR = _IN_CHECKOUT if (_IN_CHECKOUT / "config.yaml").is_file() else PACKAGE / "conf"
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
+OVERLAYS = ("tuned", "experiment")  # groups whose yamls set keys of other groups
 WHOLE_NUMBERS = ("total_steps", "stop_at", "checkpoint_every", "log_every")  # may be written as 5e5
 
 TUNING_SEED = 1000  # seeds from here on are for tuning, those below for evaluation and comparisons

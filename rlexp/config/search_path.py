@@ -1,13 +1,15 @@
-"""Search path for user yamls: installed packages, conf/ of the working directory, hydra.searchpath."""
+"""Search path for user yamls (installed packages, conf/ here, hydra.searchpath), and who has tuned values."""
 
+import contextlib
 import copy
 import functools
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -17,6 +19,7 @@ from yaml import YAMLError
 
 from rlexp.config.schema import CONF_DIR
 from rlexp.errors import ConfigError
+from rlexp.text import nearest
 
 HOW_TO_ADD = (
     "your yamls are found in conf/ of the working directory, in conf/ of an installed package with an entry point in "
@@ -51,11 +54,7 @@ def _folders_of(package: str) -> list[Path]:
 
 
 def require_search_path(words: Iterable[str]) -> None:
-    """Refuse a missing entry of hydra.searchpath, which Hydra would only warn about.
-
-    Raises:
-        ConfigError: names the entry.
-    """
+    """Refuse (ConfigError) a missing entry of hydra.searchpath, which Hydra would only warn about."""
     for word in words:
         if not word.lstrip("+").startswith("hydra.searchpath="):
             continue
@@ -63,28 +62,19 @@ def require_search_path(words: Iterable[str]) -> None:
             entries: Any = OverridesParser.create().parse_override(word).value()
         except HydraException:  # reported when Hydra parses it
             return
-        for entry in [entries] if isinstance(entries, str) else entries or []:
-            if not _exists(str(entry)):
-                what = "package" if str(entry).startswith("pkg://") else "folder"
+        for entry in map(str, [entries] if isinstance(entries, str) else entries or []):
+            scheme, _, rest = entry.partition("://")
+            what = "package" if scheme == "pkg" else "folder"
+            is_there = scheme not in ("file", entry) or Path(rest or entry).is_dir()
+            if not (_folders_of(rest) if scheme == "pkg" else is_there):
                 raise ConfigError(
                     f"hydra.searchpath={entry}: there is no such {what}; write pkg://their_pkg.conf, which must be "
                     f"importable from here, or file:///path/to/conf"
                 )
 
 
-def _exists(entry: str) -> bool:
-    scheme, _, rest = entry.partition("://")
-    if scheme == "pkg":
-        return bool(_folders_of(rest))
-    return scheme not in ("file", entry) or Path(rest or entry).is_dir()
-
-
 def folders(hydra: Any) -> Iterator[Path]:
-    """Folders of a config's search path, in order.
-
-    Args:
-        hydra: `hydra` node of a composed config.
-    """
+    """Folders of a config's search path, in order. hydra: node of a composed config."""
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             yield Path(source.path)
@@ -95,6 +85,13 @@ def folders(hydra: Any) -> Iterator[Path]:
 def read(file: Path) -> Any:
     """A yaml's content, unresolved; cached until the file changes."""
     return copy.deepcopy(_read(file, file.stat().st_mtime_ns))
+
+
+def node_at(settings: Any, path: str) -> Mapping[str, Any]:
+    """The settings below a dotted key of a yaml; empty if there are none."""
+    for name in path.split(".") if path else ():
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings if isinstance(settings, Mapping) else {}
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,11 +115,7 @@ def chain(group: str, choice: str | None, search_path: Sequence[Path]) -> Iterat
 
 
 def group_choices(hydra: Any) -> dict[str, str]:
-    """The choice in each config group; tuned=none where there are no tuned values, as the group is optional.
-
-    Args:
-        hydra: `hydra` node of a composed config.
-    """
+    """The choice in each config group; tuned=none where there are no tuned values, as the group is optional."""
     choices = {str(name): str(choice) for name, choice in hydra.runtime.choices.items() if not name.startswith("hydra")}
     tuned = f"{choices.get('tuned')}.yaml"
     found = any((folder / "tuned" / tuned).is_file() for folder in folders(hydra))
@@ -130,17 +123,8 @@ def group_choices(hydra: Any) -> dict[str, str]:
 
 
 def require_unshadowed(hydra: Any) -> None:
-    """Refuse a choice with two different yamls on the search path, as the first would shadow the other.
-
-    Args:
-        hydra: `hydra` node of a composed config.
-
-    Raises:
-        ConfigError: names both.
-    """
+    """Refuse (ConfigError) a choice with two different yamls on the search path: the first would shadow the other."""
     search_path = list(folders(hydra))
-    if len(search_path) < 2:
-        return
     for group, choice in hydra.runtime.choices.items():
         files = [file for folder in search_path if (file := folder / group / f"{choice}.yaml").is_file()]
         other = next((file for file in files if file.read_bytes() != files[0].read_bytes()), None)
@@ -151,16 +135,40 @@ def require_unshadowed(hydra: Any) -> None:
 def choices_that_set(path: str, search_path: Sequence[Path]) -> list[str]:
     """Choices of a key's group whose yamls set the key: `algo=apo` for algo.anchor_coef."""
     group, _, key = path.partition(".")
-    files = [file for folder in search_path for file in sorted((folder / group).glob("*.yaml"))]
+    parent, _, name = key.rpartition(".")
     found = []
-    for file in files:
-        try:
-            node = read(file)
-        except (OSError, ValueError, YAMLError):
-            continue
-        *parents, name = key.split(".")
-        for parent in parents:
-            node = node.get(parent, {}) if isinstance(node, dict) else {}
-        if isinstance(node, dict) and name in node:
-            found.append(f"{group}={file.stem}")
+    for file in [file for folder in search_path for file in sorted((folder / group).glob("*.yaml"))]:
+        with contextlib.suppress(OSError, ValueError, YAMLError):
+            if name in node_at(read(file), parent):
+                found.append(f"{group}={file.stem}")
     return list(dict.fromkeys(found))  # a folder may be on the search path twice
+
+
+def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
+    """Refuse (ConfigError) an unknown choice of `tuned`: the group is optional, so that Hydra would leave it out."""
+    known = loader.get_group_options("tuned")
+    for override in overrides:
+        key, _, choice = override.partition("=")
+        if key == "tuned" and choice not in (*known, "null"):
+            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
+
+
+def untuned(hydras: Sequence[Any]) -> list[str]:
+    """One line per environment on which an algorithm has no tuned values and another has. hydras: nodes of the jobs."""
+    path = list(folders(hydras[0])) if hydras else []
+    known, algos = ({file.stem for p in path for file in (p / group).glob("*.yaml")} for group in ("tuned", "algo"))
+    chosen: dict[str, dict[str, str]] = {}  # environment -> algorithm -> its choice of `tuned`
+    for choices in (hydra.runtime.choices for hydra in hydras):
+        chosen.setdefault(str(choices.env), {})[str(choices.algo)] = str(choices.tuned)
+    lines = []
+    for env, by_algo in chosen.items():
+        without = ", ".join(a for a, choice in by_algo.items() if choice == f"{a}_{env}" and choice not in known)
+        having = {a: f"tuned={choice}" for a, choice in by_algo.items() if choice in known - {"none"}}
+        others = sorted(f"tuned={a}_{env}" for a in algos if f"{a}_{env}" in known)
+        if without and having:
+            has = ", ".join(f"{a} has {choice}" for a, choice in having.items())
+            options = " or ".join([*dict.fromkeys(having.values()), "tuned=none"])
+            lines.append(f"tuned values on {env} differ: {has}, {without} none; {options} applies to all")
+        elif without and others:
+            lines.append(f"no tuned values for {without} on {env}; others have {', '.join(others)}")
+    return lines

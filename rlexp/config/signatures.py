@@ -27,16 +27,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in args
     plain = origin or hint
-    if plain is type(None):
-        return value is None
-    if plain is bool:
-        return isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is str:
-        return isinstance(value, str)
+    if plain in (type(None), bool, str):
+        return isinstance(value, plain)
+    if plain in (int, float):
+        return isinstance(value, int | plain) and not isinstance(value, bool)
     if plain in (list, tuple, Sequence):
         return isinstance(value, list | tuple) and all(_fits(v, a) for v in value for a in args[:1])
     if plain in (dict, Mapping):
@@ -56,11 +50,7 @@ def _describe_type(hint: Any) -> str:
 
 @functools.cache
 def _signature(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dict[str, Any]]:
-    """Parameters of a `_target_`, None if unknown, and their annotations.
-
-    Raises:
-        Exception: whatever importing it raises; TypeError: it is not callable.
-    """
+    """Parameters of a `_target_`, None if unknown, and their annotations; raises whatever importing it raises."""
     hydra_log = logging.getLogger("hydra.utils")
     hydra_log.disabled = True  # the caller reports the error
     try:
@@ -87,11 +77,8 @@ def parameters_of(target: str) -> Mapping[str, inspect.Parameter]:
 
 def setting_names(target: str) -> list[str]:
     """Names of the settings that a `_target_` accepts, with "**" if it accepts any; empty if unknown."""
-    return [
-        "**" if p.kind is p.VAR_KEYWORD else name
-        for name, p in parameters_of(target).items()
-        if p.kind is not p.VAR_POSITIONAL
-    ]
+    found = {name: p for name, p in parameters_of(target).items() if p.kind is not p.VAR_POSITIONAL}
+    return ["**" if p.kind is p.VAR_KEYWORD else name for name, p in found.items()]
 
 
 def as_type(value: Any, hint: Any) -> Any:
@@ -135,11 +122,7 @@ def _lacks_decorator(target: str, key: str) -> bool:
 
 
 def check_call(path: str, node: Mapping[str, Any]) -> None:
-    """Check a `_target_` node, and the nodes below it, against their signatures.
-
-    Raises:
-        ConfigError: the target cannot be imported, a key is unknown, or a value does not match its annotation.
-    """
+    """Refuse (ConfigError) a target that cannot be imported, an unknown key, a value unlike its annotation."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             check_call(f"{path}.{key}", value)

@@ -46,9 +46,7 @@ class Extension:
 def read_extensions(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> list[Extension | None]:
     """For each job the state that it extends; None if it extends none or has a checkpoint. Writes nothing.
 
-    Raises:
-        ConfigError: there is no run to extend.
-        CheckpointError: its files cannot be used.
+    ConfigError: there is no run to extend; CheckpointError: its files cannot be used.
     """
     return [
         _read(trainer, job, run) if is_extending(job.cfg) and not run.checkpoint_path.is_file() else None
@@ -72,22 +70,14 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
         rows = source.rows_until(steps, float(progress["seconds"]), dict(zip(job.seeds, counts, strict=True)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{misfit(parent, error)}; {remedy}") from error
-    if not _is_due(trainer, update):  # the last row was only written because the run ended
-        rows, counts = _without_last(rows), [count - 1 for count in counts]
+    made, every = update * trainer.rows, trainer.settings.log_every
+    is_due = update in (trainer.num_updates, trainer.pause_at) or made // every > (made - trainer.rows) // every
+    if not is_due:  # the last row of each seed was only written because the run ended
+        last = {row["seed"]: number for number, row in enumerate(rows)}
+        rows = [row for number, row in enumerate(rows) if number != last[row["seed"]]]
+        counts = [count - 1 for count in counts]
     state["config_hash"], state["trainer"] = run.config_hash, {**progress, "rows": counts}
     return Extension(parent, state, source.text_of(rows), _log_lines(trainer, job, parent, update))
-
-
-def _is_due(trainer: Trainer, update: int) -> bool:
-    """Whether a longer run writes rows after this update."""
-    made, every = update * trainer.rows, trainer.settings.log_every
-    return update in (trainer.num_updates, trainer.pause_at) or made // every > (made - trainer.rows) // every
-
-
-def _without_last(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows without the last one of each seed."""
-    last = {row["seed"]: number for number, row in enumerate(rows)}
-    return [row for number, row in enumerate(rows) if number != last[row["seed"]]]
 
 
 def _log_lines(trainer: Trainer, job: Job, parent: Parent, update: int) -> list[str]:

@@ -11,7 +11,7 @@ from rlexp.algos.schedules import Schedule
 from rlexp.config.checks import EXTENDING
 from rlexp.config.identity import flatten
 from rlexp.errors import ConfigError
-from rlexp.jobs.init_from import Parent, command_of, describe_status, records, study_of
+from rlexp.jobs.init_from import Parent, records, study_of
 from rlexp.provenance import code_state
 
 if TYPE_CHECKING:
@@ -40,16 +40,11 @@ def pin_parent(cfg: DictConfig, settings: dict[str, Any]) -> str:
 def find_extended(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     """The finished run to extend: the longest with the same settings and fewer total_steps.
 
-    Raises:
-        ConfigError: there is none, none is done, or the code has changed since.
+    ConfigError: there is none, none is done, or the code has changed since.
     """
     parent = _longest(cfg, settings)
     subject = f"resume={cfg.resume}: the run to extend, {parent.folder},"
-    if parent.record["status"] != "done":
-        raise ConfigError(
-            f"{subject} is {describe_status(parent.record)}, not done; finish it first with its command"
-            f"{command_of(parent.record)}, or remove it"
-        )
+    parent.require_done(subject, "remove it")
     if not parent.checkpoint_path.is_file():
         raise ConfigError(f"{subject} has no checkpoint any more; restore it, or train from scratch with resume=auto")
     changed = code_state.changed_files(parent.record, settings)
@@ -68,39 +63,33 @@ def _longest(cfg: DictConfig, settings: dict[str, Any]) -> Parent:
     """The longest matching run, preferably a done one; another only to be named in an error message."""
     study, bare, total = study_of(cfg), _bare(settings), int(settings["total_steps"])
     at = str(cfg.resume).partition(":")[2]
-    every = [(folder, record) for folder, record in records(study) if isinstance(record.get("config"), dict)]
-    matching = [Parent(folder, record) for folder, record in every if _bare(record["config"]) == bare]
-    shorter = [run for run in matching if _is_below(run.total_steps, total) and at in ("", str(run.total_steps))]
+    every = [Parent(*found) for found in records(study) if isinstance(found[1].get("config"), dict)]
+    below = [run for run in every if isinstance(run.total_steps, int) and run.total_steps < total]
+    shorter = [run for run in below if _bare(run.config) == bare and at in ("", str(run.total_steps))]
     if shorter:
         found = max(shorter, key=_preference)
         return Parent(found.folder, copy.deepcopy(found.record))  # the caller may modify the record
     wanted = f"total_steps={at}" if at else f"total_steps below {total}"
     failure = f"resume={cfg.resume}: {study} has no run with these settings and {wanted} to extend"
-    if matching:
-        others = sorted({str(run.total_steps) for run in matching})
+    if others := sorted({str(run.total_steps) for run in every if _bare(run.config) == bare}):
         raise ConfigError(f"{failure}; runs with these settings have total_steps={', '.join(others)}")
     if not every:
         raise ConfigError(f"{failure}; it has no run at all. resume=auto trains from scratch")
-    ours = flatten(bare)
-    fewer = [(f, record) for f, record in every if _is_below(record["config"].get("total_steps"), total)]
-    near = [(_differing(ours, flatten(_bare(record["config"]))), f) for f, record in fewer or every]
-    differing, folder = min(near)
-    settings_text = ", ".join(differing[1][:MAX_NAMED]) + (", ..." if len(differing[1]) > MAX_NAMED else "")
-    raise ConfigError(f"{failure}; the nearest of {len(every)}, {folder}, differs in {settings_text}")
+    near = [(_differing(bare, _bare(run.config)), run.folder) for run in below or every]
+    named, folder = min(near, key=lambda found: (len(found[0]), found))
+    text = ", ".join(named[:MAX_NAMED]) + (", ..." if len(named) > MAX_NAMED else "")
+    raise ConfigError(f"{failure}; the nearest of {len(every)}, {folder}, differs in {text}")
 
 
-def _differing(ours: dict[str, Any], other: dict[str, Any]) -> tuple[int, list[str]]:
-    keys = sorted(key for key in ours.keys() | other.keys() if ours.get(key, ...) != other.get(key, ...))
-    return len(keys), [f"{key} ({other.get(key, '–')} there, {ours.get(key, '–')} here)" for key in keys]
-
-
-def _is_below(steps: Any, total: int) -> bool:
-    return isinstance(steps, int) and steps < total
+def _differing(bare: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    here, there = flatten(bare), flatten(other)
+    keys = sorted(key for key in here.keys() | there.keys() if here.get(key, ...) != there.get(key, ...))
+    return [f"{key} ({there.get(key, '–')} there, {here.get(key, '–')} here)" for key in keys]
 
 
 def _preference(run: Parent) -> tuple[bool, int, bool, str]:
     """Sort key: done, then longest, then schedules never rescaled, then started last."""
-    plain = "extended_at" not in run.record["config"]
+    plain = "extended_at" not in run.config
     return run.record["status"] == "done", run.total_steps, plain, str(run.record.get("started"))
 
 
@@ -119,13 +108,13 @@ def stages_of(cfg: DictConfig, settings: dict[str, Any]) -> list[int]:
     if started:  # resumes where it stopped, whatever has finished since
         return list(max(started)[1])
     parent = _longest(cfg, settings)
-    return [*parent.record["config"].get("extended_at", ()), parent.total_steps]
+    return [*parent.config.get("extended_at", ()), parent.total_steps]
 
 
-# Schedules -----------------------------------------------------------------------------------------------------------
+Schedules = dict[str, Callable[[float], float]]
 
 
-def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
+def schedules(cfg: DictConfig) -> Schedules:
     """Settings and coefficients that change with progress, the fraction of total_steps: name -> value(progress).
 
     Besides schedules in the config, coefficients that an algorithm computes from progress; these are probed.
@@ -137,15 +126,13 @@ def schedules(cfg: DictConfig) -> dict[str, Callable[[float], float]]:
     algo = build.build_algorithm(cfg)
     typed = {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
     typed["optimizer.lr"] = Schedule(plain.get("lr"), "optimizer.lr")
-    found: dict[str, Callable[[float], float]] = {
-        name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1
-    }
+    found: Schedules = {name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1}
     if type(algo).coefficients is not Algorithm.coefficients:
         found |= _probed(algo, int(cfg.env.num_envs), set(algo.scheduled()))
     return dict(sorted(found.items()))
 
 
-def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> dict[str, Callable[[float], float]]:
+def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> Schedules:
     """Coefficients, other than schedules in the config, that vary with progress."""
     import torch
 
@@ -155,11 +142,8 @@ def _probed(algo: "Algorithm", num_envs: int, typed: set[str]) -> dict[str, Call
     device = torch.device("cpu")
     algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
 
-    def value(name: str, progress: float) -> float:
-        return float(algo.coefficients(progress, 1, device)[name])
-
     def function_of(name: str) -> Callable[[float], float]:
-        return lambda progress: value(name, progress)
+        return lambda progress: float(algo.coefficients(progress, 1, device)[name])
 
     probed = [algo.coefficients(number / PROBES, 1, device) for number in range(PROBES)]
     varied = [name for name in probed[0] if name not in typed and len({float(probe[name]) for probe in probed}) > 1]

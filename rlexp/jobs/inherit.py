@@ -15,8 +15,7 @@ from torch import Tensor
 from rlexp import build, spaces
 from rlexp.checks.synthetic import rollout_of
 from rlexp.config.checks import init_parts
-from rlexp.config.identity import flatten
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import flatten, key_of
 from rlexp.data import RunSpec
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial
@@ -44,20 +43,15 @@ class Source:
     parent: Parent
     state: dict[str, Any]
 
-    @property
-    def agents(self) -> list[int]:
-        """For each of the run's agents, the index of its parent agent in the checkpoint."""
-        wanted = self.job.seeds if self.parent.seed is None else [self.parent.seed] * len(self.job.seeds)
-        return [self.state["seeds"].index(seed) for seed in wanted]
-
     def of_each(self, state: Any) -> list[Any]:
-        """Split the checkpoint's stacked state: one part (1, ...) per agent of the run."""
-        total = len(self.state["seeds"])
-        return [select_agents(state, slice(agent, agent + 1), total) for agent in self.agents]
+        """Split the checkpoint's stacked state: the part (1, ...) that each agent of the run starts from."""
+        held = self.state["seeds"]
+        wanted = self.job.seeds if self.parent.seed is None else [self.parent.seed] * len(self.job.seeds)
+        return [select_agents(state, slice(held.index(seed), held.index(seed) + 1), len(held)) for seed in wanted]
 
     def classes(self, group: str) -> tuple[str, str]:
         """Class names of a config group in the earlier run and in this one."""
-        there = str(flatten(self.parent.record.get("config", {})).get(f"{group}._target_"))
+        there = str(flatten(self.parent.config).get(f"{group}._target_"))
         here = str(self.job.cfg[group].get("_target_"))
         return there.rpartition(".")[2], here.rpartition(".")[2]
 
@@ -69,14 +63,16 @@ class Source:
 def begin(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -> None:
     """Load the state that init_from and init_with name into new agents; nothing is written.
 
-    Raises:
-        ConfigError: there is no such run, or only some jobs of the batch set init_from.
-        CheckpointError: it cannot be read or does not fit: names the first misfit and both shapes.
+    ConfigError: there is no such run, or only some jobs of the batch set init_from; CheckpointError: it cannot be read,
+    or does not fit: names the first misfit and both shapes.
     """
     for run in writers:
         for name in ("parent", "extends"):  # of a launch that left no checkpoint
             run.record.data.pop(name, None)
-    sources = [_source(job) for job in jobs if job.cfg.get("init_from") is not None]
+    sources = []
+    for job in [job for job in jobs if job.cfg.get("init_from") is not None]:
+        parent, setting = find_initial(job.cfg), f"init_from={job.cfg.init_from}"
+        sources.append(Source(job, parent, checkpoint_of(parent, setting, f"use another run than {setting}")))
     if not sources:
         return
     if len(sources) < len(jobs):
@@ -93,9 +89,9 @@ def begin(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -
             loaded["optimizer"] = _load_optimizer(trainer.learner, sources)
         if "memory" in words:
             loaded["memory"] = _load_memory(trainer, sources)
+    except UserError:
+        raise
     except Exception as error:  # anything, with a checkpoint of another program
-        if isinstance(error, UserError):
-            raise
         raise sources[0].refusal(misfit(sources[0].parent, error)) from error
     for run, source in zip(writers, sources, strict=True):
         run.record.data["parent"] = {**source.parent.summary(), "with": [word for word in words if loaded[word]]}
@@ -112,21 +108,10 @@ def log_lines(record: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     return [f"starting from {parent['folder']}: parameters{parts} of {seed}"]
 
 
-def _source(job: Job) -> Source:
-    parent, setting = find_initial(job.cfg), f"init_from={job.cfg.init_from}"
-    return Source(job, parent, checkpoint_of(parent, setting, f"use another run than {setting}"))
-
-
 def checkpoint_of(parent: Parent, setting: str, remedy: str) -> dict[str, Any]:
-    """Read the checkpoint of an earlier run.
+    """Read the checkpoint of an earlier run; CheckpointError if it is missing, unreadable or of another run.
 
-    Args:
-        parent: the run.
-        setting: that names it, as key=value.
-        remedy: ends the error message.
-
-    Raises:
-        CheckpointError: it is missing, cannot be read, or belongs to another run.
+    setting: names the run, as key=value; remedy: ends the error message.
     """
     path = parent.checkpoint_path
     if not path.is_file():
@@ -157,16 +142,9 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
     envs = trainer.collector.envs
     current = {"observation": envs.single_observation_space, "action": envs.single_action_space}
     for name, space in current.items():
-        mine, other = spaces.describe(space), source.state["spaces"][name]
-        pairs = [
-            [value if key not in ("low", "high") else tuple(value.shape) for key, value in sorted(each.items())]
-            for each in (mine, other)
-        ]
-        if pairs[0] != pairs[1]:
-            raise source.refusal(f"the {name} space is {spaces.summary(other)} there, {spaces.summary(mine)} here")
-
-
-# Parameters and statistics -------------------------------------------------------------------------------------------
+        here, there = spaces.summary(spaces.describe(space)), spaces.summary(source.state["spaces"][name])
+        if here != there:
+            raise source.refusal(f"the {name} space is {there} there, {here} here")
 
 
 def _statistics(learner: Learner) -> set[str]:
@@ -273,9 +251,6 @@ def _stepped(group: Agents) -> Any:
         param.grad = torch.zeros_like(param)
     optimizer.step()
     return kept_by_agent(optimizer, params, group.size)
-
-
-# The algorithm's memory ----------------------------------------------------------------------------------------------
 
 
 def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:

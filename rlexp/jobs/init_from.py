@@ -14,8 +14,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rlexp.config.checks import init_parts
-from rlexp.config.identity import config_hash
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import config_hash, key_of
+from rlexp.config.schema import seeds_of
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
 from rlexp.run.names import missing_folder
@@ -33,9 +33,14 @@ class Parent:
     seed: int | None = None  # start all agents from this one; None: each from the one with its seed
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The config in its run.json."""
+        return self.record.get("config", {})
+
+    @property
     def config_hash(self) -> str:
-        """Hash of the config in its run.json."""
-        return config_hash(self.record.get("config", {}))
+        """Hash of its config."""
+        return config_hash(self.config)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -45,12 +50,21 @@ class Parent:
     @property
     def seeds(self) -> list[int]:
         """Seeds, one per agent."""
-        return list(self.record.get("seeds", ()))
+        return list(self.record.get("seeds") or ())
 
     @property
     def total_steps(self) -> Any:
         """total_steps of its config."""
-        return self.record.get("config", {}).get("total_steps")
+        return self.config.get("total_steps")
+
+    def require_done(self, subject: str, instead: str) -> None:
+        """Refuse (ConfigError) a run that is not done. subject: the start of the message; instead: of finishing it."""
+        status = "running or killed" if self.record["status"] == "running" else self.record["status"]
+        if status != "done":
+            command = _command_of(self.record)
+            raise ConfigError(
+                f"{subject} is {status}, not done; finish it first with its command{command}, or {instead}"
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -73,60 +87,41 @@ class Parent:
         }
 
 
-# init_from -----------------------------------------------------------------------------------------------------------
-
-
 def find_initial(cfg: DictConfig) -> Parent:
-    """The finished run that init_from names.
-
-    Raises:
-        ConfigError: there is none, it is not done, or it lacks seeds.
-    """
-    typed = str(cfg.init_from)
-    path, seed = _parse(typed)
+    """The finished run that init_from names; ConfigError if there is none, it is not done, or it lacks seeds."""
+    setting = f"init_from={cfg.init_from}"
+    path, seed = _parse(str(cfg.init_from))
     folder = locate(path)
     if folder is None:
-        study = _study_hint(path)
-        raise ConfigError(f"init_from={typed}: {missing_folder(path).partition(': ')[2]}{study}")
+        raise ConfigError(f"{setting}: {missing_folder(path).partition(': ')[2]}{_study_hint(path)}")
     try:
         record = read_record(folder)
     except RecordError as error:
         why = str(error).rpartition("; ")[0]  # without its remedy, which is for the run in that folder
-        raise ConfigError(f"init_from={typed}: {why}; fix it, or name another run") from None
+        raise ConfigError(f"{setting}: {why}; fix it, or name another run") from None
     if record is None:
-        raise ConfigError(f"init_from={typed}: there is no run in {folder} (no run.json){_study_hint(folder)}")
-    if record["status"] != "done":
-        raise ConfigError(
-            f"init_from={typed}: that run is {describe_status(record)}, not done; finish it first with its command"
-            f"{command_of(record)}, or name one that is done"
-        )
-    held = record.get("seeds") or []
-    if seed is not None and seed not in held:
-        raise ConfigError(f"init_from={typed}: that run has no seed {seed}; it has {_listed(held)}")
+        raise ConfigError(f"{setting}: there is no run in {folder} (no run.json){_study_hint(folder)}")
+    parent = Parent(folder, record)
+    parent.require_done(f"{setting}: that run", "name one that is done")
+    held = parent.seeds
     if seed is None and len(held) == 1:
         seed = held[0]
-    wanted = [int(cfg.seed) + k for k in range(int(cfg.num_seeds))]
-    missing = [k for k in wanted if k not in held]
-    if seed is None and missing:
-        raise ConfigError(
-            f"init_from={typed}: that run has no seed {missing[0]}; it has {_listed(held)}: name one for all, as in "
-            f"init_from={typed}:{held[0] if held else 0}, or train seeds that it has"
-        )
+    missing = [k for k in (seeds_of(cfg) if seed is None else [seed]) if k not in held]
+    if missing:
+        example = f"{setting}:{held[0] if held else 0}"
+        instead = "" if seed is not None else f": name one for all, as in {example}, or train seeds that it has"
+        raise ConfigError(f"{setting}: that run has no seed {missing[0]}; it has {_listed(held)}{instead}")
     return Parent(folder, record, seed)
 
 
 def check_same_parent(cfg: DictConfig, folder: Path, record: dict[str, Any]) -> None:
-    """Refuse to continue a run if the checkpoint of its init_from has changed since it started.
-
-    Raises:
-        ConfigError: names both folders.
-    """
+    """Refuse (ConfigError) to continue a run if the checkpoint of its init_from has changed since it started."""
     digest = record.get("parent", {}).get("checkpoint")
     if digest is None or cfg.get("init_from") is None or cfg.stale == "keep":
         return
     parent = locate(_parse(str(cfg.init_from))[0])
-    path = None if parent is None else parent / "checkpoint.pt"
-    if path is not None and path.is_file() and file_digest(path) != digest:
+    path = parent and parent / "checkpoint.pt"
+    if path and path.is_file() and file_digest(path) != digest:
         raise ConfigError(
             f"init_from={cfg.init_from}: its checkpoint has changed since the run in {folder} started from it: "
             f"stale=keep keeps that run, resume=never trains it from scratch"
@@ -166,11 +161,8 @@ def identity_of_initial(cfg: DictConfig, settings: dict[str, Any]) -> str:
         return known
     seed = "" if parent.seed is None else f":{parent.seed}"
     least, most = min(parent.steps), max(parent.steps)
-    return f"{parent.config_hash}{seed}@{least}{f'..{most}' if most > least else ''}{_with(cfg)}"
-
-
-def _with(cfg: DictConfig) -> str:
-    return "".join(f"+{word}" for word in init_parts(cfg))
+    words = "".join(f"+{word}" for word in init_parts(cfg))
+    return f"{parent.config_hash}{seed}@{least}{f'..{most}' if most > least else ''}{words}"
 
 
 def _recorded_identity(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
@@ -180,24 +172,13 @@ def _recorded_identity(cfg: DictConfig, settings: dict[str, Any]) -> str | None:
     for _, record in records(study_of(cfg)):
         config, parent = record.get("config", {}), record.get("parent", {})
         entry = str(config.get("init_from"))
-        folder = Path(str(parent.get("folder")))
-        same_folder = folder == path.resolve() or (folder.parent == path.parent.resolve() and _ends_in(folder, path))
+        folder, named = Path(str(parent.get("folder"))), path.resolve()
+        same = folder == named or (folder.parent == path.parent.resolve() and folder.name.endswith(f"-{path.name}"))
+        same = same and seed in (None, parent.get("seed")) and entry.split("+")[1:] == init_parts(cfg)
         rest = {key: value for key, value in config.items() if key not in ("init_from", "extended_at", "total_steps")}
-        wanted = {key: value for key, value in settings.items() if key != "total_steps"}
-        if same_folder and seed in (None, parent.get("seed")) and rest == wanted and _with_of(entry) == _with(cfg):
+        if same and rest == {key: value for key, value in settings.items() if key != "total_steps"}:
             found.append((str(record.get("started")), entry))
     return max(found)[1] if found else None
-
-
-def _ends_in(folder: Path, path: Path) -> bool:
-    return folder.name.endswith(f"-{path.name}")
-
-
-def _with_of(entry: str) -> str:
-    return "".join(f"+{word}" for word in entry.split("+")[1:])
-
-
-# Other runs ----------------------------------------------------------------------------------------------------------
 
 
 def study_of(cfg: DictConfig) -> Path:
@@ -224,12 +205,7 @@ def _read(folder: Path, state: tuple[int, ...]) -> dict[str, Any] | None:
     return read_record(folder)
 
 
-def describe_status(record: dict[str, Any]) -> str:
-    """Status of an unfinished run, for messages."""
-    return "running or killed" if record["status"] == "running" else str(record["status"])
-
-
-def command_of(record: dict[str, Any]) -> str:
+def _command_of(record: dict[str, Any]) -> str:
     """The command that last launched a run, in brackets, without settings that pause or restart it."""
     typed = list(map(str, record.get("command") or []))
     words = [word for word in typed[1:] if key_of(word) not in LAUNCH_ONLY and not word.startswith("resume=never")]

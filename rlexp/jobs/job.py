@@ -19,11 +19,8 @@ from rlexp.run.record import RunRecord
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """A run's identity: its config without the keys that cannot change results, and the run that it starts from.
 
-    The parent run is identified by content, not by path. Without init_from or rescaled schedules no key is added, so
-    that hashes of earlier versions stay valid.
-
-    Raises:
-        ConfigError: there is no such run to start from or to extend.
+    The parent run is identified by content, not by path; ConfigError if there is none. Without init_from or rescaled
+    schedules no key is added, so that hashes of earlier versions stay valid.
     """
     settings = identity(cfg)
     if cfg.get("init_from") is not None:
@@ -54,11 +51,7 @@ class Job:
         return seeds_of(self.cfg)
 
     def check_same(self, record: RunRecord) -> None:
-        """Refuse a folder with a run of another config.
-
-        Raises:
-            ConfigError: names the folder.
-        """
+        """Refuse (ConfigError) a folder with a run of another config."""
         if record.data.get("config", self.settings) != self.settings:
             raise ConfigError(f"{self.folder}: has a run of another config; move it away, or use another study")
 
@@ -67,11 +60,7 @@ class Job:
         return code_state.changed_files(record.data, self.settings)
 
     def check_code(self, record: RunRecord) -> None:
-        """Refuse a run whose code or initial parameters have changed since, unless stale=keep.
-
-        Raises:
-            ConfigError: names the files.
-        """
+        """Refuse (ConfigError) a run whose code or initial parameters have changed since, unless stale=keep."""
         check_same_parent(self.cfg, self.folder, record.data)
         changed = self.changed_files(record)
         if changed and self.cfg.stale != "keep":

@@ -5,12 +5,14 @@ import contextlib
 import enum
 import functools
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 import numpy as np
 
+MANY = 10_000  # items in a container that `leaves` opens
 HEAD = 8  # bytes of the table's length
 # built-in containers, subclasses first; Python classes derived from them are stored as containers, too
 BASES: tuple[Any, ...] = (
@@ -74,11 +76,7 @@ def is_pure_python(kind: Any) -> bool:
 
 
 def attributes_of(x: Any) -> dict[str, Any]:
-    """Instance attributes; names of slots get a trailing dot, which no attribute name has.
-
-    Raises:
-        NotPlainError: part of the state is elsewhere.
-    """
+    """Instance attributes; names of slots get a trailing dot. NotPlainError if part of the state is elsewhere."""
     kind: Any = type(x)
     slots = slots_of(kind)
     if not is_pure_python(kind) or not (kind.__dictoffset__ or slots):
@@ -88,6 +86,20 @@ def attributes_of(x: Any) -> dict[str, Any]:
         with contextlib.suppress(AttributeError):  # not set
             found[f"{name}."] = slot.__get__(x, kind)
     return found
+
+
+def leaves(value: Any, path: str = "", kinds: Any = (list, tuple), depth: int = 20) -> Iterator[Any]:
+    """What nested containers hold, as (expression, value); containers that are empty, huge or deep are not opened."""
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, kinds):
+        items = list(enumerate(value))
+    if not items or len(items) > MANY or not depth:
+        yield path, value
+        return
+    for key, item in items:
+        yield from leaves(item, f"{path}[{key!r}]", kinds, depth - 1)
 
 
 def require_key(x: Any) -> None:

@@ -23,16 +23,10 @@ def digest(value: Any, *, opaque: bool = True) -> str:
     opaque: an object whose state is not in its attributes equals no other; else random generators are compared by
     state, and other unreadable objects by class.
     """
-    if value is None or isinstance(value, bool | int | float | str | Enum):
-        return repr(value)
     text = _Digest(opaque).of(value)
+    if isinstance(value, int | float | str | Enum):
+        return text
     return text if len(text) <= 80 else f"{type(value).__name__} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def _state_of(stream: torch.Generator | np.random.Generator | random.Random) -> Any:
-    if isinstance(stream, torch.Generator):
-        return stream.get_state()
-    return stream.getstate() if isinstance(stream, random.Random) else stream.bit_generator.state
 
 
 class _Digest:
@@ -68,8 +62,10 @@ class _Digest:
         if isinstance(value, functools.partial):
             return f"partial({self.of(value.func)}, {self.of(value.args)}, {self.of(value.keywords)})"
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        if not self.opaque and isinstance(value, torch.Generator | np.random.Generator | random.Random):
-            return kind + self.of(_state_of(value))
+        if not self.opaque and isinstance(value, np.random.Generator):
+            return kind + self.of(value.bit_generator.state)
+        if not self.opaque and isinstance(value, torch.Generator | random.Random):
+            return kind + self.of(value.get_state() if isinstance(value, torch.Generator) else value.getstate())
         try:
             return kind + self._pairs(attributes_of(value).items())
         except NotPlainError:

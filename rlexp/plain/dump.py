@@ -140,12 +140,7 @@ class _Writer:
 
 
 def dump(x: Any) -> bytes:
-    """Serialise nested containers and objects as plain data.
-
-    Raises:
-        NotPlainError: something cannot be stored as plain data.
-        RecursionError: it is nested too deeply.
-    """
+    """Nested containers and objects as plain data; NotPlainError for what cannot be, RecursionError if too deep."""
     writer = _Writer()
     root = writer.value(x)
     table = json.dumps({"root": root, "nodes": writer.nodes}).encode()

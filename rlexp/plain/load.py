@@ -1,6 +1,7 @@
 """Loads plain data, written by `dump.py`, into existing objects of the same classes."""
 
 import collections
+import contextlib
 import enum
 import json
 import logging
@@ -63,10 +64,8 @@ def _inside(x: Any) -> Iterator[Any]:
     if isinstance(x, MethodType):
         yield from (x.__self__, x.__func__)
     elif not isinstance(x, np.ndarray | np.generic | torch.Tensor):
-        try:
+        with contextlib.suppress(NotPlainError):
             yield from attributes_of(x).values()
-        except NotPlainError:
-            return
 
 
 class _Reader:
@@ -105,11 +104,11 @@ class _Reader:
 
     def _make(self, index: int, node: list[Any], live: Any) -> Any:
         what, *rest = node
-        simple: dict[str, Callable[..., Any]] = {
-            "enum": lambda path, name: self._enum(path, name),
+        kinds: dict[str, Callable[..., Any]] = {
+            "enum": self._enum,
             "array": self.array,
             "scalar": lambda *array: self.array(*array)[()],
-            "tensor": lambda *array: torch.from_numpy(self.array(*array)),
+            "tensor": self._tensor,
             "dtype": lambda dtype, _: np.dtype(dtype),
             "bytes": self.blob,
             "bytearray": lambda span: bytearray(self.blob(span)),
@@ -119,14 +118,31 @@ class _Reader:
             "code": lambda path: self._code(path, live),
             "method": lambda owner, path: self._method(owner, path, live),
             "objects": self._objects,
+            "container": lambda *parts: self._container(index, live, *parts),
+            "object": lambda *parts: self._object(index, live, *parts),
+            "generator": lambda bits: np.random.Generator(self.value(bits)),
+            "bit generator": self._bit_generator,
+            "seed sequence": self._seed_sequence,
+            "random state": lambda state: _set(np.random.RandomState(), "set_state", _valid_state(self.value(state))),
+            "random": lambda state: _set(random.Random(), "setstate", self.value(state)),
+            "torch generator": lambda array: _set(torch.Generator(), "set_state", self._tensor(*array)),
         }
-        if what in simple:
-            return simple[what](*rest)
-        if what == "container":
-            return self._container(index, live, *rest)
-        if what == "object":
-            return self._object(index, live, *rest)
-        return self._random(what, *rest)
+        if what not in kinds:
+            raise NotPlainError(f"{what} is not a kind of node")
+        return kinds[what](*rest)
+
+    def _tensor(self, *array: Any) -> torch.Tensor:
+        return torch.from_numpy(self.array(*array))
+
+    def _bit_generator(self, name: str, state: Any, seeds: Any) -> np.random.BitGenerator:
+        sequence = self.value(seeds)
+        made = BIT_GENERATORS[name](sequence if isinstance(sequence, np.random.SeedSequence) else 0)
+        made.state = _valid_state(self.value(state))
+        return made
+
+    def _seed_sequence(self, parts: list[Any]) -> np.random.SeedSequence:
+        entropy, spawn_key, pool_size, spawned = map(self.value, parts)
+        return np.random.SeedSequence(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
 
     def _enum(self, path: str, name: str) -> Any:
         kind = self.kind(path)
@@ -200,9 +216,12 @@ class _Reader:
             made = object.__new__(kind)
         self.claimed.add(id(made))
         self.made[index] = made
-        for name in attributes:
-            self._require_attribute(kind, name, made is live and name in attributes_of(made))
         olds, slots = attributes_of(made) if made is live else {}, slots_of(kind)
+        for name in attributes:  # none that has a special meaning, or would shadow a method or property
+            hidden = getattr(kind, name.rstrip("."), None)
+            covers = callable(hidden) or isinstance(hidden, property)
+            if (name.startswith("__") and name.endswith("__")) or (covers and name not in olds):
+                raise NotPlainError(f"{path_of(kind)}.{name} is not a plain attribute")
         news = {name: self.value(value, olds.get(name, MISSING)) for name, value in attributes.items()}
         for name, value in news.items():
             if name.endswith("."):
@@ -213,39 +232,10 @@ class _Reader:
             made.__dict__.update(in_dict)
         return made
 
-    @staticmethod
-    def _require_attribute(kind: Any, name: str, is_there: bool) -> None:
-        """Reject attributes that would shadow methods or properties, or that have a special meaning."""
-        hidden = getattr(kind, name.rstrip("."), None)
-        covers = callable(hidden) or isinstance(hidden, property)
-        if (name.startswith("__") and name.endswith("__")) or (covers and not is_there):
-            raise NotPlainError(f"{path_of(kind)}.{name} is not a plain attribute")
 
-    def _random(self, what: str, *data: Any) -> Any:
-        if what == "generator":
-            return np.random.Generator(self.value(data[0]))
-        if what == "bit generator":
-            name, state, seeds = data
-            sequence = self.value(seeds)
-            made = BIT_GENERATORS[name](sequence if isinstance(sequence, np.random.SeedSequence) else 0)
-            made.state = _valid_state(self.value(state))
-            return made
-        if what == "seed sequence":
-            entropy, spawn_key, pool_size, spawned = map(self.value, data[0])
-            return np.random.SeedSequence(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
-        if what == "random state":
-            stream = np.random.RandomState()
-            stream.set_state(_valid_state(self.value(data[0])))
-            return stream
-        if what == "random":
-            python_stream = random.Random()
-            python_stream.setstate(self.value(data[0]))
-            return python_stream
-        if what == "torch generator":
-            generator = torch.Generator()
-            generator.set_state(torch.from_numpy(self.array(*data[0])))
-            return generator
-        raise NotPlainError(f"{what} is not a kind of node")
+def _set(stream: Any, setter: str, state: Any) -> Any:
+    getattr(stream, setter)(state)
+    return stream
 
 
 def _valid_state(state: Any) -> Any:
@@ -259,9 +249,7 @@ def _valid_state(state: Any) -> Any:
 def load(data: bytes, live: Any) -> Any:
     """Restore the result of `dump` into existing objects, in place; returns them.
 
-    Args:
-        data: result of `dump`.
-        live: objects of the same classes; only their classes are instantiated, and code is taken from them.
+    live: objects of the same classes; only their classes are instantiated, and code is taken from them.
 
     Raises:
         NotPlainError: the data does not fit.

@@ -1,5 +1,6 @@
 """The code behind a run: digests of its sources, and commits of their repositories."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -11,7 +12,7 @@ from typing import Any
 from rlexp.config.schema import CONF_DIR
 from rlexp.files import PACKAGE
 from rlexp.provenance import repositories, sources
-from rlexp.provenance.repositories import git_text
+from rlexp.provenance.repositories import git_text, is_document
 
 
 @functools.cache
@@ -23,35 +24,34 @@ def code_state() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    # the surrounding checkout is rlexp's only if it tracks this file
-    in_checkout = bool(git_text(PACKAGE, "ls-files", "--", __file__))
-    status = git_text(PACKAGE, "status", "--porcelain", "--", str(PACKAGE), str(CONF_DIR)) if in_checkout else None
+    in_checkout = repositories.package_root() is not None
     return {
         "commit": git_text(PACKAGE, "rev-parse", "HEAD") if in_checkout else None,
-        "dirty": None if status is None else bool(status),
+        "dirty": _is_dirty() if in_checkout else None,
         "versions": versions,
         "code": sources.training_digest(),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
     }
 
 
+def _is_dirty() -> bool | None:
+    """Whether rlexp's code or yamls differ from the commit; its documents change no result."""
+    options = ("--porcelain", "--no-renames", "--untracked-files=all")
+    status = git_text(PACKAGE, "status", *options, "--", str(PACKAGE), str(CONF_DIR))
+    return None if status is None else any(not is_document(line.strip('"')) for line in status.splitlines())
+
+
 def _processor() -> str:
-    try:
+    lines = []
+    with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-# Code that a config names --------------------------------------------------------------------------------------------
 
 
 def config_state(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Digests of the modules that a config names, and states of their repositories and the working directory's.
 
-    Args:
-        settings: the run's identity; see `jobs.job.settings_of`.
-        folder: of the run.
+    settings: the run's identity, see `jobs.job.settings_of`; folder: of the run.
     """
     files = frozenset(sources.sources(settings).values())
     package = repositories.package_root()

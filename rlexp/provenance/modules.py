@@ -4,6 +4,7 @@ Results do not depend on what the process has imported, so they are the same at 
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import re
@@ -26,14 +27,8 @@ LOADERS = ("import_module", "__import__", "resolve_name", "get_class", "get_meth
 MAKERS = ("make", "make_vec")  # the same for an environment's id
 
 
-# Files of modules ----------------------------------------------------------------------------------------------------
-
-
 def find(name: str) -> Path | None:
-    """The source file that importing a module would run; None if there is none, as for a namespace package.
-
-    A symbolic link is returned as the link, not as its target.
-    """
+    """The source file, perhaps a link, that importing a module would run; None, as for a namespace package."""
     return _locate(name)[0]
 
 
@@ -47,7 +42,8 @@ def _locate(name: str) -> tuple[Path | None, tuple[str, ...]]:
     folders = tuple(spec.submodule_search_locations or ())
     for part in below:
         packages = [Path(folder, part) for folder in folders]
-        file = next((found for path in packages if (found := _module_file(path)) is not None), None)
+        files = [file for path in packages for file in (path / "__init__.py", path.with_suffix(".py"))]
+        file = next((file for file in files if file.is_file()), None)
         folders = tuple(str(path) for path in packages if path.is_dir())
         if file is not None:
             folders = (str(file.parent),) if file.name == "__init__.py" else ()
@@ -56,30 +52,19 @@ def _locate(name: str) -> tuple[Path | None, tuple[str, ...]]:
     return file, folders
 
 
-def _module_file(path: Path) -> Path | None:
-    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
-
-
 def _spec(top: str) -> Any:
     """Spec of a top-level module from Python's finders, which cover editable installs."""
     for finder in sys.meta_path:
-        try:
-            spec = finder.find_spec(top, None)
-        except Exception:  # a third-party finder
-            continue
-        if spec is not None:
-            return spec
+        with contextlib.suppress(Exception):  # of a third-party finder
+            if (spec := finder.find_spec(top, None)) is not None:
+                return spec
     return None
 
 
+@functools.cache
 def is_installed(file: Path) -> bool:
     """Whether a file belongs to an installed package or to Python, and so does not change between runs."""
-    return _holds_installed(file.parent)
-
-
-@functools.cache
-def _holds_installed(folder: Path) -> bool:
-    folder = folder.resolve()
+    folder = file.parent.resolve()
     return any(site in folder.parts for site in SITES) or folder.is_relative_to(STANDARD)
 
 
@@ -98,9 +83,6 @@ def _home(dotted: str, locate: Callable[[str], tuple[Path | None, tuple[str, ...
 def label(name: str, file: Path) -> str:
     """A module's file name: calm.py, their_pkg/nets.py, their_pkg/__init__.py."""
     return name.replace(".", "/") + ("/__init__.py" if file.name == "__init__.py" else ".py")
-
-
-# Imports -------------------------------------------------------------------------------------------------------------
 
 
 class Import(NamedTuple):
@@ -212,11 +194,8 @@ def closure(
     the parent of a module counts with what its code uses; names that it merely re-exports, as an __init__.py that lists
     all objectives, count only where they are imported through it.
 
-    Args:
-        asked: modules all of whose imports count.
-        run: modules of which only the imports that their code uses count.
-        without: modules to leave out, with their imports.
-        only: the top-level package to stay in.
+    asked: modules all of whose imports count; run: those of which only the imports that their code uses count; without:
+    modules to leave out, with their imports; only: the top-level package to stay in.
     """
     left = [(name, True) for name in asked] + [(name, False) for name in run]
     tops = {name.partition(".")[0] for name, _ in left}

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlexp.config.schema import CONF_DIR
 from rlexp.files import PACKAGE, write_atomically
 from rlexp.provenance import repositories, sources
 from rlexp.provenance.code_state import output_folder
@@ -43,6 +42,5 @@ def _patches(files: frozenset[Path], excluded: Path) -> dict[str, repositories.P
         name = stem = re.sub(r"[^\w-]+", "_", root.name) or "root"
         while name in found:
             name = f"{stem}-{len(found) + 1}"
-        where = (PACKAGE, CONF_DIR) if root == package else (root,)
-        found[name] = repositories.patch(root, files, where, excluded)
+        found[name] = repositories.patch(root, files, excluded)
     return found

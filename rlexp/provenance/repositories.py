@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rlexp.config.schema import CONF_DIR
 from rlexp.files import PACKAGE
 from rlexp.provenance.modules import is_installed
 
@@ -51,6 +52,11 @@ def root_of(folder: Path) -> Path | None:
     """Root of a folder's repository."""
     top = git_text(folder, "rev-parse", "--show-toplevel")
     return Path(top) if top else None
+
+
+def is_document(name: str) -> bool:
+    """Whether a file of rlexp's repository is documentation, which changes no result."""
+    return name.endswith(".md")
 
 
 def package_root() -> Path | None:
@@ -96,22 +102,20 @@ def changed(root: Path, files: Iterable[Path], excluded: Path) -> bool:
     """Whether tracked files have uncommitted changes outside `excluded`, or one of the files is untracked."""
     if _new(root, _within(root, files)):
         return True
-    names = git(root, *DIFF, "--name-only", "-z", _base(root, commit_of(root))) or b""
-    return any(not _lies_in(root / os.fsdecode(name), excluded) for name in names.split(b"\0") if name)
+    return bool(_changed_names(root, _base(root, commit_of(root)), excluded))
 
 
-def _lies_in(file: Path, folder: Path) -> bool:
-    return file.is_relative_to(folder.resolve())
+def _changed_names(root: Path, base: str, excluded: Path, *where: Path) -> list[str] | None:
+    """Tracked files that differ from a commit, without those in `excluded`; None if git does not say."""
+    answer = git(root, *DIFF, "--name-only", "-z", base, "--", *map(str, where))
+    names = None if answer is None else [os.fsdecode(name) for name in answer.split(b"\0") if name]
+    return names and [name for name in names if not (root / name).is_relative_to(excluded.resolve())]
 
 
-def patch(root: Path, files: Iterable[Path], where: Sequence[Path], excluded: Path) -> Patch:
+def patch(root: Path, files: Iterable[Path], excluded: Path) -> Patch:
     """Uncommitted changes: all those of files that a config names, then those of other tracked files.
 
-    Args:
-        root: of the repository.
-        files: named by the config, untracked ones included.
-        where: paths of other files that count.
-        excluded: a folder that does not.
+    In rlexp's own repository its code and yamls count; in others all that is tracked, outside the folder `excluded`.
     """
     names = _within(root, files)
     new = _new(root, names)
@@ -121,9 +125,9 @@ def patch(root: Path, files: Iterable[Path], where: Sequence[Path], excluded: Pa
     first = _sections(git(root, *DIFF, base, "--", *known) if known else b"")
     for name in new:
         first += _sections(git(root, *DIFF, "--no-index", "--", "/dev/null", name))
-    listed = git(root, *DIFF, "--name-only", "-z", base, "--", *map(str, where))
-    rest = [os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
-    rest = [name for name in rest if name not in names and not _lies_in(root / name, excluded)]
+    own = root == package_root()
+    listed = _changed_names(root, base, excluded, *((PACKAGE, CONF_DIR) if own else (root,)))
+    rest = [name for name in listed or () if name not in names and not (own and is_document(name))]
     kept, missing = _up_to_limit(root, base, rest)
     if listed is None:
         missing.append("whatever else has changed: git did not say")
@@ -136,7 +140,8 @@ def patch(root: Path, files: Iterable[Path], where: Sequence[Path], excluded: Pa
 
 def _up_to_limit(root: Path, base: str, names: Sequence[str]) -> tuple[list[bytes], list[str]]:
     """Whole changes of files up to PATCH_LIMIT; names of the files left out."""
-    small = [name for name in names if not _is_large(root / name)]
+    # others are slow to diff
+    small = [name for name in names if not (file := root / name).is_file() or file.stat().st_size <= 50 * PATCH_LIMIT]
     missing = [name for name in names if name not in small]
     whole = git(root, *DIFF, base, "--", *small) if small else b""
     changes = _sections(whole)
@@ -152,10 +157,6 @@ def _up_to_limit(root: Path, base: str, names: Sequence[str]) -> tuple[list[byte
         else:
             missing.append(name)
     return kept, sorted(missing)
-
-
-def _is_large(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 50 * PATCH_LIMIT  # slow to diff
 
 
 def _sections(diff: bytes | None) -> list[bytes]:

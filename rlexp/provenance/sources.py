@@ -9,7 +9,7 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rlexp.provenance.modules import LIBRARIES, closure, find, home, is_installed, label, read
 
@@ -32,18 +32,8 @@ def training_digest() -> str:
     return hashed.hexdigest()[:8]
 
 
-# Code that a config names --------------------------------------------------------------------------------------------
-
-
-class Named(NamedTuple):
-    """Names in a config."""
-
-    targets: frozenset[str]
-    others: frozenset[str]  # dotted names among the settings of targets
-    env_id: str
-
-
-def _named(config: Mapping[str, Any]) -> Named:
+def _named(config: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str], str]:
+    """Targets in a config, dotted names among their settings, and the environment's id."""
     targets: set[str] = set()
     others: set[str] = set()
     for target, key, word in _words(config, ""):
@@ -54,7 +44,7 @@ def _named(config: Mapping[str, Any]) -> Named:
             others.add(word)
     env = config.get("env")
     name = env.get("id") if isinstance(env, Mapping) else None
-    return Named(frozenset(targets), frozenset(others), name if isinstance(name, str) else "")
+    return frozenset(targets), frozenset(others), name if isinstance(name, str) else ""
 
 
 def _words(node: Any, target: str, key: str = "") -> Iterator[tuple[str, str, str]]:
@@ -89,12 +79,7 @@ def _modules_of_class(kind: type) -> set[str]:
 
 
 def _modules_of_environment(name: str, made_by: str = "") -> set[str]:
-    """Modules that register an environment id and define its classes and wrappers.
-
-    Args:
-        name: the id.
-        made_by: the module whose code makes it, which may register it.
-    """
+    """Modules that register an environment id and define its classes and wrappers. made_by: whose code makes it."""
     import gymnasium
 
     module, _, env_id = name.rpartition(":")
@@ -117,23 +102,20 @@ def sources(config: Mapping[str, Any]) -> dict[str, Path]:
     """Modules that a config names, those of base classes, and their imports, without installed packages: name -> file.
 
     Modules of rlexp count only if its training code does not import them anyway, such as objectives.
-
-    Args:
-        config: plain data.
     """
-    return _sources(_named(config))
+    return _sources(*_named(config))
 
 
 @functools.cache  # for all jobs of a sweep
-def _sources(named: Named) -> dict[str, Path]:
+def _sources(targets: frozenset[str], others: frozenset[str], env_id: str) -> dict[str, Path]:
     asked: set[str] = set()
     run: set[str] = set()
-    for target in sorted(named.targets):  # first, as their modules may register environments
+    for target in sorted(targets):  # first, as their modules may register environments
         defined_in, imported_from = _modules_of(target)
         asked |= defined_in
         run |= imported_from
-    asked |= _modules_of_environment(named.env_id)
-    for word in named.others:
+    asked |= _modules_of_environment(env_id)
+    for word in others:
         module = None if word.partition(".")[0] in LIBRARIES else home(word)
         file = find(module) if module else None
         if module and file and not is_installed(file):
@@ -141,8 +123,8 @@ def _sources(named: Named) -> dict[str, Path]:
     made: dict[str, str] = {}  # environment id -> a module whose code makes it
     while True:  # environments may make further environments
         found = closure(sorted(asked - {""}), sorted(run - {""}), without={*training(), *EXPORTS})
-        new = {env_id: name for name, file in found.items() for env_id in read(name, file).made if env_id not in made}
-        inner = {module for env_id, name in new.items() for module in _modules_of_environment(env_id, made_by=name)}
+        new = {each: name for name, file in found.items() for each in read(name, file).made if each not in made}
+        inner = {module for made_id, name in new.items() for module in _modules_of_environment(made_id, made_by=name)}
         if inner <= asked:
             return found
         made |= new
@@ -151,9 +133,9 @@ def _sources(named: Named) -> dict[str, Path]:
 
 def digests(config: Mapping[str, Any]) -> dict[str, str]:
     """Digests of `sources`: file -> eight hex digits."""
-    return dict(_digests(_named(config)))
+    return dict(_digests(*_named(config)))
 
 
 @functools.cache
-def _digests(named: Named) -> dict[str, str]:
-    return {label(name, file): read(name, file).digest for name, file in _sources(named).items()}
+def _digests(*named: Any) -> dict[str, str]:
+    return {label(name, file): read(name, file).digest for name, file in _sources(*named).items()}

@@ -9,8 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rlexp.config.identity import config_hash
-from rlexp.config.overrides import key_of, naming, sets_env_id
+from rlexp.config.identity import config_hash, key_of, naming, sets_env_id
 from rlexp.config.replaced import drop_replaced
 from rlexp.errors import ConfigError
 from rlexp.provenance import code_state

@@ -13,11 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.config.identity import config_hash, flatten
+from rlexp.config.identity import config_hash, flatten, naming
 from rlexp.config.messages import explain
-from rlexp.config.overrides import naming
-from rlexp.config.search_path import group_choices, require_unshadowed
-from rlexp.config.tuned import check_tuned
+from rlexp.config.search_path import check_tuned, group_choices, require_unshadowed
 from rlexp.errors import ConfigError
 from rlexp.jobs.extend_from import find_extended, is_extending, pin_parent
 from rlexp.jobs.init_from import check_same_parent

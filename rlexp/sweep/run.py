@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from rlexp.config.tuned import untuned
+from rlexp.config.search_path import untuned
 from rlexp.errors import UserError
 from rlexp.files import write_atomically
 from rlexp.provenance.code_state import code_state

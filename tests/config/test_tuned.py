@@ -4,7 +4,7 @@ import pytest
 
 import rlexp.train  # noqa: F401  (registers the schema and the search path)
 from rlexp.config.messages import compose_config
-from rlexp.config.tuned import untuned
+from rlexp.config.search_path import untuned
 
 DIFFER = "tuned values on cartpole differ: ppo has tuned=ppo_cartpole, mine none; tuned=ppo_cartpole or tuned=none "
 DIFFER += "applies to all"

@@ -7,7 +7,7 @@ import pytest
 from helpers import jobs, record
 from process import Process
 
-from rlexp.provenance import modules, patches, repositories, sources
+from rlexp.provenance import code_state, modules, patches, repositories, sources
 from rlexp.provenance.code_state import config_state
 
 
@@ -232,3 +232,24 @@ def test_an_environment_that_nobody_has_edited_is_refused_at_no_launch(tmp_path)
     code, said = run()
     assert code == 1
     assert f"envs_pkg/rew.py changed since the run in {Path('outputs/s')}" in said
+
+
+def test_documents_of_rlexp_make_no_run_dirty_and_are_in_no_patch(tmp_path, monkeypatch):
+    names = "rlexp/__init__.py", "rlexp/README.md", "conf/a.yaml"
+    write(tmp_path, dict.fromkeys(names, b"1\n"))
+    commit(tmp_path)
+    for module in (code_state, repositories):
+        monkeypatch.setattr(module, "PACKAGE", tmp_path / "rlexp")
+        monkeypatch.setattr(module, "CONF_DIR", tmp_path / "conf")
+
+    def state():
+        kept = repositories.patch(tmp_path, [], tmp_path / "outputs").text
+        return code_state.code_state.__wrapped__()["dirty"], [name for name in names if f"b/{name}".encode() in kept]
+
+    write(tmp_path, {"rlexp/README.md": b"2\n", "conf/new one.md": b"2\n"})
+    assert state() == (False, [])
+    write(tmp_path, {"conf/a.yaml": b"2\n"})
+    assert state() == (True, ["conf/a.yaml"])
+    git(tmp_path, "checkout", "conf")
+    write(tmp_path, {"rlexp/new.py": b"2\n"})
+    assert state() == (True, [])

@@ -9,8 +9,7 @@ import optuna
 from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
-from rlexp.config.identity import NOT_IDENTITY
-from rlexp.config.overrides import key_of
+from rlexp.config.identity import NOT_IDENTITY, key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError, UserError
 from rlexp.run.record import RunRecord
