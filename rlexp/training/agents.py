@@ -83,15 +83,18 @@ class Agents:
             return vmap(function)(*tensors, *data)
 
     def gradient(
-        self, loss: Callable[[dict[str, Tensor]], tuple[Tensor, Any]], params: dict[str, Tensor]
+        self, loss: Callable[..., tuple[Tensor, Any]], params: dict[str, Tensor], *data: Any
     ) -> tuple[list[Tensor], Tensor, Any]:
-        """Within `each`: one agent's gradient of ``loss(params) -> (loss, aux)``, the loss and aux."""
+        """Within `each`: one agent's gradient of ``loss(params, *data) -> (loss, aux)``, the loss and aux.
+
+        The data are arguments, not captured, so that a loss may write in them.
+        """
         if not self.single:
-            grads, (value, aux) = grad_and_value(loss, has_aux=True)(params)
+            grads, (value, aux) = grad_and_value(loss, has_aux=True)(params, *data)
             return [grads[name] for name in params], value, aux
         with torch.enable_grad():
             leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
-            value, aux = loss(leaves)
+            value, aux = loss(leaves, *data)
             found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
         return list(found), value.detach(), tree_map(lambda x: x.detach(), aux)
 

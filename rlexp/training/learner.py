@@ -273,15 +273,17 @@ class Learner:
         coefficients: dict[str, Tensor],
     ) -> tuple[list[Tensor], Metrics]:
         """One agent's gradient of the loss, and metrics."""
-        algo = self.reads.watch(self.algo.bind(coefficients))
 
-        def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+        def loss_of(
+            params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch, coefficients: dict[str, Tensor]
+        ) -> tuple[Tensor, Metrics]:
+            algo = self.reads.watch(self.algo.bind(coefficients))
             result = algo.loss(Policy(agents.network, params | buffers, batch.key), batch)
             if not self.metric_names:  # the first call
                 require_loss(self.algo, result)
             return result
 
-        grads, loss, metrics = agents.gradient(loss_of, params)
+        grads, loss, metrics = agents.gradient(loss_of, params, buffers, batch, coefficients)
         return grads, metrics | {LOSS: loss}
 
     # The update, eager and compiled -------------------------------------------------------------------------------
