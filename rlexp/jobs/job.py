@@ -30,7 +30,7 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     return settings
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A config and the folder of its run."""
 

@@ -33,56 +33,55 @@ class ImpossibleError(ConfigError):
     """Invalid settings of one job, alone or in combination."""
 
 
-@dataclass(eq=False)
-class Planned:
-    """One job of a sweep."""
+@dataclass(eq=False, kw_only=True)
+class Planned(Job):
+    """A job of a sweep."""
 
-    job: Job
     config: DictConfig  # composed, including Hydra's settings and the folder
     fresh: bool = False  # resume=never: starts in a new folder; see `reserve.py`
 
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return self.job.folder.name
+        return self.folder.name
 
     @property
     def study(self) -> Path:
         """Folder of its study."""
-        return Path(str(self.job.cfg.outputs)) / str(self.job.cfg.study)
+        return Path(str(self.cfg.outputs)) / str(self.cfg.study)
 
     @property
-    def overrides(self) -> list[str]:
+    def launch_overrides(self) -> list[str]:
         """Overrides that compose to this job in this folder, for launchers that compose the config themselves."""
         subdir = self.config.hydra.sweep.subdir
-        extended_from = [f"resume={self.job.cfg.resume}"] if is_extending(self.job.cfg) else []
+        extended_from = [f"resume={self.cfg.resume}"] if is_extending(self.cfg) else []
         new_folder = [f'hydra.sweep.subdir="{subdir}"', "resume=auto"] if self.fresh else []
-        return [*self.job.overrides, *extended_from, *new_folder]
+        return [*self.overrides, *extended_from, *new_folder]
 
     def move_to(self, folder: Path) -> None:
         """Run in another folder of the study."""
-        self.job.folder = folder
+        self.folder = folder
         with read_write(self.config.hydra):
-            self.config.hydra.sweep.subdir = f"{self.job.cfg.study}/{folder.name}"
+            self.config.hydra.sweep.subdir = f"{self.cfg.study}/{folder.name}"
 
     @property
     def record(self) -> dict[str, Any]:
         """Content of run.json; if it cannot be read, status "damaged" and the error."""
         try:
-            return RunRecord(self.job.folder).data
+            return RunRecord(self.folder).data
         except RecordError as error:
             return {"status": "damaged", "error": str(error)}
 
     def has_checkpoint(self) -> bool:
         """Whether its folder has a checkpoint to resume from."""
-        return (self.job.folder / "checkpoint.pt").is_file()
+        return (self.folder / "checkpoint.pt").is_file()
 
     def status(self, locked: bool = False) -> str:
         """Status in run.json, or "waiting", "elsewhere" (run by another process), "killed" or "damaged".
 
         locked: the caller holds the folder's lock.
         """
-        if not locked and is_held(self.job.folder):
+        if not locked and is_held(self.folder):
             return "elsewhere"
         status = self.record.get("status")
         return "killed" if status == "running" else status or "waiting"
@@ -123,18 +122,18 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         require_unshadowed(config.hydra)
         planned = _planned(config)
         try:
-            build.check(planned.job.cfg)
+            build.check(planned.cfg)
         except ConfigError as error:
             raise ImpossibleError(f"{error} (in the job {' '.join(words)})") from None
         if planned.status() != "damaged":  # that job alone fails, later
-            record = RunRecord(planned.job.folder)
-            planned.job.check_same(record)
-            check_same_parent(planned.job.cfg, planned.job.folder, record.data)
-            if is_extending(planned.job.cfg) and not planned.has_checkpoint() and planned.status() != "done":
-                find_extended(planned.job.cfg, planned.job.settings)
-        found.setdefault((planned.job.folder.parent, config_hash(planned.job.settings)), planned)
+            record = RunRecord(planned.folder)
+            planned.check_same(record)
+            check_same_parent(planned.cfg, planned.folder, record.data)
+            if is_extending(planned.cfg) and not planned.has_checkpoint() and planned.status() != "done":
+                find_extended(planned.cfg, planned.settings)
+        found.setdefault((planned.folder.parent, config_hash(planned.settings)), planned)
     jobs = list(found.values())
-    changed = _by_changed_files([planned for planned in jobs if planned.job.cfg.stale != "keep"])
+    changed = _by_changed_files([planned for planned in jobs if planned.cfg.stale != "keep"])
     if changed:
         raise ConfigError(
             f"{'; '.join(changed)} (of {len(jobs)}): stale=keep keeps them (and resumes with the new code), "
@@ -146,7 +145,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
 def _by_changed_files(jobs: Sequence[Planned]) -> list[str]:
     """Describe jobs whose objective, network or environment was edited since they ran; one line per set of files."""
     begun = [planned for planned in jobs if planned.status() not in ("waiting", "damaged")]
-    counts = Counter(", ".join(planned.job.changed_files(RunRecord(planned.job.folder))) for planned in begun)
+    counts = Counter(", ".join(planned.changed_files(RunRecord(planned.folder))) for planned in begun)
     return [f"{files} changed since {n} of these jobs ran" for files, n in counts.items() if files]
 
 
@@ -172,7 +171,8 @@ def _planned(config: DictConfig) -> Planned:
         config.hydra.sweep.subdir = subfolder  # resolved once, so that every launcher uses this folder
     chosen = group_choices(config.hydra)
     folder = Path(config.hydra.sweep.dir) / subfolder
-    return Planned(Job(cfg, folder, list(config.hydra.overrides.task), chosen, in_sweep=True), config, fresh)
+    typed = list(config.hydra.overrides.task)
+    return Planned(cfg, folder, typed, chosen, in_sweep=True, config=config, fresh=fresh)
 
 
 # Printed before the start --------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def _action(planned: Planned) -> str:
         return f"killed, to {'resume' if saved else 'restart'} last"
     if planned.status() == "failed":
         return "to rerun"
-    if is_extending(planned.job.cfg) and not saved:
+    if is_extending(planned.cfg) and not saved:
         return "to extend"
     return "to resume" if saved else "to run"
 
@@ -201,7 +201,7 @@ def _action(planned: Planned) -> str:
 def changes(jobs: Sequence[Planned]) -> list[str]:
     """Changes since earlier launches: in the code that runs used, and in the config that the same overrides compose."""
     lines = []
-    records = [read_record(planned.job.folder) or {} for planned in jobs if planned.status() != "damaged"]
+    records = [read_record(planned.folder) or {} for planned in jobs if planned.status() != "damaged"]
     older = [record for record in records if record.get("code") not in (None, training_digest())]
     if older:
         commits = {str(record.get("commit"))[:10] for record in older}
@@ -214,7 +214,7 @@ def changes(jobs: Sequence[Planned]) -> list[str]:
     for planned in jobs:
         if planned.status() == "waiting":
             stem = planned.name.rpartition("-")[0]
-            for other in sorted(planned.job.folder.parent.glob(f"{glob.escape(stem)}-????????")):
+            for other in sorted(planned.folder.parent.glob(f"{glob.escape(stem)}-????????")):
                 lines += _differences(planned, other)
     return lines
 
@@ -223,11 +223,11 @@ def _differences(planned: Planned, other: Path) -> list[str]:
     try:
         before = flatten((read_record(other) or {})["config"])
         overrides: Any = OmegaConf.to_container(OmegaConf.load(other / ".hydra" / "overrides.yaml"))
-        if naming(overrides) != naming(planned.job.overrides):
+        if naming(overrides) != naming(planned.overrides):
             return []  # another job whose name is the same when truncated
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    now = flatten(planned.job.settings)
+    now = flatten(planned.settings)
     keys = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
     diff = ", ".join(f"{k} {before.get(k, '–')} → {now.get(k, '–')}" for k in keys[:4]) + (", ..." if keys[4:] else "")
     return [f"the config of {planned.name.rpartition('-')[0]} has changed since {other} ({diff}): it gets a new folder"]

@@ -19,7 +19,7 @@ def reserving(jobs: Sequence[Planned]) -> Iterator[None]:
     try:
         for planned in jobs:
             if planned.fresh:
-                made.append(make_new(planned.job.folder))
+                made.append(make_new(planned.folder))
                 planned.move_to(made[-1])
         yield
     except (UserError, OSError):

@@ -50,12 +50,12 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
             dispatch(launcher, left)
         finally:
             studies = {job.study for job in jobs}
-            root = studies.pop() if len(studies) == 1 else Path(str(jobs[0].job.cfg.outputs))
-            print(table([read_job_status(job.job.folder) for job in jobs], root), flush=True)
+            root = studies.pop() if len(studies) == 1 else Path(str(jobs[0].cfg.outputs))
+            print(table([read_job_status(job.folder) for job in jobs], root), flush=True)
     failed = [job for job in jobs if job.has_failed()]
     if failed:
         raise SweepError(f"{len(failed)} of {len(jobs)} jobs failed; retry_failed=true reruns them")
-    unfinished = [job for job in left if job.job.cfg.stop_at is None and job.status() in UNFINISHED]
+    unfinished = [job for job in left if job.cfg.stop_at is None and job.status() in UNFINISHED]
     if unfinished:
         raise SweepError(f"{len(unfinished)} of {len(jobs)} jobs did not finish; the same command resumes them")
 
@@ -75,14 +75,14 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
             if isinstance(launcher, JobLauncher):
                 results = launcher.launch_jobs(batch)
             else:
-                results = launcher.launch([job.overrides for job in batch], initial_job_idx=0)
+                results = launcher.launch([job.launch_overrides for job in batch], initial_job_idx=0)
         except (UserError, KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # whatever a library raises when its workers die
             deadline = time.monotonic() + DYING  # for the other workers to exit; jobs of other sweeps may keep running
             while any(job.status() == "elsewhere" for job in batch) and time.monotonic() < deadline:
                 time.sleep(0.1)
-            if not any(any(job.job.folder.glob("*")) for job in batch):
+            if not any(any(job.folder.glob("*")) for job in batch):
                 raise SweepError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
             unfinished = [job for job in batch if job.status() in UNFINISHED]
             died = [job for job in unfinished if job.status() == "killed"]
@@ -105,8 +105,8 @@ def _note(job: Planned, result: Result) -> None:
         error = result._return_value
     else:
         return
-    job.job.folder.mkdir(parents=True, exist_ok=True)
-    RunRecord(job.job.folder).fail(error, job.job.settings, job.job.seeds)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    RunRecord(job.folder).fail(error, job.settings, job.seeds)
 
 
 # The plan ------------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def write_plan(jobs: Sequence[Planned]) -> None:
             content |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             study_jobs = [job for job in jobs if job.study == study]
             for job in study_jobs:
-                content["jobs"][str(job.job.folder.relative_to(study))] = {"overrides": job.job.overrides}
+                content["jobs"][str(job.folder.relative_to(study))] = {"overrides": job.overrides}
             state = code_state()
             launch = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -128,8 +128,8 @@ def faster(monkeypatch):
     def planned(*args):
         found = plan(*args)
         for job in found:
-            job.job.folder.mkdir(parents=True)
-            taken.append(job.job.folder)
+            job.folder.mkdir(parents=True)
+            taken.append(job.folder)
         return found
 
     monkeypatch.setattr(rlexp.sweep.grids, "plan", planned)

@@ -85,7 +85,7 @@ class JobLauncher(Launcher):
 
     def print_end(self, job: Planned, position: int, total: int, result: Result) -> None:
         """Print how a job ended: the status in its folder, or the error that kept it from writing one."""
-        now = read_job_status(job.job.folder)
+        now = read_job_status(job.folder)
         status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
         error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
         if status == "failed" or error is not None:
@@ -112,7 +112,7 @@ class Basic(JobLauncher):
 def threads_per_process(cores: int, processes: int, threads: int | None, jobs: Sequence[Planned]) -> int:
     """Threads of each process, else an equal share of the cores; more in total than cores are refused."""
     each = threads or max(1, cores // processes)
-    asked = max([each, *(int(job.job.cfg.torch_threads or 0) for job in jobs)])
+    asked = max([each, *(int(job.cfg.torch_threads or 0) for job in jobs)])
     if asked * processes > cores and asked > 1:
         raise ConfigError(
             f"torch_threads={asked} with {processes} jobs at a time is {asked * processes} threads on {cores} cores, "

@@ -47,7 +47,7 @@ class Batched(JobLauncher):
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Run all jobs, batch by batch."""
         processes = 1 if self.n_jobs == 1 else joblib.processes_of(self.n_jobs)
-        agents = sum(len(job.job.seeds) for job in jobs)
+        agents = sum(len(job.seeds) for job in jobs)
         batches = split(jobs, min(self.max_agents, math.ceil(agents / processes)))
         print(explain(batches), flush=True)
         run = partial(run_batch, self.hydra_context, self.task_function, self.max_agents)
@@ -55,12 +55,12 @@ class Batched(JobLauncher):
             results: dict[Path, Result] = {}
             for batch in batches:
                 results |= run(batch)
-            return [results.get(job.job.folder) for job in jobs]
-        index = {job.job.folder: place for place, job in enumerate(jobs)}
+            return [results.get(job.folder) for job in jobs]
+        index = {job.folder: place for place, job in enumerate(jobs)}
         processes = min(processes, len(batches))
         threads = threads_per_process(joblib.cores(), processes, None, jobs)
         found = joblib.run_in_pool(run, batches, jobs[0].config, processes, threads)
-        ended = ((job.job.folder, done) for batch, done in found for job in batches[batch])
+        ended = ((job.folder, done) for batch, done in found for job in batches[batch])
         return self.collect(jobs, ((index[folder], done.get(folder)) for folder, done in ended))
 
 
@@ -69,7 +69,7 @@ def run_batch(
 ) -> dict[Path, Result]:
     """Train a batch, splitting it where a job fails; returns the results of jobs that ran alone."""
     if len(batch) == 1:
-        return {batch[0].job.folder: execute(context, task_function, batch[0].config)}
+        return {batch[0].folder: execute(context, task_function, batch[0].config)}
     results: dict[Path, Result] = {}
     for part in _train(batch, max_agents):
         results |= run_batch(context, task_function, max_agents, part)
@@ -81,20 +81,20 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
     with contextlib.ExitStack() as stack:
         held = []
         for job in batch:
-            job.job.folder.mkdir(parents=True, exist_ok=True)
-            lock = FolderLock(job.job.folder)
+            job.folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(job.folder)
             if lock.acquire():
                 stack.callback(lock.release)
                 held += [job] if job.is_left(retry_failed=True, locked=True) else []
         stack.enter_context(console())
         try:
             if held:
-                resume = [should_resume(job.job) for job in held]
-                train([job.job for job in held], resume=all(resume))
+                resume = [should_resume(job) for job in held]
+                train(held, resume=all(resume))
             return []
         except DivergedError as error:
             log.warning("%s", error)
-            return split([job for job in held if job.job.folder not in error.runs], max_agents)
+            return split([job for job in held if job.folder not in error.runs], max_agents)
         except Exception as error:  # run alone, the job that caused it fails with its own error
             log.warning("the batch stopped (%s: %s); running its jobs one by one", type(error).__name__, error)
             return [[job] for job in held]
@@ -111,7 +111,7 @@ def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
     groups: dict[str, list[list[Planned]]] = {}  # batches by what their jobs share
     for job in jobs:
         batches = groups.setdefault(json.dumps(batch_key(job), sort_keys=True, default=str), [[]])
-        if batches[-1] and sum(len(other.job.seeds) for other in (*batches[-1], job)) > max_agents:
+        if batches[-1] and sum(len(other.seeds) for other in (*batches[-1], job)) > max_agents:
             batches.append([])
         batches[-1].append(job)
     return [batch for batches in groups.values() for batch in batches]
@@ -121,13 +121,13 @@ def batch_key(job: Planned) -> dict[str, Any]:
     """What jobs of one batch share: settings by dotted key, the update that they have reached."""
     from rlexp import build  # imports torch, which --help does not need
 
-    algo = build.build_algorithm(job.job.cfg)
+    algo = build.build_algorithm(job.cfg)
     per_agent = {*PER_AGENT, *(f"algo.{name}" for name in algo.scheduled())}
-    if not build.supports_agent_lrs(job.job.cfg):
+    if not build.supports_agent_lrs(job.cfg):
         per_agent.remove("optimizer.lr")
-    settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.job.cfg, resolve=True))))
+    settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.cfg, resolve=True))))
     settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # includes attributes it derives
-    if "optimizer" not in init_parts(job.job.cfg):  # else the optimizers may be at different steps
+    if "optimizer" not in init_parts(job.cfg):  # else the optimizers may be at different steps
         settings["init_from"] = settings.get("init_from") is not None
     shared = {key: value for key, value in settings.items() if key not in (*per_agent, *NOT_TRAINING)}
     return shared | {UPDATE: _update_number(job)} | ({DEATHS: job.name} if job.deaths else {})
@@ -137,9 +137,9 @@ def _update_number(job: Planned) -> int:
     """Number of updates in the job's checkpoint; 0 without one."""
     from rlexp.run import checkpoint  # imports torch, which --help does not need
 
-    path = job.job.folder / "checkpoint.pt"
-    if not path.is_file() and is_extending(job.job.cfg):
-        path = find_extended(job.job.cfg, job.job.settings).checkpoint_path
+    path = job.folder / "checkpoint.pt"
+    if not path.is_file() and is_extending(job.cfg):
+        path = find_extended(job.cfg, job.settings).checkpoint_path
     if not path.is_file():
         return 0
     try:
@@ -151,9 +151,9 @@ def _update_number(job: Planned) -> int:
 def explain(batches: Sequence[Sequence[Planned]]) -> str:
     """Describe which jobs share a batch, in what they differ, and why there are several batches."""
     lines = []
-    agents = [sum(len(job.job.seeds) for job in batch) for batch in batches]
+    agents = [sum(len(job.seeds) for job in batch) for batch in batches]
     for batch, count in zip(batches, agents, strict=True):
-        varied = differing([flatten(job.job.settings) for job in batch])
+        varied = differing([flatten(job.settings) for job in batch])
         what = f": {', '.join(varied)} differ" if varied else ""
         together = f"{len(batch)} jobs ({count} agents) side by side{what}"
         lines.append(together if len(batch) > 1 else f"alone: {batch[0].name}")
@@ -168,8 +168,8 @@ def explain(batches: Sequence[Sequence[Planned]]) -> str:
 
 def _suggest_scheduled(job: Planned, apart: Sequence[str]) -> list[str]:
     """How the author of a user's algorithm can let jobs that differ in its coefficients share a batch."""
-    target = str(job.job.cfg.algo.get("_target_"))
-    settings = flatten(job.job.settings)
+    target = str(job.cfg.algo.get("_target_"))
+    settings = flatten(job.settings)
     plain = [key for key in apart if key.startswith("algo.") and type(settings.get(key)) is float]
     if not plain or target.startswith("rlexp."):
         return []

@@ -66,7 +66,7 @@ class Ray(JobLauncher):
     def _run(self, ray: Any, jobs: Sequence[Planned]) -> Iterator[tuple[int, Result]]:
         remote = ray.remote(on_worker).options(**self.resources)
         context = ray.put(self.hydra_context)
-        shared = jobs[0].job.folder.parent.absolute()
+        shared = jobs[0].folder.parent.absolute()
         shared.mkdir(parents=True, exist_ok=True)
         with stoppable(shared) as stop:
             calls = {

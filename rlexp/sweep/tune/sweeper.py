@@ -69,7 +69,7 @@ class Optuna(Grids):
             finally:
                 write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
                 print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
-            best = {job.job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
+            best = {job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
             evaluated = {name for tuning in tunings for name in tuning.evaluated()}
             # of tunings that are not in these grids
             others = [name for name in superseded_in(folder) if name not in evaluated]

@@ -40,7 +40,7 @@ class TrialJobs:
         low, high = ({key: values[index] for key, values in ends.items()} for index in (0, -1))
         each = [{key: value} for key, values in ends.items() for value in values]
         first, *_ = [self._either(low | changed, high | changed) for changed in each]
-        return first.job.cfg
+        return first.cfg
 
     def _either(self, params: Mapping[str, Any], others: Mapping[str, Any]) -> Planned:
         try:

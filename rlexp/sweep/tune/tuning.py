@@ -115,14 +115,14 @@ class Tuning:
             except ImpossibleError as error:  # each value is valid alone (see `TrialJobs.check`), together they are not
                 self._tell(trial, TrialState.FAIL, str(error))
                 continue
-            trial.set_user_attr("folder", str(job.job.folder))
+            trial.set_user_attr("folder", str(job.folder))
             legs.append((trial, job, rung))
-        jobs = {job.job.folder: job for _, job, _ in legs}  # two trials may have the same params
+        jobs = {job.folder: job for _, job, _ in legs}  # two trials may have the same params
         left: dict[Path, Planned] = {}
         for trial, job, rung in legs:
-            again = "retry_of" in trial.user_attrs and job.job.folder not in self.launched
+            again = "retry_of" in trial.user_attrs and job.folder not in self.launched
             if not self._has_reached(job, rung) and (again or not job.has_failed()):
-                left[job.job.folder] = job
+                left[job.folder] = job
         self.launched |= left.keys()
         for folder in left:
             record = RunRecord(folder)
@@ -140,7 +140,7 @@ class Tuning:
 
     def _step(self, job: Planned, rung: int) -> int:
         """Rows per agent at which the job pauses for a rung: the end of an update, whose size may vary by trial."""
-        rows = int(job.job.cfg.env.num_envs) * int(job.job.cfg.algo.rollout_steps)
+        rows = int(job.cfg.env.num_envs) * int(job.cfg.algo.rollout_steps)
         return rows * math.ceil(self.rungs[rung] / rows)
 
     def _judge(self, trial: optuna.Trial, job: Planned, rung: int | None) -> bool:
@@ -149,7 +149,7 @@ class Tuning:
             if not self._has_reached(job, rung):
                 raise UserError(job.record.get("error", f"its status is {job.status()}"))
             up_to = None if rung is None else self._step(job, rung)
-            values = [score(job.job.folder, name, self.settings.aggregate, up_to) for name in self.settings.measures]
+            values = [score(job.folder, name, self.settings.aggregate, up_to) for name in self.settings.measures]
             if any(map(math.isnan, values)):
                 raise UserError("a seed finished no episode")
         except UserError as error:
@@ -162,7 +162,7 @@ class Tuning:
         if not trial.should_prune():
             return True
         why = f"at {self.settings.rungs[rung]:.0%} with {number(values[0])}"
-        record = RunRecord(job.job.folder)
+        record = RunRecord(job.folder)
         if record.status != "done":  # else another trial has the same params and was completed
             record.update(status="pruned", error=f"pruned {why}")
         self._tell(trial, TrialState.PRUNED, why)
