@@ -2,7 +2,6 @@
 
 import io
 import os
-import random
 
 import pytest
 
@@ -34,4 +33,4 @@ def test_a_reader_that_has_gone_is_no_error():
 
 def test_numbers_in_names_are_in_order():
     ordered = ["a-9", "a-12", "a=-1", "a=1e-4", "a=0.05", "a=0.1", "a=9", "a=10", "x2", "x10"]
-    assert sorted(random.Random(0).sample(ordered, len(ordered)), key=natural) == ordered
+    assert sorted({*ordered}, key=natural) == ordered

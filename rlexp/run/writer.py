@@ -16,6 +16,8 @@ from rlexp.run.record import RunRecord
 from rlexp.training.evaluation import summarize
 from rlexp.training.how import Choice
 
+Episodes = list[list[dict[str, Any]]]  # of a frozen evaluation, by agent
+
 
 class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
@@ -90,11 +92,7 @@ class RunWriter:
         return checkpoint.load(self.checkpoint_path, config_hash=self.config_hash)
 
     def finish(
-        self,
-        steps: np.ndarray,
-        returns: np.ndarray,
-        evaluation: list[list[dict[str, Any]]] | None,
-        settings: dict[str, Any],
+        self, steps: np.ndarray, returns: np.ndarray, evaluation: Episodes | None, settings: dict[str, Any]
     ) -> dict[str, Any]:
         """Write the result to run.json, and status done. steps, returns: of all agents (A,), NaN before the first."""
         of_run = steps[self.agents]
