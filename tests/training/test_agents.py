@@ -46,7 +46,7 @@ def test_a_loss_augments_its_rows_stacked_alone_and_compiled(tmp_path, traced):
         "looped": ("num_seeds=2", "batching=loop"),
     }.items():
         other = train(tmp_path / name, *settings, *words)
-        assert "compile=true" not in words or all(other.learner.groups[0].graphs.values())
+        assert "compile=true" not in words or all(other.learner.graphs[0].made.values())
         for key, x in weights_of(alone).items():
             assert_close(weights_of(other)[key][-1], x[0], atol=2e-4, rtol=2e-3, msg=f"{name} {key}")
 
