@@ -36,9 +36,9 @@ class Graphs:
     def __init__(self, watch: Watch, notes: Notes, name: str, unrecordable: str = "") -> None:
         self.watch, self.notes, self.name, self.unrecordable = watch, notes, name, unrecordable
         self.made: dict[str, Graph | CudaGraph | None] = {}  # None: could not be compiled
-        self.example: tuple[Any, ...] = ()  # the update's function and arguments, to be traced with acting's
+        self.pending_update: tuple[Any, ...] = ()  # its function and arguments, to be compiled beside acting
         self.seconds = 0.0  # spent compiling
-        self.updates = 0  # made by a graph
+        self.rollouts = 0  # learnt from by a graph
         self.warned_of_layout = False
 
     def _compile(self, functions: dict[str, tuple[Any, ...]]) -> None:
@@ -47,14 +47,14 @@ class Graphs:
         self.seconds += time.perf_counter() - began
 
     def acting(self, act: Callable[..., Any], tensors: dict[str, Tensor], slots: Sequence[Any]) -> list[Callable]:
-        """``act(tensors, slot)`` of each slot, compiled, together with the update if it waits for that."""
+        """``act(tensors, slot)`` of each slot, compiled, together with a pending update: both at the same time."""
         calls: list[Callable] = []
         for slot in slots:
             functions: dict[str, tuple[Any, ...]] = {}
             if ACTING not in self.made or isinstance(self.made[ACTING], CudaGraph):  # a CUDA graph is of one slot
                 functions[ACTING] = (act, tensors, slot)
-            if self.example and not self.unrecordable:
-                functions[UPDATE], self.example = self.example, ()
+            if self.pending_update and not self.unrecordable:
+                functions[UPDATE], self.pending_update = self.pending_update, ()
             if functions:
                 self._compile(functions)
             graph = self.made[ACTING]
@@ -97,16 +97,17 @@ class Graphs:
         def compiled(number: Tensor) -> Tensor:
             return graph.run([*leaves, number])[0]
 
-        self.updates += 1
-        if self.updates & (self.updates - 1) and not last:
+        self.rollouts += 1
+        if self.rollouts.bit_count() > 1 and not last:
             return compiled
-        twins = [Twin(*fixed[:2])]  # of updates 1, 2, 4, 8, ..., and the last
+        verified = False  # of rollouts 1, 2, 4, 8, ..., and the last, the first minibatch
 
-        def verified(number: Tensor) -> Tensor:
+        def verify_first(number: Tensor) -> Tensor:
             """The first minibatch is also made eagerly, and the results must agree."""
-            if not twins:
+            nonlocal verified
+            if verified:
                 return compiled(number) if self.made[UPDATE] is not None else eager(number)
-            twin = twins.pop()
+            verified, twin = True, Twin(*fixed[:2])
             twin.remember(eager(number))
             metrics = compiled(number)
             if is_faithful(graph, twin.distance(metrics), self.name, function, *fixed, number):
@@ -114,4 +115,4 @@ class Graphs:
             self._leave_update("its graph computes something different from its code")
             return twin.use_eager()
 
-        return verified
+        return verify_first

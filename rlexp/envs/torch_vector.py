@@ -2,7 +2,7 @@
 
 Fused stepping: one step of such environments costs less than calling them. Acting therefore steps them itself, in the
 same compiled call: `TorchVectorEnv.fuse` lays out `EnvBuffers`, views into a rollout's tensors, one per step; acting
-(`Learner._act`) ends with `advance`, which reads and writes them; and the collector leaves its own call of `step` out.
+(`Actor._act`) ends with `advance`, which reads and writes them; and the collector leaves its own call of `step` out.
 """
 
 from typing import Any, NamedTuple

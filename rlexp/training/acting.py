@@ -38,7 +38,8 @@ class Actor:
 
     def __init__(self, groups: Sequence[Agents], graphs: Sequence[Graphs], world: World | None) -> None:
         self.groups, self.graphs, self.world = groups, graphs, world
-        self.bound: tuple[list[Slot] | None, bool] = (None, False)
+        self.slots: list[Slot] | None = None  # that `calls` are bound to
+        self.compiled = False
         self.calls: list[Callable[[], Any]] = []
 
     def bind(self, slots: list[Slot], compiled: bool) -> list[Callable[[], Any]]:
@@ -46,7 +47,7 @@ class Actor:
 
         Made once for a collector's slots, as that takes longer than acting, and again once it may be compiled.
         """
-        if self.bound[0] is not slots or self.bound[1] != compiled:
+        if self.slots is not slots or self.compiled != compiled:
             size = self.groups[0].size
             each: list[list[Callable[[], Any]]] = []
             for number, (agents, graphs) in enumerate(zip(self.groups, self.graphs, strict=True)):
@@ -57,7 +58,7 @@ class Actor:
                     graphs.acting(act, tensors, share) if compiled else [partial(act, tensors, slot) for slot in share]
                 )
             self.calls = each[0] if len(each) == 1 else [partial(_in_turn, calls) for calls in zip(*each, strict=True)]
-            self.bound = (slots, compiled)
+            self.slots, self.compiled = slots, compiled
         return self.calls
 
     def _act(self, agents: Agents, tensors: dict[str, Tensor], slot: Slot) -> tuple[Tensor, ...]:
@@ -69,7 +70,7 @@ class Actor:
         if isinstance(slot.buffers, EnvBuffers):
             assert self.world is not None
             advance(self.world, actions, slot.buffers)
-        return (values,)
+        return (values,)  # graphs must return something
 
 
 def _in_turn(calls: Sequence[Callable[[], Any]]) -> None:

@@ -98,16 +98,6 @@ class Agents:
             found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
         return list(found), value.detach(), tree_map(lambda x: x.detach(), aux)
 
-    def clip(self, grads: list[Tensor], limit: float | None) -> tuple[list[Tensor], Tensor]:
-        """Gradients scaled to a norm of at most `limit`, agent by agent, and the norms before."""
-        lead = 0 if self.single else 1  # not lifted by vmap, as a sum of another order would round differently
-        squares = [g.square().sum() if self.single else g.reshape(self.size, -1).square().sum(1) for g in grads]
-        norm = torch.stack(squares).sum(0).sqrt()  # (a,), or () for one agent
-        if limit is None:
-            return grads, norm
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        return [g * scale.reshape(scale.shape + (1,) * (g.dim() - lead)) for g in grads], norm
-
     # The optimizer ------------------------------------------------------------------------------------------------
 
     def set_rates(self, rates: np.ndarray, per_agent: bool) -> None:

@@ -165,8 +165,8 @@ class Learner:
         metrics: list[Metrics] = []
         for (group, part), graphs in zip(self._parts(), self.graphs, strict=True):
             group.set_rates(rates[part], per_agent=isinstance(self.lr, PerAgent))
-            share, values = tree_map(lambda x, part=part: x[part], (data, coefficients))
-            metrics.append(self._epochs(group, graphs, share, order[part], values, last))
+            group_data, group_coefficients = tree_map(lambda x, part=part: x[part], (data, coefficients))
+            metrics.append(self._epochs(group, graphs, group_data, order[part], group_coefficients, last))
         self.updated = True
         for others in metrics[1:]:
             require_same_names(algo, metrics[0], others)
@@ -223,7 +223,7 @@ class Learner:
                 break
         assert total is not None
         if not self.updated and self.compiled:
-            graphs.example = (partial(self._traceable, agents), *self._arguments(agents, inputs), numbers[0])
+            graphs.pending_update = (partial(self._traceable, agents), *self._arguments(agents, inputs), numbers[0])
         mean = dict(zip(self.metric_names, total / done, strict=True))
         if target_kl is not None:
             mean[EPOCHS] = torch.full_like(mean[LOSS], done / minibatches)
@@ -235,7 +235,8 @@ class Learner:
                 f"algo.target_kl={self.algo.target_kl}: needs the metric approx_kl, which "
                 f"{type(self.algo).__name__}.loss does not return; return it, or set target_kl=null"
             )
-        return metrics[self.metric_names.index("approx_kl"), 0]  # read on the host: a device synchronisation per epoch
+        # of one agent, as agents with target_kl are not stacked; reading it is a device synchronisation per epoch
+        return metrics[self.metric_names.index("approx_kl"), 0]
 
     def _minibatch(
         self,
@@ -255,7 +256,7 @@ class Learner:
         grads, metrics = agents.each(gradient, (params, inputs.buffers), batch, inputs.coefficients)
         limit = self.algo.max_grad_norm
         self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
-        grads, norm = agents.clip(grads, limit)
+        grads, norm = self._clip(grads, limit, agents)
         agents.step(params, grads, optimizer_step, lr, inputs.lr_scale)
         metrics = metrics | {GRAD_NORM: norm}  # the last two, with the loss, are also used to verify graphs
         if self.metric_names and list(metrics) != self.metric_names:
@@ -263,6 +264,18 @@ class Learner:
             metrics = {name: metrics[name] for name in self.metric_names}
         self.metric_names = list(metrics)
         return torch.stack([value.detach() for value in metrics.values()]).reshape(len(metrics), agents.size)
+
+    @staticmethod
+    def _clip(grads: list[Tensor], limit: float | None, agents: Agents) -> tuple[list[Tensor], Tensor]:
+        """Gradients scaled to a norm of at most `limit`, agent by agent, and the norms before (a,)."""
+        # not lifted by vmap, as a sum in another order would round differently
+        squares = [g.square().sum() if agents.single else g.reshape(agents.size, -1).square().sum(1) for g in grads]
+        norm = torch.stack(squares).sum(0).sqrt()  # () for one agent, whose gradients have no axis a
+        if limit is None:
+            return grads, norm
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+        axes = 0 if agents.single else 1
+        return [g * scale.reshape(scale.shape + (1,) * (g.dim() - axes)) for g in grads], norm
 
     def _gradient(
         self,
