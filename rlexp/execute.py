@@ -68,7 +68,7 @@ def should_resume(job: Job) -> bool:
     return found and job.cfg.resume != "never"
 
 
-def run(job: Job) -> None:
+def train_job(job: Job) -> None:
     """Train one job in its folder, or log that it is done already.
 
     Raises UserError if it cannot be trained, and whatever ended the run, which its folder records.
@@ -91,7 +91,7 @@ def run(job: Job) -> None:
         elif record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed in the meantime: %s", job.folder)
         else:
-            train([job], should_resume(job))
+            train_jobs([job], should_resume(job))
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -114,7 +114,7 @@ def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trai
     return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch), writers
 
 
-def train(jobs: Sequence[Job], resume: bool) -> None:
+def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
     """Train a batch of jobs in their folders, which the caller has locked; `resume`: from their checkpoints.
 
     Raises:
@@ -152,7 +152,7 @@ def train(jobs: Sequence[Job], resume: bool) -> None:
                 log_of(job.folder).info("%s", line)
         log.info("%s", trainer.describe_how())
         with exit_as_error(), watch.on():
-            trainer.run(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
+            trainer.train(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
         for writer in writers:
             log_result(writer.record, writer.folder, "done")
     except Paused as stop:

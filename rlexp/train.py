@@ -17,7 +17,7 @@ from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, register_schema
 from rlexp.config.search_path import check_tuned, group_choices, require_unshadowed, untuned
 from rlexp.errors import UserError
-from rlexp.execute import console, remove_if_empty, run
+from rlexp.execute import console, remove_if_empty, train_job
 from rlexp.jobs.job import Job, settings_of
 from rlexp.run.names import register_resolvers
 from rlexp.sweep.plugins import register_plugins
@@ -35,8 +35,8 @@ def relative_to_cwd(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def job(cfg: DictConfig) -> None:
-    """Task function of Hydra: runs one job."""
+def task(cfg: DictConfig) -> None:
+    """Task function of Hydra: trains one job."""
     chosen = HydraConfig.get()
     folder = relative_to_cwd(Path(chosen.runtime.output_dir))
     in_sweep = chosen.mode == RunMode.MULTIRUN
@@ -49,7 +49,7 @@ def job(cfg: DictConfig) -> None:
                 cfg = drop_replaced(cfg, chosen)
                 for line in untuned([chosen]):
                     log.info("%s", line)
-            run(Job(cfg, folder, words, group_choices(chosen), in_sweep))
+            train_job(Job(cfg, folder, words, group_choices(chosen), in_sweep))
         except Exception as error:
             if not (folder / "run.json").exists():
                 remove_if_empty(folder)
@@ -73,10 +73,10 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         report_errors(lambda: print(help_text(sys.argv[1:])))
         return
-    report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job))
+    report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(task))
 
 
 if __name__ == "__main__":
-    from rlexp import train as imported  # not as __main__: other processes import the job by this name
+    from rlexp import train as imported  # not as __main__: other processes import the task by this name
 
     imported.main()

@@ -32,7 +32,7 @@ def test_recorded_is_eager_and_resumes_exactly(tmp_path, case):
     first = make_trainer(tmp_path / "parts", *settings, "compile=true")
     stop_after(first, 3)
     with pytest.raises(Interrupted):
-        first.run(False)
+        first.train(False)
     second = train(tmp_path / "parts", *settings, "compile=true", resume=True)
     assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
 

@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = (*SETTINGS, "num_seeds=3", "env.normalize_obs=true")
     trainer = make_trainer(folder, *settings)
-    trainer.run(False)
+    trainer.train(False)
     write_config(folder, *settings)
     return folder, trainer
 
@@ -86,7 +86,7 @@ def test_long_episodes_are_cut_and_it_is_said(tmp_path, caplog):
     trainer = make_trainer(tmp_path, "env=pendulum", "total_steps=512", "algo.rollout_steps=64", "env.num_envs=2")
     trainer.settings.evaluation.update(episodes=2, max_steps=50)
     with caplog.at_level("WARNING", logger="rlexp"):
-        trainer.run(False)
+        trainer.train(False)
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert [e["length"] for e in content["agents"][0]["episodes"]] == [50, 50]
     assert not any(e["finished"] for e in content["agents"][0]["episodes"])
@@ -114,7 +114,7 @@ def test_what_is_not_there_is_named(run, tmp_path, capsys):
 @pytest.mark.parametrize("id", ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1"])
 def test_a_loaded_policy_acts_where_actions_are_looked_up(tmp_path, id):
     settings = (f"env.id={id}", "total_steps=128", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2")
-    make_trainer(tmp_path, *settings).run(False)
+    make_trainer(tmp_path, *settings).train(False)
     write_config(tmp_path, *settings)
     policy = rlexp.load_policy(tmp_path)
     env = gym.make(id)

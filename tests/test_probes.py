@@ -19,7 +19,7 @@ SETTINGS = (
 def learn(folder, id, *overrides, updates=24, algo="ppo"):
     steps = updates * 4 * 32
     trainer = make_trainer(folder, f"algo={algo}", f"env.id={id}-v0", f"total_steps={steps}", *SETTINGS, *overrides)
-    trainer.run(False)
+    trainer.train(False)
     return trainer.learner
 
 
@@ -70,7 +70,7 @@ def test_dummy_rows_teach_nothing(tmp_path):
     settings = ("gae.gamma=1", "network.torso.hidden=[]", "algo.max_grad_norm=null")
     trainer = make_trainer(tmp_path, "env.id=FinalAlarm-v0", "total_steps=5120", *SETTINGS, *settings)
     before = {k: v.clone() for k, v in trainer.learner.tensors().items()}
-    trainer.run(False)
+    trainer.train(False)
     after = trainer.learner.tensors()
     assert_close(after["critic_head.weight"], before["critic_head.weight"], atol=0, rtol=0)
     assert_close(after["actor_head.weight"], before["actor_head.weight"], atol=0, rtol=0)

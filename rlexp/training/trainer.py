@@ -119,7 +119,7 @@ class Trainer(Resumable):
 
     # The loop ----------------------------------------------------------------------------------------------------
 
-    def run(self, resume: bool, update: Callable[[], None] | None = None) -> None:
+    def train(self, resume: bool, update: Callable[[], None] | None = None) -> None:
         """Train to the end, evaluate, and write the results.
 
         Args:

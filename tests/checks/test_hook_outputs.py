@@ -126,7 +126,7 @@ def test_a_tensor_of_the_module_is_shared_by_nobody_where_one_agent_trains(tmp_p
 def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path):
     trainer = make_trainer(tmp_path, *SMALL, algo("Demanding"))
     with pytest.raises(ObjectiveError, match=rf"^\S*{place_of('Demanding')}: Demanding\.loss: AssertionError: too sm"):
-        trainer.run(False)
+        trainer.train(False)
 
 
 # What slipped through -----------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_agents_one_after_the_other_give_the_same_metrics(tmp_path, agent):
 
     learner._epochs = without_entropy
     with pytest.raises(ObjectiveError, match="returns metric 'entropy' in some calls only"):
-        trainer.run(False)
+        trainer.train(False)
 
 
 def test_a_loss_that_moves_the_critic_alone_is_told(tmp_path, caplog):
@@ -237,7 +237,7 @@ def test_other_hooks_are_refused_where_they_stand(tmp_path, name, what):
 def test_hooks_are_looked_at_in_each_update(tmp_path, name, what):
     trainer = make_trainer(tmp_path, *SMALL, algo(name))
     with pytest.raises(ObjectiveError, match=rf"{place_of(name)}: {name}\.{what}"):
-        trainer.run(False)
+        trainer.train(False)
 
 
 def test_what_raises_on_made_up_rollouts_leaves_the_rest_of_the_check_on(tmp_path, caplog):

@@ -65,7 +65,7 @@ def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     first = make_trainer(tmp_path / "parts", *settings, "compile=true", own=own)
     stop_after(first, 2)
     with pytest.raises(Interrupted):
-        first.run(False)
+        first.train(False)
     second = train(tmp_path / "parts", *settings, "compile=true", resume=True, own=own)
     assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
 

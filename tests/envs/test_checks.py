@@ -255,7 +255,7 @@ def test_what_comes_later_is_told_alike(tmp_path, monkeypatch, how, line):
     monkeypatch.setattr(Late, "how", how)
     trainer = make_trainer(tmp_path, *FEW, "total_steps=512", "env.id=Late-v0", "env.vectorization=sync")
     with pytest.raises(EnvironmentFault, match=rf"^env\.id=Late-v0: {HERE}Late\.step: {line}"):
-        trainer.run(False)
+        trainer.train(False)
 
 
 def test_an_infinite_reward_is_told_without_warnings_of_numpy(tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def test_what_init_with_names_is_taken_and_nothing_else(cli, tmp_path):
     assert same(whole.algo.state_dict(), saved["algo"])
     assert [float(x) for x in whole.scaler.var] == [float(x) for x in saved["scaler"]["var"]]
     assert not whole.scaler.running.any()  # of episodes that are over
-    whole.run(False)
+    whole.train(False)
 
     bare = begun(tmp_path / "bare", *words, "init_with=[]")
     tensors = bare.learner.tensors()

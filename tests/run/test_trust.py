@@ -20,7 +20,7 @@ SETTINGS = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.m
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
-    make_trainer(path, *SETTINGS).run(False)
+    make_trainer(path, *SETTINGS).train(False)
     write_config(path, *SETTINGS)
     return path
 
@@ -136,7 +136,7 @@ def test_an_evaluation_makes_nothing_but_networks_and_environments(folder, tmp_p
 def test_what_one_trusts_by_name_is_made(tmp_path, capsys):
     settings = (*SETTINGS, "network.torso._target_=strangers.Torso", "~network.torso.hidden")
     settings = (*settings, "~network.torso.activation", "env.id=probes:Endless-v0")
-    make_trainer(tmp_path, *settings).run(False)
+    make_trainer(tmp_path, *settings).train(False)
     write_config(tmp_path, *settings)
     remedy = r"_target_=strangers\.Torso: would run code of strangers.*trust=strangers.*trust=\['strangers'\]"
     with pytest.raises(TrustError, match=remedy):
@@ -156,7 +156,7 @@ def test_an_installed_plugin_is_trusted(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = (*SETTINGS, "network.torso._target_=strangers.Torso", "~network.torso.hidden")
     settings = (*settings, "~network.torso.activation")
-    make_trainer(tmp_path / "run", *settings).run(False)
+    make_trainer(tmp_path / "run", *settings).train(False)
     write_config(tmp_path / "run", *settings)
     rlexp.load_policy(tmp_path / "run")
 

@@ -68,7 +68,7 @@ def write_config(folder: Path, *overrides):
 def train(folder: Path, *overrides, resume=False, own=((),)):
     jobs = make_jobs(folder, *overrides, own=own)
     trainer = trainer_of(jobs)
-    trainer.run(resume, Profiled(trainer, jobs[0].folder) if jobs[0].cfg.profile else None)
+    trainer.train(resume, Profiled(trainer, jobs[0].folder) if jobs[0].cfg.profile else None)
     return trainer
 
 
@@ -228,7 +228,7 @@ def resumed(folder, *settings, after=3):
     first = make_trainer(folder, *settings)
     stop_after(first, after)
     with pytest.raises(Interrupted):
-        first.run(False)
+        first.train(False)
     return train(folder, *settings, resume=True)
 
 

@@ -107,7 +107,7 @@ def test_whatever_stands_in_dummy_rows_changes_nothing(tmp_path, algo, kind, num
 
     spoilt.collector.collect = collect_and_poison
     for trainer in (clean, spoilt):
-        trainer.run(False)
+        trainer.train(False)
     assert sum(found) > 50
     for name, x in weights_of(clean).items():
         assert torch.equal(weights_of(spoilt)[name], x), name
@@ -124,7 +124,7 @@ def test_a_terminal_observation_is_nobodys(tmp_path, kind, final):
     settings = (*SMALL, *KINDS[kind], "algo=apo")
     clean, broken = (make_trainer(tmp_path / str(x), *settings, f"+env.kwargs.final={x}") for x in (0.5, final))
     for trainer in (clean, broken):
-        trainer.run(False)
+        trainer.train(False)
     assert all(torch.equal(weights_of(broken)[name], x) for name, x in weights_of(clean).items())
 
 
@@ -134,7 +134,7 @@ def test_an_observation_that_bootstraps_must_be_finite(tmp_path, num_seeds):
     line = r"env\.id=BoxEnds-v0: environment [0-3] of seed [01] returned an observation that is not finite \(nan\), "
     line += r"at its step \d+"
     with pytest.raises(EnvironmentFault, match=line):
-        trainer.run(False)
+        trainer.train(False)
 
 
 def test_the_environment_its_number_and_step_are_named(tmp_path):
@@ -151,7 +151,7 @@ def test_the_environment_its_number_and_step_are_named(tmp_path):
     with pytest.raises(
         EnvironmentFault, match=r"environment 2 of seed 0 returned a reward that is not finite \(nan\)"
     ) as error:
-        trainer.run(False)
+        trainer.train(False)
     resets = int(str(error.value).partition("its step ")[2].partition(";")[0]) - 14
     assert 2 <= resets <= 4  # of episodes of 3 to 5 steps, a row each
 
@@ -175,13 +175,13 @@ gym.register("OneStep-v0", entry_point=OneStep)
 def test_an_agent_with_dummy_rows_alone_learns_nothing_from_them(tmp_path, algo):
     settings = ("env.id=OneStep-v0", "env.num_envs=2", "algo.rollout_steps=1", "algo.minibatches=1", "total_steps=16")
     trainer = make_trainer(tmp_path, *settings, f"algo={algo}", "num_seeds=2")
-    trainer.run(False)
+    trainer.train(False)
     assert all(x.isfinite().all() for x in weights_of(trainer).values())
 
 
 def test_a_time_limit_that_nobody_bootstraps_may_leave_anything_behind(tmp_path):
     settings = (*SMALL, *KINDS["box"], "+env.kwargs.limit=nan", "gae.bootstrap_truncation=false")
-    make_trainer(tmp_path, *settings).run(False)
+    make_trainer(tmp_path, *settings).train(False)
 
 
 def test_a_reward_that_a_reset_pays_may_be_anything(tmp_path):
@@ -195,7 +195,7 @@ def test_a_reward_that_a_reset_pays_may_be_anything(tmp_path):
         return seen, np.where(before, NAN, rewards), *rest
 
     envs.step = watched
-    trainer.run(False)
+    trainer.train(False)
 
 
 def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
@@ -213,7 +213,7 @@ def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
     metrics = []
     update = trainer.learner.update
     trainer.learner.update = lambda *args, **last: metrics.append(update(*args, **last)) or metrics[-1]
-    trainer.run(False)
+    trainer.train(False)
     (rollout,), (target,), (told,) = rollouts, targets, metrics
     entropy = trainer.collector.distribution.entropy(rollout.dist_params)
     for agent in range(2):

@@ -37,14 +37,14 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, case):
     whole = make_trainer(tmp_path / "whole", *SETTINGS, *CASES[case])
-    whole.run(False)
+    whole.train(False)
 
     first = make_trainer(tmp_path / "parts", *SETTINGS, *CASES[case])
     stop_after(first, 3)
     with pytest.raises(Interrupted):
-        first.run(False)
+        first.train(False)
     second = make_trainer(tmp_path / "parts", *SETTINGS, *CASES[case])
-    second.run(True)
+    second.train(True)
 
     assert second.copyable
     ours, theirs = weights_of(second), weights_of(whole)
@@ -60,10 +60,10 @@ def test_environments_that_cannot_be_copied_restart_and_the_run_says_so(tmp_path
         first = make_trainer(tmp_path / name, *settings)
         stop_after(first, 3)
         with pytest.raises(Interrupted):
-            first.run(False)
+            first.train(False)
         second = make_trainer(tmp_path / name, *settings)
         with caplog.at_level("INFO", logger="rlexp"):
-            second.run(True)
+            second.train(True)
         results.append(weights_of(second))
     assert "replaced by new, seeded ones" in caplog.text
     assert all(torch.equal(results[0][k], results[1][k]) for k in results[0])  # deterministic all the same
@@ -82,10 +82,10 @@ def test_no_step_is_recorded_twice(tmp_path):
 
     first.iterate = crash
     with pytest.raises(MemoryError):
-        first.run(False)  # six updates recorded, four of them in the checkpoint
+        first.train(False)  # six updates recorded, four of them in the checkpoint
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("0,99")  # a row that the crash cut short
-    make_trainer(tmp_path, *SETTINGS, "checkpoint_every=1024", "num_seeds=2").run(True)
+    make_trainer(tmp_path, *SETTINGS, "checkpoint_every=1024", "num_seeds=2").train(True)
     header, *rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
     for seed in ("0", "1"):
         steps = [int(row[1]) for row in rows if row[0] == seed]
@@ -114,7 +114,7 @@ DAMAGES = {  # of metrics.csv -> rows that are left of one seed; there were two 
 def test_a_curve_that_does_not_reach_its_checkpoint_is_refused(tmp_path, damage):
     settings = (*SETTINGS, "num_seeds=2", "stop_at=512")
     with pytest.raises(Paused):
-        make_trainer(tmp_path, *settings).run(False)
+        make_trainer(tmp_path, *settings).train(False)
     path = tmp_path / "metrics.csv"
     before, record = path.read_bytes(), (tmp_path / "run.json").read_bytes()
     events = sorted(tmp_path.rglob("events*"))
@@ -123,7 +123,7 @@ def test_a_curve_that_does_not_reach_its_checkpoint_is_refused(tmp_path, damage)
     path.unlink() if lines is None else path.write_text("".join(lines))
     damaged = path.read_bytes() if path.exists() else None
     with pytest.raises(CheckpointError) as caught:
-        make_trainer(tmp_path, *SETTINGS, "num_seeds=2").run(True)
+        make_trainer(tmp_path, *SETTINGS, "num_seeds=2").train(True)
     said = str(caught.value)
     assert "metrics.csv" in said
     assert "\n" not in said
@@ -135,7 +135,7 @@ def test_a_curve_that_does_not_reach_its_checkpoint_is_refused(tmp_path, damage)
     assert (tmp_path / "run.json").read_bytes() == record
     assert sorted(tmp_path.rglob("events*")) == events
     path.write_bytes(before)
-    make_trainer(tmp_path, *SETTINGS, "num_seeds=2").run(True)
+    make_trainer(tmp_path, *SETTINGS, "num_seeds=2").train(True)
     done = json.loads((tmp_path / "run.json").read_text())["result"]
     assert done["rows"] == [8, 8]
     assert len(path.read_text().splitlines()) == 1 + 16
@@ -148,7 +148,7 @@ def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path, m
         synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    make_trainer(tmp_path, *SETTINGS, "checkpoint_every=1024").run(False)
+    make_trainer(tmp_path, *SETTINGS, "checkpoint_every=1024").train(False)
     kept = [name for name in synced if "metrics" in name or "checkpoint" in name]
     assert kept == ["metrics.csv", ".checkpoint.pt.tmp"] * 2  # after 1024 rows, and the last
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -157,13 +157,13 @@ def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path, m
 
 def test_what_a_run_without_a_checkpoint_had_written_is_dropped(tmp_path):
     (tmp_path / "metrics.csv").write_text("garbage of a launch that was killed\n\0")
-    make_trainer(tmp_path, *SETTINGS).run(False)
+    make_trainer(tmp_path, *SETTINGS).train(False)
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 8
 
 
 def test_checkpoints_that_cannot_be_used_are_refused_in_one_line(tmp_path):
     trainer = make_trainer(tmp_path, *SETTINGS)
-    trainer.run(False)
+    trainer.train(False)
     path = tmp_path / "checkpoint.pt"
     good = path.read_bytes()
 

@@ -32,6 +32,6 @@ def test_scaled_rewards_are_clipped():
 
 def test_a_truncation_cuts_the_return_that_rewards_are_scaled_by(tmp_path):
     trainer = make_trainer(tmp_path, "env.id=Endless-v0", "env.normalize_reward=true", "total_steps=512", *SMALL[1:])
-    trainer.run(False)
+    trainer.train(False)
     # returns restart every five steps: at most 1 + γ + ... + γ⁴ = 4.9 of reward 1; without the cut they go on to 100
     assert trainer.scaler.mean.item() < 4.9

@@ -66,7 +66,7 @@ def test_a_slow_environment_shows_over_all_launches(tmp_path):
     first = make_trainer(tmp_path, *words)
     stop_after(first, 3)
     with pytest.raises(Interrupted):
-        first.run(False)
+        first.train(False)
     half = first.runs[0].record.data["time"]
     train(tmp_path, *words, resume=True)
     told = record(tmp_path)

@@ -93,14 +93,14 @@ def test_checkpoints_are_written_likewise_and_the_last_once(tmp_path, checkpoint
     trainer = make_trainer(tmp_path, *NINE, f"checkpoint_every={checkpoint_every}")
     saved, save = [], trainer.save
     trainer.save = lambda *runs: (saved.append(trainer.update_number), save(*runs))
-    trainer.run(False)
+    trainer.train(False)
     assert saved == updates
 
 
 def test_a_run_pauses_after_the_update_that_comes_to_stop_at_saved_and_logged(tmp_path):
     trainer = make_trainer(tmp_path, *NINE, "stop_at=300", "log_every=10000")
     with pytest.raises(Paused, match="320"):  # five updates
-        trainer.run(False)
+        trainer.train(False)
     assert trainer.update_number == 5
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"]["update_number"] == 5
     assert [int(row["step"]) for row in rows_of(tmp_path)] == [320]
@@ -110,7 +110,7 @@ def test_progress_that_schedules_see_goes_from_nothing_to_the_last_update(tmp_pa
     trainer = make_trainer(tmp_path, *NINE)
     seen, update = [], trainer.learner.update
     trainer.learner.update = lambda *given, last: (seen.append((given[2], last)), update(*given, last=last))[1]
-    trainer.run(False)
+    trainer.train(False)
     assert [progress for progress, _ in seen] == pytest.approx([k / 9 for k in range(9)])
     assert [last for _, last in seen] == [False] * 8 + [True]
 
@@ -151,7 +151,7 @@ def test_a_parameter_that_diverges_in_the_last_minibatch_is_seen(tmp_path, num_s
 
     trainer.learner.update = diverge
     with pytest.raises(DivergedError, match=rf"update 3: a parameter of seed {num_seeds - 1} is inf"):
-        trainer.run(False)
+        trainer.train(False)
     assert "a parameter" not in (tmp_path / "metrics.csv").read_text()
 
 
@@ -171,7 +171,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
     with pytest.raises(
         DivergedError, match=r"update 6: \w+ of seed 1 is nan; the last good checkpoint is kept.*a smaller"
     ):
-        trainer.run(False)
+        trainer.train(False)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["trainer"]["update_number"] == 4
     assert all(tensor.isfinite().all() for tensor in state["learner"]["tensors"].values())

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from rlexp.config.checks import init_parts
 from rlexp.config.identity import differing, flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
-from rlexp.execute import console, should_resume, train
+from rlexp.execute import console, should_resume, train_jobs
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.run.lock import FolderLock
 from rlexp.sweep.launchers import joblib
@@ -90,7 +90,7 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
         try:
             if held:
                 resume = [should_resume(job) for job in held]
-                train(held, resume=all(resume))
+                train_jobs(held, resume=all(resume))
             return []
         except DivergedError as error:
             log.warning("%s", error)

@@ -50,12 +50,12 @@ def assert_same(ours, theirs, part=slice(None)):
 def test_a_job_among_others_is_that_job_alone(tmp_path, case):
     batch = make_jobs(tmp_path / "batch", *SMALL, *CASES[case], own=OWN)
     together = trainer_of(batch)
-    together.run(False)
+    together.train(False)
     assert together.learner.groups[0].size == (1 if case == "loop" else len(together.seeds))
     alone = make_jobs(tmp_path / "alone", *SMALL, *CASES[case], own=OWN)
     for job, part in zip(alone, agents(alone), strict=True):
         trainer = trainer_of([job])
-        trainer.run(False)
+        trainer.train(False)
         assert_same(together, trainer, part)
         assert together.steps[part].tolist() == trainer.steps.tolist()
     assert all(status(job.folder) == "done" for job in (*batch, *alone))
@@ -71,10 +71,10 @@ def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_p
     first = trainer_of(jobs)
     stop_after(first, 3)
     with pytest.raises(Interrupted):
-        first.run(False)
+        first.train(False)
     for job, part in zip(jobs, agents(jobs), strict=True):
         trainer = trainer_of([job])
-        trainer.run(True)
+        trainer.train(True)
         assert_same(whole, trainer, part)
 
     jobs = make_jobs(tmp_path / "joined", *settings, own=OWN)
@@ -82,9 +82,9 @@ def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_p
         trainer = trainer_of([job])
         stop_after(trainer, 3)
         with pytest.raises(Interrupted):
-            trainer.run(False)
+            trainer.train(False)
     joined = trainer_of(jobs)
-    joined.run(True)
+    joined.train(True)
     assert joined.copyable
     assert_same(whole, joined)
 
@@ -96,7 +96,7 @@ def test_a_job_that_diverges_leaves_its_neighbours_saved(tmp_path):
     with pytest.raises(
         DivergedError, match=r"of seed 3 is nan; there is no checkpoint yet.*debug=true.*1 more"
     ) as caught:
-        trainer.run(False)
+        trainer.train(False)
     assert list(caught.value.runs) == [job.folder for job in jobs[1:]]
     assert "of seed 7 is nan" in str(caught.value.for_run(jobs[2].folder))
     state = torch.load(jobs[0].folder / "checkpoint.pt", weights_only=True)
