@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import train, weights_of
+from helpers import make_trainer, train, weights_of
 from torch.testing import assert_close
 
 from rlexp.compiling.compile import Graph
@@ -88,3 +88,15 @@ def test_a_batch_a_loop_and_a_lone_seed_agree(tmp_path, env):
         assert_close(weights_of(loop)[name], tensor, atol=2e-4, rtol=2e-3)
         assert_close(weights_of(alone)[name][0], tensor[2], atol=2e-4, rtol=2e-3)
     assert batch.episodes[2] == alone.episodes[0]
+
+
+def test_the_bootstrap_step_leaves_the_environments_where_they_are(tmp_path):
+    trainer = make_trainer(
+        tmp_path, "env=cartpole", "env.backend=torch", "env.num_envs=3", "algo.rollout_steps=4", "algo.minibatches=2"
+    )
+    collector = trainer.collector
+    for steps in (4, 8):  # too few for an episode to end
+        rollout = collector.collect(trainer.learner.acting(collector.slots))
+        assert not (rollout.terminated | rollout.truncated).any()
+        assert collector.envs.elapsed.tolist() == [[steps] * 3]
+        assert torch.equal(collector.envs.world.observe(collector.envs.state), collector.slots[-1].obs)
