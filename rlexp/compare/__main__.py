@@ -3,10 +3,14 @@
     python -m rlexp.compare outputs/first                      every run below that folder
     python -m rlexp.compare outputs/a outputs/b baseline=ppo   runs of several studies
 
-Settings: baseline=ARM (default: ppo, else the first) · allow=KEY,KEY or allow=all (settings that may differ besides the
-tested one) · threshold=400 (for retention and steps to threshold; default: each environment's) · beside=FILE.csv
-(published scores: env, score, deviation, seeds, source) · out=FOLDER (default: compare/ in the first path) ·
-figures=false. Needs the extra `compare`.
+    python -m rlexp.compare outputs/first plan=true            how many seeds its margin needs, and when to look
+
+Settings: primary=MEASURE (gives the verdict; default: declared, else evaluation) · margin=5% or margin=25 (smallest
+difference that matters; default: declared) · plan=true (propose and declare numbers of seeds; most=40: at most) ·
+baseline=ARM (default: ppo, else the first) · allow=KEY,KEY or allow=all (settings that may differ besides the tested
+one) · threshold=400 (for retention and steps to threshold; default: each environment's) · beside=FILE.csv (published
+scores: env, score, deviation, seeds, source) · out=FOLDER (default: compare/ in the first path) · figures=false ·
+width=6 (of figures, inches) · fonts=text or paths (in svg and pdf). Needs the extra `compare`.
 """
 
 import functools
@@ -14,12 +18,17 @@ import shlex
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rlexp.commands import Options, boolean, command, names, parse
+from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.compare.page import page
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
 from rlexp.text import sanitize_markdown
+
+if TYPE_CHECKING:
+    from rlexp.compare.arms import Comparison
+    from rlexp.compare.verdict import Judgement
 
 WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # besides the figures
 
@@ -32,8 +41,37 @@ def mean_return(text: str) -> float:
         raise ValueError("must be a number, a mean return") from None
 
 
+def inches(text: str) -> float:
+    """A figure's width."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 2 <= value <= 30:
+        raise ValueError("must be a width in inches, 2 to 30")
+    return value
+
+
+def lettering(text: str) -> str:
+    """How figures hold their text."""
+    if text not in ("text", "paths"):
+        raise ValueError("must be text (selectable, in the reader's font) or paths (looks the same everywhere)")
+    return text
+
+
 TEXT: Options = dict.fromkeys(("baseline", "beside", "out"), str)
-OPTIONS: Options = {**TEXT, "allow": names, "threshold": mean_return, "figures": boolean}
+OPTIONS: Options = {
+    **TEXT,
+    "primary": str,
+    "margin": str,
+    "plan": boolean,
+    "most": positive,
+    "allow": names,
+    "threshold": mean_return,
+    "figures": boolean,
+    "width": inches,
+    "fonts": lettering,
+}
 USAGE = "python -m rlexp.compare outputs/<study>"
 
 
@@ -47,56 +85,86 @@ def move(made: Path, folder: Path, figures: Collection[str]) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Read the runs, judge them, print the report and write it."""
+    """Read the runs, judge them, print the answer and write the report; or plan the study."""
     paths, options = parse(words, OPTIONS, USAGE)
     try:
-        from rlexp.compare import figures, report, tables, verdict
+        from rlexp.compare import report, verdict
         from rlexp.compare.published import read_published
     except ImportError as error:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs
+    from rlexp.compare.looks import LookBook
+    from rlexp.compare.question import question_of
     from rlexp.study.runs import find_runs
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
-    figure_files = [f"{name}.{kind}" for name in figures.NAMES for kind in ("svg", "png")]
-    own = [] if "out" in options else [folder]  # one that the user names may be a link
-    for path in own + [folder / name for name in (*WRITTEN, *figure_files)]:
-        if path.is_symlink():  # as an untrusted study may contain
-            raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
+    _require_no_links(folder, named="out" in options)
     published = read_published(options["beside"]) if "beside" in options else {}
     runs = find_runs(paths)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing_jobs(paths, runs))
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    results, overall = verdict.judge(comparison, baseline)
-    sections = report.sections(comparison, baseline, results, published)
-    verdicts = report.verdicts(results, overall, baseline)
-    print(report.plain(comparison, sections, verdicts))
+    question = question_of(comparison, options.get("primary"), options.get("margin"))
+    book = LookBook(Path(paths[0]))
+    if options.get("plan"):
+        from rlexp.compare.proposal import propose
+
+        scored = verdict.primary_scores(comparison, baseline, question)
+        print("\n".join(propose(comparison, scored, question, book, options.get("most", 40))))
+        book.save(primary=question.primary)
+        return
+    judgement = verdict.judge(comparison, baseline, question, book)
+    print(report.plain(comparison, judgement))
+    typed = shlex.join(["python", "-m", "rlexp.compare", *words])
+    text = f"`{typed}`\n\n{report.markdown(comparison, judgement, book, report.sections(comparison, judgement, published))}"
+    drawn = _write(folder, comparison, judgement, text, options)
+    if book.changed:
+        book.save(primary=question.primary)
+    print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
+
+
+def _require_no_links(folder: Path, named: bool) -> None:
+    """Refuse to write through links, as an untrusted study may contain; a folder that the user names may be one."""
+    from rlexp.compare import figures
+
+    for path in ([] if named else [folder]) + [folder / name for name in (*WRITTEN, *figures.FILES)]:
+        if path.is_symlink():
+            raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
+
+
+def _write(
+    folder: Path, comparison: "Comparison", judgement: "Judgement", text: str, options: dict[str, Any]
+) -> list[str]:
+    """Write tables, figures and the report into the folder; returns the names of the figures.
+
+    Raises:
+        ConfigError: the folder cannot be made or written to.
+    """
+    from rlexp.compare import figures, tables
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out={folder}: cannot create this folder ({error.strerror}); choose another") from None
-    typed = shlex.join(["python", "-m", "rlexp.compare", *words])
-    text = f"`{typed}`\n\n{report.markdown(comparison, sections, verdicts)}"
     drawn: list[str] = []
     try:
         with tempfile.TemporaryDirectory() as temporary:  # complete before it is moved: a signal leaves the old page
             made = Path(temporary)
-            tables.write_csv(made / "compare.csv", tables.results_table(results))
+            tables.write_csv(made / "compare.csv", tables.results_table(judgement))
             tables.write_csv(made / "scores.csv", tables.scores_table(comparison))
             tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
             if options.get("figures", True):
-                drawn = figures.draw(comparison, results, baseline, made)
+                drawn = figures.draw(comparison, judgement, made, options.get("width"), options.get("fonts", "text"))
             pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
             markdown = f"# Comparison\n\n{sanitize_markdown(text)}\n\n{pictures}\n".replace("\n\n\n", "\n\n")
             (made / "compare.md").write_text(markdown, encoding="utf-8")
             drawings = [(made / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]
             (made / "compare.html").write_text(page(text, drawings), encoding="utf-8")
-            move(made, folder, figure_files)
+            move(made, folder, figures.FILES)
     except OSError as error:
         why = getattr(error.__cause__, "strerror", None) or error.strerror
         raise ConfigError(f"out={folder}: cannot write to it ({why}); free some space, or choose another") from error
-    print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
+    return drawn
 
 
 main = functools.partial(command, "rlexp.compare", __doc__, run)

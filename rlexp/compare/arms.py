@@ -1,7 +1,7 @@
 """Groups runs into environments and arms, and checks that comparing them is fair."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Task:
     differing: dict[str, dict[str, Any]]  # key -> arm -> value
     threshold: float | None
     bounds: tuple[float, float] | None  # mean returns of no skill and of mastery
+    limits: tuple[float | None, float | None] | None = None  # lowest and highest possible return, where known
+    absent: dict[str, dict[int, str]] = field(default_factory=dict)  # arm -> seed that should be there -> reason
 
     @property
     def samples(self) -> list[Sample]:

@@ -6,6 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rlexp.compare.arms import Sample, Task
+from rlexp.study.runs import Curve
+
+FINAL = 0.1  # of all steps, the last that count as the end of training
+EXPOSURE = 0.25  # of all steps, after the threshold, in which retention is measured
+BLOCKS = 5  # of the exposure
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -37,17 +42,64 @@ def steps_to(threshold: float, steps: np.ndarray, returns: np.ndarray) -> float:
     return float(steps[reached[0]]) if len(reached) else np.inf
 
 
-def retention(threshold: float, returns: np.ndarray, floor: float = 0.0) -> float:
-    """How well a seed retains its best score after reaching the threshold; 1 is perfect, NaN if it never did.
-
-    Mean over the rest of training of (moving average − floor) / (best moving average so far − floor). The floor is the
-    return of no skill, which makes the ratio meaningful where returns are negative.
-    """
-    reached = np.flatnonzero(returns >= threshold)
-    if not len(reached) or floor >= threshold:
+def window_return(curve: Curve, start: float, stop: float) -> float:
+    """Mean return of the training episodes that finished at steps in (start, stop]; NaN if none is known to have."""
+    counts = np.diff(curve.episodes, prepend=0.0)
+    inside = (curve.steps > start) & (curve.steps <= stop) & ~np.isnan(curve.row_returns) & (counts > 0)
+    if not inside.any():
         return np.nan
-    held = returns[reached[0] :] - floor
-    return float(np.mean(held / np.maximum.accumulate(held)))
+    return float(np.average(curve.row_returns[inside], weights=counts[inside]))
+
+
+def final_return(curve: Curve) -> float:
+    """Mean return of the training episodes of the last FINAL of all steps.
+
+    Of older runs, which lack returns by row: the mean of the last 100 episodes, however many steps they took.
+    """
+    last_step = float(curve.steps[-1])
+    value = window_return(curve, (1 - FINAL) * last_step, last_step)
+    return last(curve.returns) if np.isnan(value) else value
+
+
+def exposure(threshold: float, curve: Curve) -> tuple[float, float] | None:
+    """The steps (start, stop] in which a seed's retention is measured: EXPOSURE of all steps after the threshold.
+
+    None if the seed never reached the threshold, or too late to have so many steps left.
+    """
+    start = steps_to(threshold, curve.steps, curve.returns)
+    stop = start + EXPOSURE * float(curve.steps[-1])
+    return (start, stop) if stop <= curve.steps[-1] else None
+
+
+def retention(threshold: float, curve: Curve, floor: float = 0.0) -> float:
+    """Share of its best level that a seed still has at the end of equal exposure; 1: it forgot nothing.
+
+    The exposure is divided into BLOCKS of equal steps. Rows of metrics.csv in a block go in turn to three samples of
+    different episodes: the first finds the block with the highest mean return, the second measures the level there, the
+    third measures the level of the last block, so that no lucky episode is in two of them:
+
+        retention = (third's mean in the last block − floor) / (second's mean in the best block − floor)
+
+    A seed without noise that forgets nothing scores 1, however early or fast it rose. NaN if the seed has no exposure,
+    or rows too far apart (log_every) for three samples in a block.
+    """
+    window = exposure(threshold, curve)
+    if window is None or floor >= threshold:
+        return np.nan
+    counts = np.diff(curve.episodes, prepend=0.0)
+    rows = np.flatnonzero((curve.steps > window[0]) & (curve.steps <= window[1]) & (counts > 0))
+    rows = rows[~np.isnan(curve.row_returns[rows])]
+    block = np.ceil((curve.steps[rows] - window[0]) / (window[1] - window[0]) * BLOCKS).astype(int) - 1
+    levels = np.full((3, BLOCKS), np.nan)
+    for b in range(BLOCKS):
+        for third in range(3):
+            chosen = rows[block == b][third::3]
+            if len(chosen):
+                levels[third, b] = np.average(curve.row_returns[chosen], weights=counts[chosen])
+    if np.isnan(levels).any():
+        return np.nan
+    peak = levels[1, np.argmax(levels[0])] - floor
+    return float((levels[2, -1] - floor) / peak) if peak > 0 else np.nan
 
 
 class Measure(NamedTuple):
@@ -60,17 +112,21 @@ class Measure(NamedTuple):
 def _retention(sample: Sample, task: Task | None) -> float:
     if task is None or task.threshold is None:
         return np.nan
-    return retention(task.threshold, sample.curve.returns, task.bounds[0] if task.bounds else 0.0)
+    return retention(task.threshold, sample.curve, task.bounds[0] if task.bounds else 0.0)
 
 
 MEASURES = {
-    "final": Measure("mean return of the last 100 training episodes", lambda seed, _: last(seed.curve.returns)),
     "evaluation": Measure(
-        "mean return of the final policy in frozen evaluation",
-        lambda seed, _: np.nan if seed.evaluation is None else seed.evaluation,
+        "mean return of the final policy, frozen", lambda seed, _: np.nan if seed.evaluation is None else seed.evaluation
     ),
+    "evaluation_sampled": Measure(
+        "the same with sampled actions, at the last point of evaluation.every",
+        lambda seed, _: last(seed.curve.evaluated_sampled),
+    ),
+    "final": Measure("mean return of training episodes in the last tenth of steps", lambda seed, _: final_return(seed.curve)),
     "area": Measure(
         "mean height of the learning curve", lambda seed, _: area_under_curve(seed.curve.steps, seed.curve.returns)
     ),
-    "retention": Measure("moving average over its best so far, after the threshold", _retention),
+    "retention": Measure("share of its best level kept, at equal exposure after the threshold", _retention),
 }
+RETURNS = ("evaluation", "evaluation_sampled", "final", "area")  # in units of the score

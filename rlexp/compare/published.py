@@ -4,8 +4,11 @@ import csv
 import math
 from operator import itemgetter
 
+import numpy as np
+
+from rlexp.compare.arms import Comparison
+from rlexp.compare.measures import last
 from rlexp.compare.statistics import Summary, summary, welch
-from rlexp.compare.verdict import Result
 from rlexp.errors import ConfigError
 from rlexp.text import number
 
@@ -28,18 +31,17 @@ def read_published(path: str) -> Published:
         ) from None
 
 
-def published_rows(results: list[Result], published: Published) -> list[list[str]]:
-    """Header, then one row per final score: ours, the published one, and Welch's interval of the difference."""
+def published_rows(comparison: Comparison, published: Published) -> list[list[str]]:
+    """Header, then one row per arm: its last 100 training episodes, the published score, and Welch's interval."""
     rows = [["environment", "arm", "here", "published", "difference [95 %]", "p", "source"]]
-    for r in results:
-        if r.measure != "final" or not len(r.scores):
-            continue
-        here, cells = summary(r.scores), ["none", "", "", ""]
-        if r.env in published:
-            there, source = published[r.env]
-            d = welch(here, there)
-            cells = [_format(there), str(d), number(d.p, 2), source]
-        rows.append([r.env, r.arm, _format(here), *cells])
+    for task in comparison.tasks:
+        for name, samples in task.arms.items():
+            here, cells = summary(np.array([last(sample.curve.returns) for sample in samples])), ["none", "", "", ""]
+            if task.env in published:
+                there, source = published[task.env]
+                d = welch([(here, there)])
+                cells = [_format(there), str(d), number(d.p, 2), source]
+            rows.append([task.env, name, _format(here), *cells])
     return rows
 
 

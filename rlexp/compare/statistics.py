@@ -19,6 +19,7 @@ from rlexp.text import number
 
 LEVEL = 0.95
 RESAMPLES = 2000
+WEIGHTINGS = 10_000  # draws of the Bayesian bootstrap: quantiles far out, for many comparisons
 BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the last digit
 
 
@@ -44,17 +45,58 @@ def redraws(n: int, stratum: int = 0, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
     return np.random.default_rng([seed, n, stratum]).integers(0, n, (RESAMPLES, n))
 
 
-def iqm_interval(scores: np.ndarray) -> Interval:
-    """IQM of one arm's seeds (n,): bootstrap percentiles, below 8 seeds the t-interval of `iqm_band`.
+@functools.lru_cache(maxsize=64)
+def _posterior_weights(n: int, stratum: int = 0) -> np.ndarray:
+    """Weights of n seeds in each draw of the Bayesian bootstrap (Rubin 1981), Dirichlet(1, …, 1): (WEIGHTINGS, n)."""
+    return np.random.default_rng([BOOTSTRAP_SEED, n, stratum]).dirichlet(np.ones(n), WEIGHTINGS)
 
-    In simulation at a nominal 95 %, over six distributions of scores, percentiles cover 93–94 % at ten seeds where the
-    t-interval covers 92–95 %, but 89–91 % at five and 71–77 % at three, where it covers 89–97 %.
+
+def _weighted_iqms(scores: np.ndarray, stratum: int = 0) -> np.ndarray:
+    """IQM of the scores (n,) with the weights of each draw: the mean between the quartiles (WEIGHTINGS,)."""
+    ordered = np.sort(scores)
+    below = np.clip(np.cumsum(_posterior_weights(len(scores), stratum), 1), 0.25, 0.75)
+    return 2 * np.diff(below, axis=1, prepend=0.25) @ ordered
+
+
+def _expanded(n: int, dof: float, alpha: float) -> float:
+    """Tail of Bayesian-bootstrap quantiles for an interval at level 1 − alpha.
+
+    The draws' variance is (n − 1)/(n + 1) of s²/n, and Student's t is wider than the normal (as in Hesterberg 2015).
     """
-    if len(scores) < 8:
-        return Interval(*map(float, iqm_band(scores)))
-    drawn = iqm(scores[redraws(len(scores))])
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(iqm(scores)), float(low), float(high))
+    return float(stats.norm.sf(math.sqrt((n + 1) / (n - 1)) * _student(dof, 1 - alpha)))
+
+
+def iqm_interval(scores: np.ndarray, alpha: float = 0.05) -> Interval:
+    """IQM of one arm's seeds (n,), by the Bayesian bootstrap with expanded quantiles; NaN bounds for a single seed.
+
+    Where the middle half is constant the interval still reaches for what lies outside, as a seed there may weigh more.
+    """
+    n, value = len(scores), float(iqm(scores))
+    if n < 2:
+        return Interval(value)
+    tail = _expanded(n, n - 1, alpha)
+    low, high = np.quantile(_weighted_iqms(scores), [tail, 1 - tail])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def iqm_difference(arm: np.ndarray, baseline: np.ndarray, alpha: float = 0.05) -> Interval:
+    """Difference of the IQMs of two arms' seeds, as `iqm_interval`; independent draws for the two arms."""
+    fewest, value = min(len(arm), len(baseline)), float(iqm(arm) - iqm(baseline))
+    if fewest < 2:
+        return Interval(value)
+    tail = _expanded(fewest, len(arm) + len(baseline) - 2, alpha)
+    low, high = np.quantile(_weighted_iqms(arm) - _weighted_iqms(baseline, 1), [tail, 1 - tail])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def mean_interval(scores: np.ndarray, limits: tuple[float | None, float | None] = (None, None)) -> Interval:
+    """Mean of one arm's seeds (n,) with Student's interval, within the limits of a score; NaN bounds for one seed."""
+    value, variance, n = summary(scores)
+    if n < 2:
+        return Interval(value)
+    half = _student(n - 1) * math.sqrt(variance / n)
+    low, high = limits
+    return Interval(value, max(value - half, -math.inf if low is None else low), min(value + half, math.inf if high is None else high))
 
 
 def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,14 +120,14 @@ def iqm_band(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Difference(NamedTuple):
-    """Difference of two arms' means by Welch's t-test, in units of the score."""
+    """Difference of two arms' means, in units of the score."""
 
     value: float = np.nan
-    low: float = np.nan
+    low: float = np.nan  # of the interval; NaN with a single seed
     high: float = np.nan
-    p: float = np.nan  # two-sided; 1 where both arms are constant and equal
-    error: float = np.nan  # standard error of the difference
-    dof: float = np.nan
+    p: float = np.nan  # two-sided; NaN if there are too few scores for any p below alpha
+    error: float = np.nan  # standard error
+    alpha: float = 0.05  # the interval is at level 1 − alpha
 
     def __str__(self) -> str:
         return f"{self.value:+.4g}{bounds(self.low, self.high)}"
@@ -108,45 +150,25 @@ def summary(scores: np.ndarray) -> Summary:
     return Summary(float(scores.mean()), float(scores.var(ddof=1)), len(scores))
 
 
-def difference(arm: np.ndarray, baseline: np.ndarray) -> Difference:
-    """Difference of means of two arms' seeds, (n,) and (m,), by `welch`."""
-    return welch(summary(arm), summary(baseline))
+def welch(pairs: Sequence[tuple[Summary, Summary]], alpha: float = 0.05) -> Difference:
+    """Mean of the differences of means, one pair of arms per environment, by Student's t; NaN bounds with one seed.
 
-
-def welch(arm: Summary, baseline: Summary) -> Difference:
-    """Difference of means, its interval and Welch's p; NaN bounds unless both arms have two seeds.
-
-    Two arms that differ but have no variance get the p of a permutation test.
+    SE² = Σ s²/n / E², ν = SE⁴ / Σ ((s²/n)/E²)²/(n − 1), over both arms of all E environments (Welch; Satterthwaite).
     """
-    value = arm.mean - baseline.mean
-    if min(arm.n, baseline.n) < 2:
-        return Difference(value)
-    parts = np.array([x.variance / x.n for x in (arm, baseline)])
-    error = float(np.sqrt(parts.sum()))
+    value = float(np.mean([x.mean - y.mean for x, y in pairs]))
+    arms = [arm for pair in pairs for arm in pair]
+    if min(arm.n for arm in arms) < 2:
+        return Difference(value, alpha=alpha)
+    parts = [arm.variance / arm.n / len(pairs) ** 2 for arm in arms]
+    error = math.sqrt(sum(parts))
     if error == 0:
-        chance = 2 / math.comb(arm.n + baseline.n, arm.n)
-        return Difference(value, value, value, min(1.0, chance) if value else 1.0, 0.0, np.inf)
-    dof = float(parts.sum() ** 2 / (parts[0] ** 2 / (arm.n - 1) + parts[1] ** 2 / (baseline.n - 1)))
-    return _t_test(value, error, dof)
+        return Difference(value, value, value, float(value == 0), 0.0, alpha)
+    dof = error**4 / sum(part**2 / (arm.n - 1) for part, arm in zip(parts, arms, strict=True))
+    half = _student(dof, 1 - alpha) * error
+    return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, alpha)
 
 
-def _t_test(value: float, error: float, dof: float) -> Difference:
-    half = _student(dof) * error
-    return Difference(value, value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, dof)), error, dof)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p_(i) · (m − i), i from 0, made monotone, at most 1. NaN stays NaN, uncounted."""
-    values = np.asarray(p, float)
-    adjusted = np.full(len(values), np.nan)
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors)) if len(order) else []
-    return adjusted.tolist()
-
-
-def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> Interval:
+def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray, alpha: float = 0.05) -> Interval:
     """P(X > Y) + ½ P(X = Y) over all pairs of seeds, with Newcombe's score interval; NaN bounds for a single seed.
 
     All θ with |θ̂ − θ| ≤ t · √V(θ), V(θ) = θ(1−θ)/(nm) · [1 + (N−1)((1−θ)/(2−θ) + θ/(1+θ))], N = (n+m)/2 (method 5 of
@@ -160,43 +182,13 @@ def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> Interva
     theta = np.linspace(0, 1, 2001)
     spread = 1 + ((n + m) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
     error = np.sqrt(theta * (1 - theta) / (n * m) * spread)
-    inside = theta[np.abs(value - theta) <= _student(n + m - 2) * error + 1e-12]
+    inside = theta[np.abs(value - theta) <= _student(n + m - 2, 1 - alpha) * error + 1e-12]
     return Interval(value, float(min(inside[0], value)), float(max(inside[-1], value)))
 
 
 def _student(dof: float, level: float = LEVEL) -> float:
     """Two-sided quantile of Student's t."""
     return float(stats.t.ppf((1 + level) / 2, dof))
-
-
-def detectable(n: int, m: int, deviation: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Smallest difference of means that Welch's test detects at p < alpha with this power.
-
-    n, m: seeds of each arm; deviation: standard, over seeds of either arm, in units of the score; alpha: 0.05 / k for k
-    tests corrected together, the level that the smallest p-value has to pass.
-    """
-    if min(n, m) < 2:
-        return np.nan
-    dof = n + m - 2
-    quantiles = stats.t.ppf(1 - alpha / 2, dof) + stats.t.ppf(power, dof)
-    return float(quantiles * deviation * np.sqrt(1 / n + 1 / m))
-
-
-def seeds_to_settle(
-    value: float, deviation: float, alpha: float = 0.05, power: float = 0.8, most: int = 10_000
-) -> int | None:
-    """Seeds per arm that detect a true difference of this size, as in `detectable`; None if more than `most`."""
-    if not abs(value) > 0:
-        return None
-    # first guess by the normal distribution; Student's t needs a few more
-    quantiles = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
-    needed = 2 * (quantiles * deviation / value) ** 2
-    if needed > most:
-        return None
-    n = max(2, math.floor(needed))
-    while detectable(n, n, deviation, alpha, power) > abs(value):
-        n += 1
-    return n if n <= most else None
 
 
 def aggregate_iqm(scores: Sequence[np.ndarray]) -> Interval:
@@ -220,15 +212,3 @@ def aggregate_iqm(scores: Sequence[np.ndarray]) -> Interval:
 def profile(scores: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
     """Performance profile: fraction of seeds with a normalised score above τ, averaged over environments (τ,)."""
     return np.mean([(x[:, None] > thresholds).mean(0) for x in scores], axis=0)
-
-
-def overall(differences: Sequence[Difference], scales: Sequence[float]) -> Difference:
-    """Mean of the normalised differences over environments, by Welch-Satterthwaite from each environment's error."""
-    shares = [1 / (len(differences) * scale) for scale in scales]
-    value = float(sum(d.value * share for d, share in zip(differences, shares, strict=True)))
-    parts = np.array([(d.error * share) ** 2 for d, share in zip(differences, shares, strict=True)])
-    error = float(np.sqrt(parts.sum()))
-    if not error > 0:
-        return Difference(value, value, value, max(d.p for d in differences), error, np.inf)  # the weakest p
-    dof = float(parts.sum() ** 2 / sum(part**2 / d.dof for part, d in zip(parts, differences, strict=True)))
-    return _t_test(value, error, dof)

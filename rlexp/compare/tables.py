@@ -10,7 +10,7 @@ import numpy as np
 from rlexp.compare.arms import Comparison
 from rlexp.compare.measures import MEASURES, steps_to
 from rlexp.compare.statistics import Difference, Interval
-from rlexp.compare.verdict import Result
+from rlexp.compare.verdict import Judgement
 from rlexp.text import sanitize_csv_cell
 
 CURVE_POINTS = 51
@@ -18,16 +18,21 @@ CURVE_POINTS = 51
 Row = dict[str, Any]
 
 
-def results_table(results: list[Result]) -> list[Row]:
+def results_table(judgement: Judgement) -> list[Row]:
     """One row per result."""
     return [
-        {"env": r.env, "arm": r.arm, "measure": r.measure, "n": len(r.scores), "mean": r.mean}
+        {"env": r.env, "arm": r.arm, "measure": r.measure, "role": "primary" if r.measure == judgement.question.primary else "secondary"}
+        | {"n": len(r.scores), "planned": r.planned, "diverged": r.diverged}
+        | _interval("mean", r.mean)
         | _interval("iqm", r.iqm)
         | _interval("difference", r.against)
-        | {"p_welch": r.against.p, "p_holm": r.p_holm}
+        | {"alpha": r.against.alpha if r.compared else np.nan, "p": r.against.p}
+        | _interval("iqm_difference", r.against_iqm)
         | _interval("improvement", r.improvement)
-        | {"detectable": r.detectable, "seeds_to_settle": r.seeds_to_settle, "verdict": r.verdict}
-        for r in results
+        | {"p_rank": r.p_rank, "margin": r.margin}
+        | {"verdict": r.verdict and r.verdict.word, "within_margin": r.verdict and r.verdict.within}
+        | {"why": r.verdict and r.verdict.why}
+        for r in judgement.results
     ]
 
 

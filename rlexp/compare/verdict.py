@@ -1,19 +1,35 @@
-"""Judges every arm against the baseline: by each measure, on each environment and over all of them."""
+"""Judges every arm against the baseline: verdicts by the primary measure, intervals by the others."""
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison, Task
-from rlexp.compare.measures import MEASURES, last
+from rlexp.compare.looks import LookBook
+from rlexp.compare.measures import MEASURES, RETURNS
+from rlexp.compare.permutation import permutation_p, permutation_test
+from rlexp.compare.question import Question
 from rlexp.compare.statistics import Difference, Interval
 from rlexp.errors import ConfigError
 
-Verdict = Literal["better", "worse", "inconclusive"]
+Word = Literal["better", "worse", "equivalent", "inconclusive", "interim"]
 ALPHA = 0.05
+FEWEST = 5  # seeds of an arm for a verdict
+STILL_COMING = ("running", "waiting", "interrupted")  # reasons of missing seeds that may yet have a score
+AT_LIMIT = 0.01  # of the span between the limits: scores closer to one are at it
+NEARLY_ALL = 0.8  # of both arms' seeds; if they are at one limit, no difference can show there
+
+
+class Verdict(NamedTuple):
+    """The answer on one arm: from one interval, at a level that is corrected for all comparisons and looks."""
+
+    word: Word
+    why: str = ""  # of inconclusive or interim, where the interval alone does not say it
+    within: bool = False  # better or worse, and the whole interval is within the margin
 
 
 @dataclass
@@ -23,30 +39,74 @@ class Result:
     task: Task
     arm: str
     measure: str
-    scores: np.ndarray  # (seeds,), without NaN
-    mean: float
+    scores: np.ndarray  # (seeds,), without NaN; diverged seeds at the floor
+    mean: Interval
     iqm: Interval
+    diverged: int = 0
+    missing: dict[int, str] = field(default_factory=dict)  # seed -> reason
     against: Difference = field(default=Difference())
-    p_holm: float = np.nan
+    against_iqm: Interval = field(default=Interval())
     improvement: Interval = field(default=Interval())
-    verdict: Verdict | None = None  # None: the baseline itself, or there is none to compare with
-    detectable: float = np.nan  # difference that this many seeds detect four times in five
-    seeds_to_settle: int | None = None  # seeds per arm that detect the observed difference four times in five
+    p_rank: float = np.nan
+    margin: float = np.nan
+    verdict: Verdict | None = None  # of the primary measure only; None also for the baseline
 
     @property
     def env(self) -> str:
         """The environment's id."""
         return self.task.env
 
+    @property
+    def compared(self) -> bool:
+        """Whether there is a difference from the baseline."""
+        return not math.isnan(self.against.value)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference, corrected as it is, excludes 0."""
+        return self.against.low > 0 or self.against.high < 0
+
+    @property
+    def ranks_differ(self) -> bool:
+        """Whether the rank test, at the level of the difference, tells arms apart that the difference does not."""
+        return not self.differs and self.p_rank <= self.against.alpha
+
+    @property
+    def planned(self) -> int:
+        """Seeds that there should be."""
+        return len(self.scores) + len(self.missing)
+
 
 @dataclass(frozen=True)
 class Overall:
-    """One arm against the baseline over all environments that both ran on, in normalised scores."""
+    """One arm against the baseline over all environments that both ran on, by the primary measure, in shares of the span."""
 
     arm: str
     envs: int
-    difference: Difference
+    against: Difference
+    margin: float  # mean of the environments' margins, in shares of their spans
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The answer to a question."""
+
+    question: Question
+    baseline: str
+    results: list[Result]  # of every measure, the primary one first
+    overall: list[Overall]
+    tests: int  # comparisons that share the 5 %
+
+    @property
+    def primary(self) -> list[Result]:
+        """Results by the primary measure, compared with the baseline."""
+        return [r for r in self.results if r.measure == self.question.primary and r.verdict is not None]
+
+    def secondary(self, r: Result) -> list[Result]:
+        """The other measures of the same arm on the same environment, compared with the baseline."""
+        same = [other for other in self.results if (other.env, other.arm) == (r.env, r.arm)]
+        return [other for other in same if other.measure != r.measure and other.compared]
 
 
 def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
@@ -72,73 +132,169 @@ def scale(task: Task) -> tuple[float, float]:
     """The environment's bounds, else the lowest and highest final score of any seed."""
     if task.bounds is not None:
         return task.bounds
-    scores = [last(sample.curve.returns) for sample in task.samples]
+    scores = [MEASURES["final"].of(sample, task) for sample in task.samples]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def judge(comparison: Comparison, baseline: str) -> tuple[list[Result], list[Overall]]:
-    """All results, and the overall verdict of each arm except the baseline."""
-    names = sorted(comparison.arm_names, key=lambda name: name != baseline)  # the baseline first, the others by name
-    results: list[Result] = []
-    for measure in MEASURES:
-        measured = [_measured(task, name, measure) for name in names for task in comparison.tasks if name in task.arms]
-        _compare_with_baseline(measured, baseline)
-        results += measured
-    return results, _overall(results, [name for name in names if name != baseline])
+def judge(comparison: Comparison, baseline: str, question: Question, book: LookBook) -> Judgement:
+    """All results, and a verdict on every arm except the baseline; those are looks, which the book then holds."""
+    scored, tests = primary_scores(comparison, baseline, question)
+    main, results = _pairs(scored, baseline), list(scored)
+    seeds = {env: max(r.planned for r in scored if r.env == env) for env in {r.env for r in scored}}
+    for r, base in main:
+        share, why = _share(r, base, book, seeds[r.env])
+        _compare(r, base, ALPHA * share / tests)
+        r.margin = question.margin(r.env)
+        r.verdict = Verdict("interim", why) if why else _verdict(r, base, tests)
+    for env in dict.fromkeys(r.env for r, _ in main):
+        looked = [(r, base) for r, base in main if r.env == env and r.verdict and r.verdict.word != "interim"]
+        if looked and min(min(len(r.scores), len(base.scores)) for r, base in looked) >= FEWEST:
+            book.take(env, seeds[env])
+    others = [_scores(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
+    pairs = [pair for found in others for pair in _pairs(found, baseline)]
+    for r, base in pairs:
+        _compare(r, base, ALPHA / len(pairs))
+    arms = list(dict.fromkeys(r.arm for r, _ in main))
+    overall = [_overall(arm, main, tests) for arm in arms if sum(r.arm == arm for r, _ in main) > 1]
+    return Judgement(question, baseline, results + [r for found in others for r in found], overall, tests)
+
+
+def primary_scores(comparison: Comparison, baseline: str, question: Question) -> tuple[list[Result], int]:
+    """Every arm's scores by the primary measure, not compared yet, and the number of comparisons to be made.
+
+    These are of each arm with the baseline on each environment, and over all environments that both ran on.
+    """
+    scored = _scores(comparison, baseline, question.primary)
+    arms = [r.arm for r, _ in _pairs(scored, baseline)]
+    return scored, len(arms) + sum(arms.count(arm) > 1 for arm in {*arms})
+
+
+def _scores(comparison: Comparison, baseline: str, measure: str) -> list[Result]:
+    """Results of one measure, the baseline's first, the others by name."""
+    names = sorted(comparison.arm_names, key=lambda name: name != baseline)
+    return [_measured(task, name, measure) for name in names for task in comparison.tasks if _is_there(task, name)]
+
+
+def _is_there(task: Task, arm: str) -> bool:
+    return arm in task.arms or "diverged" in task.absent.get(arm, {}).values()
+
+
+def _pairs(results: list[Result], baseline: str) -> list[tuple[Result, Result]]:
+    """Each result with that of the baseline on the same environment; without those that cannot be compared."""
+    base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
+    return [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
 
 
 def _measured(task: Task, arm: str, measure: str) -> Result:
-    scores = np.array([MEASURES[measure].of(sample, task) for sample in task.arms[arm]])
-    scores = scores[~np.isnan(scores)]
+    """Scores of an arm's seeds; a diverged seed scores the floor, or the worst of the arm where none is known."""
+    values = np.array([MEASURES[measure].of(sample, task) for sample in task.arms.get(arm, [])])
+    scores = values[~np.isnan(values)]
+    absent = task.absent.get(arm, {})
+    missing = {seed: why for seed, why in absent.items() if why != "diverged"}
+    diverged = len(absent) - len(missing) if measure in RETURNS else 0
+    low = floor(task)
+    if low is None and len(scores):
+        low = float(scores.min())
+    if low is None:
+        diverged = 0
+    scores = np.concatenate([scores, np.full(diverged, low if low is not None else np.nan)])
     if not len(scores):
-        return Result(task, arm, measure, scores, np.nan, Interval())
-    return Result(task, arm, measure, scores, float(scores.mean()), statistics.iqm_interval(scores))
+        return Result(task, arm, measure, scores, Interval(), Interval(), 0, missing)
+    limits = (task.limits or (None, None)) if measure in RETURNS else (None, None)
+    mean, iqm = statistics.mean_interval(scores, limits), statistics.iqm_interval(scores)
+    return Result(task, arm, measure, scores, mean, iqm, diverged, missing)
 
 
-def _compare_with_baseline(results: list[Result], baseline: str) -> None:
-    """Add the comparison to the results of one measure; p is corrected over all arms and environments together."""
-    base = {r.env: r.scores for r in results if r.arm == baseline and len(r.scores)}
-    compared = [r for r in results if r.arm != baseline and r.env in base and len(r.scores)]
-    for r in compared:
-        r.against = statistics.difference(r.scores, base[r.env])
-    alpha = ALPHA / max(1, sum(not np.isnan(r.against.p) for r in compared))
-    for r, p in zip(compared, statistics.holm([r.against.p for r in compared]), strict=True):
-        n, m = len(r.scores), len(base[r.env])
-        deviation = r.against.error / math.sqrt(1 / n + 1 / m)
-        r.p_holm, r.verdict = p, _verdict(r.against, p)
-        r.improvement = statistics.probability_of_improvement(r.scores, base[r.env])
-        r.detectable = statistics.detectable(n, m, deviation, alpha)
-        if r.verdict == "inconclusive" and not np.isnan(deviation):
-            r.seeds_to_settle = statistics.seeds_to_settle(r.against.value, deviation, alpha)
+def floor(task: Task) -> float | None:
+    """The lowest score that an environment is known to give; None if nothing is known of it."""
+    if task.limits is not None and task.limits[0] is not None:
+        return task.limits[0]
+    return task.bounds[0] if task.bounds is not None else None
 
 
-def _verdict(against: Difference, p: float) -> Verdict:
-    if np.isnan(p) or p >= ALPHA:
-        return "inconclusive"
-    return "better" if against.value > 0 else "worse"
+def _compare(r: Result, base: Result, alpha: float) -> None:
+    """Add the differences from the baseline, with intervals at level 1 − alpha."""
+    r.against = permutation_test([(r.scores, base.scores)], alpha)
+    if r.measure in RETURNS and r.task.limits is not None and None not in r.task.limits:
+        span = r.task.limits[1] - r.task.limits[0]  # no two means can be farther apart
+        r.against = r.against._replace(low=max(r.against.low, -span), high=min(r.against.high, span))
+    r.against_iqm = statistics.iqm_difference(r.scores, base.scores, alpha)
+    r.improvement = statistics.probability_of_improvement(r.scores, base.scores, alpha)
+    ranks = stats.rankdata(np.concatenate([r.scores, base.scores]))
+    r.p_rank = permutation_p([(ranks[: len(r.scores)], ranks[len(r.scores) :])], alpha)
 
 
-def _overall(results: list[Result], arms: list[str]) -> list[Overall]:
-    """The verdicts over all environments; p is corrected over the arms."""
-    found = []
-    for arm in arms:
-        final = [r for r in results if r.arm == arm and r.measure == "final" and not np.isnan(r.against.p)]
-        if len(final) > 1:
-            spans = [high - low for low, high in (scale(r.task) for r in final)]
-            found.append((arm, len(final), statistics.overall([r.against for r in final], spans)))
-    corrected = statistics.holm([d.p for *_, d in found])
-    return [
-        Overall(arm, envs, d._replace(p=p), _verdict(d, p)) for (arm, envs, d), p in zip(found, corrected, strict=True)
-    ]
+def _share(r: Result, base: Result, book: LookBook, seeds: int) -> tuple[float, str]:
+    """Share of the error that this look may spend; or why it is an interim one, whose interval is for all of it."""
+    coming = [seed for x in (r, base) for seed, why in x.missing.items() if why in STILL_COMING]
+    if coming:
+        return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
+    looks = book.of(r.env)
+    share = looks.share(seeds)
+    return (1.0, looks.why_interim(seeds)) if share is None else (share, "")
 
 
-def normalised_iqms(comparison: Comparison, results: list[Result]) -> dict[str, tuple[int, Interval]]:
-    """For each arm, the number of environments and the IQM of all seeds' normalised final scores."""
+def _verdict(r: Result, base: Result, tests: int) -> Verdict:
+    """Better, worse, equivalent or inconclusive, from the interval of the difference alone."""
+    n, m = len(r.scores), len(base.scores)
+    if min(n, m) < FEWEST:
+        return Verdict("inconclusive", f"too few seeds: a verdict takes {FEWEST} of each arm")
+    if math.isnan(r.against.p):
+        return Verdict("inconclusive", f"too few seeds: {min(n, m)} cannot tell arms apart over {tests} comparisons")
+    limit = at_limit(r, base)
+    return decide(r.against, r.margin, limit)
+
+
+def decide(against: Difference, margin: float, limit: str = "") -> Verdict:
+    """The verdict that an interval gives: it excludes 0, or lies within ± margin, or both, or neither.
+
+    limit: "ceiling" or "floor" if nearly all seeds of both arms are there: then arms are never called equivalent.
+    """
+    within = not math.isnan(margin) and -margin <= against.low and against.high <= margin
+    if against.low > 0 or against.high < 0:
+        return Verdict("better" if against.low > 0 else "worse", within=within)
+    if limit:
+        return Verdict("inconclusive", limit)
+    return Verdict("equivalent") if within else Verdict("inconclusive")
+
+
+def at_limit(r: Result, base: Result) -> str:
+    """The limit of scores that nearly all seeds of both arms are at: "ceiling", "floor", or empty."""
+    if r.task.limits is None or r.measure not in RETURNS:
+        return ""
+    low, high = r.task.limits
+    known = [x for x in (low, high, *(r.task.bounds or ())) if x is not None]
+    near = AT_LIMIT * (max(known) - min(known))
+    for limit, side, name in ((high, 1, "ceiling"), (low, -1, "floor")):
+        if limit is not None and all((side * x.scores >= side * limit - near).mean() >= NEARLY_ALL for x in (r, base)):
+            return name
+    return ""
+
+
+def _overall(arm: str, main: list[tuple[Result, Result]], tests: int) -> Overall:
+    """The mean over environments of the differences in shares of the span; tested with the rest."""
+    pairs = [(r, base) for r, base in main if r.arm == arm]
+    spans = [high - low for low, high in (scale(r.task) for r, _ in pairs)]
+    shares = [r.against.alpha * tests / ALPHA for r, _ in pairs]
+    scores = [(r.scores / span, base.scores / span) for (r, base), span in zip(pairs, spans, strict=True)]
+    against = permutation_test(scores, ALPHA * min(shares) / tests)
+    margin = float(np.mean([r.margin / span for (r, _), span in zip(pairs, spans, strict=True)]))
+    interim = [r.verdict.why for r, _ in pairs if r.verdict and r.verdict.word == "interim"]
+    if interim:
+        return Overall(arm, len(pairs), against, margin, Verdict("interim", interim[0]))
+    if min(min(len(r.scores), len(base.scores)) for r, base in pairs) < FEWEST or math.isnan(against.p):
+        return Overall(arm, len(pairs), against, margin, Verdict("inconclusive", "too few seeds"))
+    limits = {at_limit(r, base) for r, base in pairs}
+    limit = limits.pop() if len(limits) == 1 else ""
+    return Overall(arm, len(pairs), against, margin, decide(against, margin, limit))
+
+
+def normalised_iqms(comparison: Comparison, judgement: Judgement) -> dict[str, tuple[int, Interval]]:
+    """For each arm, the number of environments and the IQM of all seeds' normalised primary scores."""
     found = {}
     for name in comparison.arm_names:
-        final = [r for r in results if r.arm == name and r.measure == "final" and len(r.scores)]
-        if final:
-            scores = [normalised(r.scores, r.task) for r in final]
-            found[name] = (len(final), statistics.aggregate_iqm(scores))
+        ofs = [r for r in judgement.results if r.arm == name and r.measure == judgement.question.primary and len(r.scores)]
+        if ofs:
+            found[name] = (len(ofs), statistics.aggregate_iqm([normalised(r.scores, r.task) for r in ofs]))
     return found

@@ -31,6 +31,14 @@ class Curve:
     seconds: np.ndarray  # of training; in a batch with other runs, this run's share
     returns: np.ndarray  # moving average over the last 100 episodes; NaN before the first
     episodes: np.ndarray  # completed so far
+    row_returns: np.ndarray = field(default_factory=lambda: np.empty(0))
+    evaluated: np.ndarray = field(default_factory=lambda: np.empty(0))
+    evaluated_sampled: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        for name in ("row_returns", "evaluated", "evaluated_sampled"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self.steps), np.nan))
 
 
 @dataclass
@@ -45,6 +53,11 @@ class Run:
     evaluated_with: dict[str, Any] = field(default_factory=dict)  # settings of the frozen evaluation
     complaints: list[str] = field(default_factory=list)  # reasons to doubt its results
     superseded: bool = False  # tuning has since found a better trial than this run's
+
+    @property
+    def declared(self) -> None:
+        """Stub until merged."""
+        return None
 
     @property
     def status(self) -> str:

@@ -1,0 +1,93 @@
+"""Looks at a study's data, each of which spends part of the 5 % of false verdicts; kept in looks.json of the study.
+
+Whoever adds seeds until a difference shows will find one: of two verdicts at 5 % each, one is false in up to 10 % of
+studies. So a study declares at most three numbers of seeds at which it is looked at (`plan=true`), and these share the
+5 %: whatever the data are, the chance of a false verdict at any of them is at most the sum (Bonferroni; a
+group-sequential design in the sense of Lan and DeMets 1983 with most of the error left to the end). Without a plan, the
+first verdict is the only one. Any other number of seeds is an interim look, which gives intervals and no verdict.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlexp.errors import ConfigError
+from rlexp.files import write_atomically
+from rlexp.text import one_line
+
+FILE = "looks.json"
+SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by number of declared looks
+
+
+@dataclass
+class Looks:
+    """Looks at one environment's runs, in seeds per arm."""
+
+    planned: list[int] = field(default_factory=list)  # declared beforehand; empty: a single look, at whatever comes first
+    taken: list[int] = field(default_factory=list)  # at which a verdict was given
+
+    def share(self, seeds: int) -> float | None:
+        """Share of the error that a look at so many seeds may spend; None: it was not declared."""
+        if self.planned:
+            return SHARES[len(self.planned)][self.planned.index(seeds)] if seeds in self.planned else None
+        return 1.0 if not self.taken or seeds in self.taken else None
+
+    def why_interim(self, seeds: int) -> str:
+        """Why a look at so many seeds gives no verdict."""
+        if not self.planned:
+            return f"the verdict was given at {self.taken[0]} seeds, with all of the 5 %"
+        later = [n for n in self.planned if n > seeds]
+        declared = ", ".join(map(str, self.planned))
+        return f"declared looks are at {declared} seeds" + (f": next at {later[0]}" if later else "")
+
+
+class LookBook:
+    """Looks of a study by environment, as in looks.json."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the study's file.
+
+        Raises:
+            ConfigError: it cannot be read, or is a symbolic link.
+        """
+        self.path = folder / FILE
+        self.looks: dict[str, Looks] = {}
+        self.content: dict[str, Any] = {}
+        self.changed = False  # since it was read
+        if self.path.is_symlink():
+            raise ConfigError(f"{self.path}: is a symbolic link; remove it")
+        if not self.path.is_file():
+            return
+        try:
+            self.content = dict(json.loads(self.path.read_text(encoding="utf-8")))
+            self.content.pop("updated", None)
+            for env, entry in self.content["envs"].items():
+                looks = Looks([*map(int, entry["planned"])], [*map(int, entry["taken"])])
+                if len(looks.planned) not in (0, *SHARES) or looks.planned != sorted(set(looks.planned)):
+                    raise ValueError(f"{env}: planned {looks.planned}")
+                self.looks[str(env)] = looks
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{self.path}: cannot be read ({one_line(repr(error), 100)}); restore or remove it") from None
+
+    def of(self, env: str) -> Looks:
+        """Looks at an environment."""
+        return self.looks.setdefault(env, Looks())
+
+    def take(self, env: str, seeds: int) -> None:
+        """Note that a verdict is given."""
+        taken = self.of(env).taken
+        if seeds not in taken:
+            taken.append(seeds)
+            self.changed = True
+
+    def save(self, **more: Any) -> None:
+        """Write the file; more: what else to record, such as the primary measure."""
+        envs = {env: {"planned": x.planned, "taken": x.taken} for env, x in self.looks.items() if x.planned or x.taken}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        content = {**self.content, **more, "envs": envs}
+        if content != self.content:
+            write_atomically(self.path, (json.dumps({**content, "updated": now}, indent=1) + os.linesep).encode())
+            self.content = content
