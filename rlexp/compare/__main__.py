@@ -116,7 +116,8 @@ def run(words: list[str]) -> None:
     judgement = verdict.judge(comparison, baseline, question, book)
     print(report.plain(comparison, judgement))
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
-    text = f"`{typed}`\n\n{report.markdown(comparison, judgement, book, report.sections(comparison, judgement, published))}"
+    tables = report.sections(comparison, judgement, published)
+    text = f"`{typed}`\n\n{report.markdown(comparison, judgement, book, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
     if book.changed:
         book.save(primary=question.primary)

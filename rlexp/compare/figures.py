@@ -47,6 +47,7 @@ X_AXES: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
 }
 NAMES = [*(f"curves_{over}" for over in X_AXES), *(f"intervals_{measure}" for measure in MEASURES)]
 NAMES += ["profile", "sample_efficiency"]
+FILES = [f"{name}.{kind}" for name in NAMES for kind in ("svg", "png")]
 
 
 def _axes(figure: Figure, panels: int, columns: int, **shared: Any) -> Sequence[Axes]:

@@ -26,7 +26,9 @@ SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by nu
 class Looks:
     """Looks at one environment's runs, in seeds per arm."""
 
-    planned: list[int] = field(default_factory=list)  # declared beforehand; empty: a single look, at whatever comes first
+    planned: list[int] = field(
+        default_factory=list
+    )  # declared beforehand; empty: a single look, at whatever comes first
     taken: list[int] = field(default_factory=list)  # at which a verdict was given
 
     def share(self, seeds: int) -> float | None:
@@ -70,7 +72,9 @@ class LookBook:
                     raise ValueError(f"{env}: planned {looks.planned}")
                 self.looks[str(env)] = looks
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{self.path}: cannot be read ({one_line(repr(error), 100)}); restore or remove it") from None
+            raise ConfigError(
+                f"{self.path}: cannot be read ({one_line(repr(error), 100)}); restore or remove it"
+            ) from None
 
     def of(self, env: str) -> Looks:
         """Looks at an environment."""

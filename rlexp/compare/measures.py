@@ -117,13 +117,16 @@ def _retention(sample: Sample, task: Task | None) -> float:
 
 MEASURES = {
     "evaluation": Measure(
-        "mean return of the final policy, frozen", lambda seed, _: np.nan if seed.evaluation is None else seed.evaluation
+        "mean return of the final policy, frozen",
+        lambda seed, _: np.nan if seed.evaluation is None else seed.evaluation,
     ),
     "evaluation_sampled": Measure(
         "the same with sampled actions, at the last point of evaluation.every",
         lambda seed, _: last(seed.curve.evaluated_sampled),
     ),
-    "final": Measure("mean return of training episodes in the last tenth of steps", lambda seed, _: final_return(seed.curve)),
+    "final": Measure(
+        "mean return of training episodes in the last tenth of steps", lambda seed, _: final_return(seed.curve)
+    ),
     "area": Measure(
         "mean height of the learning curve", lambda seed, _: area_under_curve(seed.curve.steps, seed.curve.returns)
     ),

@@ -58,7 +58,7 @@ def permutation_test(pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: floa
 
 
 def permutation_p(pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: float = 0.05) -> float:
-    """p of no difference, as in `permutation_test`; NaN if it cannot reach α."""
+    """The p of `permutation_test` alone; NaN if it cannot reach α."""
     sizes = [(len(x), len(y)) for x, y in pairs]
     if min(map(min, sizes)) < 2 or smallest_p(sizes, alpha) > alpha:
         return math.nan
@@ -106,13 +106,15 @@ class _Permuted:
         return np.asarray(difference) / len(self.environments), np.asarray(error) / len(self.environments) ** 2
 
     def p(self, theta: float) -> float:
-        """p of the difference θ, in units of the score."""
+        """Share of assignments as extreme as the actual one, for a difference θ in units of the score."""
         at = theta / self.scale
         difference, error = self.statistics(at)
         none = (1 + at * at) * RESOLUTION**1.5  # squared errors up to this are rounding errors
         with np.errstate(divide="ignore", invalid="ignore"):
             size = np.where(error > none, difference**2 / error, np.where(difference**2 > none, np.inf, 0.0))
-        return float((size >= size[0] * (1 - RESOLUTION)).mean()) if np.isfinite(size[0]) else float(np.isinf(size).mean())
+        return (
+            float((size >= size[0] * (1 - RESOLUTION)).mean()) if np.isfinite(size[0]) else float(np.isinf(size).mean())
+        )
 
     def difference(self) -> Difference:
         """The difference with its interval."""

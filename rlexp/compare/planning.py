@@ -34,7 +34,7 @@ class Power(NamedTuple):
 
 
 def study_p(x: np.ndarray, y: np.ndarray, theta: float, alpha: float) -> np.ndarray:
-    """p(θ) of many studies at once, scores (S, n) and (S, m); see `permutation.py`."""
+    """The p(θ) of many studies at once, scores (S, n) and (S, m); see `permutation.py`."""
     n, m = x.shape[1], y.shape[1]
     exact = math.comb(n + m, n) <= MOST_EXACT // 5
     groups = assignments(n, m) if exact else random_assignments(n, m, max(2000, round(20 / alpha)))

@@ -35,12 +35,14 @@ def propose(
         if looks.taken:
             at = f"at {', '.join(map(str, looks.taken))} seeds"
             raise ConfigError(
-                f"plan=true: a verdict on {env} was given {at} ({book.path}); looks are declared before the first. A new "
-                f"study (study=..., other seeds) can be planned from these runs"
+                f"plan=true: a verdict on {env} was given {at} ({book.path}), and looks are declared before the first; "
+                f"plan a new study, with other seeds"
             )
         arms = [r.scores for r in results if r.env == env and len(r.scores) > 1]
         if not arms:
-            raise ConfigError(f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5")
+            raise ConfigError(
+                f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5"
+            )
         pilot = max(r.planned for r in results if r.env == env)
         found = spread(arms)
         if not found.value > 0:
@@ -49,21 +51,31 @@ def propose(
                 f"make the environment harder"
             )
         alpha = ALPHA / tests * SHARES[3][-1]
-        least, middle, highest = (seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high))
+        least, middle, highest = (
+            seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)
+        )
         seeds = max(middle or most, pilot)
         looks.planned = looks_at(seeds, pilot)
         told = f"{number(margin)} ({question.written[env]})"
-        scale = f"deviation over seeds {number(found.value)} [{number(found.low)}, {number(found.high)}], from {len(arms)} arms"
-        lines.append(f"{env}: margin {told}, {scale} of up to {pilot} seeds, {tests} comparisons.")
+        deviation = f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+        lines.append(
+            f"{env}: margin {told}, deviation over seeds {deviation}, {tests} comparisons, a pilot of {pilot} seeds."
+        )
         span = f"{least or f'more than {most}'} to {highest or f'more than {most}'}"
-        lines.append(f"  {span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies.")
+        lines.append(
+            f"  {span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies."
+        )
         if middle is None:
             smallest = margin_for(like(arms, found.planned), seeds, alpha, found.planned)
-            lines.append(f"  {seeds} seeds can do so for a margin of {number(smallest)}; the study is planned with them.")
+            lines.append(
+                f"  {seeds} seeds can do so for a margin of {number(smallest)}; the study is planned with them."
+            )
         else:
             chance = power(like(arms, found.planned), seeds, margin, alpha)
             lines.append(f"  Planned: {seeds}, with a chance of {chance.found:.0%} and {chance.equivalent:.0%}.")
         shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(looks.planned)])
         when = ", ".join(map(str, looks.planned))
-        lines.append(f"  Looks at {when} seeds, which may spend {shares} of false verdicts. Seeds in between give no verdict.")
+        lines.append(
+            f"  Looks at {when} seeds, which may spend {shares} of false verdicts. Seeds in between give no verdict."
+        )
     return [*lines, f"Declared in {book.path.parent / FILE}. Train the other seeds, then compare as usual."]

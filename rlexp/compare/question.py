@@ -34,17 +34,23 @@ def question_of(comparison: Comparison, primary: str | None = None, margin: str 
     late = []
     declared = {d.primary for task in comparison.tasks for d in _declared(task)}
     if primary is None and len(declared) > 1:
-        raise ConfigError(f"the runs declared different primary measures: {', '.join(sorted(declared))}; primary=... chooses")
+        raise ConfigError(
+            f"the runs declared different primary measures: {', '.join(sorted(declared))}; primary=... chooses"
+        )
     if primary is not None and declared and declared != {primary}:
         late.append(f"primary={primary} was chosen after the runs, which declared {', '.join(sorted(declared))}")
     margins, written = {}, {}
     for task in comparison.tasks:
         found = {str(d.margin) for d in _declared(task) if d.margin is not None}
         if margin is None and len(found) > 1:
-            raise ConfigError(f"{task.env}: the runs declared different margins: {', '.join(sorted(found))}; margin=... chooses")
+            raise ConfigError(
+                f"{task.env}: the runs declared different margins: {', '.join(sorted(found))}; margin=... chooses"
+            )
         text = margin if margin is not None else next(iter(found), None)
         if margin is not None and found != {margin} and _declared(task):
-            late.append(f"{task.env}: margin={margin} was chosen after the runs, which declared {', '.join(found) or 'none'}")
+            late.append(
+                f"{task.env}: margin={margin} was chosen after the runs, which declared {', '.join(found) or 'none'}"
+            )
         if text is not None:
             margins[task.env], written[task.env] = _in_units(task, text), text
     return Question(primary or next(iter(declared), PRIMARY), margins, written, tuple(dict.fromkeys(late)))
@@ -60,7 +66,7 @@ def _in_units(task: Task, text: str) -> float:
         return float(text)
     if task.bounds is None:
         raise ConfigError(
-            f"margin={text}: a share of the span of scores, which {task.env} has no bounds for; set env.bounds=[low,high] "
-            f"or a margin in units of the score"
+            f"margin={text}: a share of the span of scores, but the bounds of {task.env} are not known; set "
+            f"env.bounds=[low,high], or a margin in units of the score"
         )
     return float(text[:-1]) / 100 * (task.bounds[1] - task.bounds[0])

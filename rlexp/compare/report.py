@@ -44,7 +44,9 @@ def sentence(r: Result, judgement: Judgement) -> str:
         parts.append(_why(r, judgement))
     if r.ranks_differ:
         share = f"{r.improvement.value:.0%}{_percent(r.improvement)}"
-        parts.append(f"by ranks they differ (p = {r.p_rank:.2g}): a seed of {r.arm} is above one of the baseline in {share}")
+        parts.append(
+            f"by ranks they differ (p = {r.p_rank:.2g}): a seed of {r.arm} is above one of the baseline in {share}"
+        )
     others = judgement.secondary(r)
     if apart := [other for other in others if _disagrees(r, other)]:
         parts.append("but " + ", ".join(f"{x.measure} is {_direction(x)}, {x.against}" for x in apart))
@@ -87,7 +89,9 @@ def _seeds(r: Result, judgement: Judgement) -> str:
     base = next(x for x in judgement.results if (x.env, x.measure, x.arm) == (r.env, r.measure, judgement.baseline))
     counts = [f"{len(x.scores)} of {x.planned}" if x.missing else str(len(x.scores)) for x in (r, base)]
     plural = "" if counts[0] == "1" else "s"
-    text = f"{counts[0]} seed{plural} each" if counts[0] == counts[1] else f"{counts[0]} seed{plural} against {counts[1]}"
+    text = (
+        f"{counts[0]} seed{plural} each" if counts[0] == counts[1] else f"{counts[0]} seed{plural} against {counts[1]}"
+    )
     for x in (r, base):
         if x.diverged:
             low = floor(x.task)
@@ -161,8 +165,8 @@ def _reservations(judgement: Judgement) -> list[str]:
     lines = [f"Not declared: {late}." for late in question.late]
     if judgement.primary and not question.margins:
         lines.append(
-            "No margin was declared, so no arm can be called equivalent: declare margin=5% (of the span of scores) or a "
-            "number with the study."
+            "No margin was declared, so no arm can be called equivalent: declare one with the "
+            "study, as margin=5% (of the span of scores) or a number."
         )
     return lines
 
@@ -195,7 +199,15 @@ def _corrected(p: float, alpha: float) -> str:
 def cost_rows(task: Task) -> Rows:
     """Steps to the threshold, what became of the seeds, and the cost of training."""
     late = f"with {EXPOSURE:.0%} of training left"
-    head = ["arm", "steps to threshold, median", "reached it", late, "steps per seed", "seconds per run", "steps/s per run"]
+    head = [
+        "arm",
+        "steps to threshold, median",
+        "reached it",
+        late,
+        "steps per seed",
+        "seconds per run",
+        "steps/s per run",
+    ]
     rows = [head]
     for name, samples in task.arms.items():
         runs = {sample.run.folder: sample.run for sample in samples}.values()
@@ -263,16 +275,19 @@ def declared(comparison: Comparison, judgement: Judgement, book: LookBook) -> li
         lines += [f"{task.env}: {'; '.join(parts)}"] if parts else []
     tests = judgement.tests
     shared = f"shared by {tests} comparisons" if tests > 1 else "for one comparison"
-    return [*lines, f"5 % of false verdicts, {shared}: intervals of primary differences cover all true ones in 95 % of studies"]
+    return [
+        *lines,
+        f"5 % of false verdicts, {shared}: intervals of primary differences cover all true ones in 95 % of studies",
+    ]
 
 
 def _footnotes(comparison: Comparison, judgement: Judgement) -> list[str]:
     notes = [
-        "The unit is the seed. Difference: of means, with the interval that inverts a studentised permutation test; the "
-        "primary measure's is at level 1 − 5 %/k for its k comparisons (and looks), the others' at 1 − 5 %/k' for all k' "
-        "comparisons by secondary measures; p is multiplied accordingly. Of IQMs: difference of interquartile means, "
-        "Bayesian bootstrap. P(better): a seed of the arm scores above one of the baseline, Newcombe's score interval; "
-        "p by ranks: the same permutation test of the ranks. The formulas are in rlexp/compare/README.md.",
+        "The unit is the seed. Difference: of means, with the interval that inverts a studentised permutation test, at "
+        "level 1 − 5 %/k for the k comparisons by the primary measure (less at declared looks) and 1 − 5 %/k' for the "
+        "k' by all others; p is multiplied accordingly. Of IQMs: difference of interquartile means, Bayesian bootstrap. "
+        "P(better): a seed of the arm scores above one of the baseline, Newcombe's score interval; p by ranks: the "
+        "same permutation test of the ranks. The formulas are in rlexp/compare/README.md.",
     ]
     if any(sample.run.share < 1 for task in comparison.tasks for sample in task.samples):
         notes.append("A run trained in a batch is charged its share of the batch's time.")

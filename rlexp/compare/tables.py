@@ -21,7 +21,12 @@ Row = dict[str, Any]
 def results_table(judgement: Judgement) -> list[Row]:
     """One row per result."""
     return [
-        {"env": r.env, "arm": r.arm, "measure": r.measure, "role": "primary" if r.measure == judgement.question.primary else "secondary"}
+        {
+            "env": r.env,
+            "arm": r.arm,
+            "measure": r.measure,
+            "role": "primary" if r.measure == judgement.question.primary else "secondary",
+        }
         | {"n": len(r.scores), "planned": r.planned, "diverged": r.diverged}
         | _interval("mean", r.mean)
         | _interval("iqm", r.iqm)

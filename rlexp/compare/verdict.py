@@ -79,7 +79,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Overall:
-    """One arm against the baseline over all environments that both ran on, by the primary measure, in shares of the span."""
+    """One arm against the baseline over all environments that both ran on, in shares of their spans of scores."""
 
     arm: str
     envs: int
@@ -216,8 +216,9 @@ def floor(task: Task) -> float | None:
 def _compare(r: Result, base: Result, alpha: float) -> None:
     """Add the differences from the baseline, with intervals at level 1 − alpha."""
     r.against = permutation_test([(r.scores, base.scores)], alpha)
-    if r.measure in RETURNS and r.task.limits is not None and None not in r.task.limits:
-        span = r.task.limits[1] - r.task.limits[0]  # no two means can be farther apart
+    low, high = r.task.limits or (None, None)
+    if r.measure in RETURNS and low is not None and high is not None:
+        span = high - low  # no two means can be farther apart
         r.against = r.against._replace(low=max(r.against.low, -span), high=min(r.against.high, span))
     r.against_iqm = statistics.iqm_difference(r.scores, base.scores, alpha)
     r.improvement = statistics.probability_of_improvement(r.scores, base.scores, alpha)
@@ -294,7 +295,9 @@ def normalised_iqms(comparison: Comparison, judgement: Judgement) -> dict[str, t
     """For each arm, the number of environments and the IQM of all seeds' normalised primary scores."""
     found = {}
     for name in comparison.arm_names:
-        ofs = [r for r in judgement.results if r.arm == name and r.measure == judgement.question.primary and len(r.scores)]
+        ofs = [
+            r for r in judgement.results if r.arm == name and r.measure == judgement.question.primary and len(r.scores)
+        ]
         if ofs:
             found[name] = (len(ofs), statistics.aggregate_iqm([normalised(r.scores, r.task) for r in ofs]))
     return found
