@@ -55,7 +55,7 @@ def run(words: list[str]) -> None:
     except ImportError as error:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.compare.arms import compare_runs
-    from rlexp.compare.audit import missing_jobs
+    from rlexp.compare.audit import missing_jobs, waiting_jobs
     from rlexp.study.runs import find_runs
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
@@ -66,7 +66,9 @@ def run(words: list[str]) -> None:
             raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
     published = read_published(options["beside"]) if "beside" in options else {}
     runs = find_runs(paths)
-    comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing_jobs(paths, runs))
+    missing = missing_jobs(paths, runs)
+    runs += waiting_jobs(paths, runs)
+    comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     results, overall = verdict.judge(comparison, baseline)
     sections = report.sections(comparison, baseline, results, published)
