@@ -18,6 +18,7 @@ from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.jobs.job import Job
 from rlexp.provenance.patches import keep_patches
 from rlexp.provenance.sources import training_digest
+from rlexp.run.declared import declare, otherwise
 from rlexp.run.lock import FolderLock
 from rlexp.run.record import RunRecord
 from rlexp.run.trust import require_no_links
@@ -86,6 +87,7 @@ def train_job(job: Job) -> None:
         job.check_code(record)
         if record.status == "done" and job.cfg.resume != "never":
             log_result(record, job.folder, "already done")
+            _warn_of_declaration(job, record)
             if job.cfg.profile:
                 log.info("profile=true: nothing left to trace; resume=never trains from scratch")
         elif record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
@@ -150,6 +152,8 @@ def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
             _log_start(job, writer.record.data, resume)
             for line in lines:
                 log_of(job.folder).info("%s", line)
+            declare(writer.record, job.declared)
+            _warn_of_declaration(job, writer.record)
         log.info("%s", trainer.describe_how())
         with exit_as_error(), watch.on():
             trainer.train(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
@@ -215,6 +219,11 @@ def _log_start(job: Job, record: dict[str, Any], resume: bool) -> None:
     log.info("%s %s in %s%s", "resuming" if resume else "training", agents, job.folder, again)
 
 
+def _warn_of_declaration(job: Job, record: RunRecord) -> None:
+    if line := otherwise(record.data, job.declared):
+        log_of(job.folder).warning("%s", line)
+
+
 def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: BaseException) -> None:
     """Record in the jobs' folders what ended them."""
     asked = isinstance(error, KeyboardInterrupt | SystemExit) or (was_quit(error) and not jobs[0].in_sweep)
@@ -228,6 +237,7 @@ def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: B
         if guilty and not asked:
             run_error = error.for_run(job.folder) if isinstance(error, DivergedError) else error
             with contextlib.suppress(OSError):  # disk full: the first error is the one to report
+                declare(record, job.declared)
                 record.fail(run_error, job.settings, job.seeds)
         elif started:
             record.update(status="interrupted", error=f"stopped with its batch: {error}" if len(jobs) > 1 else "")

@@ -93,7 +93,7 @@ def run(words: list[str]) -> None:
     except ImportError as error:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.compare.arms import compare_runs
-    from rlexp.compare.audit import missing_jobs
+    from rlexp.compare.audit import missing_jobs, waiting_jobs
     from rlexp.compare.looks import LookBook
     from rlexp.compare.question import question_of
     from rlexp.study.runs import find_runs
@@ -102,7 +102,9 @@ def run(words: list[str]) -> None:
     _require_no_links(folder, named="out" in options)
     published = read_published(options["beside"]) if "beside" in options else {}
     runs = find_runs(paths)
-    comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing_jobs(paths, runs))
+    missing = missing_jobs(paths, runs)
+    runs += waiting_jobs(paths, runs)
+    comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     question = question_of(comparison, options.get("primary"), options.get("margin"))
     book = LookBook(Path(paths[0]))

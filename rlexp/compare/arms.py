@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, finished
-from rlexp.compare.reference_scores import SCORES
+from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, diverged, finished
+from rlexp.compare.reference_scores import limits_of, scores_of
 from rlexp.config.identity import differing
 from rlexp.study.runs import Curve, Run, StudyError
 from rlexp.text import natural
@@ -36,8 +36,10 @@ class Task:
     differing: dict[str, dict[str, Any]]  # key -> arm -> value
     threshold: float | None
     bounds: tuple[float, float] | None  # mean returns of no skill and of mastery
-    limits: tuple[float | None, float | None] | None = None  # lowest and highest possible return, where known
-    absent: dict[str, dict[int, str]] = field(default_factory=dict)  # arm -> seed that should be there -> reason
+    limits: tuple[float | None, float | None] | None = None  # lowest and highest possible return of an episode
+    # arm -> seed -> why it is not among the arm's samples, though it, or another arm's, was run or planned: diverged,
+    # failed, killed, interrupted, running, waiting, unreadable, no episode, never ran. Also of arms without any sample
+    absent: dict[str, dict[int, str]] = field(default_factory=dict)
 
     @property
     def samples(self) -> list[Sample]:
@@ -64,13 +66,13 @@ def compare_runs(
     """Group finished runs into arms and read their curves; a StudyError if they cannot be compared.
 
     Args:
-        runs: as returned by `study.find_runs`.
+        runs: as returned by `study.find_runs`, and by `audit.waiting_jobs`.
         allow: keys that may differ besides the tested term; "code": seeds and arms may differ in code; "all".
         threshold: for steps to threshold and retention; default: each environment's.
         known: remarks to include.
     """
     remarks = list(known)
-    done = finished(runs, remarks)
+    done, others = finished(runs, remarks)
     if not done:
         raise StudyError("no run has finished with complete curves: nothing to compare; " + "; ".join(remarks))
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
@@ -80,10 +82,14 @@ def compare_runs(
         for algo, keys in varied.items():
             keys |= {*_differing([run for run in env_runs if run.algo == algo])}
     _remark_unnamed(done, varied, remarks)
-    tasks = [_task(env, env_runs, varied, threshold, remarks) for env, env_runs in by_env.items()]
+    tasks = []
+    for env, env_runs in by_env.items():
+        unusable = [(run, status) for run, status in others if run.env == env]
+        tasks.append(_task(env, env_runs, unusable, varied, threshold, remarks))
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
         _require_one_code(task, allow, remarks)
+        _require_margin(task)
     if not tasks:
         raise StudyError("no seed has finished a training episode; train longer; " + "; ".join(remarks))
     return Comparison(tasks, remarks + code_remarks(done))
@@ -97,9 +103,16 @@ def _differing(runs: list[Run]) -> list[str]:
     return differing([_training_settings(run) for run in runs])
 
 
-def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: float | None, remarks: list[str]) -> Task:
+def _task(
+    env: str,
+    runs: list[Run],
+    others: list[tuple[Run, str]],
+    varied: dict[str, set[str]],
+    threshold: float | None,
+    remarks: list[str],
+) -> Task:
     by_arm: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.record.get("started", "")):
+    for run in sorted(runs, key=_started):
         by_arm.setdefault(_name(run, varied[run.algo]), []).append(run)
     found = {name: _samples(f"{env}, {name}", arm_runs, remarks) for name, arm_runs in by_arm.items()}
     arms = {name: found[name] for name in sorted(found, key=natural) if found[name]}
@@ -116,7 +129,8 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
         )
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
         remarks.append(f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on them")
-    settings, known = runs[0].settings, SCORES.get(env)
+    settings = runs[0].settings
+    known = scores_of(settings)
     bounds = settings.get("env.bounds") or (known and known[:2])
     thresholds = (threshold, settings.get("env.threshold"), known and known[2])
     threshold = next((each for each in thresholds if each is not None), None)
@@ -125,7 +139,60 @@ def _task(env: str, runs: list[Run], varied: dict[str, set[str]], threshold: flo
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
     settings_of = {name: samples[0].run.settings for name, samples in arms.items()}
     apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in _differing(runs)}
-    return Task(env, arms, apart, threshold, (float(bounds[0]), float(bounds[1])) if bounds else None)
+    limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
+    bounds = (float(bounds[0]), float(bounds[1])) if bounds else None
+    return Task(env, arms, apart, threshold, bounds, limits, _absent(arms, by_arm, others, varied))
+
+
+def _started(run: Run) -> str:
+    return str(run.record.get("started", ""))
+
+
+def _absent(
+    arms: dict[str, list[Sample]],
+    by_arm: dict[str, list[Run]],
+    others: list[tuple[Run, str]],
+    varied: dict[str, set[str]],
+) -> dict[str, dict[int, str]]:
+    """See `Task.absent`. by_arm: finished runs by their arm; others: the other runs, with their status."""
+    lost: list[tuple[str, Run, int, str]] = [
+        (name, run, seed, "diverged" if seed in diverged(run) else "no episode")
+        for name, arm_runs in by_arm.items()
+        for run in arm_runs
+        for seed in run.record.get("seeds") or run.curves
+    ]
+    named = _names_of([run for run, _ in others], by_arm, varied)
+    lost += [
+        (name, run, seed, "diverged" if seed in diverged(run) else status)
+        for name, (run, status) in zip(named, others, strict=True)
+        for seed in run.record.get("seeds", ())
+    ]
+    reasons: dict[str, dict[int, str]] = {name: {} for name in arms}
+    for name, _, seed, reason in sorted(lost, key=lambda entry: _started(entry[1])):  # the last started counts
+        reasons.setdefault(name, {})[seed] = reason
+    held = {name: {sample.seed for sample in arms.get(name, ())} for name in reasons}
+    every = sorted({seed for seeds in (*held.values(), *reasons.values()) for seed in seeds})
+    absent = {
+        name: {seed: reasons[name].get(seed, "never ran") for seed in every if seed not in held[name]}
+        for name in sorted(reasons, key=natural)
+    }
+    return {name: seeds for name, seeds in absent.items() if seeds}
+
+
+def _names_of(others: list[Run], by_arm: dict[str, list[Run]], varied: dict[str, set[str]]) -> list[str]:
+    """Names of the arms of runs that are not finished.
+
+    One with the settings of a finished run has the name of its arm; another also names the settings in which it differs
+    from runs of its algorithm, so that it never shares the name of an arm that it is not of.
+    """
+
+    def fingerprint(run: Run) -> str:
+        return repr(sorted(_training_settings(run).items()))
+
+    done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
+    everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
+    apart = {algo: set(_differing([run for run in everyone if run.algo == algo])) for algo in {r.algo for r in others}}
+    return [done.get(fingerprint(r)) or _name(r, varied.get(r.algo, set()) | apart[r.algo]) for r in others]
 
 
 def _name(run: Run, keys: set[str]) -> str:
@@ -188,6 +255,18 @@ def _remedy(runs: list[Run]) -> str:
     return f"{', '.join(trained[:-1])} and {trained[-1]}: train all with {remedies}"
 
 
+def _require_margin(task: Task) -> None:
+    """Refuse a margin that is a share of a span that is not known."""
+    for sample in task.samples:
+        declared = sample.run.declared
+        if declared is not None and declared.share is not None and task.bounds is None:
+            raise StudyError(
+                f"{task.env}: margin={declared.margin} is a share of the span from no skill to mastery, and none is "
+                f"known of this environment; add it to rlexp/compare/reference_scores.py, or train with "
+                f"env.bounds=[low,high], or a margin in the score's units"
+            )
+
+
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
     """Refuse seeds of an arm, or arms, whose objective, network or environment code differs."""
     allowed = bool({"code", "all"} & set(allow))
@@ -213,6 +292,8 @@ def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]
     others: dict[Path, None] = {}
     for run in runs:
         for seed, curve in run.curves.items():
+            if seed in diverged(run):
+                continue
             if np.isnan(curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out: it finished no training episode")
                 continue

@@ -1,5 +1,7 @@
 """Finds what a comparison has to leave out: unfinished runs, incomplete curves, jobs that have not started."""
 
+import contextlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,23 @@ from rlexp.config.identity import key_of, naming
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.provenance.code_state import digests_of, sources_of
-from rlexp.study.runs import Run, StudyError, read_curves, superseded_in
-from rlexp.study.status import PlannedJob, planned
+from rlexp.run.record import as_record
+from rlexp.study.runs import Run, StudyError, read_curves, run_of, superseded_in
+from rlexp.study.status import PlannedJob, planned, read_job_status
 
 PER_SEED = ("seed", "num_seeds")  # differ between runs of one arm
 MOST_NAMED = 5  # jobs, seeds or folders named in one remark
 RUN_FILES = ("metrics.csv", "checkpoint.pt", "evaluation.json")  # left by a job that started, if run.json is gone
 
 
-def finished(runs: Iterable[Run], remarks: list[str]) -> list[Run]:
-    """Runs that are done and have complete curves, which are read here; appends remarks on the others."""
-    done = []
+def finished(runs: Iterable[Run], remarks: list[str]) -> tuple[list[Run], list[tuple[Run, str]]]:
+    """Runs that are done and have complete curves, which are read here, and the others; appends remarks on these.
+
+    The others come with their status, or "unreadable"; without those that are not part of the comparison: on tuning
+    seeds, superseded, or extended by a run that is.
+    """
+    done: list[Run] = []
+    others: list[tuple[Run, str]] = []
     tuning = 0
     for run in runs:
         remarks += [f"{run.folder}: {complaint}" for complaint in run.complaints]
@@ -28,10 +36,14 @@ def finished(runs: Iterable[Run], remarks: list[str]) -> list[Run]:
             remarks.append(f"{run.folder}: left out, as the tuning has since found a better one")
         elif any(seed >= TUNING_SEED for seed in run.record.get("seeds", [])):
             tuning += 1
+        elif run.status in ("waiting", "unreadable"):  # `missing_jobs` remarks on it
+            others.append((run, run.status))
         elif run.status != "done":
+            others.append((run, read_job_status(run.folder).status))
             error = run.record.get("error")
             remarks.append(f"{run.folder}: left out, its status is {run.status}" + (f" ({error})" if error else ""))
         elif flaw := _read(run):
+            others.append((run, "unreadable"))
             remarks.append(f"{run.folder}: left out, {flaw}")
         else:
             done.append(run)
@@ -43,7 +55,14 @@ def finished(runs: Iterable[Run], remarks: list[str]) -> list[Run]:
         remarks.append(
             f"{tuning} runs on tuning seeds ({TUNING_SEED} and up) are left out: they selected what is compared"
         )
-    return longest
+    return longest, others
+
+
+def diverged(run: Run) -> set[int]:
+    """Seeds of a run that diverged; older versions named only the first, in the error of the run."""
+    seeds = {int(seed) for seed in run.record.get("diverged", {}) if re.fullmatch(r"\d+", str(seed))}
+    named = re.match(r"DivergedError: update \d+: .* of seed (\d+) is ", run.record.get("error", ""))
+    return seeds | ({int(named[1])} if named and run.status == "failed" else set())
 
 
 def _read(run: Run) -> str | None:
@@ -63,6 +82,8 @@ def curve_flaw(run: Run) -> str | None:
     """
     result = run.record.get("result", {})
     for k, seed in enumerate(run.record.get("seeds") or sorted(run.curves)):
+        if seed in diverged(run):
+            continue
         if seed not in run.curves:
             return f"has no row of seed {seed}"
         steps = run.curves[seed].steps
@@ -166,6 +187,27 @@ def missing_jobs(paths: Iterable[str | Path], runs: Iterable[Run]) -> list[str]:
         if absent:
             remarks.append(f"{sweep}: {len(absent)} of {len(by_arm)} arms have no finished job: {'; '.join(absent)}")
     return remarks
+
+
+def waiting_jobs(paths: Iterable[str | Path], runs: Iterable[Run]) -> list[Run]:
+    """Jobs that a sweep.json in or below the paths plans and that have no run.json, as runs; runs: all there.
+
+    Their status is waiting, or unreadable where run.json is gone. Left out are those planned by older versions, and
+    those whose entry was edited.
+    """
+    there = {run.folder.resolve() for run in runs}
+    found: dict[Path, Run] = {}
+    for path in map(Path, paths):
+        try:
+            for job in planned(path).values():
+                if job.folder.resolve() not in there and "config" in job.entry:
+                    gone = any((job.folder / file).exists() for file in RUN_FILES)
+                    entry = job.entry | {"status": "unreadable" if gone else "waiting"}
+                    with contextlib.suppress(StudyError, ValueError, RecursionError):
+                        found[job.folder.resolve()] = run_of(job.folder, as_record(entry))
+        except ConfigError:  # `missing_jobs` tells that a plan is damaged
+            continue
+    return [run for run in found.values() if not run.superseded]
 
 
 def _arm(job: PlannedJob) -> str | None:

@@ -1,4 +1,10 @@
-"""Reference scores of well-known environments: no skill, mastery, solved."""
+"""Reference scores of well-known environments: no skill, mastery, solved; and the limits of an episode's return."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlexp.config.declaration import is_number
 
 # mean returns: of no skill (a random policy over 100 episodes, or the minimum); of mastery (the maximum, or PPO's
 # published score); and the one that counts as solved, where there is a convention
@@ -17,3 +23,53 @@ SCORES: dict[str, tuple[float, float, float | None]] = {
     "Walker2d-v4": (2, 2288, None),
     "Walker2d-v5": (2, 2288, None),
 }
+
+# Lowest and highest possible return of one episode: the id's time limit, and the limits at a time limit of t steps, by
+# the rewards in Gymnasium's code. LunarLander's shaping and MuJoCo's velocities have no useful ones.
+LIMITS: dict[str, tuple[int, Callable[[int], tuple[float, float]]]] = {
+    # 1 a step, the last one included
+    "CartPole-v0": (200, lambda t: (1, t)),
+    "CartPole-v1": (500, lambda t: (1, t)),
+    # -1 a step, 0 for the one that reaches the height
+    "Acrobot-v1": (500, lambda t: (-t, 0)),
+    # -1 a step, the one that reaches the flag included
+    "MountainCar-v0": (200, lambda t: (-t, -1)),
+    # 100 at the flag, less 0.1 a² of each step, actions a clipped to ±1
+    "MountainCarContinuous-v0": (999, lambda t: (-0.1 * t, 100)),
+    # -(θ² + 0.1 θ'² + 0.001 u²) a step, with |θ| ≤ π, |θ'| ≤ 8, |u| ≤ 2
+    "Pendulum-v1": (200, lambda t: (-(math.pi**2 + 6.4 + 0.004) * t, 0)),
+}
+SCALED = ("CartPole-v1",)  # whose reference scores are shares of the time limit, so that another one scales them
+_TIME_LIMIT, _KWARGS = "env.kwargs.max_episode_steps", "env.kwargs."
+
+
+def scores_of(settings: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
+    """Reference scores of a run's environment under its time limit, by its settings; None: not known."""
+    name = str(settings.get("env.id"))
+    known, own, limit = SCORES.get(name), LIMITS.get(name, (None,))[0], settings.get(_TIME_LIMIT)
+    if known is None or limit in (None, own):
+        return known
+    if name not in SCALED or own is None or not _is_time_limit(limit):
+        return None
+    factor = limit / own
+    return known[0] * factor, known[1] * factor, None if known[2] is None else known[2] * factor
+
+
+def limits_of(settings: Mapping[str, Any]) -> tuple[float | None, float | None] | None:
+    """Lowest and highest possible return of an episode, by a run's settings; None, or a None in it: not known."""
+    own = settings.get("env.limits")
+    if own is not None:
+        return own[0], own[1]
+    # other kwargs may change the rewards, as CartPole's sutton_barto_reward does
+    changed = any(key.startswith(_KWARGS) and key != _TIME_LIMIT for key in settings)
+    if changed or (known := LIMITS.get(str(settings.get("env.id")))) is None:
+        return None
+    limit = settings.get(_TIME_LIMIT, known[0])
+    if not _is_time_limit(limit):
+        return None
+    low, high = known[1](limit)
+    return float(low), float(high)
+
+
+def _is_time_limit(limit: Any) -> bool:
+    return is_number(limit) and limit >= 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from rlexp.config.declaration import margin_flaw
 from rlexp.config.schema import CHOICES, GROUPS, TUNING_SEED, EvaluationConfig, RunConfig
 from rlexp.config.signatures import check_call
 from rlexp.errors import ConfigError
@@ -62,6 +63,8 @@ def check_run_settings(cfg: DictConfig) -> None:
         if value not in choices and not (key == "resume" and extends):
             valid = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
             raise ConfigError(f"{key}={value}: must be one of {valid}{did_you_mean(value, choices)}")
+    if flaw := margin_flaw(cfg.margin):
+        raise ConfigError(f"margin={cfg.margin}: {flaw}")
     kind = None
     with contextlib.suppress(RuntimeError):
         kind = torch.device(cfg.device).type

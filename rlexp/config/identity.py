@@ -29,7 +29,10 @@ NOT_IDENTITY = (
     "progress",
     "profile",
     "debug",
+    "primary",
+    "margin",
     "env.timeout",
+    "env.limits",
 )
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 

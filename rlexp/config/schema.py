@@ -6,6 +6,7 @@ from typing import Any, Union
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+from rlexp.config.declaration import PRIMARY
 from rlexp.files import PACKAGE
 
 # conf/ is next to the package in a checkout and inside it in a wheel
@@ -41,6 +42,8 @@ class RunConfig:
     torch_threads: int | None = None
     compile: Union[bool, str] = "auto"  # noqa: UP007
     batching: str = "auto"
+    primary: str = "evaluation"
+    margin: Union[int, float, str, None] = None  # noqa: UP007
     init_from: str | None = None
     init_with: Any = field(default_factory=lambda: ["normalizer"])
     resume: str = "auto"
@@ -66,6 +69,7 @@ CHOICES = {
     "resume": ("auto", "never", "must", "extend"),
     "stale": ("refuse", "keep", "rerun"),
     "progress": ("auto", "bar", "lines", "none"),
+    "primary": PRIMARY,
 }
 
 

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rlexp.config.declaration import are_limits
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.classic_control import WORLDS, World
@@ -25,6 +26,7 @@ from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.spaces import require_readable
 from rlexp.watch import Watch
 
+TIME_LIMIT = "max_episode_steps"  # in kwargs: another time limit, which every backend knows
 CLIPPING = ("reward_clipping", "reward_clip")  # its names in ALE's and envpool's vector classes
 
 
@@ -50,6 +52,7 @@ class Environment:
     extra: str | None = None
     threshold: float | None = None
     bounds: list[float] | None = None
+    limits: list[float | None] | None = None
 
     def __post_init__(self) -> None:
         """Check the id and ranges; no environment is made."""
@@ -73,9 +76,15 @@ class Environment:
                 "Gymnasium's; use env.backend=gymnasium"
             )
             self._require("id", self.id not in WORLDS or has_world(self.id), what)
-            self._require("kwargs", not self.kwargs, "env.backend=torch takes none; use env.backend=gymnasium")
+            what = f"env.backend=torch takes only {TIME_LIMIT}; use env.backend=gymnasium"
+            self._require("kwargs", not set(self.kwargs) - {TIME_LIMIT}, what)
+        limit = self.kwargs.get(TIME_LIMIT, 1)
+        if type(limit) is not int or limit < 1:
+            raise ConfigError(f"env.kwargs.{TIME_LIMIT}={limit}: must be a whole number of at least 1")
         ordered = self.bounds is None or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
         self._require("bounds", ordered, "must be [low, high] with low < high, or null")
+        what = "must be [low, high] with low < high, one of which may be null, or null"
+        self._require("limits", are_limits(self.limits), what)
         require_known(self.id, self.backend, self.extra)
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
@@ -90,9 +99,12 @@ class Environment:
     @property
     def world(self) -> World | None:
         """Torch dynamics, where the backend has them: steps compile together with the policy."""
-        plain = not self.kwargs and self.vectorization == "auto"  # a world supports neither
-        use_torch = self.backend == "torch" or (self.backend == "auto" and plain and has_world(self.id))
-        return WORLDS[self.name]() if use_torch else None
+        plain = not set(self.kwargs) - {TIME_LIMIT} and self.vectorization == "auto"  # a world supports nothing else
+        if not (self.backend == "torch" or (self.backend == "auto" and plain and has_world(self.id))):
+            return None
+        world = WORLDS[self.name]()
+        world.max_steps = self.kwargs.get(TIME_LIMIT, world.max_steps)
+        return world
 
     @contextlib.contextmanager
     def _trial(self, independent: bool, watch: Watch) -> Iterator[tuple[VectorEnv, np.ndarray]]:

@@ -29,7 +29,7 @@ class Extension:
         """Write the state to the run's folder, which then resumes as after a stop. The checkpoint comes last."""
         write_atomically(run.folder / "metrics.csv", self.metrics)
         record = self.parent.record
-        kept = {key: record[key] for key in ("started_unix", "sources", "made_by", "code") if key in record}
+        kept = {key: record[key] for key in ("started_unix", "sources", "made_by", "code", "declared") if key in record}
         run.record.update(
             **kept,
             status="interrupted",

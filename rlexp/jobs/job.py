@@ -5,8 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from rlexp.config.declaration import Declared, are_limits
 from rlexp.config.identity import identity
 from rlexp.config.schema import seeds_of
 from rlexp.errors import ConfigError
@@ -49,6 +50,14 @@ class Job:
     def seeds(self) -> list[int]:
         """Seeds, one per agent."""
         return seeds_of(self.cfg)
+
+    @property
+    def declared(self) -> Declared:
+        """What it declares; see `run.declared.declare`, as an earlier launch may have declared otherwise."""
+        limits = OmegaConf.select(self.cfg, "env.limits")
+        limits = OmegaConf.to_container(limits) if OmegaConf.is_config(limits) else limits
+        entry = {"primary": self.cfg.primary, "margin": self.cfg.margin}
+        return Declared.read(entry | {"limits": limits if are_limits(limits) else None})
 
     def check_same(self, record: RunRecord) -> None:
         """Refuse (ConfigError) a folder with a run of another config."""

@@ -45,7 +45,7 @@ class RecordError(ConfigError):
 ENTRIES: dict[type | tuple[type, ...], str] = {  # of run.json, by the type that they have if present
     str: "status config_hash error traceback machine started",
     (str, type(None)): "host code commit",
-    dict: "config choices files result parent extends versions sources how time",
+    dict: "config choices files result parent extends versions sources how time declared",
     list: "seeds made_by command",
     int: "launches deaths agents_together",
     (int, float): "paused_at started_unix",
@@ -58,14 +58,19 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """Read run.json of a folder, perhaps an untrusted one: None if there is none, a RecordError if it is damaged."""
     path = folder / "run.json"
     try:
-        record = _sanitize(json.loads(path.read_text(encoding="utf-8")))
-        flaw = _flaw(record)
+        return as_record(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         flaw = sanitize(one_line(str(error)))
-    if flaw:
-        raise RecordError(f"{path}: cannot be read ({flaw}); fix or remove it, or use resume=never")
+    raise RecordError(f"{path}: cannot be read ({flaw}); fix or remove it, or use resume=never")
+
+
+def as_record(content: Any) -> dict[str, Any]:
+    """Content of a run.json, perhaps an untrusted one: sanitized, classes by their current names; else a ValueError."""
+    record = _sanitize(content)
+    if flaw := _flaw(record):
+        raise ValueError(flaw)
     if "config" in record:
         record["config"] = with_current_names(record["config"])
     return record

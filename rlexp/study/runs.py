@@ -1,7 +1,6 @@
 """Reads runs: settings, status and learning curves of every seed."""
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlexp.config.declaration import Declared, is_number
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import UserError
 from rlexp.files import file_digest
@@ -53,15 +53,11 @@ class Run:
     evaluated_with: dict[str, Any] = field(default_factory=dict)  # settings of the frozen evaluation
     complaints: list[str] = field(default_factory=list)  # reasons to doubt its results
     superseded: bool = False  # tuning has since found a better trial than this run's
-
-    @property
-    def declared(self) -> None:
-        """Stub until merged."""
-        return None
+    declared: Declared | None = None  # at its first launch; None by older versions
 
     @property
     def status(self) -> str:
-        """running, interrupted, failed or done."""
+        """running, interrupted, failed or done; waiting: planned in sweep.json, never started."""
         return str(self.record.get("status"))
 
     @property
@@ -72,8 +68,9 @@ class Run:
 
     @property
     def env(self) -> str:
-        """The environment's id."""
-        return str(self.settings["env.id"])
+        """The environment's id, and its time limit where that is not the id's."""
+        limit = self.settings.get("env.kwargs.max_episode_steps")
+        return str(self.settings["env.id"]) + ("" if limit is None else f" ({limit} steps)")
 
     @property
     def share(self) -> float:
@@ -104,11 +101,8 @@ def _open(folder: Path) -> Run:
         record = read_record(folder) or {}
     except RecordError as error:
         raise StudyError(str(error)) from None
-    config = record.get("config", {})
-    run = Run(folder, record, flatten(config), superseded=folder.name in superseded_in(folder.parent))
-    if flaw := _flaw(run.settings):
-        raise StudyError(f"{folder}/run.json: {flaw}; remove that folder, or train the run from scratch")
-    if config_hash(config) != record.get("config_hash"):
+    run = run_of(folder, record)
+    if config_hash(record.get("config", {})) != record.get("config_hash"):
         run.complaints.append("its config was edited after the run")
     for name in [name for name in record.get("files", {}) if name in MEASURED]:
         path = folder / name
@@ -119,10 +113,20 @@ def _open(folder: Path) -> Run:
     return run
 
 
-def _flaw(settings: dict[str, Any]) -> str | None:
-    def is_number(x: Any) -> bool:
-        return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+def run_of(folder: Path, record: dict[str, Any]) -> Run:
+    """A run with this run.json, or what sweep.json says of a job; a StudyError if that was edited."""
+    settings, declared = flatten(record.get("config", {})), None
+    flaw = _flaw(settings)
+    try:
+        declared = Declared.read(record["declared"]) if "declared" in record else None
+    except ValueError as error:
+        flaw = flaw or str(error)
+    if flaw:
+        raise StudyError(f"{folder}/run.json: {flaw}; remove that folder, or train the run from scratch")
+    return Run(folder, record, settings, superseded=folder.name in superseded_in(folder.parent), declared=declared)
 
+
+def _flaw(settings: dict[str, Any]) -> str | None:
     for key in ("env.id", "algo._target_"):
         if not isinstance(settings.get(key), str):
             return f"has no config with {key}"

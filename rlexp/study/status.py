@@ -120,6 +120,7 @@ class PlannedJob(NamedTuple):
     plan: Path  # sweep.json
     name: str  # in it
     overrides: Any  # a list of strings, unless sweep.json was edited
+    entry: dict[str, Any]  # all that sweep.json says of it
 
 
 def planned(study: Path) -> dict[Path, PlannedJob]:
@@ -133,8 +134,8 @@ def planned(study: Path) -> dict[Path, PlannedJob]:
         for name, job in jobs.items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ConfigError(f"{path}: job {name} is outside its folder; fix or remove it")
-            overrides = job.get("overrides") if isinstance(job, dict) else None
-            found[path.parent / name] = PlannedJob(path.parent / name, path, name, overrides)
+            entry = job if isinstance(job, dict) else {}
+            found[path.parent / name] = PlannedJob(path.parent / name, path, name, entry.get("overrides"), entry)
     return found
 
 

@@ -5,6 +5,7 @@ import logging
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
+from rlexp.config.schema import TUNING_SEED
 from rlexp.config.search_path import untuned
 from rlexp.errors import UserError
 from rlexp.files import write_atomically
+from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.provenance.code_state import code_state
+from rlexp.run.declared import declare, otherwise
 from rlexp.run.lock import FolderLock
 from rlexp.run.record import RunRecord
 from rlexp.study.status import planned, read_job_status, table
@@ -45,7 +49,8 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
         print(summary(jobs, left), flush=True)
         for line in [*untuned([planned.config.hydra for planned in jobs]), *changes(jobs)]:
             print(line, flush=True)
-        write_plan(jobs)
+        for line in write_plan(jobs):
+            print(line, flush=True)
         try:
             dispatch(launcher, left)
         finally:
@@ -106,14 +111,20 @@ def _note(job: Planned, result: Result) -> None:
     else:
         return
     job.folder.mkdir(parents=True, exist_ok=True)
-    RunRecord(job.folder).fail(error, job.settings, job.seeds)
+    record = RunRecord(job.folder)
+    declare(record, job.declared)
+    record.fail(error, job.settings, job.seeds)
 
 
 # The plan ------------------------------------------------------------------------------------------------------------
 
 
-def write_plan(jobs: Sequence[Planned]) -> None:
-    """Add all jobs to their studies' sweep.json, so that jobs that never start are known too."""
+def write_plan(jobs: Sequence[Planned]) -> list[str]:
+    """Add all jobs to their studies' sweep.json, so that jobs that never start are known too.
+
+    Returns a line for each declaration that differs from an earlier one of the same jobs, which stays.
+    """
+    differing: Counter[str] = Counter()
     for study in dict.fromkeys(job.study for job in jobs):
         study.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(study)
@@ -126,7 +137,9 @@ def write_plan(jobs: Sequence[Planned]) -> None:
             content |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             study_jobs = [job for job in jobs if job.study == study]
             for job in study_jobs:
-                content["jobs"][str(job.folder.relative_to(study))] = {"overrides": job.overrides}
+                name = str(job.folder.relative_to(study))
+                content["jobs"][name] = entry = _entry(job, content["jobs"].get(name))
+                differing.update(filter(None, [otherwise(entry, job.declared)]))
             state = code_state()
             launch = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -135,3 +148,25 @@ def write_plan(jobs: Sequence[Planned]) -> None:
             }
             content["launches"].append(launch | {key: state[key] for key in ("commit", "dirty", "code")})
             write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    return [f"{line} ({count} of {len(jobs)} jobs)" for line, count in differing.items()]
+
+
+def _entry(job: Planned, earlier: Any) -> dict[str, Any]:
+    """A job's entry in sweep.json; earlier: the one that is there.
+
+    With what run.json will say of seeds and config, by which `compare` knows the arm of a job that never starts; for
+    trials of a tuning, which it leaves out, without them.
+    """
+    known: dict[str, Any] = {"overrides": job.overrides}
+    if all(seed < TUNING_SEED for seed in job.seeds):
+        known |= {"seeds": job.seeds, "choices": job.choices, "config": job.settings}
+    record = job.record
+    if isinstance(earlier, dict) and "declared" in earlier:
+        source = earlier
+    elif record:  # it has started, perhaps without a declaration
+        source = record
+    elif is_extending(job.cfg) and not job.has_checkpoint():
+        source = find_extended(job.cfg, job.settings).record
+    else:
+        source = {"declared": job.declared.entry}
+    return known | {key: source[key] for key in ("declared",) if key in source}

@@ -26,7 +26,10 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "progress": "none",
     "profile": True,
     "debug": True,
+    "primary": "area",
+    "margin": "5%",
     "env.timeout": 9.0,
+    "env.limits": [0, 500],
 }
 
 

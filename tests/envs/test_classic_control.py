@@ -53,6 +53,8 @@ def test_first_states_have_gymnasiums_distribution(id):
 @pytest.mark.parametrize("id", WORLDS)
 def test_a_world_is_taken_unless_something_is_asked_that_it_does_not_know(id):
     assert isinstance(Environment(id=id).world, WORLDS[id])
-    for asked in ({"backend": "gymnasium"}, {"vectorization": "sync"}, {"kwargs": {"max_episode_steps": 7}}):
+    for asked in ({"backend": "gymnasium"}, {"vectorization": "sync"}, {"kwargs": {"x": 7}}):
         assert Environment(id=id, **asked).world is None
+    assert Environment(id=id, kwargs={"max_episode_steps": 7}).world.max_steps == 7
+    assert WORLDS[id].max_steps != 7  # that of others stays
     assert Environment(id="CartPole-v0" if id == "CartPole-v1" else "FrozenLake-v1").world is None

@@ -307,7 +307,10 @@ def test_returns_of_atari_are_the_games_own_and_no_action_sticks(independent):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"backend": "torch", "kwargs": {"max_episode_steps": 5}}, r"env\.kwargs=.*env\.backend=torch takes none"),
+        (
+            {"backend": "torch", "kwargs": {"sutton_barto_reward": True}},
+            r"env\.kwargs=.*env\.backend=torch takes only max_episode_steps",
+        ),
         (
             {"backend": "torch", "vectorization": "sync"},
             r"env\.vectorization=sync: has no effect",
@@ -319,8 +322,54 @@ def test_what_a_backend_would_not_heed_is_refused(settings, line):
         Environment(id="CartPole-v1", **settings)
 
 
+@pytest.mark.parametrize("limit", [0, -1, 2000.0, True, "7"])
+def test_a_time_limit_is_a_whole_number(limit):
+    with pytest.raises(
+        ConfigError, match=rf"env\.kwargs\.max_episode_steps={limit}: must be a whole number of at least"
+    ):
+        Environment(id="CartPole-v1", kwargs={"max_episode_steps": limit})
+
+
+@pytest.mark.parametrize("limits", [[0], [1, 1], [2, 1], [None, None], [0, float("inf")], [0, float("nan")]])
+def test_limits_of_a_score_are_low_and_high(limits):
+    with pytest.raises(
+        ConfigError, match=r"env\.limits=\[.*must be \[low, high\] with low < high, one of which may be"
+    ):
+        Environment(id="CartPole-v1", limits=limits)
+    for good in ([None, 500.0], [0.0, None], [0.0, 500.0], None):
+        assert Environment(id="CartPole-v1", limits=good).limits == good
+
+
+BACKENDS = [
+    {"backend": "torch"},
+    {"backend": "gymnasium"},
+    {"vectorization": "sync"},
+    {"vectorization": "async"},
+    {"backend": "envpool"},
+]
+
+
+@pytest.mark.parametrize("chosen", BACKENDS, ids=lambda chosen: "".join(chosen.values()))
+def test_another_time_limit_reaches_training_and_evaluation_on_every_backend(chosen):
+    if chosen.get("backend") == "envpool":
+        pytest.importorskip("envpool", reason="extra envpool is not installed")
+    environment = Environment(id="CartPole-v1", kwargs={"max_episode_steps": 700}, **chosen)
+    for independent in (False, True):
+        envs, obs = environment.start([[1]], independent=independent)
+        score = 0.0
+        for _ in range(700):
+            # balances for ever: pushes towards where the pole falls and the cart drifts
+            push = obs @ np.array([0.1, 0.3, 3.0, 1.0], np.float32) > 0
+            obs, rewards, terminated, truncated, _ = envs.step(push.astype(np.int64))
+            score += float(rewards[0])
+            assert not terminated[0]
+            assert truncated[0] == (score == 700)
+        envs.close()
+        assert score == 700
+
+
 def test_settings_of_an_environment_reach_training_and_evaluation():
-    environment = Environment(id="CartPole-v1", kwargs={"max_episode_steps": 5})
+    environment = Environment(id="CartPole-v1", backend="gymnasium", kwargs={"max_episode_steps": 5})
     assert environment.world is None
     for independent in (False, True):
         envs, _ = environment.start([[1]], independent=independent)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 PER_AGENT = ("seed", "num_seeds", "optimizer.lr", "gae.gamma", "gae.lam")  # and the algorithm's scheduled settings
 DEATHS = "the number of process deaths"
 UPDATE = "the update reached"
-NOT_TRAINING = ("study", "outputs", "resume", "retry_failed")  # settings that do not affect training
+NOT_TRAINING = ("study", "outputs", "resume", "retry_failed", "primary", "margin")  # do not affect training
 
 
 class Batched(JobLauncher):
