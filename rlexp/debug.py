@@ -21,6 +21,7 @@ from rlexp.errors import UserError
 from rlexp.jobs.job import Job
 from rlexp.run.progress import ProgressDisplay
 from rlexp.run.writer import RunWriter
+from rlexp.training.divergence import Divergence
 from rlexp.user_code import was_quit
 
 log = logging.getLogger("rlexp")
@@ -36,6 +37,10 @@ class _ConsoleWriter(RunWriter):
         for agent, seed in enumerate(self.seeds):
             text = ", ".join(f"{name} {values[agent]:.4g}" for name, values in metrics.items())
             log.info("  seed %s, %s steps: %s", seed, steps[agent], text)
+
+    def retire(self, seed: int, divergence: Divergence) -> None:
+        """Remember it; the log tells."""
+        self.diverged[seed] = divergence
 
     def save(self, *_: Any) -> None:
         """Do nothing."""

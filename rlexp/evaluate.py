@@ -34,6 +34,7 @@ from rlexp.run.trust import require_trusted
 from rlexp.run.writer import write_evaluation
 from rlexp.seeding import AgentStreams
 from rlexp.text import one_line
+from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
 
@@ -68,7 +69,7 @@ def load_run(
 
     Args:
         run: the run's folder, or <study>/<hash>, the hash at its end.
-        seeds: of the agents; by default all.
+        seeds: of the agents; by default all that have not diverged.
         wanted: config groups that the caller builds, and the class of each.
         trust: see `trust.require_trusted`.
 
@@ -97,7 +98,13 @@ def load_run(
             trained = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} only"
             raise CheckpointError(f"seed={seed}: the run in {run} has {trained}")
     try:
-        return _restore(folder, config, state, list(seeds or held))
+        diverged = {seed: Divergence(**at) for seed, at in state.get("trainer", {}).get("diverged", {}).items()}
+        live = [seed for seed in held if seed not in diverged]
+        for seed in seeds or ():
+            if seed in diverged:
+                others = ", ".join(f"seed={k}" for k in live)
+                raise CheckpointError(f"seed={seed}: it {diverged[seed].describe()}, in {run}; use {others}")
+        return _restore(folder, config, state, list(seeds or live))
     except Exception as error:  # anything, with the checkpoint of another run
         if isinstance(error, UserError):
             raise
@@ -155,7 +162,7 @@ def load_policy(
 
     Args:
         run: the run's folder, or <study>/<hash>, the hash at its end.
-        seed: the agent's seed; by default the run's first.
+        seed: the agent's seed; by default the run's first that has not diverged.
         deterministic: the mode instead of a sample.
         trust: packages besides rlexp and torch.nn whose networks may be built, which runs their code.
 
@@ -201,6 +208,8 @@ def run_command(words: list[str]) -> None:
     content = summarize(saved.seeds, results, settings)
     write_evaluation(saved.folder, content)
     record = RunRecord(saved.folder)
+    for seed in sorted(set(record.data.get("seeds", ())) - set(saved.seeds)):
+        print(f"seed {seed}: has diverged, and has no policy to evaluate")
     if record.status == "done":
         record.update(files=record.digests())
     for agent in content["agents"]:

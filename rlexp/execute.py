@@ -20,7 +20,7 @@ from rlexp.provenance.patches import keep_patches
 from rlexp.provenance.sources import training_digest
 from rlexp.run.declared import declare, otherwise
 from rlexp.run.lock import FolderLock
-from rlexp.run.record import RunRecord
+from rlexp.run.record import RunRecord, diverged_in
 from rlexp.run.trust import require_no_links
 from rlexp.signals import Interrupted, Paused, forward_signal
 from rlexp.training.timing import shares
@@ -44,7 +44,11 @@ def log_result(record: RunRecord, folder: Path, note: str) -> None:
     log, result, seeds = log_of(folder), record.data.get("result", {}), record.data["seeds"]
     log.info("%s: %s", note, folder)
     evaluations = result.get("evaluation_return") or [None] * len(seeds)
+    diverged = diverged_in(record.data)
     for seed, training, evaluation in zip(seeds, result["training_return"], evaluations, strict=True):
+        if seed in diverged:
+            log.info("  seed %s: diverged at step %s, and was retired", seed, diverged[seed].get("step"))
+            continue
         training = "no finished episode" if training is None else f"{training:.1f}"
         frozen = "" if evaluation is None else f", frozen evaluation {evaluation:.1f}"
         log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)

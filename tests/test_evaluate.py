@@ -140,3 +140,21 @@ def test_an_evaluation_in_parts_is_the_one_at_once(run, monkeypatch):
         evaluate.main([f"run={folder}", "episodes=5"])
         results.append(json.loads((folder / "evaluation.json").read_text()))
     assert results[0] == results[1]
+
+
+def test_a_seed_that_diverged_has_no_policy_and_the_others_have_theirs(tmp_path, capsys):
+    settings = (*SETTINGS, "num_seeds=3", "algo._target_=diverging.SpoilsPPO", "++algo.victim=0")
+    trainer = make_trainer(tmp_path, *settings)
+    trainer.train(False)
+    write_config(tmp_path, *settings)
+    line = r"seed=0: it diverged in update 3, at step \d+: loss is nan, in .*; use seed=1, seed=2$"
+    with pytest.raises(CheckpointError, match=line):
+        rlexp.load_policy(tmp_path, seed=0)
+    obs = np.ones((5, 4), np.float32)
+    assert (rlexp.load_policy(tmp_path)(obs) == rlexp.load_policy(tmp_path, seed=1)(obs)).all()
+    before = json.loads((tmp_path / "evaluation.json").read_text())["agents"]
+    evaluate.main([f"run={tmp_path}", "episodes=5"])
+    again = json.loads((tmp_path / "evaluation.json").read_text())["agents"]
+    assert [agent["seed"] for agent in again] == [1, 2]
+    assert again == before
+    assert "seed 0: has diverged" in capsys.readouterr().out

@@ -13,6 +13,7 @@ scores: env, score, deviation, seeds, source) · out=FOLDER (default: compare/ i
 width=6 (of figures, inches) · fonts=text or paths (in svg and pdf). Needs the extra `compare`.
 """
 
+import contextlib
 import functools
 import shlex
 import tempfile
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.compare.page import page
+from rlexp.config.declaration import PRIMARY, margin_flaw
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
-from rlexp.text import sanitize_markdown
+from rlexp.text import nearest, sanitize_markdown
 
 if TYPE_CHECKING:
     from rlexp.compare.arms import Comparison
@@ -59,11 +61,28 @@ def lettering(text: str) -> str:
     return text
 
 
+def measure(text: str) -> str:
+    """A measure that may be the primary one."""
+    if text not in PRIMARY:
+        raise ValueError(f"no such measure; {nearest(text, PRIMARY)}")
+    return text
+
+
+def smallest_effect(text: str) -> float | str:
+    """A margin: a number, or a share in percent."""
+    value: float | str = text
+    with contextlib.suppress(ValueError):
+        value = float(text)
+    if flaw := margin_flaw(value):
+        raise ValueError(flaw)
+    return value
+
+
 TEXT: Options = dict.fromkeys(("baseline", "beside", "out"), str)
 OPTIONS: Options = {
     **TEXT,
-    "primary": str,
-    "margin": str,
+    "primary": measure,
+    "margin": smallest_effect,
     "plan": boolean,
     "most": positive,
     "allow": names,

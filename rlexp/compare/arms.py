@@ -89,7 +89,6 @@ def compare_runs(
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
         _require_one_code(task, allow, remarks)
-        _require_margin(task)
     if not tasks:
         raise StudyError("no seed has finished a training episode; train longer; " + "; ".join(remarks))
     return Comparison(tasks, remarks + code_remarks(done))
@@ -253,18 +252,6 @@ def _remedy(runs: list[Run]) -> str:
     trained = [f"{algo}{'' if k else ' was trained'} with {names[k]}" for k, (algo, _) in enumerate(pairs)]
     remedies = " or ".join(f"tuned={tuned}" for tuned in dict.fromkeys(tuned for _, tuned in pairs))
     return f"{', '.join(trained[:-1])} and {trained[-1]}: train all with {remedies}"
-
-
-def _require_margin(task: Task) -> None:
-    """Refuse a margin that is a share of a span that is not known."""
-    for sample in task.samples:
-        declared = sample.run.declared
-        if declared is not None and declared.share is not None and task.bounds is None:
-            raise StudyError(
-                f"{task.env}: margin={declared.margin} is a share of the span from no skill to mastery, and none is "
-                f"known of this environment; add it to rlexp/compare/reference_scores.py, or train with "
-                f"env.bounds=[low,high], or a margin in the score's units"
-            )
 
 
 def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:

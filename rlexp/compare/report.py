@@ -70,14 +70,10 @@ def _margin(r: Result, judgement: Judgement) -> str:
     return written.replace("%", " %") if written.endswith("%") else number(r.margin)
 
 
-def _in_percent(r: Result, judgement: Judgement) -> bool:
-    return judgement.question.written.get(r.env, "").endswith("%")
-
-
 def _size(r: Result, judgement: Judgement) -> str:
     """The difference and its interval, in percent of the span if the margin is."""
     d = r.against
-    if not _in_percent(r, judgement):
+    if not judgement.question.in_percent(r.env):
         return str(d)
     low, high = scale(r.task)
     value, least, most = (100 * x / (high - low) for x in (d.value, d.low, d.high))
@@ -162,7 +158,7 @@ def overall_sentence(o: Overall, judgement: Judgement) -> str:
 def _reservations(judgement: Judgement) -> list[str]:
     """What a reader has to know of all verdicts together."""
     question = judgement.question
-    lines = [f"Not declared: {late}." for late in question.late]
+    lines = [f"Chosen after the runs: {late}." for late in question.late]
     if judgement.primary and not question.margins:
         lines.append(
             "No margin was declared, so no arm can be called equivalent: declare one with the "
@@ -285,7 +281,7 @@ def _footnotes(comparison: Comparison, judgement: Judgement) -> list[str]:
     notes = [
         "The unit is the seed. Difference: of means, with the interval that inverts a studentised permutation test, at "
         "level 1 − 5 %/k for the k comparisons by the primary measure (less at declared looks) and 1 − 5 %/k' for the "
-        "k' by all others; p is multiplied accordingly. Of IQMs: difference of interquartile means, Bayesian bootstrap. "
+        "k' by all others; p is multiplied accordingly. Of IQMs: interquartile means, by the Bayesian bootstrap. "
         "P(better): a seed of the arm scores above one of the baseline, Newcombe's score interval; p by ranks: the "
         "same permutation test of the ranks. The formulas are in rlexp/compare/README.md.",
     ]

@@ -53,24 +53,42 @@ class Twin:
                 x.copy_(new)
         return self.metrics
 
+    def _is_per_agent(self, x: Tensor) -> bool:
+        """Whether a parameter, or state of its shape, is stacked (a, ...); a step count is shared."""
+        return self.metrics.shape[1] > 1 and x.dim() > 0
+
+    def _finite_agents(self) -> Tensor:
+        """Whether each agent's eager loss, gradient norm, parameters and state are finite (a,); if none is, all."""
+        finite = self.metrics[-2:].isfinite().all(0)
+        for tensors in self.eager.values():
+            for x in tensors:
+                if self._is_per_agent(x):
+                    finite &= x.isfinite().flatten(1).all(1) if x.dim() > 1 else x.isfinite()
+        return finite | ~finite.any()
+
     def distance(self, metrics: Tensor) -> float:
         """Difference of a compiled minibatch's result from the eager one, in units of the tolerance.
 
-        metrics: (metrics, a); the last two are the loss and the gradient norm.
+        metrics: (metrics, a); the last two are the loss and the gradient norm. Agents of which an eager number is not
+        finite have diverged, or do now, and are left out, unless all have.
         """
-        if not torch.equal(metrics[-2:].isfinite(), self.metrics[-2:].isfinite()):
+        sound = self._finite_agents()
+        ours, theirs = metrics[-2:, sound], self.metrics[-2:, sound]
+        if not torch.equal(ours.isfinite(), theirs.isfinite()):
             return float("inf")
-        loss, norm = (metrics[-2:] - self.metrics[-2:]).abs().nan_to_num(0.0)
-        size = self.metrics[-2:].abs().nan_to_num(0.0)
+        loss, norm = (ours - theirs).abs().nan_to_num(0.0)
+        size = theirs.abs().nan_to_num(0.0)
         far = [(loss / (size[0] + 1.0)).max() / NEAR, (norm / (size[1] + 1e-6)).max() / NEAR]
         for key, tensors in self.tensors.items():
-            moved, apart = (
-                torch.stack([(x.double() - y.double()).square().sum() for x, y in zip(xs, ys, strict=True)])
-                .sum()
-                .sqrt()
-                for xs, ys in ((self.eager[key], self.before[key]), (tensors, self.eager[key]))
+            before, eager, compiled = (
+                [x[sound].double() if self._is_per_agent(x) else x.double() for x in each]
+                for each in (self.before[key], self.eager[key], tensors)
             )
-            length = torch.stack([x.double().square().sum() for x in self.eager[key]]).sum().sqrt()
+            moved, apart = (
+                torch.stack([(x - y).square().sum() for x, y in zip(xs, ys, strict=True)]).sum().sqrt()
+                for xs, ys in ((eager, before), (compiled, eager))
+            )
+            length = torch.stack([x.square().sum() for x in eager]).sum().sqrt()
             far.append(apart / (moved + 1e-6 * length + 1e-12) / (NEAR if key else NEAR_PARAMETERS))
         return float(torch.stack([x.double() for x in far]).nan_to_num(0.0).max())
 

@@ -87,7 +87,7 @@ class Pendulum(World):
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reward −(θ² + 0.1 θ'² + 0.001 u²), θ in ±π, torque u in ±2; never terminates."""
         theta, velocity = state.unbind(-1)
-        torque = action[..., 0].clamp(-2.0, 2.0)
+        torque = action[..., 0].nan_to_num(0.0).clamp(-2.0, 2.0)  # NaN: of an agent that diverges
         angle = torch.remainder(theta + math.pi, 2 * math.pi) - math.pi
         cost = angle.square() + 0.1 * velocity.square() + 0.001 * torque.square()
         velocity = (velocity + (15.0 * theta.sin() + 3.0 * torque) * 0.05).clamp(-8.0, 8.0)

@@ -12,6 +12,7 @@ from rlexp.jobs.init_from import Parent
 from rlexp.jobs.job import Job
 from rlexp.run import checkpoint
 from rlexp.run.metrics import MetricsLog
+from rlexp.run.record import diverged_in
 from rlexp.run.writer import RunWriter
 from rlexp.training.trainer import Trainer
 
@@ -72,10 +73,11 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
         raise CheckpointError(f"{misfit(parent, error)}; {remedy}") from error
     made, every = update * trainer.rows, trainer.settings.log_every
     is_due = update in (trainer.num_updates, trainer.pause_at) or made // every > (made - trainer.rows) // every
-    if not is_due:  # the last row of each seed was only written because the run ended
+    diverged = diverged_in(parent.record)
+    if not is_due:  # the last row of each seed was only written because the run ended; a retired seed has none
         last = {row["seed"]: number for number, row in enumerate(rows)}
-        rows = [row for number, row in enumerate(rows) if number != last[row["seed"]]]
-        counts = [count - 1 for count in counts]
+        rows = [row for number, row in enumerate(rows) if number != last[row["seed"]] or int(row["seed"]) in diverged]
+        counts = [count - (seed not in diverged) for seed, count in zip(job.seeds, counts, strict=True)]
     state["config_hash"], state["trainer"] = run.config_hash, {**progress, "rows": counts}
     return Extension(parent, state, source.text_of(rows), _log_lines(trainer, job, parent, update))
 
@@ -83,6 +85,8 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
 def _log_lines(trainer: Trainer, job: Job, parent: Parent, update: int) -> list[str]:
     made, before = update * trainer.rows, max(1, parent.total_steps // trainer.rows)
     lines = [f"extending {parent.folder} from {made} to {trainer.total_rows} steps"]
+    for seed, entry in diverged_in(parent.record).items():
+        lines.append(f"seed {seed} diverged there, at step {entry.get('step')}, and stays retired")
     old, new = (update - 1) / before, update / trainer.num_updates
     for name, value in schedules(job.cfg).items():
         lines.append(

@@ -19,7 +19,7 @@ from rlexp.config.schema import seeds_of
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
 from rlexp.run.names import missing_folder
-from rlexp.run.record import RecordError, read_record
+from rlexp.run.record import RecordError, diverged_in, read_record
 
 LAUNCH_ONLY = ("stop_at", "debug", "profile")  # settings of one launch: left out of the command that finishes the run
 
@@ -68,8 +68,11 @@ class Parent:
 
     @property
     def steps(self) -> list[int]:
-        """Final environment steps of the chosen agent, or of all."""
+        """Final environment steps of the chosen agent, or of all; of one that diverged, when it did."""
         made = self.record.get("result", {}).get("steps")
+        at = diverged_in(self.record)
+        if isinstance(made, list) and len(made) == len(self.seeds):
+            made = [at.get(seed, {}).get("step", n) for seed, n in zip(self.seeds, made, strict=True)]
         if not (isinstance(made, list) and len(made) == len(self.seeds) and all(type(n) is int for n in made)):
             raise ConfigError(f"{self.folder}/run.json: lacks the steps of each seed; train the run from scratch")
         return made if self.seed is None else [made[self.seeds.index(self.seed)]]
@@ -111,6 +114,13 @@ def find_initial(cfg: DictConfig) -> Parent:
         example = f"{setting}:{held[0] if held else 0}"
         instead = "" if seed is not None else f": name one for all, as in {example}, or train seeds that it has"
         raise ConfigError(f"{setting}: that run has no seed {missing[0]}; it has {_listed(held)}{instead}")
+    diverged = diverged_in(record)
+    if gone := [k for k in (seeds_of(cfg) if seed is None else [seed]) if k in diverged]:
+        live = [k for k in held if k not in diverged]
+        raise ConfigError(
+            f"{setting}: seed {gone[0]} of that run diverged at step {diverged[gone[0]].get('step')}, so it has no "
+            f"parameters to start from; name another for all: {', '.join(f'{path}:{k}' for k in live)}"
+        )
     return Parent(folder, record, seed)
 
 

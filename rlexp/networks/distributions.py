@@ -141,8 +141,8 @@ class DiagGaussian:
         return (log_std_q - log_std_p + 0.5 * spread - 0.5).sum(-1)
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
-        """Clipped to the bounds, in the space's dtype."""
-        return action.clip(self.low, self.high).astype(self.dtype, copy=False)
+        """Clipped to the bounds, in the space's dtype; NaN, of an agent that diverges, is 0 before."""
+        return np.where(np.isnan(action), 0, action).clip(self.low, self.high).astype(self.dtype, copy=False)
 
 
 Distribution = Categorical | DiagGaussian

@@ -6,7 +6,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,12 @@ class MetricsLog:
             with storage_errors(self.path), open(self.path, "rb+") as file:
                 os.fsync(file.fileno())
 
-    def write(self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray]) -> None:
+    def write(
+        self, steps: np.ndarray, wall_time: float, metrics: Mapping[str, np.ndarray], without: Container[int] = ()
+    ) -> None:
         """Write one row per agent. steps (A,); wall_time: seconds of training; metrics: name -> (A,), NaN: no value.
+
+        without: seeds of agents that get none.
 
         An ObjectiveError: metrics that the first row lacks. A StorageError: the file cannot be written.
         """
@@ -129,7 +133,7 @@ class MetricsLog:
             writer = csv.DictWriter(file, self.columns, restval="")
             if mode == "w":
                 writer.writeheader()
-            for k, seed in enumerate(self.seeds):
+            for k, seed in [each for each in enumerate(self.seeds) if each[1] not in without]:
                 values = {name: float(column[k]) for name, column in metrics.items() if not math.isnan(column[k])}
                 row = {"seed": seed, "step": int(steps[k]), "wall_time": f"{wall_time:.3f}"}
                 writer.writerow(row | {name: f"{value:.9g}" for name, value in values.items()})

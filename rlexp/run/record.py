@@ -5,16 +5,19 @@ import datetime
 import json
 import os
 import platform
+import re
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from rlexp.config.identity import config_hash, with_current_names
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, DivergedError, EnvironmentFault
 from rlexp.files import file_digest, open_nofollow, write_atomically
 from rlexp.provenance import code_state
 from rlexp.text import one_line, sanitize
+from rlexp.user_code import chain
 
 Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 MEASURED = ("metrics.csv", "evaluation.json")  # files that comparisons read
@@ -43,9 +46,9 @@ class RecordError(ConfigError):
 
 
 ENTRIES: dict[type | tuple[type, ...], str] = {  # of run.json, by the type that they have if present
-    str: "status config_hash error traceback machine started",
+    str: "status config_hash error ended traceback machine started",
     (str, type(None)): "host code commit",
-    dict: "config choices files result parent extends versions sources how time declared",
+    dict: "config choices files result parent extends versions sources how time declared diverged",
     list: "seeds made_by command",
     int: "launches deaths agents_together",
     (int, float): "paused_at started_unix",
@@ -88,6 +91,8 @@ def _flaw(record: Any) -> str | None:
         return f"versions are {str(record['versions'])[:20]}"
     if not all(type(seed) is int for seed in record.get("seeds", ())):
         return f"seeds are {str(record['seeds'])[:20]}"
+    if not all(re.fullmatch(r"\d+", seed) and isinstance(x, dict) for seed, x in record.get("diverged", {}).items()):
+        return f"diverged is {str(record['diverged'])[:20]}"
     return None
 
 
@@ -98,6 +103,21 @@ def _sanitize(value: Any) -> Any:
     if isinstance(value, dict):
         return {sanitize(key): _sanitize(item) for key, item in value.items()}
     return [_sanitize(item) for item in value] if isinstance(value, list) else value
+
+
+def diverged_in(record: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Seeds that have diverged, in the content of a run.json: seed -> step, update, metric, value."""
+    return {int(seed): dict(entry) for seed, entry in record.get("diverged", {}).items()}
+
+
+def why_ended(error: BaseException) -> str:
+    """The kind of error that ended a run: diverged, memory, environment, or error for any other."""
+    for one in chain(error):
+        kind, text = type(one).__name__, str(one)
+        if kind in ("MemoryError", "OutOfMemoryError") or ("DefaultCPUAllocator" in text and "memory" in text):
+            return "memory"
+    kinds = {DivergedError: "diverged", EnvironmentFault: "environment"}
+    return next((name for kind, name in kinds.items() if isinstance(error, kind)), "error")
 
 
 class RunRecord:
@@ -133,7 +153,7 @@ class RunRecord:
         """Record the error that ended the run; its traceback also goes to train.log."""
         text = "".join(traceback.format_exception(error))
         entries = _launch_entries(settings, seeds, self.path.parent)
-        self.update(**entries, status="failed", error=one_line(error), traceback=text)
+        self.update(**entries, status="failed", error=one_line(error), ended=why_ended(error), traceback=text)
         path = self.path.with_name("train.log")
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=open_nofollow) as file:
             file.write(text)  # fails for a link or a full disk: run.json has it
@@ -144,9 +164,9 @@ class RunRecord:
         return {file.name: file_digest(file) for file in files if file.is_file()}
 
     def update(self, **changes: Any) -> None:
-        """Change entries and write the file; error and traceback last until the status changes."""
+        """Change entries and write the file; error, ended and traceback last until the status changes."""
         if "status" in changes:
-            for name in ("error", "traceback"):
+            for name in ("error", "ended", "traceback"):
                 self.data.pop(name, None)
         self.data.update(changes, updated=_now())
         write_atomically(self.path, (json.dumps(self.data, indent=2) + "\n").encode())

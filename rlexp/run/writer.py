@@ -13,6 +13,7 @@ from rlexp.files import write_atomically
 from rlexp.run import checkpoint
 from rlexp.run.metrics import MetricsLog
 from rlexp.run.record import RunRecord
+from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import summarize
 from rlexp.training.how import Choice
 
@@ -41,6 +42,7 @@ class RunWriter:
         self.time: dict[str, float] = {}  # seconds by activity; see `training/timing.py`
         self.together = len(seeds)  # agents in the batch, those of other runs included
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
+        self.diverged: dict[int, Divergence] = {}  # by seed
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
         self.metrics_log = MetricsLog(folder, seeds, flatten(config))
@@ -62,10 +64,16 @@ class RunWriter:
         self.record.data["how"] = {name: choice._asdict() for name, choice in how.items()}
         seconds = {part: round(spent, 3) for part, spent in self.time.items()}
         self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
+        self.record.data["diverged"] = {str(seed): entry._asdict() for seed, entry in self.diverged.items()}
 
     def mark_training(self) -> None:
         """Record that training starts: a death of the process from now on may be the run's fault."""
         self.record.update(training=True)
+
+    def retire(self, seed: int, divergence: Divergence) -> None:
+        """Record that an agent has diverged: from now on it is neither logged nor evaluated."""
+        self.diverged[seed] = divergence
+        self.record.update(diverged={str(seed): entry._asdict() for seed, entry in self.diverged.items()})
 
     def spend(self, seconds: float, split: Mapping[str, float]) -> None:
         """Add the seconds of one update of the batch, in total and split by activity."""
@@ -74,10 +82,10 @@ class RunWriter:
             self.time[part] = self.time.get(part, 0.0) + spent
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
-        """Log one row per agent; steps and metrics of all agents (A,)."""
+        """Log one row per agent that has not diverged; steps and metrics of all agents (A,)."""
         of_run = {name: values[self.agents] for name, values in metrics.items()}
-        self.metrics_log.write(steps[self.agents], self.seconds, of_run)
-        self.rows = [count + 1 for count in self.rows]
+        self.metrics_log.write(steps[self.agents], self.seconds, of_run, without=self.diverged)
+        self.rows = [count + (seed not in self.diverged) for seed, count in zip(self.seeds, self.rows, strict=True)]
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""
@@ -94,19 +102,27 @@ class RunWriter:
     def finish(
         self, steps: np.ndarray, returns: np.ndarray, evaluation: Episodes | None, settings: dict[str, Any]
     ) -> dict[str, Any]:
-        """Write the result to run.json, and status done. steps, returns: of all agents (A,), NaN before the first."""
+        """Write the result to run.json, and status done; null for agents that have diverged.
+
+        steps, returns: of all agents (A,), NaN before the first.
+        """
         of_run = steps[self.agents]
+        live = [seed not in self.diverged for seed in self.seeds]
         result: dict[str, Any] = {
-            "steps": of_run.tolist(),
+            "steps": [int(count) if is_live else None for count, is_live in zip(of_run, live, strict=True)],
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
             "steps_per_second": round(float(of_run.sum()) / self.seconds, 1),
             "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns[self.agents]],
         }
         if evaluation is not None:
-            content = summarize(self.seeds, evaluation[self.agents], settings)
+            of_live = {
+                seed: e for seed, e, is_live in zip(self.seeds, evaluation[self.agents], live, strict=True) if is_live
+            }
+            content = summarize(list(of_live), list(of_live.values()), settings)
             write_evaluation(self.folder, content)
-            result["evaluation_return"] = [round(agent["mean_return"], 4) for agent in content["agents"]]
+            means = {agent["seed"]: round(agent["mean_return"], 4) for agent in content["agents"]}
+            result["evaluation_return"] = [means.get(seed) for seed in self.seeds]
         self.close()
         self.record.update(status="done", result=result, files=self.record.digests())
         return result

@@ -13,7 +13,7 @@ from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import UserError
 from rlexp.files import file_digest
 from rlexp.run.names import missing_folder
-from rlexp.run.record import MEASURED, RecordError, read_record
+from rlexp.run.record import MEASURED, RecordError, diverged_in, read_record
 
 SUPERSEDED = "superseded.json"  # of a tuned study: names of the runs of a former best trial
 CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # columns read from metrics.csv
@@ -61,6 +61,11 @@ class Run:
         return str(self.record.get("status"))
 
     @property
+    def diverged(self) -> dict[int, dict[str, Any]]:
+        """Seeds that diverged and were retired while the others went on: seed -> step, update, metric, value."""
+        return diverged_in(self.record)
+
+    @property
     def algo(self) -> str:
         """The choice in the group algo."""
         choice = self.record.get("choices", {}).get("algo")
@@ -81,7 +86,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Seconds of training; in a batch with other runs, this run's share."""
-        return max(float(curve.seconds[-1]) for curve in self.curves.values())
+        return max(float(curve.seconds[-1]) for curve in self.curves.values() if len(curve.seconds))
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
@@ -148,7 +153,10 @@ def superseded_in(study: Path) -> list[str]:
 
 
 def read_curves(run: Run) -> None:
-    """Read a run's curves and frozen evaluations into it, with its share of a batch's seconds."""
+    """Read a run's curves and frozen evaluations into it, with its share of a batch's seconds.
+
+    The curve of a seed that diverged ends before that, and is empty if none of its rows was logged.
+    """
     path = run.folder / "metrics.csv"
     try:
         with open(path, encoding="utf-8") as file:
@@ -160,7 +168,7 @@ def read_curves(run: Run) -> None:
                 raise ValueError("a row has no seed")
     except (OSError, ValueError, IndexError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); train the run from scratch with resume=never") from None
-    for seed in np.unique(table[:, 0]):
+    for seed in sorted({*table[:, 0], *run.diverged}):
         _, steps, seconds, returns, episodes = table[table[:, 0] == seed].T
         run.curves[int(seed)] = Curve(steps, run.share * seconds, returns, episodes)
     evaluation = run.folder / "evaluation.json"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rlexp.errors import ConfigError
 from rlexp.run import lock
 from rlexp.run.names import missing_folder
-from rlexp.run.record import RecordError, read_record
+from rlexp.run.record import RecordError, diverged_in, read_record
 from rlexp.text import aligned, natural, number, one_line
 
 COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # read from metrics.csv
@@ -28,7 +28,7 @@ class JobStatus:
 
     folder: Path
     status: str  # of run.json, or waiting (not started), killed (its process died), damaged (run.json cannot be read)
-    error: str | None = None  # one line
+    error: str | None = None  # one line; without one, how many seeds diverged
     traceback: str | None = None
     progress: float = 0.0  # 0 to 1
     steps: int = 0  # environment steps of the agent that made the fewest
@@ -85,7 +85,9 @@ def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
     if record is None:
         return JobStatus(folder, "waiting")
     status = "killed" if record["status"] == "running" and not held else record["status"]
-    seeds = set(record.get("seeds", ()))
+    diverged = diverged_in(record)
+    seeds = set(record.get("seeds", ())) - diverged.keys()
+    some = f"{len(diverged)} of {len(record.get('seeds', ()))} seeds diverged" if diverged else ""
     rows = {seed: row for seed, row in last_rows(folder / "metrics.csv", seeds).items() if seed in seeds}
     steps = min(row[0] for row in rows.values()) if seeds and seeds <= rows.keys() else 0
     total = record.get("config", {}).get("total_steps")
@@ -98,7 +100,7 @@ def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
     return JobStatus(
         folder,
         status,
-        error=one_line(record.get("error", "")) or None,
+        error=one_line(record.get("error", "")) or some or None,
         traceback=record.get("traceback") or None,
         progress=1.0 if status == "done" else min(1.0, steps / total),
         steps=steps,

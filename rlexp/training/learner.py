@@ -380,6 +380,14 @@ class Learner:
         each = [agents.tensors() for agents in self.groups]
         return {name: torch.cat([tensors[name] for tensors in each]) for name in each[0]}
 
+    @torch.no_grad()
+    def copy_agent(self, source: int, target: int) -> None:
+        """Overwrite an agent's parameters and buffers, in place, with another's."""
+        size = self.groups[0].size
+        theirs = self.groups[source // size].tensors()
+        for name, tensor in self.groups[target // size].tensors().items():
+            tensor[target % size] = theirs[name][source % size]
+
     def state_dict(self) -> dict[str, Any]:
         """Parameters, buffers and optimizer states, all (A, ...), independent of how agents are grouped."""
         optimizer = tree_map(lambda *each: torch.cat(each), *[agents.optimizer_state() for agents in self.groups])

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rlexp.training.divergence import Divergence
 from rlexp.training.how import Choice
 
 
@@ -19,6 +20,7 @@ class Recorder(Protocol):
     seconds: float  # of training, over all launches
     time: dict[str, float]  # the same, split by part; see `timing.py`
     rows: list[int]  # of metrics.csv, by seed
+    diverged: dict[int, Divergence]  # retired agents, by seed; they are neither logged nor evaluated
 
     @property
     def config_hash(self) -> str:
@@ -40,8 +42,11 @@ class Recorder(Protocol):
     def spend(self, seconds: float, split: Mapping[str, float]) -> None:
         """Add the seconds of an update, split by part."""
 
+    def retire(self, seed: int, divergence: Divergence) -> None:
+        """Record that an agent has diverged."""
+
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
-        """Record metrics of all agents (A,) at their steps (A,)."""
+        """Record metrics of all agents (A,) at their steps (A,), less those that have diverged."""
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint."""

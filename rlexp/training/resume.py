@@ -23,6 +23,7 @@ from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Interrupted
 from rlexp.text import one_line
 from rlexp.training.collector import Collector
+from rlexp.training.divergence import Divergence
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Recorder
 from rlexp.training.return_scaler import ReturnScaler
@@ -70,6 +71,7 @@ class Resumable:
     update_number: int
     steps: np.ndarray
     episodes: np.ndarray
+    live: np.ndarray
     recent: list[deque[tuple[float, int]]]
     copyable: bool | None
 
@@ -115,6 +117,7 @@ class Resumable:
                 "seconds": run.seconds,
                 "time": run.time,
                 "rows": run.rows,
+                "diverged": {seed: entry._asdict() for seed, entry in run.diverged.items()},
             },
         }
 
@@ -173,6 +176,8 @@ class Resumable:
             run.seconds = progress["seconds"]
             run.time = dict(progress.get("time", {}))
             run.rows = [int(count) for count in progress["rows"]]
+            run.diverged = {seed: Divergence(**entry) for seed, entry in progress.get("diverged", {}).items()}
+            self.live[run.agents] = [seed not in run.diverged for seed in run.seeds]
         snapshots = [state["environments"] for state in states]
         if any(saved is None for saved in snapshots):
             self._restart_environments()

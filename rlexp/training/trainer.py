@@ -26,6 +26,7 @@ from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
+from rlexp.training.divergence import Divergence, not_finite, remedy
 from rlexp.training.evaluation import evaluate
 from rlexp.training.how import Choice, compiled_in_fact, describe
 from rlexp.training.learner import Learner
@@ -113,6 +114,7 @@ class Trainer(Resumable):
         self.update_number = 0  # updates done
         self.steps = np.zeros(agents, np.int64)  # environment steps done, dummies not counted
         self.episodes = np.zeros(agents, np.int64)  # finished
+        self.live = np.ones(agents, bool)  # not retired; see `divergence.py`
         self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
         self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
         self.copyable: bool | None = None  # whether the environments' state can be saved; checked when first needed
@@ -129,7 +131,7 @@ class Trainer(Resumable):
         Raises:
             Interrupted: a signal stopped training; everything is saved.
             Paused: training reached `stop_at`; everything is saved.
-            DivergedError: a metric is NaN or infinite; runs without such a metric are saved.
+            DivergedError: all agents of a run have diverged; the other runs are saved.
             CheckpointError: a checkpoint cannot be used.
         """
         with StopSignal() as stop, contextlib.ExitStack() as stack:
@@ -205,7 +207,8 @@ class Trainer(Resumable):
         self.learner.normalize(rollout)
 
         self.update_number += 1
-        self.steps += rollout.steps
+        steps = rollout.steps * self.live
+        self.steps += steps
         self._count(rollout.episodes)
         losses[PARAMETER] = self.learner.health()
         values = _to_host(losses | observed)  # the only device synchronisation of an update
@@ -213,13 +216,15 @@ class Trainer(Resumable):
         seconds = self.clock.seconds
         for run in self.runs:
             run.spend(seconds, self.clock.split)
-        bad = _not_finite({name: values[name] for name in losses})
+        bad = not_finite({name: values[name] for name in losses}, self.live)
         del values[PARAMETER]
-        healthy = [run for run in self.runs if not any(run.agents.start <= agent < run.agents.stop for agent in bad)]
-        self._log(values, progress, float(rollout.steps.sum()) / seconds, healthy)
-        if bad:
-            self.save(healthy)
-            raise self._diverged(bad, healthy)
+        for run in self.runs if bad or not self.live.all() else ():
+            self._retire(run, bad)
+        going = [run for run in self.runs if self.live[run.agents].any()]
+        self._log(values, progress, float(steps.sum()) / seconds, going)
+        if len(going) < len(self.runs):
+            self.save(going)
+            raise self._diverged(bad, going)
         compiles = self.learner.compiled and self.update_number == 1  # next; a stop may abandon that and lose nothing
         if (compiles or self._due(self.settings.checkpoint_every)) and self.update_number < self.num_updates:
             self.save()
@@ -259,17 +264,43 @@ class Trainer(Resumable):
         """Whether the last update crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
-    def _diverged(self, bad: dict[int, tuple[str, float]], healthy: list[Recorder]) -> DivergedError:
+    def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> None:
+        """Retire agents of a run in `bad`, which names a metric and its value, and keep all retired ones valid.
+
+        See `divergence.py`. If none is left, the run fails: see `_diverged`.
+        """
+        agents = range(run.agents.start, run.agents.stop)
+        new = [agent for agent in agents if agent in bad]
+        for agent in new:
+            name, value = bad[agent]
+            divergence = Divergence(int(self.steps[agent]), self.update_number, name, str(value))
+            run.retire(self.seeds[agent], divergence)
+            self.live[agent] = False
+        left = [agent for agent in agents if self.live[agent]]
+        if not left:
+            return
+        for agent in new:
+            told = (
+                f"{run.diverged[self.seeds[agent]].describe()}; it is retired, and {len(left)} of {len(agents)} seeds"
+            )
+            line = f"seed {self.seeds[agent]} {told} go on. {remedy(self.update_number)}"
+            log.warning("%s", line, extra={"folder": run.folder})  # to the train.log of this run only
+        for agent in agents:
+            if not self.live[agent]:
+                self.learner.copy_agent(left[0], agent)
+
+    def _diverged(self, bad: dict[int, tuple[str, float]], going: list[Recorder]) -> DivergedError:
         lines = {}
         for run in self.runs:
-            if run not in healthy:
+            if run not in going:
                 agent = next(agent for agent in bad if run.agents.start <= agent < run.agents.stop)
                 name, value = bad[agent]
                 kept = run.checkpoint_path.is_file()
                 lines[run.folder] = (
-                    f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}; "
+                    f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}"
+                    f"{', and every other seed has diverged' if len(run.seeds) > 1 else ''}; "
                     f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
-                    f"{_remedy(self.update_number)}"
+                    f"{remedy(self.update_number)}"
                 )
         first, *others = lines.values()
         return DivergedError(first + (f" (and {len(others)} more jobs diverged)" if others else ""), lines)
@@ -277,8 +308,9 @@ class Trainer(Resumable):
     # Records -----------------------------------------------------------------------------------------------------
 
     def _window(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean return and length of each agent's last `WINDOW` episodes (A,); NaN before the first."""
-        means = [np.mean(list(recent), axis=0) if recent else (np.nan, np.nan) for recent in self.recent]
+        """Mean return and length of each agent's last `WINDOW` episodes (A,); NaN before the first, or if retired."""
+        shown = [recent if live else () for recent, live in zip(self.recent, self.live, strict=True)]
+        means = [np.mean(list(recent), axis=0) if recent else (np.nan, np.nan) for recent in shown]
         returns, lengths = np.array(means, float).T
         return returns, lengths
 
@@ -321,25 +353,6 @@ class Trainer(Resumable):
         how = self.how | {"compiled": compiled_in_fact(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
             run.save(self.capture(run, by_agent), how)
-
-
-def _remedy(update: int) -> str:
-    """Remedy for a metric that is not finite."""
-    if update > 1:
-        return "Try a smaller optimizer.lr or algo.max_grad_norm"
-    return (
-        "In the first update the cause is the loss or the environment's numbers, unless optimizer.lr is huge; "
-        "inspect with debug=true"
-    )
-
-
-def _not_finite(metrics: dict[str, np.ndarray]) -> dict[int, tuple[str, float]]:
-    """Agents with a metric that is NaN or infinite: agent -> (name, value) of the first one."""
-    bad: dict[int, tuple[str, float]] = {}
-    for name, values in metrics.items():
-        for agent in np.flatnonzero(~np.isfinite(values)).tolist():
-            bad.setdefault(agent, (name, float(values[agent])))
-    return bad
 
 
 def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:

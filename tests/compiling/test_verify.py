@@ -66,3 +66,28 @@ def test_a_compiled_update_that_is_not_finite_where_eager_is_goes_too_far():
         param += 1.0
         assert twin.distance(torch.ones(2, 1) + torch.tensor(spoilt)[:, None]) >= far
         param -= 1.0
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_agents_that_have_diverged_are_left_out_of_the_comparison(poison):
+    param, moment, count = torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(())  # three agents, a shared step count
+    metrics = torch.ones(2, 3)
+
+    def distance(compiled, found, agent=1):
+        """Of a minibatch that moves by 1 eagerly, and compiled by this; agent 1 diverges eagerly."""
+        for x in (param, moment, count):
+            x.zero_()
+        twin = verify.Twin({"p": param}, [{"m": moment, "step": count}])
+        for x in (param, moment, count):
+            x += 1.0
+        param[1] = poison
+        twin.remember(metrics)
+        for x in (param, moment, count):
+            x += 1.0
+        param[agent] = compiled
+        return twin.distance(found)
+
+    assert distance(1e30, metrics) == 0.0
+    assert distance(1.0, torch.tensor([[1.0, math.nan, 1.0]] * 2)) == 0.0
+    assert distance(1.5, metrics, agent=2) > 1.0  # the others are still compared
+    assert distance(1.0, torch.tensor([[1.0, 1.0, math.nan]] * 2)) == math.inf

@@ -58,3 +58,11 @@ def test_a_world_is_taken_unless_something_is_asked_that_it_does_not_know(id):
     assert Environment(id=id, kwargs={"max_episode_steps": 7}).world.max_steps == 7
     assert WORLDS[id].max_steps != 7  # that of others stays
     assert Environment(id="CartPole-v0" if id == "CartPole-v1" else "FrozenLake-v1").world is None
+
+
+def test_a_torque_that_is_not_a_number_is_none():
+    world, state = WORLDS["Pendulum-v1"](), torch.tensor([[1.0, 0.5]] * 3)
+    moved, reward, _ = world.step(state, torch.tensor([[float("nan")], [0.0], [float("inf")]]))
+    assert torch.equal(moved[0], moved[1])
+    assert torch.equal(reward[0], reward[1])
+    assert moved.isfinite().all()

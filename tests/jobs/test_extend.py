@@ -286,3 +286,21 @@ def test_the_older_code_of_the_parent_is_told(cli):
     assert record(ended("s", 2048)[0])["made_by"] == [{"rlexp/algos/ppo.py": "00000000"}]
     assert [own["made_by"] for folder, own in init_from.records(run.parent) if folder.name == run.name] == [[]]
     assert OmegaConf.load(ended("s", 2048)[0] / ".hydra" / "config.yaml").resume == "extend"
+
+
+def test_a_seed_that_diverged_stays_retired(cli):
+    # it diverges in the third and last update of the short run, after the row that is due in the second
+    words = (*WORDS, "algo=apo", "algo._target_=diverging.SpoilsAPO", "algo.since=0.6", "num_seeds=3", "study=s")
+    assert cli(*words, SHORT, "algo.victim=1").code == 0
+    result = cli(*words, LONG, "algo.victim=1", "resume=extend")
+    assert result.code == 0, result.err
+    assert re.search(r"seed 1 diverged there, at step \d+, and stays retired", result.out)
+    told, before = record(ended("s", 2048)[0]), record(ended("s", 768)[0])
+    assert told["status"] == "done"
+    assert told["diverged"] == before["diverged"]
+    assert list(told["diverged"]) == ["1"]
+    assert told["result"]["rows"][1] == before["result"]["rows"][1] == 1
+    assert told["result"]["training_return"][1] is None
+    assert cli(*words, LONG, "algo.victim=-1", "study=whole").code == 0
+    ours, theirs = records(ended("s", 2048)[0]), records(ended("whole", 2048)[0])
+    assert [row for row in ours if row[0] != "1"] == [row for row in theirs if row[0] != "1"]

@@ -347,3 +347,17 @@ def test_a_compiled_child_is_the_same_resumed_and_acts_like_its_parent(tmp_path,
     assert same(state_of(only("frozen"))["learner"]["tensors"], state_of(only("p"))["learner"]["tensors"])
     assert same(state_of(only("parts"))["learner"], state_of(only("whole"))["learner"])
     assert records(only("parts")) == records(only("whole"))
+
+
+def test_nothing_starts_from_a_seed_that_diverged(cli):
+    train(cli, "algo._target_=diverging.SpoilsAPO", "algo=apo", "algo.victim=1", "num_seeds=3", "study=p")
+    parent = short(only("p"))
+    for words in ((f"init_from={parent}", "num_seeds=3"), (f"init_from={parent}:1",)):
+        told = refusal(cli(*WORDS, "algo=apo", "study=c", *words))
+        assert re.search(r"seed 1 of that run diverged at step \d+, so it has no parameters to start from; name", told)
+        assert f"{parent}:0, {parent}:2" in told
+    assert not Path("outputs/c").exists()
+    train(cli, "algo=apo", "study=c", f"init_from={parent}:2", ALL)
+    assert record(only("c"))["parent"]["seed"] == 2
+    train(cli, "algo=apo", "study=d", f"init_from={parent}", "seed=2")
+    assert record(only("d"))["parent"]["seeds"] == [0, 1, 2]

@@ -87,6 +87,9 @@ def test_categorical_frequencies_are_the_softmax():
 
 def test_what_is_sent_is_clipped_or_shifted():
     assert GAUSS.to_env(np.array([[-3.0, 0.5]])).tolist() == [[-1.0, 0.5]]
+    assert GAUSS.to_env(np.array([[np.nan, np.inf]], np.float32)).tolist() == [[0.0, GAUSS.high[1]]]  # it diverges
+    one_sided = make_distribution(spaces.Box(2.0, np.inf, (1,)))
+    assert one_sided.to_env(np.array([np.nan], np.float32)) == np.array([2.0], np.float32)
     shifted = make_distribution(spaces.Discrete(3, start=5))
     assert shifted.to_env(np.array([0, 2])).tolist() == [5, 7]
 

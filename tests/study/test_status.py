@@ -60,6 +60,22 @@ def test_a_seed_without_a_row_or_a_finished_episode_counts_as_nothing_yet(tmp_pa
     assert (job.progress, job.score) == (1.0, 3.0)
 
 
+def test_seeds_that_diverged_count_neither_for_the_progress_nor_for_the_score_and_are_told(tmp_path):
+    diverged = {"4": {"step": 200, "update": 2, "metric": "loss", "value": "nan"}}
+    rows = "3,300,9.0,1.0,2\r\n4,100,9.0,5.0,2\r\n3,600,20.0,2.0,4\r\n"
+    job = read_job_status(make(tmp_path / "a", "interrupted", rows, seeds=(3, 4), diverged=diverged))
+    assert (job.progress, job.score, job.error) == (0.6, 2.0, "1 of 2 seeds diverged")
+    result = {"training_return": [3.0, None]}
+    job = read_job_status(make(tmp_path / "b", "done", rows, seeds=(3, 4), diverged=diverged, result=result))
+    assert (job.status, job.progress, job.score, job.error) == ("done", 1.0, 3.0, "1 of 2 seeds diverged")
+    job = read_job_status(make(tmp_path / "c", "failed", rows, seeds=(3, 4), diverged=diverged, error="KeyError: x"))
+    assert job.error == "KeyError: x"
+    both = diverged | {"3": diverged["4"]}
+    job = read_job_status(make(tmp_path / "d", "failed", rows, seeds=(3, 4), diverged=both, error="DivergedError: x"))
+    assert (job.progress, job.score, job.error) == (0.0, None, "DivergedError: x")
+    assert "1 of 2 seeds diverged" in table(read_study(tmp_path), tmp_path)
+
+
 @pytest.mark.parametrize("half", ["0,900,30.0,9", "0,900", "0,900,30.0,9.0,4", "0,90\r\n0,x,1,1,1\r\n"])
 def test_a_half_written_row_is_not_read(tmp_path, half):
     job = read_job_status(make(tmp_path, "interrupted", "0,400,10.0,2.0,1\r\n0,500,20.0,3.0,2\r\n" + half))

@@ -150,8 +150,12 @@ def test_a_parameter_that_diverges_in_the_last_minibatch_is_seen(tmp_path, num_s
         return metrics
 
     trainer.learner.update = diverge
-    with pytest.raises(DivergedError, match=rf"update 3: a parameter of seed {num_seeds - 1} is inf"):
+    if num_seeds == 1:
+        with pytest.raises(DivergedError, match="update 3: a parameter of seed 0 is inf"):
+            trainer.train(False)
+    else:  # see test_divergence.py
         trainer.train(False)
+        assert trainer.live.tolist() == [True, True, False]
     assert "a parameter" not in (tmp_path / "metrics.csv").read_text()
 
 
@@ -159,17 +163,17 @@ EIGHT = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.ep
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    trainer = make_trainer(tmp_path, *EIGHT, "checkpoint_every=512", "num_seeds=3")
+    trainer = make_trainer(tmp_path, *EIGHT, "checkpoint_every=512")
     iterate = trainer.iterate
 
     def poison():
         if trainer.update_number == 5:
-            trainer.learner.groups[0].params["critic_head.bias"].data[1] = float("nan")
+            trainer.learner.groups[0].params["critic_head.bias"].data[0] = float("nan")
         iterate()
 
     trainer.iterate = poison
     with pytest.raises(
-        DivergedError, match=r"update 6: \w+ of seed 1 is nan; the last good checkpoint is kept.*a smaller"
+        DivergedError, match=r"update 6: \w+ of seed 0 is nan; the last good checkpoint is kept.*a smaller"
     ):
         trainer.train(False)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

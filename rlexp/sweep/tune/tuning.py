@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rlexp.config.identity import NOT_IDENTITY, key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError, UserError
-from rlexp.run.record import RunRecord
+from rlexp.run.record import RunRecord, diverged_in
 from rlexp.sweep.plan import ImpossibleError, Planned
 from rlexp.sweep.run import dispatch, write_plan
 from rlexp.sweep.tune.objective import MEASURES, score
@@ -22,6 +22,16 @@ from rlexp.sweep.tune.settings import TuningSettings
 from rlexp.sweep.tune.space import as_trained, grid_size
 from rlexp.sweep.tune.trials import TrialJobs
 from rlexp.text import number
+
+
+def _require_all_seeds(job: Planned) -> None:
+    """Fail a trial of which a seed has diverged (UserError), as if all had: the others must not stand for it."""
+    for seed, entry in diverged_in(job.record).items():
+        why = (
+            f"DivergedError: update {entry.get('update')}: {entry.get('metric')} of seed {seed} is {entry.get('value')}"
+        )
+        RunRecord(job.folder).update(status="failed", error=why, ended="diverged")
+        raise UserError(why)
 
 
 class Tuning:
@@ -148,6 +158,7 @@ class Tuning:
         try:
             if not self._has_reached(job, rung):
                 raise UserError(job.record.get("error", f"its status is {job.status()}"))
+            _require_all_seeds(job)
             up_to = None if rung is None else self._step(job, rung)
             values = [score(job.folder, name, self.settings.aggregate, up_to) for name in self.settings.measures]
             if any(map(math.isnan, values)):

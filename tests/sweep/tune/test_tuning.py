@@ -199,6 +199,23 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert states()[2:] == ["FAIL", "FAIL"]
 
 
+@pytest.mark.parametrize("judged", [{}, {"pruner": "median", "rungs": "[0.5]"}])
+def test_a_trial_does_not_win_by_the_seeds_that_did_not_diverge(tune, judged):
+    params = ("algo.victim=5,1001",)  # a seed that no trial has, and one of two
+    settings = {"sampler": "grid", "num_seeds": 2, "evaluation_seeds": 0, **judged}
+    words = ("algo._target_=diverging.SpoilsPPO",)
+    result = tune(*words, params=params, **settings)
+    assert result.code == 0, result.err
+    assert sorted(states()) == ["COMPLETE", "FAIL"]
+    (failed,) = [trial for trial in stored().trials if trial.state.name == "FAIL"]
+    assert failed.params == {"algo.victim": 1001}
+    assert failed.user_attrs["error"] == "DivergedError: update 3: loss of seed 1001 is nan"
+    job = Path(failed.user_attrs["folder"])
+    assert (status(job), record(job)["ended"], list(record(job)["diverged"])) == ("failed", "diverged", ["1001"])
+    assert tune("retry_failed=true", *words, params=params, **settings).code == 0
+    assert sorted(states()) == ["COMPLETE", "FAIL", "FAIL"]
+
+
 def test_a_failed_job_that_trials_share_runs_again_once(tune):
     settings = {"sampler": "random", "evaluation_seeds": 0, "params": ("algo.clip_coef=0.1,0.3", "optimizer.lr=1e30")}
     assert tune(**settings).code == 1
