@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from rlexp.text import aligned, number
 MOST_SENTENCES = 6  # with more verdicts, one line per environment and verdict
 MOST_ROWS = 24  # of the terminal's table; with more it is only in the files
 MOST_REMARKS = 6  # on the terminal
+WIDTH = 120  # characters of its lines
 ORDER = ("better", "worse", "equivalent", "inconclusive", "interim")
 
 Rows = list[list[str]]
@@ -35,6 +37,21 @@ def verdicts(judgement: Judgement) -> list[str]:
         lines = _verdict_lines(found, judgement)
     lines += [overall_sentence(o, judgement) for o in judgement.overall]
     return lines + _reservations(judgement)
+
+
+def _nothing_compared(judgement: Judgement) -> str:
+    """Why there is no verdict at all; empty if there is one."""
+    primary = judgement.question.primary
+    if judgement.primary:
+        return ""
+    if any(r.measure == primary and len(r.scores) for r in judgement.results):
+        return f"There is nothing to compare with {judgement.baseline}: no other arm ran on its environments."
+    remedy = {
+        "evaluation": "train with evaluation.episodes, or run python -m rlexp.evaluate run=... on each",
+        "evaluation_sampled": "train with evaluation.every",
+        "retention": "no seed reached the threshold in time, or log_every is too large; see rlexp/compare/README.md",
+    }.get(primary, "train longer")
+    return f"No run has a value of the primary measure, {primary}: {remedy}, or choose another with primary=MEASURE."
 
 
 def sentence(r: Result, judgement: Judgement) -> str:
@@ -159,6 +176,7 @@ def _reservations(judgement: Judgement) -> list[str]:
     """What a reader has to know of all verdicts together."""
     question = judgement.question
     lines = [f"Chosen after the runs: {late}." for late in question.late]
+    lines += [why] if (why := _nothing_compared(judgement)) else []
     if judgement.primary and not question.margins:
         lines.append(
             "No margin was declared, so no arm can be called equivalent: declare one with the "
@@ -318,7 +336,8 @@ def markdown(comparison: Comparison, judgement: Judgement, book: LookBook, table
 
 def plain(comparison: Comparison, judgement: Judgement) -> str:
     """The answer for the terminal: sentences first, one table of the primary measure, remarks."""
-    parts = [line.replace("**", "") for line in verdicts(judgement)]
+    lines = [line.replace("**", "") for line in verdicts(judgement)]
+    parts = [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines]
     rows = [["environment", "arm", "n", "mean [95 %]", "IQM [95 %]", "difference", "p", "verdict"]]
     for r in judgement.results:
         if r.measure == judgement.question.primary and len(r.scores):

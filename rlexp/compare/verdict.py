@@ -192,7 +192,10 @@ def _measured(task: Task, arm: str, measure: str) -> Result:
     scores = values[~np.isnan(values)]
     absent = task.absent.get(arm, {})
     missing = {seed: why for seed, why in absent.items() if why != "diverged"}
-    diverged = len(absent) - len(missing) if measure in RETURNS else 0
+    if measure in RETURNS and len(scores):  # as where one run lost its evaluation.json
+        each = zip(task.arms.get(arm, []), np.isnan(values), strict=True)
+        missing |= {sample.seed: f"no {measure}" for sample, unknown in each if unknown}
+    diverged = sum(why == "diverged" for why in absent.values()) if measure in RETURNS else 0
     low = floor(task)
     if low is None and len(scores):
         low = float(scores.min())
