@@ -16,7 +16,7 @@ from rlexp.training.resume import select_agents
 
 # eight updates of 128 rows; the victim diverges in the third, as progress is then 2/8
 EIGHT = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2")
-EIGHT += ("network.torso.hidden=[8]", "log_every=1")
+EIGHT += ("network.torso.hidden=[8]", "log_every=1", "evaluation.max_steps=30")
 THREE = ("num_seeds=3", "++algo.victim=1")
 
 
@@ -123,8 +123,8 @@ def test_compiled_too(tmp_path, traced, caplog, batching, what, since, update):
     assert caplog.text.count(f"seed 1 diverged in update {update}, ") == 1
 
 
-@pytest.mark.parametrize("case", ["ppo", "memory", "normalised", "loop"])
-@pytest.mark.parametrize("stop", [2, 3, 6])  # before, after and well after it is retired
+# before, after and well after it is retired
+@pytest.mark.parametrize(("case", "stop"), [("ppo", 3), ("memory", 2), ("normalised", 6), ("loop", 6)])
 def test_a_resumed_run_keeps_it_retired(tmp_path, case, stop):
     settings = (*EIGHT, *THREE, *CASES[case], "evaluation.episodes=2")
     train(tmp_path / "whole", *settings)
