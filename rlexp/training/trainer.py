@@ -218,9 +218,9 @@ class Trainer(Resumable):
             run.spend(seconds, self.clock.split)
         bad = not_finite({name: values[name] for name in losses}, self.live)
         del values[PARAMETER]
-        for run in self.runs if bad or not self.live.all() else ():
-            self._retire(run, bad)
-        going = [run for run in self.runs if self.live[run.agents].any()]
+        going = self.runs
+        if bad or not self.live.all():
+            going = [run for run in self.runs if self._retire(run, bad)]
         self._log(values, progress, float(steps.sum()) / seconds, going)
         if len(going) < len(self.runs):
             self.save(going)
@@ -264,10 +264,10 @@ class Trainer(Resumable):
         """Whether the last update crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
-    def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> None:
+    def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> bool:
         """Retire agents of a run in `bad`, which names a metric and its value, and keep all retired ones valid.
 
-        See `divergence.py`. If none is left, the run fails: see `_diverged`.
+        See `divergence.py`. Returns whether any is left; if not, the run fails.
         """
         agents = range(run.agents.start, run.agents.stop)
         new = [agent for agent in agents if agent in bad]
@@ -277,17 +277,16 @@ class Trainer(Resumable):
             run.retire(self.seeds[agent], divergence)
             self.live[agent] = False
         left = [agent for agent in agents if self.live[agent]]
-        if not left:
-            return
-        for agent in new:
+        for agent in new if left else ():
             told = (
                 f"{run.diverged[self.seeds[agent]].describe()}; it is retired, and {len(left)} of {len(agents)} seeds"
             )
             line = f"seed {self.seeds[agent]} {told} go on. {remedy(self.update_number)}"
             log.warning("%s", line, extra={"folder": run.folder})  # to the train.log of this run only
-        for agent in agents:
+        for agent in agents if left else ():
             if not self.live[agent]:
                 self.learner.copy_agent(left[0], agent)
+        return bool(left)
 
     def _diverged(self, bad: dict[int, tuple[str, float]], going: list[Recorder]) -> DivergedError:
         lines = {}
