@@ -27,6 +27,8 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "profile": True,
     "debug": True,
     "env.timeout": 9.0,
+    "evaluation.every": "5e4",
+    "evaluation.curve_episodes": 3,
 }
 
 

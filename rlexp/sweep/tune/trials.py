@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution
 
+from rlexp.config.identity import key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.sweep.compose import Composer
@@ -54,6 +55,7 @@ class TrialJobs:
     def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
         """Plan one trial, which pauses at `stop_at` rows per agent; raises ImpossibleError for values that conflict."""
         words = [*self.fixed, *as_overrides(params, self.space)]
+        words = [*(word for word in words if key_of(word) != "evaluation.every"), "evaluation.every=null"]  # not judged
         if "evaluation" not in self.settings.measures and not any(w.startswith("evaluation.") for w in words):
             words.append("evaluation.episodes=0")
         words += [f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study}/trials"]
