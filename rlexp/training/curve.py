@@ -82,6 +82,8 @@ class EvaluationCurve:
     @torch.no_grad()
     def evaluate(self, agents: np.ndarray) -> dict[str, np.ndarray]:
         """Mean returns (A,) by the mode and by sampling; NaN where the mask `agents` (A,) is false."""
+        if not agents.any():
+            return dict.fromkeys(EVALUATIONS, np.full(len(agents), np.nan))
         began = time.perf_counter()
         shape, returns, cut = (len(agents), 2, self.together), [], 0
         try:

@@ -228,6 +228,7 @@ def test_an_agent_with_parameters_that_are_not_finite_is_left_out(tmp_path, word
     for name, values in whole.items():
         assert np.isnan(rest[name]).tolist() == [False, True, False]
         assert rest[name][[0, 2]].tolist() == values[[0, 2]].tolist()
+    assert all(np.isnan(values).all() for values in trainer.curve.evaluate(np.zeros(3, bool)).values())
 
 
 def test_long_episodes_are_cut_and_it_is_said_once(tmp_path, caplog):
