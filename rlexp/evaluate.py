@@ -22,7 +22,7 @@ from rlexp import spaces
 from rlexp.build import build_environment, network_builder
 from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.config.identity import with_current_names
-from rlexp.config.schema import EvaluationConfig
+from rlexp.config.schema import FinalEvaluation
 from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import locate
@@ -192,7 +192,7 @@ def run_command(words: list[str]) -> None:
     run, trust = options.pop("run", ""), options.pop("trust", [])
     if not run:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
-    settings = asdict(EvaluationConfig(**options))
+    settings = asdict(FinalEvaluation(**options))
     saved = load_run(run, wanted={**TO_ACT, "env": Environment}, trust=trust)
     environment = build_environment(saved.config)
     watch = Watch(environment.timeout, environment.id)
