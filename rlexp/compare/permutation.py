@@ -29,6 +29,8 @@ BALANCED = 0.75  # of the larger arm; of 5 skewed scores against 116, Student's 
 MOST_HELD = 12_000_000  # numbers of an environment's random assignments
 SEED = 20130410  # of random assignments; fixed: the same runs give the same numbers to the last digit
 RESOLUTION = 1e-9  # relative: statistics closer than that are equal, deviations smaller than that are rounding errors
+SAME = 1e-13  # relative: scores closer than that are the same
+NO_T = 1e-12  # squares of T up to that are 0
 
 
 def smallest_p(sizes: Sequence[tuple[int, int]], alpha: float = 0.05) -> float:
@@ -48,6 +50,7 @@ def permutation_test(pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: floa
 
     pairs: scores (n,), (m,) of the arm and the baseline on each environment, on scales that may be averaged.
     """
+    pairs = [_without_rounding(x, y) for x, y in pairs]
     value = float(np.mean([x.mean() - y.mean() for x, y in pairs]))
     sizes = [(len(x), len(y)) for x, y in pairs]
     if min(map(min, sizes)) < 2:
@@ -61,12 +64,20 @@ def permutation_test(pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: floa
 
 def permutation_p(pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: float = 0.05) -> float:
     """The p of `permutation_test` alone; NaN if it cannot reach α."""
+    pairs = [_without_rounding(x, y) for x, y in pairs]
     sizes = [(len(x), len(y)) for x, y in pairs]
     if min(map(min, sizes)) < 2 or smallest_p(sizes, alpha) > alpha:
         return math.nan
     if _by_t(sizes):
         return welch([(summary(x), summary(y)) for x, y in pairs], alpha).p
     return _Permuted(pairs, alpha).p(0.0)
+
+
+def _without_rounding(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scores; or zeros, whose difference is 0, if they differ by nothing but rounding errors."""
+    pool = np.concatenate([x, y])
+    same = np.ptp(pool) <= SAME * np.abs(pool).max()
+    return (np.zeros(len(x)), np.zeros(len(y))) if same else (x, y)
 
 
 class _Permuted:
@@ -115,9 +126,8 @@ class _Permuted:
         none = (1 + at * at) * RESOLUTION**1.5  # squared errors up to this are rounding errors
         with np.errstate(divide="ignore", invalid="ignore"):
             size = np.where(error > none, difference**2 / error, np.where(difference**2 > none, np.inf, 0.0))
-        return (
-            float((size >= size[0] * (1 - RESOLUTION)).mean()) if np.isfinite(size[0]) else float(np.isinf(size).mean())
-        )
+        extreme = size >= size[0] * (1 - RESOLUTION) - NO_T if np.isfinite(size[0]) else np.isinf(size)
+        return float(extreme.mean())
 
     def difference(self) -> Difference:
         """The difference with its interval."""

@@ -80,7 +80,7 @@ def iqm_interval(scores: np.ndarray, alpha: float = 0.05) -> Interval:
     if n < 2:
         return Interval(value)
     tail = _expanded(n, n - 1, alpha)
-    low, high = np.quantile(_weighted_iqms(scores), [tail, 1 - tail])
+    low, high = np.clip(np.quantile(_weighted_iqms(scores), [tail, 1 - tail]), scores.min(), scores.max())
     return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
