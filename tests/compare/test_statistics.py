@@ -82,7 +82,7 @@ def test_an_iqms_interval_has_a_width_where_the_middle_half_has_none():
 
 def test_a_means_interval_by_hand():
     # 1 2 3 10: mean 4, deviation √(50/3) = 4.08248, t_3 = 3.18245: ± 6.49608; skewness 4/(3 · 2) Σ (d/s)³ with
-    # d = -3 -2 -1 6: 180/68.0414 · 2/3 = 1.7636; (1 + 2 · 10.12798) · 4.08248/24 · 1.76363 = 6.37685, on the tail's side
+    # d = -3 -2 -1 6: 180/68.0414 · 2/3 = 1.7636; (1 + 2 · 10.12798) · 4.08248/24 · 1.7636 = 6.37685, on the tail's side
     i = statistics.mean_interval(np.array([1.0, 2, 3, 10]))
     assert (i.value, i.low) == (4, pytest.approx(4 - 6.49608, abs=1e-4))
     assert i.high == pytest.approx(4 + 6.49608 + 6.37685, abs=1e-3)
