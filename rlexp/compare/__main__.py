@@ -114,7 +114,7 @@ def run(words: list[str]) -> None:
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
     from rlexp.compare.looks import LookBook
-    from rlexp.compare.question import question_of
+    from rlexp.compare.question import against_record, question_of
     from rlexp.study.runs import find_runs
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
@@ -125,23 +125,31 @@ def run(words: list[str]) -> None:
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    question = question_of(comparison, options.get("primary"), options.get("margin"))
     book = LookBook(Path(paths[0]))
+    question = question_of(comparison, options.get("primary"), options.get("margin"))
+    asked = {"primary": question.primary, "margins": question.written}
     if options.get("plan"):
         from rlexp.compare.proposal import propose
 
         scored = verdict.primary_scores(comparison, baseline, question)
-        print("\n".join(propose(comparison, scored, question, book, options.get("most", 40))))
-        book.save(primary=question.primary)
+        told = propose(comparison, scored, question, book, options.get("most", 40))
+        try:
+            book.save(**asked)
+        except OSError as error:
+            raise ConfigError(f"{book.path}: cannot be written ({error.strerror}), and declares the plan") from None
+        print("\n".join(told))
         return
-    judgement = verdict.judge(comparison, baseline, question, book)
+    judgement = verdict.judge(comparison, baseline, against_record(question, book.content), book)
+    if book.changed:  # saved before anything is told: whoever has seen a verdict has looked
+        try:
+            book.save(**asked)
+        except OSError as error:
+            comparison.remarks.append(f"{book.path}: this look could not be recorded ({error.strerror})")
     print(report.plain(comparison, judgement))
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     tables = report.sections(comparison, judgement, published)
     text = f"`{typed}`\n\n{report.markdown(comparison, judgement, book, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
-    if book.changed:
-        book.save(primary=question.primary)
     print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
 
 

@@ -30,6 +30,7 @@ class Looks:
         default_factory=list
     )  # declared beforehand; empty: a single look, at whatever comes first
     taken: list[int] = field(default_factory=list)  # at which a verdict was given
+    pilot: int = 0  # seeds that there were when the looks were declared
 
     def share(self, seeds: int) -> float | None:
         """Share of the error that a look at so many seeds may spend; None: it was not declared."""
@@ -58,6 +59,7 @@ class LookBook:
         self.path = folder / FILE
         self.looks: dict[str, Looks] = {}
         self.content: dict[str, Any] = {}
+        self.begun = False  # whether a verdict had been given when it was read
         self.changed = False  # since it was read
         if self.path.is_symlink():
             raise ConfigError(f"{self.path}: is a symbolic link; remove it")
@@ -67,11 +69,12 @@ class LookBook:
             self.content = dict(json.loads(self.path.read_text(encoding="utf-8")))
             self.content.pop("updated", None)
             for env, entry in self.content["envs"].items():
-                looks = Looks([*map(int, entry["planned"])], [*map(int, entry["taken"])])
+                looks = Looks([*map(int, entry["planned"])], [*map(int, entry["taken"])], int(entry.get("pilot", 0)))
                 if len(looks.planned) not in (0, *SHARES) or looks.planned != sorted(set(looks.planned)):
                     raise ValueError(f"{env}: planned {looks.planned}")
                 self.looks[str(env)] = looks
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                self.begun |= bool(looks.taken)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path}: cannot be read ({one_line(repr(error), 100)}); restore or remove it"
             ) from None
@@ -88,10 +91,16 @@ class LookBook:
             self.changed = True
 
     def save(self, **more: Any) -> None:
-        """Write the file; more: what else to record, such as the primary measure."""
-        envs = {env: {"planned": x.planned, "taken": x.taken} for env, x in self.looks.items() if x.planned or x.taken}
+        """Write the file; more: what else to record, such as the primary measure, which stays as at the first verdict.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        used = {env: x for env, x in self.looks.items() if x.planned or x.taken}
+        envs = {env: {"planned": x.planned, "taken": x.taken, "pilot": x.pilot} for env, x in used.items()}
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        content = {**self.content, **more, "envs": envs}
+        content = {**more, **self.content} if self.begun else {**self.content, **more}
+        content["envs"] = envs
         if content != self.content:
             write_atomically(self.path, (json.dumps({**content, "updated": now}, indent=1) + os.linesep).encode())
             self.content = content

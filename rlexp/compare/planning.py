@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from rlexp.compare.permutation import MOST_EXACT, assignments, random_assignments, smallest_p
+from rlexp.compare.permutation import MOST_EXACT, NO_T, RESOLUTION, assignments, random_assignments, smallest_p
 
 POWER = 0.8
 ASSURANCE = 0.8
@@ -52,7 +52,7 @@ def study_p(x: np.ndarray, y: np.ndarray, theta: float, alpha: float) -> np.ndar
         difference = (of_first / n - of_second / m) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(error > 1e-14, difference / error, np.where(difference > 1e-14, 1e300, 0.0))
-        p[first : first + size] = (t >= t[:, :1] * (1 - 1e-9)).mean(1)
+        p[first : first + size] = (t >= t[:, :1] * (1 - RESOLUTION) - NO_T).mean(1)
     return p
 
 

@@ -4,9 +4,10 @@ import math
 
 from rlexp.compare.arms import Comparison
 from rlexp.compare.looks import FILE, SHARES, LookBook
+from rlexp.compare.permutation import smallest_p
 from rlexp.compare.planning import POWER, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
-from rlexp.compare.verdict import ALPHA, Result
+from rlexp.compare.verdict import ALPHA, FEWEST, Result
 from rlexp.errors import ConfigError
 from rlexp.text import number
 
@@ -24,9 +25,12 @@ def propose(
         most: seeds per arm.
 
     Raises:
-        ConfigError: no margin, a verdict has been given already, or a pilot without spread or of single seeds.
+        ConfigError: no margin, a verdict has been given already, or looks declared with fewer seeds; a pilot without
+            spread or of single seeds; `most` is too few.
     """
     results, tests = scored
+    if most < FEWEST:
+        raise ConfigError(f"most={most}: a verdict takes {FEWEST} seeds of each arm")
     lines = []
     for task in comparison.tasks:
         env, margin, looks = task.env, question.margin(task.env), book.of(task.env)
@@ -44,6 +48,12 @@ def propose(
                 f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5"
             )
         pilot = max(r.planned for r in results if r.env == env)
+        if looks.planned and pilot > looks.pilot:
+            at = ", ".join(map(str, looks.planned))
+            raise ConfigError(
+                f"plan=true: looks at {env} were declared for {at} seeds ({book.path}) when there were {looks.pilot}; "
+                f"with {pilot} seeds others could be chosen by what these show. Train as planned, or plan a new study"
+            )
         found = spread(arms)
         if not found.value > 0:
             raise ConfigError(
@@ -54,8 +64,12 @@ def propose(
         least, middle, highest = (
             seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)
         )
-        seeds = max(middle or most, pilot)
-        looks.planned = looks_at(seeds, pilot)
+        seeds = max(middle or most, pilot, FEWEST)
+        if smallest_p([(seeds, seeds)], alpha) > alpha:
+            raise ConfigError(
+                f"plan=true: {seeds} seeds of each arm cannot tell arms apart over {tests} comparisons; raise most="
+            )
+        looks.planned, looks.pilot = _reachable(looks_at(seeds, pilot), tests), pilot
         told = f"{number(margin)} ({question.written[env]})"
         deviation = f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
         lines.append(
@@ -79,3 +93,13 @@ def propose(
             f"  Looks at {when} seeds, which may spend {shares} of false verdicts. Seeds in between give no verdict."
         )
     return [*lines, f"Declared in {book.path.parent / FILE}. Train the other seeds, then compare as usual."]
+
+
+def _reachable(looks: list[int], tests: int) -> list[int]:
+    """Without early looks whose few seeds cannot reach their share of the error."""
+    while len(looks) > 1:
+        level = ALPHA / tests * SHARES[len(looks)][0]
+        if smallest_p([(looks[0], looks[0])], level) <= level:
+            break
+        looks = looks[1:]
+    return looks

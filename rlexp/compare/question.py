@@ -1,8 +1,9 @@
 """The question that a comparison answers: its primary measure and margins, as declared before the runs."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rlexp.compare.arms import Comparison, Task
 from rlexp.config.declaration import Declared
@@ -57,12 +58,24 @@ def question_of(comparison: Comparison, primary: str | None = None, margin: Marg
     return Question(primary or next(iter(measures), Declared().primary), margins, written, tuple(dict.fromkeys(late)))
 
 
+def against_record(question: Question, recorded: Mapping[str, Any]) -> Question:
+    """The question, late where it is not the one that looks.json records of the plan or the first verdict."""
+    late, primary, margins = list(question.late), recorded.get("primary"), recorded.get("margins")
+    if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in late):
+        late.append(f"primary={question.primary}, where the study was planned or judged by {str(primary)[:20]}")
+    for env, former in margins.items() if isinstance(margins, Mapping) else ():
+        text = question.written.get(env)
+        if text is not None and text != former:
+            late.append(f"margin={text} on {env}, where the study was planned or judged with {str(former)[:20]}")
+    return replace(question, late=tuple(late))
+
+
 def _declared(task: Task) -> Iterable[Declared]:
     return [sample.run.declared for sample in task.samples if sample.run.declared is not None]
 
 
 def _text(margin: Margin) -> str:
-    return margin.replace(" ", "") if isinstance(margin, str) else f"{margin:g}"
+    return margin.replace(" ", "") if isinstance(margin, str) else f"{margin:.12g}"
 
 
 def _in_units(task: Task, text: str) -> float:

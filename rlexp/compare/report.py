@@ -100,7 +100,7 @@ def _size(r: Result, judgement: Judgement) -> str:
 def _seeds(r: Result, judgement: Judgement) -> str:
     """How many seeds of each arm were scored, of how many; and how many of them diverged."""
     base = next(x for x in judgement.results if (x.env, x.measure, x.arm) == (r.env, r.measure, judgement.baseline))
-    counts = [f"{len(x.scores)} of {x.planned}" if x.missing else str(len(x.scores)) for x in (r, base)]
+    counts = [_count(x) for x in (r, base)]
     plural = "" if counts[0] == "1" else "s"
     text = (
         f"{counts[0]} seed{plural} each" if counts[0] == counts[1] else f"{counts[0]} seed{plural} against {counts[1]}"
@@ -166,10 +166,13 @@ def overall_sentence(o: Overall, judgement: Judgement) -> str:
     """The verdict over all environments."""
     d, word = o.against, o.verdict.word
     share = f"{100 * d.value:+.3g} %{bounds(100 * d.low, 100 * d.high)} of the span of scores"
-    to = {"better": "than", "worse": "than", "equivalent": "to"}.get(word, "against")
-    within = f" within {100 * o.margin:.3g} %" if word == "equivalent" else ""
-    why = f" ({o.verdict.why})" if o.verdict.why else ""
-    return f"Over {o.envs} environments {o.arm} is **{word}** {to} {judgement.baseline}{within}{why}: {share}."
+    within = f" within {100 * o.margin:.3g} %" if word == "equivalent" or o.verdict.within else ""
+    if word in ("better", "worse", "equivalent"):
+        claim = f"{o.arm} is **{word}** {'to' if word == 'equivalent' else 'than'} {judgement.baseline}{within}"
+    else:
+        claim = f"{o.arm} against {judgement.baseline} is **{word}**" + (f" ({o.verdict.why})" if o.verdict.why else "")
+    seeds = f", from {o.seeds}" if o.seeds else ""
+    return f"Over {o.envs} environments {claim}: {share}{seeds}."
 
 
 def _reservations(judgement: Judgement) -> list[str]:
@@ -177,6 +180,10 @@ def _reservations(judgement: Judgement) -> list[str]:
     question = judgement.question
     lines = [f"Chosen after the runs: {late}." for late in question.late]
     lines += [why] if (why := _nothing_compared(judgement)) else []
+    for (env, arm), absent in judgement.lost.items():
+        reasons = [*absent.values()]
+        counts = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
+        lines.append(f"{arm} on {env} has no seed to compare: {counts}. That is an outcome too, without a verdict.")
     if judgement.primary and not question.margins:
         lines.append(
             "No margin was declared, so no arm can be called equivalent: declare one with the "
@@ -194,7 +201,7 @@ def measure_rows(results: list[Result], judgement: Judgement) -> Rows:
     rows = [["arm", "n", "mean [95 %]", "IQM [95 %]", "difference", "p", "of IQMs", "P(better)", "p by ranks"]]
     rows[0] += ["verdict"] if primary else []
     for r in results:
-        count = str(len(r.scores)) + (f" of {r.planned}" if r.missing else "")
+        count = _count(r)
         cells = ["baseline" if r.arm == judgement.baseline else "no baseline here", "", "", "", ""]
         if r.compared:
             better = f"{r.improvement.value:.2f}" + bounds(r.improvement.low, r.improvement.high)
@@ -204,6 +211,10 @@ def measure_rows(results: list[Result], judgement: Judgement) -> Rows:
         word = "" if r.verdict is None else r.verdict.word + (" (within the margin)" if r.verdict.within else "")
         rows.append([r.arm, count, str(r.mean), str(r.iqm), *cells, *([word] if primary else [])])
     return rows
+
+
+def _count(r: Result) -> str:
+    return str(len(r.scores)) + (f" of {r.planned}" if r.missing else "")
 
 
 def _corrected(p: float, alpha: float) -> str:
@@ -344,7 +355,7 @@ def plain(comparison: Comparison, judgement: Judgement) -> str:
             p = _corrected(r.against.p, r.against.alpha) if r.compared else ""
             word = "baseline" if r.arm == judgement.baseline else r.verdict.word if r.verdict else "no baseline here"
             difference = _size(r, judgement) if r.compared else ""
-            rows.append([r.env, r.arm, str(len(r.scores)), str(r.mean), str(r.iqm), difference, p, word])
+            rows.append([r.env, r.arm, _count(r), str(r.mean), str(r.iqm), difference, p, word])
     rows[1:] = sorted(rows[1:], key=lambda row: row[0])
     if len(rows) <= MOST_ROWS:
         title = f"{judgement.question.primary}: {MEASURES[judgement.question.primary].meaning}"

@@ -46,16 +46,19 @@ def redraws(n: int, stratum: int = 0, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _posterior_weights(n: int, stratum: int = 0) -> np.ndarray:
-    """Weights of n seeds in each draw of the Bayesian bootstrap (Rubin 1981), Dirichlet(1, …, 1): (WEIGHTINGS, n)."""
-    return np.random.default_rng([BOOTSTRAP_SEED, n, stratum]).dirichlet(np.ones(n), WEIGHTINGS)
+def _middle_weights(n: int, stratum: int = 0) -> np.ndarray:
+    """Weights of n seeds, in ascending order, in the IQM of each draw of the Bayesian bootstrap (WEIGHTINGS, n).
+
+    A draw weighs the seeds by Dirichlet(1, …, 1) (Rubin 1981); its IQM is the mean between the quartiles.
+    """
+    weights = np.random.default_rng([BOOTSTRAP_SEED, n, stratum]).dirichlet(np.ones(n), WEIGHTINGS)
+    below = np.clip(np.cumsum(weights, 1), 0.25, 0.75)
+    return 2 * np.diff(below, axis=1, prepend=0.25)
 
 
 def _weighted_iqms(scores: np.ndarray, stratum: int = 0) -> np.ndarray:
-    """IQM of the scores (n,) with the weights of each draw: the mean between the quartiles (WEIGHTINGS,)."""
-    ordered = np.sort(scores)
-    below = np.clip(np.cumsum(_posterior_weights(len(scores), stratum), 1), 0.25, 0.75)
-    return 2 * np.diff(below, axis=1, prepend=0.25) @ ordered
+    """IQM of the scores (n,) in each draw (WEIGHTINGS,)."""
+    return _middle_weights(len(scores), stratum) @ np.sort(scores)
 
 
 def _expanded(n: int, dof: int, alpha: float) -> float:
@@ -77,7 +80,7 @@ def iqm_interval(scores: np.ndarray, alpha: float = 0.05) -> Interval:
     if n < 2:
         return Interval(value)
     tail = _expanded(n, n - 1, alpha)
-    low, high = np.quantile(_weighted_iqms(scores), [tail, 1 - tail])
+    low, high = np.clip(np.quantile(_weighted_iqms(scores), [tail, 1 - tail]), scores.min(), scores.max())
     return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
@@ -102,7 +105,10 @@ def mean_interval(scores: np.ndarray, limits: tuple[float | None, float | None] 
         return Interval(value)
     t, s = _student(n - 1), math.sqrt(variance)
     half = t * s / math.sqrt(n)
-    tail = float(stats.skew(scores, bias=False)) * (1 + 2 * t * t) * s / (6 * n) if n > 2 and s > 0 else 0.0
+    tail = 0.0
+    if n > 2 and s > 0:
+        skewness = n / ((n - 1) * (n - 2)) * float((((scores - value) / s) ** 3).sum())
+        tail = skewness * (1 + 2 * t * t) * s / (6 * n)
     low, high = (-math.inf if limits[0] is None else limits[0]), (math.inf if limits[1] is None else limits[1])
     return Interval(value, max(value - half + min(0.0, tail), low), min(value + half + max(0.0, tail), high))
 

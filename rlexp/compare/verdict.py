@@ -11,7 +11,7 @@ from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.looks import LookBook
 from rlexp.compare.measures import MEASURES, RETURNS
-from rlexp.compare.permutation import permutation_p, permutation_test
+from rlexp.compare.permutation import permutation_p, permutation_test, smallest_p
 from rlexp.compare.question import Question
 from rlexp.compare.statistics import Difference, Interval
 from rlexp.errors import ConfigError
@@ -19,6 +19,7 @@ from rlexp.errors import ConfigError
 Word = Literal["better", "worse", "equivalent", "inconclusive", "interim"]
 ALPHA = 0.05
 FEWEST = 5  # seeds of an arm for a verdict
+TOO_FEW = "too few seeds"
 STILL_COMING = ("running", "waiting", "interrupted")  # reasons of missing seeds that may yet have a score
 AT_LIMIT = 0.01  # of the span between the limits: scores closer to one are at it
 NEARLY_ALL = 0.8  # of both arms' seeds; if they are at one limit, no difference can show there
@@ -43,7 +44,7 @@ class Result:
     mean: Interval
     iqm: Interval
     diverged: int = 0
-    missing: dict[int, str] = field(default_factory=dict)  # seed -> reason
+    missing: dict[int, str] = field(default_factory=dict)  # seed -> reason; also those that have no score
     against: Difference = field(default=Difference())
     against_iqm: Interval = field(default=Interval())
     improvement: Interval = field(default=Interval())
@@ -63,8 +64,8 @@ class Result:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval of the difference, corrected as it is, excludes 0."""
-        return self.against.low > 0 or self.against.high < 0
+        """Whether the interval of the difference, corrected as it is, excludes 0; never of too few seeds for a p."""
+        return self.against.p <= self.against.alpha
 
     @property
     def ranks_differ(self) -> bool:
@@ -83,6 +84,7 @@ class Overall:
 
     arm: str
     envs: int
+    seeds: str  # empty where every seed was scored, else how many were, of each arm
     against: Difference
     margin: float  # mean of the environments' margins, in shares of their spans
     verdict: Verdict
@@ -97,6 +99,7 @@ class Judgement:
     results: list[Result]  # of every measure, the primary one first
     overall: list[Overall]
     tests: int  # comparisons that share the 5 %
+    lost: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)  # environment, arm -> why no seed ended
 
     @property
     def primary(self) -> list[Result]:
@@ -147,17 +150,35 @@ def judge(comparison: Comparison, baseline: str, question: Question, book: LookB
         _compare(r, base, ALPHA * share / tests)
         r.margin = question.margin(r.env)
         r.verdict = Verdict("interim", why) if why else _verdict(r, base, tests)
-    for env in dict.fromkeys(r.env for r, _ in main):
-        looked = [(r, base) for r, base in main if r.env == env and r.verdict and r.verdict.word != "interim"]
-        if looked and min(min(len(r.scores), len(base.scores)) for r, base in looked) >= FEWEST:
-            book.take(env, seeds[env])
     others = [_scores(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
     pairs = [pair for found in others for pair in _pairs(found, baseline)]
     for r, base in pairs:
         _compare(r, base, ALPHA / len(pairs))
     arms = list(dict.fromkeys(r.arm for r, _ in main))
     overall = [_overall(arm, main, tests) for arm in arms if sum(r.arm == arm for r, _ in main) > 1]
-    return Judgement(question, baseline, results + [r for found in others for r in found], overall, tests)
+    decided = {o.arm for o in overall if _could_decide(o.verdict)}
+    for r, _ in main:
+        if r.verdict and (_could_decide(r.verdict) or r.arm in decided):
+            book.take(r.env, seeds[r.env])
+    results += [r for found in others for r in found]
+    return Judgement(question, baseline, results, overall, tests, _lost(comparison, results))
+
+
+def _could_decide(verdict: Verdict) -> bool:
+    """Whether the seeds could have given better, worse or equivalent, so that this was a look at them."""
+    return verdict.word != "interim" and not verdict.why.startswith(TOO_FEW)
+
+
+def _lost(comparison: Comparison, results: list[Result]) -> dict[tuple[str, str], dict[int, str]]:
+    """Arms none of whose seeds can be compared, though some ran: by environment and name, with the reasons."""
+    scored = {(r.env, r.arm) for r in results if len(r.scores)}
+    found = {}
+    for task in comparison.tasks:
+        for arm, absent in task.absent.items():
+            ran = {seed: why for seed, why in absent.items() if why not in (*STILL_COMING, "never ran")}
+            if ran and (task.env, arm) not in scored:
+                found[task.env, arm] = ran
+    return found
 
 
 def primary_scores(comparison: Comparison, baseline: str, question: Question) -> tuple[list[Result], int]:
@@ -188,20 +209,19 @@ def _pairs(results: list[Result], baseline: str) -> list[tuple[Result, Result]]:
 
 def _measured(task: Task, arm: str, measure: str) -> Result:
     """Scores of an arm's seeds; a diverged seed scores the floor, or the worst of the arm where none is known."""
-    values = np.array([MEASURES[measure].of(sample, task) for sample in task.arms.get(arm, [])])
+    samples = task.arms.get(arm, [])
+    values = np.array([MEASURES[measure].of(sample, task) for sample in samples], float)
     scores = values[~np.isnan(values)]
-    absent = task.absent.get(arm, {})
-    missing = {seed: why for seed, why in absent.items() if why != "diverged"}
-    if measure in RETURNS and len(scores):  # as where one run lost its evaluation.json
-        each = zip(task.arms.get(arm, []), np.isnan(values), strict=True)
-        missing |= {sample.seed: f"no {measure}" for sample, unknown in each if unknown}
-    diverged = sum(why == "diverged" for why in absent.values()) if measure in RETURNS else 0
     low = floor(task)
     if low is None and len(scores):
         low = float(scores.min())
-    if low is None:
-        diverged = 0
-    scores = np.concatenate([scores, np.full(diverged, low if low is not None else np.nan)])
+    missing = dict(task.absent.get(arm, {}))
+    missing |= {sample.seed: "no score" for sample, value in zip(samples, values, strict=True) if np.isnan(value)}
+    diverged = 0
+    if low is not None and measure in RETURNS:
+        diverged = sum(why == "diverged" for why in missing.values())
+        missing = {seed: why for seed, why in missing.items() if why != "diverged"}
+        scores = np.concatenate([scores, np.full(diverged, low)])
     if not len(scores):
         return Result(task, arm, measure, scores, Interval(), Interval(), 0, missing)
     limits = (task.limits or (None, None)) if measure in RETURNS else (None, None)
@@ -243,9 +263,14 @@ def _verdict(r: Result, base: Result, tests: int) -> Verdict:
     """Better, worse, equivalent or inconclusive, from the interval of the difference alone."""
     n, m = len(r.scores), len(base.scores)
     if min(n, m) < FEWEST:
-        return Verdict("inconclusive", f"too few seeds: a verdict takes {FEWEST} of each arm")
+        return Verdict("inconclusive", f"{TOO_FEW}: a verdict takes {FEWEST} of each arm")
     if math.isnan(r.against.p):
-        return Verdict("inconclusive", f"too few seeds: {min(n, m)} cannot tell arms apart over {tests} comparisons")
+        shared = f"{tests} comparison{'s' * (tests > 1)}" + (
+            " and later looks" if r.against.alpha < ALPHA / tests else ""
+        )
+        least = smallest_p([(n, m)], r.against.alpha)
+        level = f"the level of {r.against.alpha:.2g} that {shared} leave{'s' * (tests == 1)}"
+        return Verdict("inconclusive", f"{TOO_FEW}: p cannot be below {least:.2g}, and so never reaches {level}")
     limit = at_limit(r, base)
     return decide(r.against, r.margin, limit)
 
@@ -284,14 +309,26 @@ def _overall(arm: str, main: list[tuple[Result, Result]], tests: int) -> Overall
     scores = [(r.scores / span, base.scores / span) for (r, base), span in zip(pairs, spans, strict=True)]
     against = permutation_test(scores, ALPHA * min(shares) / tests)
     margin = float(np.mean([r.margin / span for (r, _), span in zip(pairs, spans, strict=True)]))
+    seeds = _counted(pairs)
     interim = [r.verdict.why for r, _ in pairs if r.verdict and r.verdict.word == "interim"]
     if interim:
-        return Overall(arm, len(pairs), against, margin, Verdict("interim", interim[0]))
+        return Overall(arm, len(pairs), seeds, against, margin, Verdict("interim", interim[0]))
     if min(min(len(r.scores), len(base.scores)) for r, base in pairs) < FEWEST or math.isnan(against.p):
-        return Overall(arm, len(pairs), against, margin, Verdict("inconclusive", "too few seeds"))
+        return Overall(arm, len(pairs), seeds, against, margin, Verdict("inconclusive", TOO_FEW))
     limits = {at_limit(r, base) for r, base in pairs}
     limit = limits.pop() if len(limits) == 1 else ""
-    return Overall(arm, len(pairs), against, margin, decide(against, margin, limit))
+    return Overall(arm, len(pairs), seeds, against, margin, decide(against, margin, limit))
+
+
+def _counted(pairs: list[tuple[Result, Result]]) -> str:
+    """How many seeds were scored, over all environments, if some are missing or diverged."""
+    parts = []
+    for side in zip(*pairs, strict=True):
+        scored, planned = sum(len(r.scores) for r in side), sum(r.planned for r in side)
+        diverged = sum(r.diverged for r in side)
+        told = f" ({diverged} diverged)" if diverged else ""
+        parts.append(f"{scored} of {planned} seeds of {side[0].arm}{told}" if scored < planned or diverged else "")
+    return " and ".join(filter(None, parts))
 
 
 def normalised_iqms(comparison: Comparison, judgement: Judgement) -> dict[str, tuple[int, Interval]]:

@@ -7,6 +7,8 @@ from runs import write_run
 
 from rlexp.compare.arms import compare_runs
 from rlexp.compare.audit import waiting_jobs
+from rlexp.compare.question import question_of
+from rlexp.errors import ConfigError
 from rlexp.run.lock import FolderLock
 from rlexp.study.runs import StudyError, find_runs
 
@@ -174,8 +176,10 @@ def test_a_share_of_a_span_that_is_not_known_is_refused(tmp_path):
     config = json.loads((folder / "run.json").read_text())["config"]
     config["env"]["bounds"] = None
     edit(folder, config=config)
-    with pytest.raises(StudyError, match=r"^Maze-v0: margin=5% is a share of the span .* none is known of this"):
-        task_of(tmp_path)
+    told = r"^margin=5%: a share of the span .* not known of Maze-v0; .* env.bounds=\[low,high\], or give"
+    with pytest.raises(ConfigError, match=told):
+        question_of(compare_runs(find_runs([tmp_path])))
+    assert question_of(compare_runs(find_runs([tmp_path])), margin=25.0).margins == {"Maze-v0": 25}
 
 
 @pytest.mark.parametrize("declared", [{"primary": "scroe"}, {"primary": "final", "margin": -1}, {}])

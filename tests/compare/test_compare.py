@@ -19,9 +19,12 @@ from runs import write_run, write_study
 from scipy import stats
 
 from rlexp.compare import __main__ as compare
-from rlexp.compare import figures, statistics, verdict
+from rlexp.compare import figures, verdict
 from rlexp.compare.arms import compare_runs
-from rlexp.compare.measures import MEASURES
+from rlexp.compare.looks import LookBook
+from rlexp.compare.measures import MEASURES, final_return
+from rlexp.compare.permutation import permutation_p, permutation_test
+from rlexp.compare.question import Question
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
@@ -39,24 +42,33 @@ def test_scores_and_verdicts(tmp_path, capsys):
         write_run(tmp_path / f"apo{env}", "apo", env, level=level)
     compare.main([str(tmp_path), "figures=false"])
     rows = rows_of(tmp_path / "compare")
-    final = {env: rows[env, "apo", "final"] for env in ("A-v0", "B-v0", "C-v0")}
-    assert [final[env]["verdict"] for env in final] == ["better", "inconclusive", "worse"]
-    assert float(final["A-v0"]["mean"]) == 152  # 150 … 154
-    assert float(final["A-v0"]["iqm"]) == 152
-    assert float(final["A-v0"]["difference"]) == 50
-    assert float(final["A-v0"]["improvement"]) == 1
-    assert float(rows["A-v0", "apo", "evaluation"]["mean"]) == 154  # 150, 152, …, 158
+    frozen = {env: rows[env, "apo", "evaluation"] for env in ("A-v0", "B-v0", "C-v0")}
+    assert [frozen[env]["verdict"] for env in frozen] == ["better", "inconclusive", "worse"]
+    assert {row["role"] for row in frozen.values()} == {"primary"}
+    assert {row["verdict"] for row in rows.values() if row["role"] == "secondary" or row["arm"] == "ppo"} == {""}
+    assert float(frozen["A-v0"]["mean"]) == 154  # 150, 152, …, 158
+    assert float(frozen["A-v0"]["iqm"]) == 154
+    assert float(frozen["A-v0"]["difference"]) == 50
+    assert float(frozen["A-v0"]["improvement"]) == 1
+    assert float(frozen["A-v0"]["alpha"]) == 0.05 / 4  # three environments, and over all of them
+    assert float(frozen["A-v0"]["p"]) == pytest.approx(2 / math.comb(10, 5), rel=1e-5)
+    alone = permutation_test([(np.arange(150.0, 160, 2), np.arange(100.0, 110, 2))], 0.05 / 4)
+    ends = [float(frozen["A-v0"][f"difference_{end}"]) for end in ("low", "high")]
+    assert ends == pytest.approx([alone.low, alone.high], rel=1e-5)
+    assert float(rows["A-v0", "apo", "final"]["mean"]) == 152  # 150 … 154
     # seed k's curve is (150 + k)/4 · (2, 3, 4) at steps 2, 3 and 4 thousand, and before as at 2: (2·2 + 2.5 + 3.5)/4/4
     assert float(rows["A-v0", "apo", "area"]["mean"]) == pytest.approx(152 * 0.625)
-    assert float(rows["A-v0", "apo", "retention"]["mean"]) == 1  # only ever rises
     assert rows["C-v0", "apo", "retention"]["n"] == "0"  # never reached 90
     said = capsys.readouterr().out
-    assert "apo is better than ppo on A-v0" in said
-    assert "apo against ppo on B-v0: inconclusive" in said
+    assert f"apo is better than ppo on A-v0: +50 [{alone.low:.4g}, {alone.high:.4g}], 5 seeds each; secondary: " in said
+    assert "apo against ppo on B-v0 is inconclusive: +0 [" in said
+    assert "apo is worse than ppo on C-v0: -40 [" in said
     assert "Over 3 environments apo" in said
-    # bounds 0 and 200; of 15 scores the lowest and highest three are cut: 100 … 104 and two from each side
-    middle = [100, 101, 102, 103, 104, 150, 151, 63, 64]
-    assert f"apo  3             {np.mean(middle) / 200:.4g} [" in said
+    assert "No margin was declared, so no arm can be called equivalent" in said
+    assert len(said.splitlines()) < 24  # one screen
+    # bounds 0 and 200; of 15 scores the lowest and highest three are cut: 60 … 68, 100 … 108, 150 … 158
+    middle = [66, 68, 100, 102, 104, 106, 108, 150, 152]
+    assert f"| apo | 3 | {np.mean(middle) / 200:.4g} [" in (tmp_path / "compare" / "compare.md").read_text()
 
 
 def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys):
@@ -68,7 +80,7 @@ def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys)
     assert "optimizer.lr: 0.0003 in apo, 0.001 in ppo" in said
     assert "allow=optimizer.lr" in said
     compare.main([str(tmp_path), "allow=optimizer.lr", "figures=false"])
-    assert "optimizer.lr" in capsys.readouterr().out
+    assert "| optimizer.lr | 0.0003 | 0.001 |" in (tmp_path / "compare" / "compare.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -173,10 +185,12 @@ def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
     rows = rows_of(study / "compare")
     for algo in ("ppo", "apo"):
         (run,) = [run for run in find_runs([study]) if run.algo == algo]
-        results = run.record["result"]
-        for measure, key in (("final", "training_return"), ("evaluation", "evaluation_return")):
+        read_curves(run)
+        results = {"evaluation": run.record["result"]["evaluation_return"]}
+        results["final"] = [final_return(curve) for curve in run.curves.values()]
+        for measure, scores in results.items():
             found = float(rows["CartPole-v1", algo, measure]["mean"])
-            assert found == pytest.approx(np.mean(results[key]), rel=1e-4)
+            assert found == pytest.approx(np.mean(scores), rel=1e-4)
 
 
 def page_of(study):
@@ -296,22 +310,23 @@ def test_published_scores_stand_beside(tmp_path, capsys):
     published = tmp_path / "published.csv"
     published.write_text("env,score,deviation,seeds,source\nCartPole-v1,90,2,3,a table\n")
     compare.main([str(tmp_path / "runs"), f"beside={published}", "figures=false"])
-    said = capsys.readouterr().out
+    said = (tmp_path / "runs" / "compare" / "compare.md").read_text()
     # 100 … 104 here: deviation √2.5; Welch's error √(2.5/5 + 4/3), 3.5 degrees of freedom
     t = stats.ttest_ind_from_stats(102, math.sqrt(2.5), 5, 90, 2, 3, equal_var=False)
     error = math.sqrt(2.5 / 5 + 4 / 3)
     dof = error**4 / ((2.5 / 5) ** 2 / 4 + (4 / 3) ** 2 / 2)
     low, high = 12 + error * stats.t.ppf([0.025, 0.975], dof)
-    line = next(line for line in said.splitlines() if line.strip().startswith("CartPole-v1  ppo"))
+    line = next(line for line in said.splitlines() if line.startswith("| CartPole-v1 | ppo |"))
     assert "102.0 ± 1.6 (5 seeds)" in line
     assert "90.0 ± 2.0 (3 seeds)" in line
     assert f"+12 [{low:.4g}, {high:.4g}]" in line
     assert f"{t.pvalue:.2g}" in line
     assert "a table" in line
-    assert "none" in next(line for line in said.splitlines() if line.strip().startswith("B-v0"))
+    assert "| none |" in next(line for line in said.splitlines() if line.startswith("| B-v0 | ppo |"))
     write_run(tmp_path / "one" / "ppo", seeds=[3])
     compare.main([str(tmp_path / "one"), f"beside={published}", "figures=false"])
-    assert re.search(r"103\.0 \(1 seed\) +90\.0 ± 2\.0 \(3 seeds\) +\+13 +– +a table", capsys.readouterr().out)
+    text = (tmp_path / "one" / "compare" / "compare.md").read_text()
+    assert "| 103.0 (1 seed) | 90.0 ± 2.0 (3 seeds) | +13 | – | a table |" in text
     published.write_text("env,score\nCartPole-v1,90\n")
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "runs"), f"beside={published}"])
@@ -320,19 +335,26 @@ def test_published_scores_stand_beside(tmp_path, capsys):
 
 def test_p_values_are_corrected_over_arms_and_environments(tmp_path):
     for env in ("A-v0", "B-v0"):
-        write_run(tmp_path / f"ppo{env}", env=env)
-        for coef, level in ((1, 103.0), (5, 101.0), (10, 140.0)):
-            write_run(tmp_path / f"apo{coef}{env}", "apo", env, level=level, anchor_coef=coef)
+        write_run(tmp_path / f"ppo{env}", env=env, seeds=range(8))
+        for coef, level in ((1, 108.0), (5, 101.0), (10, 140.0)):
+            write_run(tmp_path / f"apo{coef}{env}", "apo", env, range(8), level, anchor_coef=coef)
     comparison = compare_runs(find_runs([tmp_path]))
     assert comparison.arm_names == ["apo anchor_coef=1", "apo anchor_coef=5", "apo anchor_coef=10", "ppo"]
-    results = [r for r in verdict.judge(comparison, "ppo")[0] if r.measure == "final" and r.arm != "ppo"]
-    plain = [stats.ttest_ind(r.scores, np.arange(100.0, 105), equal_var=False).pvalue for r in results]
-    assert [r.against.p for r in results] == pytest.approx(plain)
-    assert [r.p_holm for r in results] == pytest.approx(statistics.holm(plain))
-    assert plain[0] < 0.05 < results[0].p_holm  # 3 points: significant alone, not as one of six
-    # what would have been found counts the six in: arms of five with a variance of 2.5
-    assert results[0].detectable == pytest.approx(statistics.detectable(5, 5, math.sqrt(2.5), 0.05 / 6))
-    assert results[2].seeds_to_settle == statistics.seeds_to_settle(1.0, math.sqrt(2.5), 0.05 / 6)
+    judgement = verdict.judge(comparison, "ppo", Question("evaluation"), LookBook(tmp_path))
+    assert judgement.tests == 3 * 2 + 3  # and over both environments
+    plain = [permutation_p([(r.scores, np.arange(100.0, 116, 2))]) for r in judgement.primary]
+    assert [r.against.p for r in judgement.primary] == pytest.approx(plain)
+    first = judgement.primary[0]
+    assert 0.05 / 9 < first.against.p < 0.05  # 8 points: significant alone, not as one of nine
+    assert (first.verdict.word, first.against.low < 0) == ("inconclusive", True)
+    compare.main([str(tmp_path), "figures=false"])
+    text = (tmp_path / "compare" / "compare.md").read_text()
+    assert "5 % of false verdicts, shared by 9 comparisons" in text
+    row = next(line for line in text.splitlines() if line.startswith("| apo anchor_coef=1 |"))
+    assert f"| {min(1, 9 * first.against.p):.2g} |" in row  # shown corrected
+    assert float(rows_of(tmp_path / "compare")["A-v0", first.arm, "evaluation"]["p"]) == pytest.approx(
+        plain[0], rel=1e-5
+    )
 
 
 def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):
@@ -341,27 +363,33 @@ def test_arms_at_the_ceiling_are_told_apart_on_the_way(tmp_path, capsys):
         lines = ["seed,step,wall_time,episodic_return,episodes"]
         lines += [f"{k},{step},1,{y},9" for k in range(5) for step, y in ((1000, first + k), (2000, 500))]
         (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+        (folder / "evaluation.json").write_text(
+            json.dumps({"agents": [{"seed": k, "mean_return": 500} for k in range(5)]})
+        )
         record = json.loads((folder / "run.json").read_text())
-        record["files"]["metrics.csv"] = file_digest(folder / "metrics.csv")
+        record["files"] = {name: file_digest(folder / name) for name in record["files"]}
         (folder / "run.json").write_text(json.dumps(record))
-    compare.main([str(tmp_path), "figures=false"])
-    last = capsys.readouterr().out.split("\n\n")[-2]
-    assert "inconclusive: every seed of both ended at 500" in last
-    assert "Over all of training: better, +150 [" in last  # 200 for half of it, then 200 falling to 0
+    compare.main([str(tmp_path), "figures=false", "margin=5%"])
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith(
+        "apo against ppo on CartPole-v1 is inconclusive: +0 % [0, 0], 5 seeds each; ceiling: nearly all "
+    )
+    assert "; but area is higher, +150 [" in said  # 200 for half of it, then 200 falling to 0
 
 
 def test_many_verdicts_are_told_together(tmp_path, capsys):
-    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "ppo", seeds=range(8))
     for coef in range(8):
-        write_run(tmp_path / f"apo{coef}", "apo", level=100.0 + 30 * (coef > 5) - 30 * (coef == 0), anchor_coef=coef)
-    compare.main([str(tmp_path)])  # with figures: three panels, as one cannot hold so many arms
+        level = 100.0 + 60 * (coef > 5) - 60 * (coef == 0)
+        write_run(tmp_path / f"apo{coef}", "apo", seeds=range(8), level=level, anchor_coef=coef)
+    compare.main([str(tmp_path), "figures=false"])
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("On CartPole-v1")]
     assert [line.split(":")[0] for line in said] == [
         f"On CartPole-v1 {word} ppo" for word in ("better than", "worse than", "inconclusive against")
     ]
-    assert "apo anchor_coef=6 +30" in said[0]
-    assert "apo anchor_coef=7 +30" in said[0]
-    assert "apo anchor_coef=0 -30" in said[1]
+    assert "apo anchor_coef=6 +60 [" in said[0]
+    assert "apo anchor_coef=7 +60 [" in said[0]
+    assert "apo anchor_coef=0 -60 [" in said[1]
 
 
 @pytest.mark.slow
@@ -389,7 +417,7 @@ def test_arms_have_one_name_on_all_environments(tmp_path, capsys):
     write_run(tmp_path / "apo5", "apo", "A-v0", anchor_coef=5)
     compare.main([str(tmp_path), "figures=false"])
     said = capsys.readouterr().out
-    assert "Over 2 environments apo anchor_coef=1 against ppo" in said
+    assert "Over 2 environments apo anchor_coef=1 against ppo is inconclusive" in said
     assert "environments apo anchor_coef=5" not in said
     for folder in ("apo1B-v0", "apo5"):
         shutil.rmtree(tmp_path / folder)
@@ -403,12 +431,12 @@ def test_odd_studies_end_in_a_comparison_or_in_one_line(tmp_path, capsys):
     write_run(tmp_path / "apoB", "apo", "B-v0")  # an environment without the baseline
     silent = write_run(tmp_path / "apoC", "apo", "C-v0", seeds=[0, 1])  # and one without a finished episode
     (silent / "metrics.csv").write_text("seed,step,wall_time,episodic_return,episodes\n0,9,1,,0\n1,9,1,,0\n")
-    compare.main([str(tmp_path)])
+    compare.main([str(tmp_path), "figures=false"])
     said = capsys.readouterr().out
     assert re.search(r"apo +5 .* no baseline here", said)
     assert "seed 1 is left out: it finished no training episode" in said
     assert "C-v0, final" not in said
-    assert "inconclusive, a verdict needs at least two seeds per arm" in said
+    assert "inconclusive: +1, 2 seeds against 1 of 2; too few seeds: a verdict takes 5 of each arm" in said
     assert (tmp_path / "compare" / "compare.html").is_file()
     for folder in ("ppo", "apo", "apoB"):
         shutil.rmtree(tmp_path / folder)
@@ -421,7 +449,8 @@ def test_retention_wants_a_threshold_above_no_skill(tmp_path):
     write_run(tmp_path / "ppo")
     comparison = compare_runs(find_runs([tmp_path]), threshold=-5)
     assert any("no retention, as its threshold -5 is not above" in remark for remark in comparison.remarks)
-    assert [len(r.scores) for r in verdict.judge(comparison, "ppo")[0] if r.measure == "retention"] == [0]
+    results = verdict.judge(comparison, "ppo", Question("evaluation"), LookBook(tmp_path)).results
+    assert [len(r.scores) for r in results if r.measure == "retention"] == [0]
 
 
 def test_evaluations_made_differently_are_said(tmp_path):

@@ -122,6 +122,7 @@ def keys_of(data, before=()):
 def test_no_value_of_a_run_json_ends_compare_in_a_traceback(tmp_path, capsys, every):
     runs = [write_run(tmp_path / "s" / algo, algo) for algo in ("ppo", "apo")]
     more = {"machine": "2 cores", "command": ["x"], "launches": 1, "result": {"evaluation_return": [1.0]}}
+    more |= {"declared": {"primary": "final", "margin": "5%", "limits": [0, 500]}, "diverged": {"1": {"step": 9}}}
     records = [json.loads((run / "run.json").read_text()) | more for run in runs]
     for keys in list(keys_of(records[0])):
         for wrong in WRONG:

@@ -1,0 +1,34 @@
+"""Comparisons made of scores alone, without folders of runs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rlexp.compare.arms import Comparison, Sample, Task
+from rlexp.study.runs import Curve, Run
+
+TEN = np.arange(-4.5, 5)  # ten scores, mean 0
+
+
+def sample(seed, score, final=None, env="E"):
+    """A seed by its frozen evaluation, NaN: it has none; final: its training return, always the same."""
+    steps = np.array([1000.0, 2000, 3000, 4000])
+    returns = np.full(4, score if final is None else final)
+    curve = Curve(steps, steps / 1000, returns, steps / 100)
+    return Sample(seed, curve, None if np.isnan(score) else float(score), Run(Path(env), {}, {"env.id": env}))
+
+
+def task(arms, env="E", limits=None, bounds=None, absent=None, finals=None, threshold=None):
+    """An environment by the scores of its arms; finals: training returns of arms where those are others."""
+    held = {
+        name: [
+            sample(k, score, final, env)
+            for k, (score, final) in enumerate(zip(scores, (finals or {}).get(name, scores), strict=True))
+        ]
+        for name, scores in arms.items()
+    }
+    return Task(env, held, {}, threshold, bounds, limits, absent or {})
+
+
+def comparison(*tasks):
+    return Comparison(list(tasks), [])
