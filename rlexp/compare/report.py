@@ -44,14 +44,16 @@ def _nothing_compared(judgement: Judgement) -> str:
     primary = judgement.question.primary
     if judgement.primary:
         return ""
-    if any(r.measure == primary and len(r.scores) for r in judgement.results):
-        return f"There is nothing to compare with {judgement.baseline}: no other arm ran on its environments."
+    scored = [m for m in MEASURES if any(r.measure == m and len(r.scores) for r in judgement.results)]
+    if primary in scored:
+        return f"There is nothing to compare with {judgement.baseline}: no other arm has a score on its environments."
     remedy = {
-        "evaluation": "train with evaluation.episodes, or run python -m rlexp.evaluate run=... on each",
+        "evaluation": "train with evaluation.episodes, or run python -m rlexp.evaluate run=... on each run",
         "evaluation_sampled": "train with evaluation.every",
-        "retention": "no seed reached the threshold in time, or log_every is too large; see rlexp/compare/README.md",
+        "retention": "no seed reached the threshold early enough, or log_every is too large",
     }.get(primary, "train longer")
-    return f"No run has a value of the primary measure, {primary}: {remedy}, or choose another with primary=MEASURE."
+    others = f"; or choose one that the runs have, as in primary={scored[0]}" if scored else ""
+    return f"No seed has a score by the primary measure, {primary}: {remedy}{others}."
 
 
 def sentence(r: Result, judgement: Judgement) -> str:
