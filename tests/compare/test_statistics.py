@@ -47,16 +47,6 @@ def test_profile_is_rliables():
     assert_allclose(statistics.profile(list(OTHER), tau), [1.0, 0.7083333333333334, 0.25, 0.041666666666666664, 0.0])
 
 
-def test_t_interval_of_an_iqm_by_hand():
-    # n = 8, g = 2: middle 3 4 5 6; winsorised 3 3 3 4 5 6 6 6: variance 14/7 = 2; h = 4
-    # error √(7 · 2 / (4 · 3)) = 1.0801; t_3 = 3.18245
-    value, low, high = statistics.iqm_band(np.array([1.0, 2, 3, 4, 5, 6, 7, 80]))
-    assert value == 4.5
-    assert_allclose([low, high], [4.5 - 3.18245 * 1.080123, 4.5 + 3.18245 * 1.080123], rtol=1e-4)
-    assert statistics.iqm_interval(np.array([2.0, 4, 9])) == statistics.iqm_band(np.array([2.0, 4, 9]))
-    assert np.isnan(statistics.iqm_interval(np.array([3.0])).low)
-
-
 def test_difference_is_welchs():
     # means 3 and 6; variances 1 and 4, n = 3: error √(1/3 + 4/3) = 1.29099; dof (5/3)² / ((1/3)²/2 + (4/3)²/2) = 2.9412
     d = statistics.difference(np.array([2.0, 3, 4]), np.array([4.0, 6, 8]))
