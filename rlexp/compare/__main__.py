@@ -10,7 +10,7 @@ difference that matters; default: declared) · plan=true (propose and declare nu
 baseline=ARM (default: ppo, else the first) · allow=KEY,KEY or allow=all (settings that may differ besides the tested
 one) · threshold=400 (for retention and steps to threshold; default: each environment's) · beside=FILE.csv (published
 scores: env, score, deviation, seeds, source) · out=FOLDER (default: compare/ in the first path) · figures=false ·
-width=6 (of figures, inches) · fonts=text or paths (in svg and pdf). Needs the extra `compare`.
+width=3.4 (of figures, inches; pdf too) · fonts=paths (in svg; default: text). Needs the extra `compare`.
 """
 
 import contextlib

@@ -83,17 +83,18 @@ def _without_rounding(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 class _Permuted:
     """The statistic of every assignment as a function of θ; see the module.
 
-    Scores are centred and divided by their range. Per environment and assignment (B,): the number k of x in the first
-    group, and the sums of x, of y and of all squares there; sums of x − θ follow from them.
+    Shifting x by −θ shifts the sum of a group by −kθ, k its number of x. So the difference of the groups' means is
+    a + bθ and its squared standard error c₀ + c₁θ + c₂θ², with coefficients per assignment (B,) that add up over
+    environments. Scores are centred and divided by their range.
     """
 
     def __init__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: float) -> None:
         everything = np.concatenate([scores for pair in pairs for scores in pair])
         self.alpha, self.value = alpha, float(np.mean([x.mean() - y.mean() for x, y in pairs]))
         self.scale = float(np.ptp(everything)) or 1.0
-        self.environments = []
         exact = len(pairs) == 1
         drawn = _drawn(alpha, [(len(x), len(y)) for x, y in pairs])
+        found = []
         for stratum, (x, y) in enumerate(pairs):
             n, m = len(x), len(y)
             middle = float(np.concatenate([x, y]).mean())
@@ -101,40 +102,56 @@ class _Permuted:
             groups = assignments(n, m) if exact and math.comb(n + m, n) <= MOST_EXACT else None
             if groups is None:
                 groups = random_assignments(n, m, drawn, stratum)
-            first, second = groups[:, :n], groups[:, n:]
-            self.environments.append((n, m, x, y, first.sum(1), first @ x, first @ x**2 + second @ y**2, second @ y))
+            found.append(self._coefficients(groups, x, y))
+        self.means = [np.sum(each, 0) / len(pairs) for each in zip(*(means for means, _ in found), strict=True)]
+        self.errors = [np.sum(each, 0) / len(pairs) ** 2 for each in zip(*(errors for _, errors in found), strict=True)]
+
+    @staticmethod
+    def _coefficients(groups: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(a, b) and (c₀, c₁, c₂) of one environment, by the sums of scores, of x and of squares in either group."""
+        n, m = len(x), len(y)
+        means, errors = [np.zeros(len(groups))] * 2, [np.zeros(len(groups))] * 3
+        of_x, of_y = groups[:, :n], groups[:, n:]
+        k, sum_x = of_x.sum(1), of_x @ x
+        sums, squares = sum_x + of_y @ y, of_x @ x**2 + of_y @ y**2
+        first = (n, k, sum_x, sums, squares)
+        second = (m, n - k, x.sum() - sum_x, x.sum() + y.sum() - sums, (x**2).sum() + (y**2).sum() - squares)
+        for sign, (size, shifted, own, total, square) in ((1, first), (-1, second)):
+            means = [means[0] + sign * total / size, means[1] - sign * shifted / size]
+            parts = square - total**2 / size, 2 * (total * shifted / size - own), shifted - shifted**2 / size
+            errors = [error + part / (size * (size - 1)) for error, part in zip(errors, parts, strict=True)]
+        return means, errors
 
     def statistics(self, theta: float) -> tuple[np.ndarray, np.ndarray]:
-        """Difference of means and squared standard error of every assignment (B,), the actual one first."""
-        difference: np.ndarray | float = 0.0
-        error: np.ndarray | float = 0.0
-        for n, m, x, y, k, sum_x, squares, sum_y in self.environments:
-            first = sum_x + sum_y - k * theta
-            second = x.sum() + y.sum() - n * theta - first
-            squares_first = squares - 2 * theta * sum_x + k * theta**2
-            squares_second = ((x - theta) ** 2).sum() + (y**2).sum() - squares_first
-            spread_first = np.maximum(0, squares_first - first**2 / n) / (n * (n - 1))
-            spread_second = np.maximum(0, squares_second - second**2 / m) / (m * (m - 1))
-            difference = difference + first / n - second / m
-            error = error + spread_first + spread_second
-        return np.asarray(difference) / len(self.environments), np.asarray(error) / len(self.environments) ** 2
+        """Squared difference of means and squared standard error of every assignment (B,), the actual one first.
+
+        theta: in units of the scaled scores.
+        """
+        difference = self.means[1] * theta
+        difference += self.means[0]
+        error = self.errors[2] * theta
+        error += self.errors[1]
+        error *= theta
+        error += self.errors[0]
+        return np.square(difference, out=difference), error
 
     def p(self, theta: float) -> float:
         """Share of assignments as extreme as the actual one, for a difference θ in units of the score."""
         at = theta / self.scale
         difference, error = self.statistics(at)
-        none = (1 + at * at) * RESOLUTION**1.5  # squared errors up to this are rounding errors
-        with np.errstate(divide="ignore", invalid="ignore"):
-            size = np.where(error > none, difference**2 / error, np.where(difference**2 > none, np.inf, 0.0))
-        extreme = size >= size[0] * (1 - RESOLUTION) - NO_T if np.isfinite(size[0]) else np.isinf(size)
-        return float(extreme.mean())
+        none = (1 + at * at) * RESOLUTION**1.5  # squares up to this are rounding errors
+        certain = (error <= none) & (difference > none)  # |T| is infinite
+        if certain[0]:
+            return float(certain.mean())
+        size = float(difference[0] / error[0]) if error[0] > none else 0.0
+        size = size * (1 - RESOLUTION) - NO_T
+        return float((certain | (difference >= size * np.maximum(error, none))).mean()) if size > 0 else 1.0
 
     def difference(self) -> Difference:
         """The difference with its interval."""
-        _, error = self.statistics(self.value / self.scale)
-        se = math.sqrt(float(error[0])) * self.scale
-        if error[0] <= RESOLUTION**1.5:  # neither arm has any spread
-            se = 0.0
+        error = float(self.statistics(self.value / self.scale)[1][0])
+        none = (1 + (self.value / self.scale) ** 2) * RESOLUTION**1.5
+        se = math.sqrt(error) * self.scale if error > none else 0.0  # without any spread
         low, high = (self._end(side, se) for side in (-1, 1))
         p = self.p(0.0)
         if low <= 0 <= high:  # p need not fall monotonically on the way out: the interval decides

@@ -204,13 +204,9 @@ def test_random_assignments_come_near_all_of_them():
     g = np.random.default_rng(5)
     for _ in range(5):
         x, y = g.normal(1, 1, 9), g.normal(0, 2, 8)  # 24,310 assignments: all are used
-        drawn = permutation.random_assignments(9, 8, 20_000)
-        exact = permutation_p([(x, y)])
-        found = permutation._Permuted.__new__(permutation._Permuted)
-        found.__dict__ |= permutation._Permuted([(x, y)], 0.05).__dict__
-        n, m, a, b, *_ = found.environments[0]
-        first, second = drawn[:, :9], drawn[:, 9:]
-        found.environments = [(n, m, a, b, first.sum(1), first @ a, first @ a**2 + second @ b**2, second @ b)]
+        exact, drawn = permutation_p([(x, y)]), permutation.random_assignments(9, 8, 20_000)
+        found = permutation._Permuted([(x, y)], 0.05)
+        found.means, found.errors = found._coefficients(drawn, x / found.scale, y / found.scale)
         assert found.p(0.0) == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000) + 1e-4)
 
 

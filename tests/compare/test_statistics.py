@@ -47,15 +47,6 @@ def test_profile_is_rliables():
     assert_allclose(statistics.profile(list(OTHER), tau), [1.0, 0.7083333333333334, 0.25, 0.041666666666666664, 0.0])
 
 
-def test_t_interval_of_an_iqm_by_hand():
-    # n = 8, g = 2: middle 3 4 5 6; winsorised 3 3 3 4 5 6 6 6: variance 14/7 = 2; h = 4
-    # error √(7 · 2 / (4 · 3)) = 1.0801; t_3 = 3.18245
-    value, low, high = statistics.iqm_band(np.array([1.0, 2, 3, 4, 5, 6, 7, 80]))
-    assert value == 4.5
-    assert_allclose([low, high], [4.5 - 3.18245 * 1.080123, 4.5 + 3.18245 * 1.080123], rtol=1e-4)
-    assert np.isnan(statistics.iqm_band(np.array([3.0]))[1])
-
-
 def test_draws_of_an_iqm_by_hand():
     # of the weight from .25 to .75 the lowest score has its own beyond .25, the highest its own below .75
     g = np.random.default_rng([statistics.BOOTSTRAP_SEED, 3, 0])
