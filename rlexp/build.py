@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config. Only this module sees the config: parts get plain values."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import typed_config
-from rlexp.config.schema import seeds_of
+from rlexp.config.schema import FinalEvaluation, seeds_of
 from rlexp.config.signatures import typed
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, user_error_behind
@@ -187,7 +188,9 @@ def build_trainer(
             stop_at=None if cfg.stop_at is None else int(cfg.stop_at),
             checkpoint_every=int(cfg.checkpoint_every),
             log_every=int(cfg.log_every),
-            evaluation=dict(cfg.evaluation),
+            evaluation={entry.name: cfg.evaluation[entry.name] for entry in dataclasses.fields(FinalEvaluation)},
+            evaluate_every=None if cfg.evaluation.every is None else int(cfg.evaluation.every),
+            curve_episodes=cfg.evaluation.curve_episodes,
         ),
     )
 

@@ -22,7 +22,7 @@ from rlexp import spaces
 from rlexp.build import build_environment, network_builder
 from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.config.identity import with_current_names
-from rlexp.config.schema import EvaluationConfig
+from rlexp.config.schema import FinalEvaluation
 from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import locate
@@ -33,7 +33,7 @@ from rlexp.run.record import RunRecord
 from rlexp.run.trust import require_trusted
 from rlexp.run.writer import write_evaluation
 from rlexp.seeding import AgentStreams
-from rlexp.text import one_line
+from rlexp.text import one_line, sanitize
 from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
@@ -103,7 +103,8 @@ def load_run(
         for seed in seeds or ():
             if seed in diverged:
                 others = ", ".join(f"seed={k}" for k in live)
-                raise CheckpointError(f"seed={seed}: it {diverged[seed].describe()}, in {run}; use {others}")
+                why = sanitize(one_line(diverged[seed].describe(), 160))
+                raise CheckpointError(f"seed={seed}: it {why}, in {run}; use {others}")
         return _restore(folder, config, state, list(seeds or live))
     except Exception as error:  # anything, with the checkpoint of another run
         if isinstance(error, UserError):
@@ -191,7 +192,7 @@ def run_command(words: list[str]) -> None:
     run, trust = options.pop("run", ""), options.pop("trust", [])
     if not run:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
-    settings = asdict(EvaluationConfig(**options))
+    settings = asdict(FinalEvaluation(**options))
     saved = load_run(run, wanted={**TO_ACT, "env": Environment}, trust=trust)
     environment = build_environment(saved.config)
     watch = Watch(environment.timeout, environment.id)

@@ -54,10 +54,12 @@ def log_result(record: RunRecord, folder: Path, note: str) -> None:
         log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)
     others = record.data.get("agents_together", len(seeds)) - len(seeds)
     batch = f", batched with {others} agents of other jobs" if others else ""
-    split = record.data.get("time", {}).get("seconds", {})
+    time = record.data.get("time", {})
+    split, evaluating = time.get("seconds", {}), time.get("evaluation")
     parts = f": {shares(split)}" if split else ""
+    apart = f"; {evaluating:.1f} s of evaluation besides" if evaluating else ""
     rate, seconds = result["steps_per_second"], result["seconds"]
-    log.info("  %.0f steps/s in all, %.1f s of training%s%s", rate, seconds, batch, parts)
+    log.info("  %.0f steps/s in all, %.1f s of training%s%s%s", rate, seconds, batch, parts, apart)
 
 
 def should_resume(job: Job) -> bool:

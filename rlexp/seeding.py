@@ -16,6 +16,7 @@ from rlexp.errors import ObjectiveError
 _INIT, _NOISE, _ORDER, _MEMORY, _ENVS, _LOSS, _MADE = range(7)
 # Evaluation has a separate root, shared by all agents: no training seed reaches it.
 _EVALUATION_ROOT = 0x5EED_E7A1
+_CURVE_ROOT = 0x5EED_C04E  # of evaluation during training
 
 
 def _torch_seed(sequence: np.random.SeedSequence) -> int:
@@ -85,7 +86,16 @@ def env_seeds(seed: int, num_envs: int, restart: int = 0) -> list[int]:
 
 def evaluation_seeds(episodes: int) -> list[int]:
     """Seeds of the evaluation episodes: a fixed list, disjoint from training seeds."""
-    return [int(s) for s in np.random.SeedSequence(_EVALUATION_ROOT).generate_state(episodes) >> 1]
+    return _seeds_of(_EVALUATION_ROOT, episodes)
+
+
+def curve_seeds(episodes: int) -> list[int]:
+    """Seeds of the episodes of evaluation during training: a fixed list, disjoint from the other two."""
+    return _seeds_of(_CURVE_ROOT, episodes)
+
+
+def _seeds_of(root: int, count: int) -> list[int]:
+    return [int(s) for s in np.random.SeedSequence(root).generate_state(count) >> 1]
 
 
 NETWORK, LOSS = "the network", "the loss"  # how error messages call them

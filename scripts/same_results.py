@@ -2,9 +2,9 @@
 """Train short runs with the code of a commit and with the code of this checkout, and compare all their results.
 
 Prints a line for each run, ok or the first difference, and exits 1 if anything differs. Compares metrics.csv,
-evaluation.json, checkpoint.pt and the result in run.json, less times and config hashes. Takes about ten minutes on two
-cores. Uncommitted changes count: do not edit this checkout meanwhile. Without .venv, in an environment of your own:
-python scripts/same_results.py COMMIT
+evaluation.json, checkpoint.pt and the result in run.json, less times, config hashes and what only one of the two
+records (columns of metrics.csv). Takes about ten minutes on two cores. Uncommitted changes count: do not edit this
+checkout meanwhile. Without .venv, in an environment of your own: python scripts/same_results.py COMMIT
 """
 
 import argparse
@@ -119,6 +119,18 @@ def results(run: Path) -> dict[str, Any]:
     return found | {"run.json": told}
 
 
+def drop_unshared(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Drop what only one of two versions records: columns of metrics.csv, the trainer's entries in checkpoint.pt."""
+    tables = [found.get("metrics.csv", []) for found in (before, after)]
+    states = [found.get("checkpoint.pt", {}).get("trainer", {}) for found in (before, after)]
+    for ours, theirs in (tables, states):
+        each = [ours, theirs] if isinstance(ours, dict) else [*ours, *theirs]
+        shared = set.intersection(*map(set, each)) if each else set()
+        for entries in each:
+            for name in entries.keys() - shared:
+                del entries[name]
+
+
 def difference(before: Any, after: Any, rounding: bool, at: str = "") -> str:
     """The first place where two nested values differ, with both values; empty if none does."""
     if isinstance(before, dict) and isinstance(after, dict):
@@ -160,7 +172,9 @@ def compare(case: str, before: Side, after: Side, rounding: bool) -> int:
         if name not in old or name not in new:
             lines.append(f"MISSING  {case}: {name}: not with {'this checkout' if name in old else 'the commit'}")
             continue
-        what = difference(results(old[name]), results(new[name]), rounding).lstrip(".")
+        found = results(old[name]), results(new[name])
+        drop_unshared(*found)
+        what = difference(*found, rounding).lstrip(".")
         ours, theirs = old[name].name[-8:], new[name].name[-8:]
         moved = f" (the hash of its folder was {ours}, is {theirs})" * (ours != theirs)
         lines.append(f"DIFFERS  {case}: {name}: {what}{moved}" if what else f"ok       {case}: {name}{moved}")

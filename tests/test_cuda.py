@@ -38,6 +38,16 @@ def test_recorded_is_eager_and_resumes_exactly(tmp_path, case):
 
 
 @pytest.mark.parametrize("compiled", ["true", "false"])
+@pytest.mark.parametrize("case", CASES)
+def test_evaluation_during_training_changes_nothing(tmp_path, case, compiled):
+    settings = (*SMALL, *CASES[case], f"compile={compiled}")
+    plain = train(tmp_path / "plain", *settings)
+    curve = train(tmp_path / "curve", *settings, "evaluation.every=512", "evaluation.curve_episodes=2")
+    assert all(torch.equal(weights_of(curve)[name], tensor) for name, tensor in weights_of(plain).items())
+    assert {"evaluation_return", "evaluation_return_sampled"} <= last_metrics(tmp_path / "curve").keys()
+
+
+@pytest.mark.parametrize("compiled", ["true", "false"])
 def test_cartpole_is_learnt(tmp_path, compiled):
     train(tmp_path, "env=cartpole", "tuned=ppo_cartpole", "device=cuda", "total_steps=40_000", f"compile={compiled}")
     assert last_metrics(tmp_path)["episodic_return"] > 200

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from rlexp.errors import ObjectiveError
-from rlexp.seeding import env_seeds, evaluation_seeds, no_global_randomness, seeded
+from rlexp.seeding import curve_seeds, env_seeds, evaluation_seeds, no_global_randomness, seeded
 
 
 def test_evaluation_seeds_are_apart_from_training_seeds():
     training = {s for seed in range(2000) for s in env_seeds(seed, 16)}
     assert not training & set(evaluation_seeds(200))
+    assert not training & set(curve_seeds(200))
+    assert not set(evaluation_seeds(1000)) & set(curve_seeds(1000))
+    assert curve_seeds(3) == curve_seeds(10)[:3]
     assert len(training) > 31_990  # and neighbouring seeds share none but by chance
 
 

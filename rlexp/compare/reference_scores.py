@@ -25,7 +25,8 @@ SCORES: dict[str, tuple[float, float, float | None]] = {
 }
 
 # Lowest and highest possible return of one episode: the id's time limit, and the limits at a time limit of t steps, by
-# the rewards in Gymnasium's code. LunarLander's shaping and MuJoCo's velocities have no useful ones.
+# the rewards in Gymnasium's code, up to rounding of their sum. LunarLander's shaping and MuJoCo's velocities have no
+# useful ones.
 LIMITS: dict[str, tuple[int, Callable[[int], tuple[float, float]]]] = {
     # 1 a step, the last one included
     "CartPole-v0": (200, lambda t: (1, t)),

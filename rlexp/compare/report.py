@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from rlexp.text import aligned, number
 MOST_SENTENCES = 6  # with more verdicts, one line per environment and verdict
 MOST_ROWS = 24  # of the terminal's table; with more it is only in the files
 MOST_REMARKS = 6  # on the terminal
+WIDTH = 120  # characters of its lines
 ORDER = ("better", "worse", "equivalent", "inconclusive", "interim")
 
 Rows = list[list[str]]
@@ -29,16 +31,29 @@ Sections = Sequence[tuple[str, Rows]]  # titles and tables
 def verdicts(judgement: Judgement) -> list[str]:
     """The answer: one sentence per arm and environment, or one per environment and verdict if they are many."""
     found = judgement.primary
-    if not any(r.measure == judgement.question.primary and len(r.scores) for r in judgement.results):
-        measures = [m for m in MEASURES if any(r.measure == m and len(r.scores) for r in judgement.results)]
-        others = f"; choose one that the runs have, as in primary={measures[0]}" if measures else ""
-        return [f"No seed has a score by the primary measure, {judgement.question.primary}{others}."]
     if len(found) <= MOST_SENTENCES:
         lines = [sentence(r, judgement) for r in found]
     else:
         lines = _verdict_lines(found, judgement)
     lines += [overall_sentence(o, judgement) for o in judgement.overall]
     return lines + _reservations(judgement)
+
+
+def _nothing_compared(judgement: Judgement) -> str:
+    """Why there is no verdict at all; empty if there is one."""
+    primary = judgement.question.primary
+    if judgement.primary:
+        return ""
+    scored = [m for m in MEASURES if any(r.measure == m and len(r.scores) for r in judgement.results)]
+    if primary in scored:
+        return f"There is nothing to compare with {judgement.baseline}: no other arm has a score on its environments."
+    remedy = {
+        "evaluation": "train with evaluation.episodes, or run python -m rlexp.evaluate run=... on each run",
+        "evaluation_sampled": "train with evaluation.every",
+        "retention": "no seed reached the threshold early enough, or log_every is too large",
+    }.get(primary, "train longer")
+    others = f"; or choose one that the runs have, as in primary={scored[0]}" if scored else ""
+    return f"No seed has a score by the primary measure, {primary}: {remedy}{others}."
 
 
 def sentence(r: Result, judgement: Judgement) -> str:
@@ -166,6 +181,7 @@ def _reservations(judgement: Judgement) -> list[str]:
     """What a reader has to know of all verdicts together."""
     question = judgement.question
     lines = [f"Chosen after the runs: {late}." for late in question.late]
+    lines += [why] if (why := _nothing_compared(judgement)) else []
     for (env, arm), absent in judgement.lost.items():
         reasons = [*absent.values()]
         counts = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
@@ -333,7 +349,8 @@ def markdown(comparison: Comparison, judgement: Judgement, book: LookBook, table
 
 def plain(comparison: Comparison, judgement: Judgement) -> str:
     """The answer for the terminal: sentences first, one table of the primary measure, remarks."""
-    parts = [line.replace("**", "") for line in verdicts(judgement)]
+    lines = [line.replace("**", "") for line in verdicts(judgement)]
+    parts = [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines]
     rows = [["environment", "arm", "n", "mean [95 %]", "IQM [95 %]", "difference", "p", "verdict"]]
     for r in judgement.results:
         if r.measure == judgement.question.primary and len(r.scores):

@@ -63,6 +63,12 @@ class Graphs:
             )
         return calls
 
+    def other(self, name: str, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+        """``function(*args)``, compiled, or else eager; what it takes to compile is not in `seconds` and `notes`."""
+        functions, notes = {name: (function, *args)}, Notes()
+        graph = self.watch.call_or_stop(compile_or_warn, functions, notes, self.watch.raise_if_stopped)[name]
+        return partial(function, *args) if graph is None else partial(graph.run, graph.leaves(*args))
+
     def _leave_update(self, why: str) -> None:
         self.notes.uncompiled[UPDATE], self.made[UPDATE] = why, None
         log.warning("%s runs uncompiled: %s", UPDATE, why)

@@ -36,14 +36,16 @@ def check_run_settings(cfg: DictConfig) -> None:
         "log_every": 1,
         "evaluation.episodes": 0,
         "evaluation.max_steps": 1,
+        "evaluation.every": 1,
+        "evaluation.curve_episodes": 1,
         "stop_at": 1,
         "torch_threads": 1,
     }
     for key, low in least.items():
-        value, optional = OmegaConf.select(cfg, key), key in ("stop_at", "torch_threads")
+        value, optional = OmegaConf.select(cfg, key), key in ("stop_at", "torch_threads", "evaluation.every")
         if value is not None and value < low:
             raise ConfigError(f"{key}={value}: must be at least {low}{', or null' if optional else ''}")
-        if not optional and (not math.isfinite(value) or value != int(value)):
+        if value is not None and (not math.isfinite(value) or value != int(value)):
             raise ConfigError(f"{key}={value}: must be a whole number")
     last = cfg.seed + cfg.num_seeds - 1
     if cfg.seed < TUNING_SEED <= last:

@@ -23,8 +23,8 @@ HEAD = """python -m rlexp.train [group=choice] [key=value ...]   trains agents; 
 python -m rlexp.train --help                           all keys, with their values and meanings
 python -m rlexp.train --help algo.anchor_coef          one key, or one group
 
-total_steps, stop_at, checkpoint_every and log_every count rows of an agent's rollouts: environment steps plus one row
-per reset.
+total_steps, stop_at, checkpoint_every, log_every and evaluation.every count rows of an agent's rollouts: environment
+steps plus one row per reset.
 """
 # their yamls have comments on most keys
 DEFAULTS = {"env": "cartpole", "algo": "ppo", "network": "mlp", "optimizer": "adam", "gae": "default"}

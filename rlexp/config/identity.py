@@ -33,6 +33,8 @@ NOT_IDENTITY = (
     "margin",
     "env.timeout",
     "env.limits",
+    "evaluation.every",
+    "evaluation.curve_episodes",
 )
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
@@ -63,8 +65,11 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = {key: typed(value) if key in GROUPS else value for key, value in plain.items()}
     for key in WHOLE_NUMBERS:
-        value = values.get(key)
-        values[key] = int(value) if isinstance(value, float) and value.is_integer() else value
+        group, _, name = key.rpartition(".")
+        if isinstance(held := values.get(group) if group else values, Mapping):
+            value = held.get(name)
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value
+            values |= {group: {**held, name: whole}} if group else {name: whole}
     if isinstance(values.get("optimizer"), Mapping):
         values["optimizer"] = {**values["optimizer"], "lr": as_type(plain["optimizer"].get("lr"), Scheduled)}
     return values

@@ -182,8 +182,20 @@ class Environment:
             ConfigError: the environment cannot be made, or its autoreset mode is not NEXT_STEP.
             EnvironmentFault: it raises an error while being made or in its first reset.
         """
+        return self._start(seeds, independent, device or torch.device("cpu"), checked)[:2]
+
+    def start_again(
+        self, seeds: list[list[int]]
+    ) -> tuple[VectorEnv, np.ndarray, Callable[[list[list[int]]], np.ndarray] | None]:
+        """As `start`, and a function that resets them to other seeds; None if that takes new environments."""
+        envs, obs, first = self._start(seeds, False, torch.device("cpu"), False)
+        return envs, obs, None if self.backend == "envpool" else lambda seeds: self._reset(envs, first(seeds))
+
+    def _start(
+        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
+    ) -> tuple[VectorEnv, np.ndarray, Callable[[list[list[int]]], Any]]:
         try:
-            envs, first = self._make(seeds, independent, device or torch.device("cpu"), checked)
+            envs, first = self._make(seeds, independent, device, checked)
         except checks.PASSED_ON:
             raise
         except (Exception, SystemExit) as error:
@@ -195,6 +207,14 @@ class Environment:
             raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is supported")
         try:
             require_readable(envs.single_observation_space)
+            return envs, self._reset(envs, first(seeds)), first
+        except BaseException:
+            with contextlib.suppress(Exception):
+                envs.close()
+            raise
+
+    def _reset(self, envs: VectorEnv, first: Any) -> np.ndarray:
+        try:
             obs = envs.reset(seed=first)[0]
             shape, wanted = np.shape(obs), (envs.num_envs, *(envs.single_observation_space.shape or ()))
             if shape != wanted:
@@ -202,46 +222,55 @@ class Environment:
                 raise EnvironmentFault(f"env.id={self.id}: {what}")
             if np.asarray(obs).dtype.kind == "f" and not np.isfinite(obs).all():
                 raise EnvironmentFault(f"env.id={self.id}: its first observations are not finite; fix its reset")
-            return envs, obs
+            return obs
         except BaseException as error:
-            with contextlib.suppress(Exception):
-                envs.close()
             checks.raise_fault(error, envs, self.id, "reset")
 
     def _make(
         self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
-    ) -> tuple[VectorEnv, Any]:
-        """Environments, and the `seed` argument of their first reset."""
-        flat = [seed for agent in seeds for seed in agent]
+    ) -> tuple[VectorEnv, Callable[[list[list[int]]], Any]]:
+        """Environments, and the `seed` argument of their first reset as a function of `seeds`."""
+
+        def flatten(seeds: list[list[int]]) -> list[int]:
+            return [seed for agent in seeds for seed in agent]
+
+        def shares(seeds: list[list[int]]) -> list[list[int]]:  # one per part
+            if not independent:
+                return seeds
+            return [[seed] for seed in flatten(seeds)] if self._mode() == "vector" else [flatten(seeds)]
+
+        flat = flatten(seeds)
         if self.backend == "envpool":
             envpool = importlib.import_module("envpool")
             with warnings.catch_warnings():  # "precision lowered", for every Box of every pool
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting")
                 pool = envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)
-                return AgentVectorEnv([pool]), None
+                return AgentVectorEnv([pool]), lambda _: None
         world = None if independent else self.world  # evaluation uses Gymnasium's
         if world is not None:
             worlds = TorchVectorEnv(world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
-            return worlds, [agent[0] for agent in seeds]
+            return worlds, lambda seeds: [agent[0] for agent in seeds]
         if self.vectorization == "async":  # by the full id, as a subprocess may not have imported its module
             make: Callable[[], Any] = partial(gym.make, self.id, disable_env_checker=True, **self.kwargs)
-            return ProcessVectorEnv([make] * len(flat)), flat
+            return ProcessVectorEnv([make] * len(flat)), flatten
         parts: list[VectorEnv]
         if self._mode() == "vector":
             unclipped = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)  # rewards are recorded
             kwargs = unclipped | self.kwargs
-            shares = [[seed] for seed in flat] if independent else seeds
-            parts = [gym.make_vec(self.name, len(share), "vector_entry_point", **kwargs) for share in shares]
-            firsts: list[Any] = [share[0] for share in shares]
+            parts = [gym.make_vec(self.name, len(share), "vector_entry_point", **kwargs) for share in shares(seeds)]
         else:
             plain = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
             make = (lambda: checks.Checked(plain())) if checked else plain
             # One per agent, so that agents' states are separate. copy=False: the collector copies what it keeps before
             # the next step.
-            firsts = [flat] if independent else seeds
             options: Any = {"copy": False, "autoreset_mode": AutoresetMode.NEXT_STEP}
-            parts = [SyncVectorEnv([make] * len(share), **options) for share in firsts]
-        return (parts[0], firsts[0]) if len(parts) == 1 else (AgentVectorEnv(parts), firsts)
+            parts = [SyncVectorEnv([make] * len(share), **options) for share in shares(seeds)]
+
+        def firsts(seeds: list[list[int]]) -> Any:
+            each = [share[0] if self._mode() == "vector" else share for share in shares(seeds)]
+            return each[0] if len(each) == 1 else each
+
+        return parts[0] if len(parts) == 1 else AgentVectorEnv(parts), firsts
 
     def _mode(self) -> str:
         """Which kind of vector is made, for both training and evaluation."""

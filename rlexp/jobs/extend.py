@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlexp.algos.metric_names import EVALUATIONS
 from rlexp.errors import CheckpointError
 from rlexp.files import file_digest, write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending, schedules
@@ -71,6 +72,9 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
         rows = source.rows_until(steps, float(progress["seconds"]), dict(zip(job.seeds, counts, strict=True)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{misfit(parent, error)}; {remedy}") from error
+    if trainer.curve is not None and not trainer.evaluation_due(update):  # it was only evaluated as the last row
+        for row in {row["seed"]: row for row in rows}.values():
+            row |= {name: "" for name in EVALUATIONS if name in row}
     made, every = update * trainer.rows, trainer.settings.log_every
     is_due = update in (trainer.num_updates, trainer.pause_at) or made // every > (made - trainer.rows) // every
     diverged = diverged_in(parent.record)
@@ -78,6 +82,8 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
         last = {row["seed"]: number for number, row in enumerate(rows)}
         rows = [row for number, row in enumerate(rows) if number != last[row["seed"]] or int(row["seed"]) in diverged]
         counts = [count - (seed not in diverged) for seed, count in zip(job.seeds, counts, strict=True)]
+        if "before_row" in progress:
+            progress = {**progress, "since_row": progress["before_row"]}
     state["config_hash"], state["trainer"] = run.config_hash, {**progress, "rows": counts}
     return Extension(parent, state, source.text_of(rows), _log_lines(trainer, job, parent, update))
 

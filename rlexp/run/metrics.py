@@ -6,7 +6,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from rlexp.algos.metric_names import CHARTS, KEYS, OF_THE_RUN
+from rlexp.algos.metric_names import CHARTS, EVALUATIONS, KEYS, OF_THE_RUN, RESERVED
 from rlexp.errors import CheckpointError, ObjectiveError
 from rlexp.files import storage_errors, write_atomically
 
@@ -24,9 +24,16 @@ HPARAM = (bool, int, float, str)  # types that TensorBoard's hparams accept
 
 def chart_group(metric: str) -> str:
     """TensorBoard group of a metric; metrics returned by the update belong to "losses"."""
-    if metric in CHARTS or metric in OF_THE_RUN:
-        return "charts" if metric in CHARTS else "run"
+    if metric in (*CHARTS, *EVALUATIONS):
+        return "charts"
+    if metric in OF_THE_RUN:
+        return "run"
     return "memory" if metric.startswith("anchor_") else "losses"
+
+
+def _cell(value: float) -> str:
+    """A value in metrics.csv; empty: no value."""
+    return "" if math.isnan(value) else f"{value:.9g}"
 
 
 def layout(metrics: Iterable[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
@@ -57,14 +64,37 @@ class MetricsLog:
 
     def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
         """Cut metrics.csv and the events to a checkpoint; a CheckpointError, and no change, if rows are missing."""
-        rows = self.rows_until(steps, seconds, counts) if any(counts.values()) else []
+        self._rewrite(self.rows_until(steps, seconds, counts) if any(counts.values()) else [])
+
+    def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Set cells of each agent's last row. metrics: name -> (A,), NaN: no value."""
+        self._add_columns(metrics)
+        rows = self._rows()
+        last = {int(row["seed"]): row for row in rows}
+        for k, seed in enumerate(self.seeds):
+            known = {name: column[k] for name, column in metrics.items() if not math.isnan(column[k])}
+            last.get(seed, {}).update({name: _cell(value) for name, value in known.items()})
+        self._rewrite(rows)
+
+    def _add_columns(self, names: Iterable[str]) -> None:
+        """Add columns that are missing: the run was started by an earlier version, or with other settings."""
+        self.columns += [name for name in names if name not in self.columns]
+
+    def _rows(self) -> list[dict[str, str]]:
+        with storage_errors(self.path), open(self.path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Replace metrics.csv and the events by these rows."""
+        self.close()
         for folder in (self.folder, *(self.folder / f"seed_{seed}" for seed in self.seeds)):
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
         if not rows:
             self.path.unlink(missing_ok=True)
             return
-        write_atomically(self.path, self.text_of(rows))
+        with storage_errors(self.path):
+            write_atomically(self.path, self.text_of(rows))
         for row in rows:
             self._to_tensorboard(int(row["seed"]), int(row["step"]), float(row["wall_time"]), self._values(row))
 
@@ -104,7 +134,7 @@ class MetricsLog:
         return text.getvalue().encode()
 
     def _values(self, row: Mapping[str, str]) -> dict[str, float]:
-        return {name: float(row[name]) for name in self.columns if name not in KEYS and row[name] != ""}
+        return {name: float(row[name]) for name in self.columns if name not in KEYS and row.get(name)}
 
     def sync(self) -> None:
         """Sync the rows so far to disk, so that no checkpoint outlives the rows that it counts."""
@@ -122,7 +152,10 @@ class MetricsLog:
         An ObjectiveError: metrics that the first row lacks. A StorageError: the file cannot be written.
         """
         unknown = set(metrics) - set(self.columns or metrics)
-        if unknown:
+        if unknown and unknown <= RESERVED:
+            self._add_columns(metrics)
+            self._rewrite(self._rows())
+        elif unknown:
             raise ObjectiveError(
                 f"metrics {sorted(unknown)} were not in the first row of {self.path}: return the same metrics in each "
                 f"update, NaN where there is no value yet"
@@ -136,7 +169,7 @@ class MetricsLog:
             for k, seed in [each for each in enumerate(self.seeds) if each[1] not in without]:
                 values = {name: float(column[k]) for name, column in metrics.items() if not math.isnan(column[k])}
                 row = {"seed": seed, "step": int(steps[k]), "wall_time": f"{wall_time:.3f}"}
-                writer.writerow(row | {name: f"{value:.9g}" for name, value in values.items()})
+                writer.writerow(row | {name: _cell(value) for name, value in values.items()})
                 self._to_tensorboard(seed, int(steps[k]), wall_time, values)
 
     def _to_tensorboard(self, seed: int, step: int, wall_time: float, values: Mapping[str, float]) -> None:

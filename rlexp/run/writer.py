@@ -40,6 +40,7 @@ class RunWriter:
         self.agents = slice(first, first + len(seeds))
         self.seconds = 0.0  # of training, over all launches
         self.time: dict[str, float] = {}  # seconds by activity; see `training/timing.py`
+        self.evaluating = 0.0  # seconds of evaluation during training, not part of the above
         self.together = len(seeds)  # agents in the batch, those of other runs included
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.diverged: dict[int, Divergence] = {}  # by seed
@@ -65,6 +66,8 @@ class RunWriter:
         seconds = {part: round(spent, 3) for part, spent in self.time.items()}
         self.record.data["time"] = {"of_agents": self.together, "seconds": seconds}
         self.record.data["diverged"] = {str(seed): entry._asdict() for seed, entry in self.diverged.items()}
+        if self.evaluating:
+            self.record.data["time"]["evaluation"] = round(self.evaluating, 3)
 
     def mark_training(self) -> None:
         """Record that training starts: a death of the process from now on may be the run's fault."""
@@ -86,6 +89,10 @@ class RunWriter:
         of_run = {name: values[self.agents] for name, values in metrics.items()}
         self.metrics_log.write(steps[self.agents], self.seconds, of_run, without=self.diverged)
         self.rows = [count + (seed not in self.diverged) for seed, count in zip(self.seeds, self.rows, strict=True)]
+
+    def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Set cells of each agent's last row; metrics of all agents (A,)."""
+        self.metrics_log.amend({name: values[self.agents] for name, values in metrics.items()})
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rlexp.run.record import MEASURED, RecordError, diverged_in, read_record
 
 SUPERSEDED = "superseded.json"  # of a tuned study: names of the runs of a former best trial
 CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # columns read from metrics.csv
+IF_THERE = ("row_return", "evaluation_return", "evaluation_return_sampled")  # that runs of earlier versions lack
 
 
 class StudyError(UserError):
@@ -31,14 +33,9 @@ class Curve:
     seconds: np.ndarray  # of training; in a batch with other runs, this run's share
     returns: np.ndarray  # moving average over the last 100 episodes; NaN before the first
     episodes: np.ndarray  # completed so far
-    row_returns: np.ndarray = field(default_factory=lambda: np.empty(0))
-    evaluated: np.ndarray = field(default_factory=lambda: np.empty(0))
-    evaluated_sampled: np.ndarray = field(default_factory=lambda: np.empty(0))
-
-    def __post_init__(self) -> None:
-        for name in ("row_returns", "evaluated", "evaluated_sampled"):
-            if not len(getattr(self, name)):
-                object.__setattr__(self, name, np.full(len(self.steps), np.nan))
+    row_returns: np.ndarray  # mean over the episodes completed since the row before; NaN if there are none
+    evaluated: np.ndarray  # mean return of the policy, frozen, by its most likely actions; NaN in most rows
+    evaluated_sampled: np.ndarray  # the same by sampling
 
 
 @dataclass
@@ -161,16 +158,20 @@ def read_curves(run: Run) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             header = file.readline().rstrip("\n").split(",")
-            columns = [header.index(name) for name in CURVE]
-            rows = (line.rstrip("\n").split(",", max(columns) + 1) for line in file)
-            table = np.array([[row[k] or "nan" for k in columns] for row in rows], float).reshape(-1, len(CURVE))
-            if not np.isfinite(table[:, 0]).all():
+            names = [*CURVE, *(name for name in IF_THERE if name in header)]
+            places = [header.index(name) for name in names]
+            cells, cut = itemgetter(*places), max(places) + 1
+            rows = [cells(line.rstrip("\n").split(",", cut)) for line in file]
+            columns = zip(*rows, strict=True) if rows else [()] * len(names)
+            found = {n: np.array([float(x or "nan") for x in column]) for n, column in zip(names, columns, strict=True)}
+            table = [found.get(name, np.full(len(rows), np.nan)) for name in (*CURVE, *IF_THERE)]
+            if not np.isfinite(table[0]).all():
                 raise ValueError("a row has no seed")
     except (OSError, ValueError, IndexError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); train the run from scratch with resume=never") from None
-    for seed in sorted({*table[:, 0], *run.diverged}):
-        _, steps, seconds, returns, episodes = table[table[:, 0] == seed].T
-        run.curves[int(seed)] = Curve(steps, run.share * seconds, returns, episodes)
+    for seed in sorted({*table[0], *run.diverged}):
+        _, steps, seconds, *others = (column[table[0] == seed] for column in table)
+        run.curves[int(seed)] = Curve(steps, run.share * seconds, *others)
     evaluation = run.folder / "evaluation.json"
     if evaluation.is_file():
         try:

@@ -28,7 +28,7 @@ class JobStatus:
 
     folder: Path
     status: str  # of run.json, or waiting (not started), killed (its process died), damaged (run.json cannot be read)
-    error: str | None = None  # one line; without one, how many seeds diverged
+    error: str | None = None  # one line; of a running or finished job, how many seeds diverged
     traceback: str | None = None
     progress: float = 0.0  # 0 to 1
     steps: int = 0  # environment steps of the agent that made the fewest
@@ -87,7 +87,7 @@ def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
     status = "killed" if record["status"] == "running" and not held else record["status"]
     diverged = diverged_in(record)
     seeds = set(record.get("seeds", ())) - diverged.keys()
-    some = f"{len(diverged)} of {len(record.get('seeds', ()))} seeds diverged" if diverged else ""
+    lost = f"{len(diverged)} of {len(record.get('seeds', ()))} seeds diverged" if diverged else ""
     rows = {seed: row for seed, row in last_rows(folder / "metrics.csv", seeds).items() if seed in seeds}
     steps = min(row[0] for row in rows.values()) if seeds and seeds <= rows.keys() else 0
     total = record.get("config", {}).get("total_steps")
@@ -100,7 +100,7 @@ def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
     return JobStatus(
         folder,
         status,
-        error=one_line(record.get("error", "")) or some or None,
+        error=one_line(record.get("error", "")) or (lost if status in ("running", "done") else "") or None,
         traceback=record.get("traceback") or None,
         progress=1.0 if status == "done" else min(1.0, steps / total),
         steps=steps,

@@ -57,7 +57,7 @@ class Actor:
                 each.append(
                     graphs.acting(act, tensors, share) if compiled else [partial(act, tensors, slot) for slot in share]
                 )
-            self.calls = each[0] if len(each) == 1 else [partial(_in_turn, calls) for calls in zip(*each, strict=True)]
+            self.calls = each[0] if len(each) == 1 else [partial(in_turn, calls) for calls in zip(*each, strict=True)]
             self.slots, self.compiled = slots, compiled
         return self.calls
 
@@ -73,6 +73,7 @@ class Actor:
         return (values,)  # graphs must return something
 
 
-def _in_turn(calls: Sequence[Callable[[], Any]]) -> None:
+def in_turn(calls: Sequence[Callable[[], Any]]) -> None:
+    """Make all calls."""
     for call in calls:
         call()

@@ -75,6 +75,14 @@ class Agents:
             return params[None], values[None]
         return vmap(forward)(tensors, obs)
 
+    def dist_params(self, tensors: dict[str, Tensor], obs: Tensor) -> Tensor:
+        """Distribution parameters (a, E, P) of observations (a, E, ...), without running critics."""
+
+        def forward(tensors: dict[str, Tensor], obs: Tensor) -> Tensor:
+            return functional_call(self.network, tensors, (obs, True))[0]
+
+        return forward(tensors, obs[0])[None] if self.single else vmap(forward)(tensors, obs)
+
     def each(self, function: Callable[..., Any], tensors: tuple[dict[str, Tensor], ...], *data: Any) -> Any:
         """Call ``function(*tensors, *data)``, written for one agent, for all; results (a, ...), unstacked for one."""
         if self.single:

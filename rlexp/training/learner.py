@@ -34,7 +34,7 @@ from rlexp.envs.classic_control import World
 from rlexp.errors import ObjectiveError
 from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import AgentStreams, no_global_randomness
-from rlexp.training.acting import Actor, Slot
+from rlexp.training.acting import Actor, Slot, in_turn
 from rlexp.training.agents import Agents
 from rlexp.watch import Watch
 
@@ -133,6 +133,21 @@ class Learner:
         outputs = [agents.policy(agents.params | agents.buffers, obs[part]) for agents, part in self._parts()]
         params, values = zip(*outputs, strict=True)
         return torch.cat(params), torch.cat(values)
+
+    def lifted(
+        self, name: str, function: Callable[[Agents, dict[str, Tensor], Any], tuple[Tensor, ...]], data: Any
+    ) -> Callable[[], Any]:
+        """``function(agents, tensors, part of data)`` of all groups of agents as one call, which may change the data.
+
+        data: nested tensors (A, ...), the same at each call. Compiled where acting is; name: in warnings.
+        """
+        calls: list[Callable[[], Any]] = []
+        for (agents, part), graphs in zip(self._parts(), self.graphs, strict=True):
+            one, tensors = partial(function, agents), agents.params | agents.buffers
+            share = tree_map(lambda x, part=part: x[part], data)
+            is_compiled = self.compiled and self.updated
+            calls.append(graphs.other(name, one, tensors, share) if is_compiled else partial(one, tensors, share))
+        return calls[0] if len(calls) == 1 else partial(in_turn, calls)
 
     # The update ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class Recorder(Protocol):
     folder: Path
     seconds: float  # of training, over all launches
     time: dict[str, float]  # the same, split by part; see `timing.py`
+    evaluating: float  # seconds of evaluation during training, not part of the above
     rows: list[int]  # of metrics.csv, by seed
     diverged: dict[int, Divergence]  # retired agents, by seed; they are neither logged nor evaluated
 
@@ -47,6 +48,9 @@ class Recorder(Protocol):
 
     def log(self, steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         """Record metrics of all agents (A,) at their steps (A,), less those that have diverged."""
+
+    def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Set cells of each agent's last row; metrics of all agents (A,)."""
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint."""

@@ -73,6 +73,9 @@ class Resumable:
     episodes: np.ndarray
     live: np.ndarray
     recent: list[deque[tuple[float, int]]]
+    since_row: np.ndarray
+    before_row: np.ndarray
+    unevaluated: list[Recorder]
     copyable: bool | None
 
     @property
@@ -114,6 +117,10 @@ class Resumable:
                 "steps": self.steps[agents].tolist(),
                 "episodes": self.episodes[agents].tolist(),
                 "recent": [list(recent) for recent in self.recent[agents]],
+                "since_row": self.since_row[agents].tolist(),
+                "before_row": self.before_row[agents].tolist(),
+                "unevaluated": run in self.unevaluated,
+                "evaluating": run.evaluating,
                 "seconds": run.seconds,
                 "time": run.time,
                 "rows": run.rows,
@@ -173,11 +180,18 @@ class Resumable:
             self.episodes[run.agents] = np.array(progress["episodes"], np.int64)
             for recent, episodes in zip(self.recent[run.agents], progress["recent"], strict=True):
                 recent.extend(tuple(episode) for episode in episodes)
+            unknown = [[np.nan, np.nan]] * len(run.seeds)  # in checkpoints of earlier versions
+            self.since_row[run.agents] = progress.get("since_row", unknown)
+            self.before_row[run.agents] = progress.get("before_row", unknown)
+            run.evaluating = progress.get("evaluating", 0.0)
             run.seconds = progress["seconds"]
             run.time = dict(progress.get("time", {}))
             run.rows = [int(count) for count in progress["rows"]]
             run.diverged = {seed: Divergence(**entry) for seed, entry in progress.get("diverged", {}).items()}
             self.live[run.agents] = [seed not in run.diverged for seed in run.seeds]
+        self.unevaluated = [
+            run for run, state in zip(self.runs, states, strict=True) if state["trainer"].get("unevaluated")
+        ]
         snapshots = [state["environments"] for state in states]
         if any(saved is None for saved in snapshots):
             self._restart_environments()

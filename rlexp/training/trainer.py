@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
-from rlexp.algos.metric_names import CHARTS, OF_THE_RUN, PARAMETER
+from rlexp.algos.metric_names import CHARTS, EVALUATIONS, OF_THE_RUN, PARAMETER
 from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
 from rlexp.data import FinishedEpisodes, Rollout, RunSpec
@@ -23,9 +23,10 @@ from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams, no_global_randomness, seeded
-from rlexp.signals import Paused, StopSignal
+from rlexp.signals import Interrupted, Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
+from rlexp.training.curve import EvaluationCurve
 from rlexp.training.divergence import Divergence, not_finite, remedy
 from rlexp.training.evaluation import evaluate
 from rlexp.training.how import Choice, compiled_in_fact, describe
@@ -49,7 +50,9 @@ class RunSettings:
     stop_at: int | None  # rows per agent after which the run pauses
     checkpoint_every: int
     log_every: int
-    evaluation: dict[str, Any]
+    evaluation: dict[str, Any]  # of the final policy
+    evaluate_every: int | None  # rows per agent between evaluations during training
+    curve_episodes: int  # of each of those
 
 
 class Trainer(Resumable):
@@ -116,6 +119,20 @@ class Trainer(Resumable):
         self.episodes = np.zeros(agents, np.int64)  # finished
         self.live = np.ones(agents, bool)  # not retired; see `divergence.py`
         self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
+        # sum of returns and number of the episodes since the last row of metrics.csv, and what they were just before it
+        self.since_row, self.before_row = np.zeros((agents, 2)), np.zeros((agents, 2))
+        self.curve: EvaluationCurve | None = None
+        if settings.evaluate_every is not None:
+            self.curve = EvaluationCurve(
+                environment,
+                distribution,
+                learner,
+                every=settings.evaluate_every,
+                episodes=settings.curve_episodes,
+                max_steps=settings.evaluation["max_steps"],
+                watch=watch,
+            )
+        self.unevaluated: list[Recorder] = []  # runs whose last row still lacks its evaluation, as a stop cut it short
         self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
         self.copyable: bool | None = None  # whether the environments' state can be saved; checked when first needed
 
@@ -150,6 +167,8 @@ class Trainer(Resumable):
                 self.environment.try_steps(self.watch)
             processor = ProcessorShare(torch.get_num_threads())
             with self.display.start(self.total_rows, self.update_number * self.rows):
+                if self.unevaluated:
+                    self._complete()
                 first = self.update_number
                 update = update or self.iterate
                 while self.update_number < self.num_updates:
@@ -167,10 +186,12 @@ class Trainer(Resumable):
 
     def _close(self) -> None:
         """Close the environments; an error is logged, so that it cannot hide what ended the run."""
-        try:
-            self.collector.envs.close()
-        except Exception as error:  # user environments may raise anything
-            log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
+        for envs in (self.collector.envs, self.curve):
+            try:
+                if envs is not None:
+                    envs.close()
+            except Exception as error:  # user environments may raise anything
+                log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
 
     @property
     def total_rows(self) -> int:
@@ -218,9 +239,9 @@ class Trainer(Resumable):
             run.spend(seconds, self.clock.split)
         bad = not_finite({name: values[name] for name in losses}, self.live)
         del values[PARAMETER]
-        for run in self.runs if bad or not self.live.all() else ():
-            self._retire(run, bad)
-        going = [run for run in self.runs if self.live[run.agents].any()]
+        going = self.runs
+        if bad or not self.live.all():
+            going = [run for run in self.runs if self._retire(run, bad)]
         self._log(values, progress, float(steps.sum()) / seconds, going)
         if len(going) < len(self.runs):
             self.save(going)
@@ -257,6 +278,8 @@ class Trainer(Resumable):
 
     def _count(self, episodes: FinishedEpisodes) -> None:
         np.add.at(self.episodes, episodes.agents, 1)
+        np.add.at(self.since_row[:, 0], episodes.agents, episodes.returns)
+        np.add.at(self.since_row[:, 1], episodes.agents, 1)
         for agent, score, length in zip(episodes.agents, episodes.returns, episodes.lengths, strict=True):
             self.recent[agent].append((float(score), int(length)))
 
@@ -264,10 +287,21 @@ class Trainer(Resumable):
         """Whether the last update crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
-    def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> None:
+    def evaluation_due(self, update: int) -> bool:
+        """Whether a row of metrics.csv after this update has an evaluation: `every` rows were crossed since the last.
+
+        Rows that are only there because the run ends or pauses do not count as the last, so that none is due twice.
+        """
+        if self.curve is None or update == self.num_updates:
+            return self.curve is not None
+        log_every = self.settings.log_every
+        before = -((update - 1) * self.rows // log_every * log_every // -self.rows)  # update of the row before
+        return self.curve.is_due(update * self.rows, before * self.rows)
+
+    def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> bool:
         """Retire agents of a run in `bad`, which names a metric and its value, and keep all retired ones valid.
 
-        See `divergence.py`. If none is left, the run fails: see `_diverged`.
+        See `divergence.py`. Returns whether any is left; if not, the run fails.
         """
         agents = range(run.agents.start, run.agents.stop)
         new = [agent for agent in agents if agent in bad]
@@ -277,17 +311,16 @@ class Trainer(Resumable):
             run.retire(self.seeds[agent], divergence)
             self.live[agent] = False
         left = [agent for agent in agents if self.live[agent]]
-        if not left:
-            return
-        for agent in new:
+        for agent in new if left else ():
             told = (
                 f"{run.diverged[self.seeds[agent]].describe()}; it is retired, and {len(left)} of {len(agents)} seeds"
             )
             line = f"seed {self.seeds[agent]} {told} go on. {remedy(self.update_number)}"
             log.warning("%s", line, extra={"folder": run.folder})  # to the train.log of this run only
-        for agent in agents:
+        for agent in agents if left else ():
             if not self.live[agent]:
                 self.learner.copy_agent(left[0], agent)
+        return bool(left)
 
     def _diverged(self, bad: dict[int, tuple[str, float]], going: list[Recorder]) -> DivergedError:
         lines = {}
@@ -323,10 +356,47 @@ class Trainer(Resumable):
         if not (final or self._due(self.settings.log_every)):
             return
         lr = np.broadcast_to(self.learner.lr(progress), len(self.seeds))
-        charts = dict(zip(CHARTS, (returns, lengths), strict=True))
+        charts = dict(zip(CHARTS, (returns, lengths, self._row_returns()), strict=True))
+        if self.curve is not None:
+            charts |= dict.fromkeys(EVALUATIONS, np.full(len(self.seeds), np.nan))
         charts |= dict(zip(OF_THE_RUN, (self.episodes.astype(float), np.full(len(self.seeds), rate), lr), strict=True))
+        stopped: Interrupted | None = None
+        if runs and self.evaluation_due(self.update_number):
+            try:
+                charts |= self._evaluate(runs)
+            except Interrupted as stop:
+                stopped, self.unevaluated = stop, list(runs)
         for run in runs:
             run.log(self.steps, charts | values)
+        if stopped is not None:
+            self.save(runs)
+            raise Interrupted(stopped.signum)
+
+    def _row_returns(self) -> np.ndarray:
+        """Mean return of each agent's episodes since the last row (A,), NaN if there are none; begins the next row."""
+        self.before_row, self.since_row = self.since_row, np.zeros_like(self.since_row)
+        total, count = self.before_row.T
+        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+    def _evaluate(self, runs: list[Recorder]) -> dict[str, np.ndarray]:
+        """Evaluation of the runs' agents whose parameters are finite: name -> (A,), NaN for others."""
+        assert self.curve is not None
+        agents = self.live & np.isfinite(self.learner.health().cpu().numpy())
+        agents &= np.isin(np.arange(len(agents)), np.concatenate([np.r_[run.agents] for run in runs]))
+        before = self.curve.seconds
+        try:
+            return self.curve.evaluate(agents)
+        finally:
+            for run in runs:
+                run.evaluating += self.curve.seconds - before
+
+    def _complete(self) -> None:
+        """Evaluate what a stop cut short before this launch."""
+        if self.curve is not None:
+            found = self._evaluate(self.unevaluated)
+            for run in self.unevaluated:
+                run.amend(found)
+        self.unevaluated = []
 
     def finish(self) -> None:
         """Write the last checkpoint, evaluate, and record the results."""

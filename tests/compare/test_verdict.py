@@ -271,10 +271,12 @@ def test_a_primary_measure_without_any_score_is_said(tmp_path):
     arms = {"ppo": nothing, "apo": nothing}
     judgement = judge(tmp_path, task(arms, finals={"ppo": TEN, "apo": TEN + 9}))
     (line,) = said(judgement)
-    assert (
-        line
-        == "No seed has a score by the primary measure, evaluation; choose one that the runs have, as in primary=final."
+    assert line.startswith(
+        "No seed has a score by the primary measure, evaluation: train with evaluation.episodes, or "
     )
+    assert line.endswith("; or choose one that the runs have, as in primary=final.")
+    alone = judge(tmp_path / "alone", task({"ppo": TEN}))
+    assert said(alone) == ["There is nothing to compare with ppo: no other arm has a score on its environments."]
 
 
 # Secondary measures --------------------------------------------------------------------------------------------------

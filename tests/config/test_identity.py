@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
 from rlexp import build
-from rlexp.config.identity import NOT_IDENTITY, config_hash, identity
+from rlexp.config.identity import NOT_IDENTITY, config_hash, identity, typed_config
 
 OTHER = {  # keys that are no part of a run's identity: a value that is not the default
     "study": "y",
@@ -30,6 +30,8 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "margin": "5%",
     "env.timeout": 9.0,
     "env.limits": [0, 500],
+    "evaluation.every": "5e4",
+    "evaluation.curve_episodes": 3,
 }
 
 
@@ -66,6 +68,13 @@ def test_5e5_steps_are_a_budget_of_500000():
     cfg = make("total_steps=5e5")
     build.check(cfg)
     assert identity(cfg)["total_steps"] == 500_000
+
+
+def test_rows_between_evaluations_may_be_written_as_5e4():
+    words = ("evaluation.every=5e4", "evaluation.every=50000")
+    plain = [OmegaConf.to_container(make(word), resolve=True) for word in words]
+    one, other = (typed_config(values)["evaluation"] for values in plain)
+    assert repr(one) == repr(other)  # a batch of jobs must have the same
 
 
 @pytest.mark.parametrize("key", OTHER)

@@ -27,6 +27,14 @@ CASES = {
     "normalised": ("algo=apo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
     "adaptive": ("algo=ppo_kl", "env=acrobot", "optimizer.lr=[1e-3,1e-3]", "num_seeds=2"),  # a list that is constant
     "loop": ("algo=apo", "env=mountaincar_continuous", "batching=loop", "num_seeds=2"),
+    # after 768 rows there is a line of metrics.csv in both, and an evaluation only where it is the last
+    "evaluated": (
+        "env=cartpole",
+        "num_seeds=2",
+        "log_every=256",
+        "evaluation.every=1024",
+        "evaluation.curve_episodes=2",
+    ),
 }
 
 
@@ -39,7 +47,7 @@ def ended(folder, total):
 def assert_uninterrupted(extended, whole):
     ours, theirs = state_of(extended), state_of(whole)
     for state in (ours, theirs):
-        for name in ("seconds", "time"):
+        for name in ("seconds", "time", "evaluating"):
             del state["trainer"][name]
         del state["environments"]  # bytes, which tell of copies and views, too
     assert ours.keys() == theirs.keys()

@@ -90,6 +90,44 @@ def test_a_metric_that_was_not_there_from_the_start_is_an_error(tmp_path):
     log.close()
 
 
+def test_columns_of_its_own_that_are_new_are_added_to_a_run_of_an_earlier_version(tmp_path):
+    log = make(tmp_path)
+    log.write(np.array([10, 11]), 1.0, {"a": np.zeros(2)})
+    log.write(np.array([20, 21]), 2.0, {"row_return": np.array([3.0, np.nan]), "a": np.zeros(2)})
+    log.close()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [(r["step"], r["a"], r["row_return"]) for r in rows] == [
+        ("10", "0", ""),
+        ("11", "0", ""),
+        ("20", "0", "3"),
+        ("21", "0", ""),
+    ]
+    events = EventAccumulator(str(tmp_path / "seed_4"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("charts/row_return")] == [(20, 3.0)]
+    assert [e.step for e in events.Scalars("losses/a")] == [10, 20]  # none twice
+    layout_of = EventAccumulator(str(tmp_path))
+    layout_of.Reload()
+    [pages] = layout_of.Tensors("custom_scalars__config__")
+    assert b"row_return" in pages.tensor_proto.string_val[0]
+
+
+def test_cells_of_the_last_row_can_be_set_later(tmp_path):
+    log = make(tmp_path)
+    for step in (10, 20):
+        log.write(np.array([step, step]), step, {"evaluation_return": np.full(2, np.nan), "a": np.ones(2)})
+    for _ in range(2):  # the second time it changes nothing
+        log.amend({"evaluation_return": np.array([7.0, np.nan])})
+    log.write(np.array([30, 30]), 30, {"evaluation_return": np.full(2, 8.0), "a": np.ones(2)})
+    log.close()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [r["evaluation_return"] for r in rows] == ["", "", "7", "", "8", "8"]
+    events = EventAccumulator(str(tmp_path / "seed_4"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("charts/evaluation_return")] == [(20, 7.0), (30, 8.0)]
+    assert [e.step for e in events.Scalars("losses/a")] == [10, 20, 30]
+
+
 def test_rows_of_updates_that_were_nothing_but_resets_are_told_apart_by_their_time(tmp_path):
     log = make(tmp_path)
     for second, step in enumerate((10, 20, 20, 20, 30)):

@@ -64,7 +64,7 @@ def test_seeds_that_diverged_count_neither_for_the_progress_nor_for_the_score_an
     diverged = {"4": {"step": 200, "update": 2, "metric": "loss", "value": "nan"}}
     rows = "3,300,9.0,1.0,2\r\n4,100,9.0,5.0,2\r\n3,600,20.0,2.0,4\r\n"
     job = read_job_status(make(tmp_path / "a", "interrupted", rows, seeds=(3, 4), diverged=diverged))
-    assert (job.progress, job.score, job.error) == (0.6, 2.0, "1 of 2 seeds diverged")
+    assert (job.progress, job.score, job.error) == (0.6, 2.0, None)
     result = {"training_return": [3.0, None]}
     job = read_job_status(make(tmp_path / "b", "done", rows, seeds=(3, 4), diverged=diverged, result=result))
     assert (job.status, job.progress, job.score, job.error) == ("done", 1.0, 3.0, "1 of 2 seeds diverged")

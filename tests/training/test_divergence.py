@@ -16,7 +16,7 @@ from rlexp.training.resume import select_agents
 
 # eight updates of 128 rows; the victim diverges in the third, as progress is then 2/8
 EIGHT = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2")
-EIGHT += ("network.torso.hidden=[8]", "log_every=1")
+EIGHT += ("network.torso.hidden=[8]", "log_every=1", "evaluation.max_steps=30")
 THREE = ("num_seeds=3", "++algo.victim=1")
 
 
@@ -112,18 +112,19 @@ def test_the_others_are_what_each_would_be_alone(tmp_path):
 
 
 @pytest.mark.parametrize("batching", ["auto", "loop"])
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_compiled_too(tmp_path, traced, caplog, batching, what):
-    settings = (*EIGHT, *THREE, *spoils("apo"), "env=cartpole", f"batching={batching}", f"++algo.what={what}")
+@pytest.mark.parametrize(("what", "since", "update"), [("loss", 0.25, 3), ("gradient", 0, 1)])
+def test_compiled_too(tmp_path, traced, caplog, batching, what, since, update):
+    settings = (*EIGHT, *THREE, *spoils("apo"), "env=cartpole", f"batching={batching}")
+    settings += (f"++algo.what={what}", f"++algo.since={since}")
     trainer = train(tmp_path / "spoilt", *settings, "compile=true")
     train(tmp_path / "whole", *settings, "compile=true", "++algo.victim=-1")
     assert not trainer.learner.notes.uncompiled
     assert_same_agents(tmp_path / "spoilt", tmp_path / "whole", (0, 2))
-    assert caplog.text.count("seed 1 diverged in update 3") == 1
+    assert caplog.text.count(f"seed 1 diverged in update {update}, ") == 1
 
 
-@pytest.mark.parametrize("case", ["ppo", "memory", "normalised", "loop"])
-@pytest.mark.parametrize("stop", [2, 3, 6])  # before, after and well after it is retired
+# before, after and well after it is retired
+@pytest.mark.parametrize(("case", "stop"), [("ppo", 3), ("memory", 2), ("normalised", 6), ("loop", 6)])
 def test_a_resumed_run_keeps_it_retired(tmp_path, case, stop):
     settings = (*EIGHT, *THREE, *CASES[case], "evaluation.episodes=2")
     train(tmp_path / "whole", *settings)

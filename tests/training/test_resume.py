@@ -1,5 +1,6 @@
 """N + N steps are 2N steps, bit for bit; and nothing is lost when a run is stopped."""
 
+import csv
 import json
 import os
 import re
@@ -50,6 +51,45 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, case):
     ours, theirs = weights_of(second), weights_of(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+def test_returns_by_row_are_exact_where_checkpoints_lie_between_rows(tmp_path):
+    words = (*SETTINGS, "env=cartpole", "num_seeds=2", "log_every=768")
+    make_trainer(tmp_path / "whole", *words).train(False)
+    first = make_trainer(tmp_path / "parts", *words)
+    stop_after(first, 4)
+    with pytest.raises(Interrupted):
+        first.train(False)
+    make_trainer(tmp_path / "parts", *words).train(True)
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+def test_a_run_of_an_earlier_version_without_returns_by_row_resumes(tmp_path):
+    words = (*SETTINGS, "env=cartpole", "num_seeds=2")
+    make_trainer(tmp_path / "whole", *words).train(False)
+    first = make_trainer(tmp_path / "parts", *words)
+    stop_after(first, 3)
+    with pytest.raises(Interrupted):
+        first.train(False)
+    path = tmp_path / "parts" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("since_row", "before_row", "unevaluated", "evaluating"):
+        del state["trainer"][name]
+    torch.save(state, path)
+    table = tmp_path / "parts" / "metrics.csv"
+    with open(table, newline="") as file:
+        rows = [{name: x for name, x in row.items() if name != "row_return"} for row in csv.DictReader(file)]
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    make_trainer(tmp_path / "parts", *words).train(True)
+    texts = [(tmp_path / name / "metrics.csv").read_text() for name in ("parts", "whole")]
+    found, expected = (list(csv.DictReader(text.splitlines())) for text in texts)
+    for row, other in zip(found, expected, strict=True):
+        assert row["episodic_return"] == other["episodic_return"]
+    # unknown in the rows before, and in the one which may not have all episodes since the last
+    assert [row["row_return"] for row in found] == [""] * 8 + [row["row_return"] for row in expected[8:]]
 
 
 def test_environments_that_cannot_be_copied_restart_and_the_run_says_so(tmp_path, caplog):

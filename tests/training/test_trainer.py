@@ -51,6 +51,28 @@ def test_what_total_steps_leaves_over_is_not_trained(tmp_path):
     assert (trainer.num_updates, trainer.update_number, trainer.total_rows) == (9, 9, 576)
 
 
+def test_each_row_has_the_mean_return_of_the_episodes_since_the_one_before(tmp_path):
+    trainer = make_trainer(tmp_path, *NINE, "num_seeds=3")
+    nothing = np.zeros(4, int)
+    for agents, returns in (([0, 2, 0, 0], [1.0, 5.0, 3.0, 5.0]), ([2, 2, 0, 2], [7.0, 8.0, 4.0, 4.0])):
+        trainer._count(FinishedEpisodes(np.array(agents), nothing, nothing, nothing, np.array(returns), nothing))
+    # agent 0: (1 + 3 + 5 + 4) / 4 ; agent 1: none ; agent 2: (5 + 7 + 8 + 4) / 4
+    np.testing.assert_array_equal(trainer._row_returns(), [13 / 4, np.nan, 24 / 4])
+    np.testing.assert_array_equal(trainer._row_returns(), [np.nan] * 3)
+
+
+def test_rows_together_tell_the_mean_over_all_episodes(tmp_path):
+    words = ("env=cartpole", "num_seeds=2", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2")
+    train(tmp_path, *words, "total_steps=640", "log_every=96")
+    for seed in (0, 1):
+        rows = rows_of(tmp_path, seed)
+        episodes = np.diff([float(row["episodes"]) for row in rows], prepend=0)
+        assert [row["row_return"] != "" for row in rows] == (episodes > 0).tolist()
+        total = sum(float(row["row_return"] or 0) * count for row, count in zip(rows, episodes, strict=True))
+        assert 10 < episodes.sum() <= 100  # so that the window holds all
+        assert total / episodes.sum() == pytest.approx(float(rows[-1]["episodic_return"]))
+
+
 def test_returns_are_means_over_the_last_hundred_episodes_of_each_agent(tmp_path):
     trainer = make_trainer(tmp_path, *NINE, "num_seeds=3")
     agents = np.repeat([0, 2], [150, 2])

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution
 
+from rlexp.config.identity import key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.sweep.compose import Composer
@@ -54,8 +55,10 @@ class TrialJobs:
     def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
         """Plan one trial, which pauses at `stop_at` rows per agent; raises ImpossibleError for values that conflict."""
         words = [*self.fixed, *as_overrides(params, self.space)]
+        words = [word for word in words if key_of(word) != "evaluation.every"]
         if "evaluation" not in self.settings.measures and not any(w.startswith("evaluation.") for w in words):
             words.append("evaluation.episodes=0")
+        words.append("evaluation.every=null")  # trials are not judged by it
         words += [f"seed={TUNING_SEED}", f"num_seeds={self.settings.num_seeds}", f"study={self.study}/trials"]
         (planned,) = plan(self.composer, [words if stop_at is None else [*words, f"stop_at={stop_at}"]])
         if planned.fresh:

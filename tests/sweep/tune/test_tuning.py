@@ -68,6 +68,13 @@ def test_trials_take_tuning_seeds_and_the_best_is_trained_anew_on_evaluation_see
     assert [float(row.split(",")[3]) for row in rows] == [trial.value for trial in stored().trials]
 
 
+def test_only_the_best_is_evaluated_during_training(tune):
+    assert tune("evaluation.every=256", "evaluation.curve_episodes=1", n_trials=2).code == 0
+    (best,) = [path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
+    columns = [(job / "metrics.csv").read_text().splitlines()[0].split(",") for job in (*trials(), best)]
+    assert ["evaluation_return" in found for found in columns] == [False, False, True]
+
+
 def test_the_same_command_goes_on_where_it_stopped(tune):
     assert tune(n_trials=2).code == 0
     assert tune(n_trials=4).code == 0
