@@ -141,7 +141,7 @@ def test_measures_of_a_seed():
     assert MEASURES["retention"].of(type(seed)(0, kept, None, seed.run), floored) == pytest.approx(150 / 400)
 
 
-# Simulation: 300 studies of twenty seeds an arm ------------------------------------------------------------------------
+# Simulation: 300 studies of twenty seeds an arm ----------------------------------------------------------------------
 
 STUDIES, SEEDS = 300, 20
 
