@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from forgetting import TOTAL, curves
-from scored import sample, task
+from scored import curve, sample, task
 
 from rlexp.compare.measures import (
     BLOCKS,
@@ -21,17 +21,15 @@ from rlexp.compare.measures import (
     window_return,
 )
 from rlexp.compare.planning import study_p
-from rlexp.study.runs import Curve
 
 NAN = math.nan
 
 
-def curve(steps, rows, episodes=None, average=None):
+def by_rows(steps, rows, episodes=None, average=None):
     """A curve by the mean returns of its rows; one episode a row unless told."""
     steps, rows = np.array(steps, float), np.array(rows, float)
     episodes = np.arange(1.0, len(steps) + 1) if episodes is None else np.array(episodes, float)
-    average = rows if average is None else np.array(average, float)
-    return Curve(steps, steps / 1000, average, episodes, rows)
+    return curve(steps, rows if average is None else np.array(average, float), episodes, rows)
 
 
 def test_area_and_threshold_by_hand():
@@ -55,7 +53,7 @@ def test_iqm_by_hand():
 
 def test_window_return_weighs_rows_by_their_episodes():
     # rows end at 10, 20, 30, 40; they finish 2, 0, 1 and 3 episodes
-    c = curve([10, 20, 30, 40], [5, NAN, 8, 2], episodes=[2, 2, 3, 6])
+    c = by_rows([10, 20, 30, 40], [5, NAN, 8, 2], episodes=[2, 2, 3, 6])
     assert window_return(c, 0, 40) == pytest.approx((2 * 5 + 8 + 3 * 2) / 6)
     assert window_return(c, 10, 40) == pytest.approx((8 + 3 * 2) / 4)  # after 10, up to and with 40
     assert window_return(c, 9.9, 30) == pytest.approx((2 * 5 + 8) / 3)
@@ -67,19 +65,19 @@ def test_final_return_is_of_the_last_tenth_of_steps():
     steps = np.arange(1, 101) * 10.0
     rows = np.where(steps > 900, 7.0, 1.0)
     rows[-1] = 27
-    assert final_return(curve(steps, rows)) == pytest.approx((9 * 7 + 27) / 10)
+    assert final_return(by_rows(steps, rows)) == pytest.approx((9 * 7 + 27) / 10)
     # however many episodes that is: the average of the last 100 would hold all of training
-    assert final_return(curve(steps, rows, average=np.full(100, 1.5))) == pytest.approx(9)
-    assert final_return(Curve(steps, steps, np.full(100, 1.5), steps)) == 1.5  # of an older run, without rows
-    assert final_return(curve(steps, np.append(rows[:90], np.full(10, NAN)), average=np.full(100, 3.0))) == 3
+    assert final_return(by_rows(steps, rows, average=np.full(100, 1.5))) == pytest.approx(9)
+    assert final_return(curve(steps, np.full(100, 1.5), steps)) == 1.5  # of an older run, without rows
+    assert final_return(by_rows(steps, np.append(rows[:90], np.full(10, NAN)), average=np.full(100, 3.0))) == 3
 
 
 def test_exposure_is_the_same_for_all_who_have_it():
     steps = np.arange(1, 101) * 10.0
-    assert exposure(400, curve(steps, np.where(steps >= 200, 450, 10))) == (200, 200 + EXPOSURE * 1000)
-    assert exposure(400, curve(steps, np.where(steps >= 750, 450, 10))) == (750, 1000)
-    assert exposure(400, curve(steps, np.where(steps >= 760, 450, 10))) is None  # too late
-    assert exposure(400, curve(steps, np.full(100, 399.0))) is None
+    assert exposure(400, by_rows(steps, np.where(steps >= 200, 450, 10))) == (200, 200 + EXPOSURE * 1000)
+    assert exposure(400, by_rows(steps, np.where(steps >= 750, 450, 10))) == (750, 1000)
+    assert exposure(400, by_rows(steps, np.where(steps >= 760, 450, 10))) is None  # too late
+    assert exposure(400, by_rows(steps, np.full(100, 399.0))) is None
 
 
 def blocks(*means, rows=6, before=4):
@@ -88,7 +86,7 @@ def blocks(*means, rows=6, before=4):
     average = np.append(np.zeros(before - 1), np.full(len(levels) + 2 - before, 400.0))
     steps = np.arange(1.0, len(levels) + 2)
     steps[-1] = rows * len(means) / EXPOSURE  # of which the exposure is that share
-    return curve(steps, np.append(levels, 1.0), average=average)
+    return by_rows(steps, np.append(levels, 1.0), average=average)
 
 
 def test_retention_by_hand():
@@ -122,7 +120,7 @@ def test_retention_weighs_rows_by_their_episodes():
     episodes = np.arange(1.0, len(c.steps) + 1)
     episodes[-2:] += 2  # the last row of the last block has three episodes
     c.row_returns[-2] = 300
-    weighed = Curve(c.steps, c.seconds, c.returns, episodes, c.row_returns)
+    weighed = curve(c.steps, c.returns, episodes, c.row_returns)
     assert retention(400, weighed) == pytest.approx((500 + 3 * 300) / 4 / 500)
 
 
@@ -134,7 +132,7 @@ def test_measures_of_a_seed():
         {"evaluation": 7, "evaluation_sampled": NAN, "final": 7, "area": 7, "retention": NAN}, nan_ok=True
     )
     assert math.isnan(MEASURES["evaluation"].of(sample(0, NAN, 5.0), held))
-    sampled = Curve(*[seed.curve.steps] * 4, evaluated_sampled=np.array([NAN, 3, 8, NAN]))
+    sampled = curve(*[seed.curve.steps] * 3, sampled=[NAN, 3, 8, NAN])
     assert MEASURES["evaluation_sampled"].of(type(seed)(0, sampled, None, seed.run), None) == 8
     kept = blocks(500, 500, 500, 500, 250)
     floored = task({}, bounds=(100.0, 500.0), threshold=400.0)

@@ -165,7 +165,7 @@ def test_a_capped_plan_says_the_margin_that_it_attains(tmp_path, capsys):
     said = run(capsys, folder, "plan=true", "margin=0.5", "most=10")
     assert "more than 10 to more than 10 seeds per arm find the margin" in said
     attained = float(
-        re.search(r"  10 seeds can do so for a margin of ([\d.]+); the study is planned with them", said)[1]
+        re.search(r" 10 seeds can do so for a margin of ([\d.]+); the study is planned with them", said)[1]
     )
     assert held(tmp_path / "s")["envs"]["CartPole-v1"]["planned"][-1] == 10
     evaluations = np.arange(4) * 2.0

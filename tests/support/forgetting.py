@@ -1,8 +1,7 @@
 """Many learning curves at once of a model that rises, has a plateau, and may forget; see `curves`."""
 
 import numpy as np
-
-from rlexp.study.runs import Curve
+from scored import curve
 
 TOTAL, ROW = 512_000, 2048  # environment steps, and those of a row of metrics.csv
 CAP = 500.0  # return of no more
@@ -47,5 +46,5 @@ def curves(g, seeds, rise=100_000, width=12_000, plateau=460.0, forgets=0.0, flu
         before = np.interp(np.maximum(episodes[k] - 100, 0), number, total)
         average = (total[1:] - before) / np.maximum(np.minimum(episodes[k], 100), 1)  # over the last 100 episodes
         average[episodes[k] == 0] = np.nan
-        found.append(Curve(steps, steps / 1e4, average, episodes[k], rows[k]))
+        found.append(curve(steps, average, episodes[k], rows[k]))
     return found
