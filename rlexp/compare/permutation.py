@@ -83,17 +83,20 @@ def _without_rounding(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 class _Permuted:
     """The statistic of every assignment as a function of θ; see the module.
 
-    Scores are centred and divided by their range. Per environment and assignment (B,): the number k of x in the first
-    group, and the sums of x, of y and of all squares there; sums of x − θ follow from them.
+    Scores are centred and divided by their range. Of an assignment (B,), with k of x in the first group, sums of both
+    groups are linear in θ and sums of squares quadratic, so that with five coefficients each
+
+        x̄ − ȳ of the assignment = a + b θ        SE² = c + d θ + e θ²
     """
 
     def __init__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], alpha: float) -> None:
         everything = np.concatenate([scores for pair in pairs for scores in pair])
         self.alpha, self.value = alpha, float(np.mean([x.mean() - y.mean() for x, y in pairs]))
         self.scale = float(np.ptp(everything)) or 1.0
-        self.environments = []
         exact = len(pairs) == 1
         drawn = _drawn(alpha, [(len(x), len(y)) for x, y in pairs])
+        self.linear: list[np.ndarray | float] = [0.0, 0.0]  # a, b
+        self.quadratic: list[np.ndarray | float] = [0.0, 0.0, 0.0]  # c, d, e
         for stratum, (x, y) in enumerate(pairs):
             n, m = len(x), len(y)
             middle = float(np.concatenate([x, y]).mean())
@@ -101,23 +104,15 @@ class _Permuted:
             groups = assignments(n, m) if exact and math.comb(n + m, n) <= MOST_EXACT else None
             if groups is None:
                 groups = random_assignments(n, m, drawn, stratum)
-            first, second = groups[:, :n], groups[:, n:]
-            self.environments.append((n, m, x, y, first.sum(1), first @ x, first @ x**2 + second @ y**2, second @ y))
+            linear, quadratic = _coefficients(x, y, groups)
+            self.linear = [old + new / len(pairs) for old, new in zip(self.linear, linear, strict=True)]
+            self.quadratic = [old + new / len(pairs) ** 2 for old, new in zip(self.quadratic, quadratic, strict=True)]
 
     def statistics(self, theta: float) -> tuple[np.ndarray, np.ndarray]:
         """Difference of means and squared standard error of every assignment (B,), the actual one first."""
-        difference: np.ndarray | float = 0.0
-        error: np.ndarray | float = 0.0
-        for n, m, x, y, k, sum_x, squares, sum_y in self.environments:
-            first = sum_x + sum_y - k * theta
-            second = x.sum() + y.sum() - n * theta - first
-            squares_first = squares - 2 * theta * sum_x + k * theta**2
-            squares_second = ((x - theta) ** 2).sum() + (y**2).sum() - squares_first
-            spread_first = np.maximum(0, squares_first - first**2 / n) / (n * (n - 1))
-            spread_second = np.maximum(0, squares_second - second**2 / m) / (m * (m - 1))
-            difference = difference + first / n - second / m
-            error = error + spread_first + spread_second
-        return np.asarray(difference) / len(self.environments), np.asarray(error) / len(self.environments) ** 2
+        a, b = self.linear
+        c, d, e = self.quadratic
+        return np.asarray(a + b * theta), np.asarray(np.maximum(0, c + theta * (d + e * theta)))
 
     def p(self, theta: float) -> float:
         """Share of assignments as extreme as the actual one, for a difference θ in units of the score."""
@@ -163,6 +158,22 @@ class _Permuted:
             else:
                 outside = middle
         return self.value + side * outside * unit if se else self.value
+
+
+def _coefficients(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of an environment's assignments: a, b and c, d, e of `_Permuted`, each (B,)."""
+    n, m = len(x), len(y)
+    pool, of_x = np.concatenate([x, y]), np.repeat([1.0, 0.0], [n, m])
+    # of the first group: how many of x, their sum, the sum of all at θ = 0 and that of squares; in one pass
+    k, sum_x, one, squares = np.ascontiguousarray((groups @ np.stack([of_x, of_x * pool, pool, pool**2], 1)).T)
+    two = x.sum() + y.sum() - one
+    others = (x**2).sum() + (y**2).sum() - squares
+    left, rest = n - k, x.sum() - sum_x
+    of_one, of_two = 1 / (n * (n - 1)), 1 / (m * (m - 1))
+    constant = of_one * (squares - one**2 / n) + of_two * (others - two**2 / m)
+    slope = of_one * (2 * k * one / n - 2 * sum_x) + of_two * (2 * left * two / m - 2 * rest)
+    curvature = of_one * (k - k**2 / n) + of_two * (left - left**2 / m)
+    return [one / n - two / m, left / m - k / n], [constant, slope, curvature]
 
 
 def _by_t(sizes: Sequence[tuple[int, int]]) -> bool:
