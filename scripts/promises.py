@@ -30,6 +30,7 @@ from rlexp.compare.verdict import ALPHA, FEWEST, decide
 
 REPORT = Path("outputs/reports/promises")
 SEEDS, TESTS = (5, 10, 20), (1, 6, 16)
+TRUTH = 2_000_000  # scores that stand for a whole distribution
 COARSE, CLEAR = 2000, 8  # assignments that settle most tests; a p above CLEAR times α on them is not below it on more
 Scores = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Row = dict[str, Any]
@@ -123,7 +124,7 @@ def differences(shape: str, studies: int) -> Iterator[Row]:
     for n in SEEDS:
         for arm, base in [(shape, shape), *others]:
             g = rng("differences", arm, base, n)
-            big_x, big_y = SHAPES[arm](g, (2_000_000,)), SHAPES[base](g, (2_000_000,))
+            big_x, big_y = SHAPES[arm](g, (TRUTH,)), SHAPES[base](g, (TRUTH,))
             shift = float(big_x.std()) if arm == base else 0.0
             truth = float(big_x.mean() - big_y.mean()) * (arm != base) + shift
             x, y = SHAPES[arm](g, (studies, n)) + shift, SHAPES[base](g, (studies, n))
@@ -152,7 +153,7 @@ def arms(shape: str, studies: int) -> Iterator[Row]:
     """Coverage of the interval of an arm's mean and IQM."""
     for n in (3, *SEEDS):
         g = rng("arms", shape, n)
-        big = SHAPES[shape](g, (4_000_000,))
+        big = SHAPES[shape](g, (2 * TRUTH,))
         mean, middle = float(big.mean()), _iqm(big)
         scores = SHAPES[shape](g, (min(studies, 4000), n))
         of_mean = [statistics.mean_interval(x) for x in scores]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.compare.page import page
 from rlexp.config.declaration import PRIMARY, margin_flaw
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, StorageError
 from rlexp.files import write_atomically
 from rlexp.text import nearest, sanitize_markdown
 
@@ -135,16 +135,16 @@ def run(words: list[str]) -> None:
         told = propose(comparison, scored, question, book, options.get("most", 40))
         try:
             book.save(**asked)
-        except OSError as error:
-            raise ConfigError(f"{book.path}: cannot be written ({error.strerror}), and declares the plan") from None
+        except StorageError as error:
+            raise ConfigError(f"{book.path}: cannot be written ({_cause(error)}), and declares the plan") from None
         print("\n".join(told))
         return
     judgement = verdict.judge(comparison, baseline, against_record(question, book.content), book)
     if book.changed:  # saved before anything is told: whoever has seen a verdict has looked
         try:
             book.save(**asked)
-        except OSError as error:
-            comparison.remarks.append(f"{book.path}: this look could not be recorded ({error.strerror})")
+        except StorageError as error:
+            comparison.remarks.append(f"{book.path}: this look could not be recorded ({_cause(error)})")
     print(report.plain(comparison, judgement))
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     tables = report.sections(comparison, judgement, published)
@@ -192,9 +192,14 @@ def _write(
             (made / "compare.html").write_text(page(text, drawings), encoding="utf-8")
             move(made, folder, figures.FILES)
     except OSError as error:
-        why = getattr(error.__cause__, "strerror", None) or error.strerror
-        raise ConfigError(f"out={folder}: cannot write to it ({why}); free some space, or choose another") from error
+        raise ConfigError(
+            f"out={folder}: cannot write to it ({_cause(error)}); free some space, or choose another"
+        ) from error
     return drawn
+
+
+def _cause(error: OSError) -> str | None:
+    return getattr(error.__cause__, "strerror", None) or error.strerror
 
 
 main = functools.partial(command, "rlexp.compare", __doc__, run)

@@ -94,7 +94,7 @@ class LookBook:
         """Write the file; more: what else to record, such as the primary measure, which stays as at the first verdict.
 
         Raises:
-            OSError: it cannot be written.
+            StorageError: it cannot be written.
         """
         used = {env: x for env, x in self.looks.items() if x.planned or x.taken}
         envs = {env: {"planned": x.planned, "taken": x.taken, "pilot": x.pilot} for env, x in used.items()}

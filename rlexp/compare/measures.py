@@ -90,14 +90,12 @@ def retention(threshold: float, curve: Curve, floor: float = 0.0) -> float:
     rows = np.flatnonzero((curve.steps > window[0]) & (curve.steps <= window[1]) & (counts > 0))
     rows = rows[~np.isnan(curve.row_returns[rows])]
     block = np.ceil((curve.steps[rows] - window[0]) / (window[1] - window[0]) * BLOCKS).astype(int) - 1
-    levels = np.full((3, BLOCKS), np.nan)
-    for b in range(BLOCKS):
-        for third in range(3):
-            chosen = rows[block == b][third::3]
-            if len(chosen):
-                levels[third, b] = np.average(curve.row_returns[chosen], weights=counts[chosen])
-    if np.isnan(levels).any():
+    third = (np.arange(len(rows)) - np.searchsorted(block, block)) % 3  # place within the block, by turns
+    cell, weights = third * BLOCKS + block, counts[rows]
+    episodes = np.bincount(cell, weights, 3 * BLOCKS)
+    if not episodes.all():
         return np.nan
+    levels = (np.bincount(cell, weights * curve.row_returns[rows], 3 * BLOCKS) / episodes).reshape(3, BLOCKS)
     peak = levels[1, np.argmax(levels[0])] - floor
     return float((levels[2, -1] - floor) / peak) if peak > 0 else np.nan
 

@@ -200,14 +200,14 @@ def test_arms_without_spread():
     assert one.low < 0 < one.high
 
 
-def test_random_assignments_come_near_all_of_them():
+def test_random_assignments_come_near_all_of_them(monkeypatch):
     g = np.random.default_rng(5)
-    for _ in range(5):
-        x, y = g.normal(1, 1, 9), g.normal(0, 2, 8)  # 24,310 assignments: all are used
-        exact, drawn = permutation_p([(x, y)]), permutation.random_assignments(9, 8, 20_000)
-        found = permutation._Permuted([(x, y)], 0.05)
-        found.means, found.errors = found._coefficients(drawn, x / found.scale, y / found.scale)
-        assert found.p(0.0) == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000) + 1e-4)
+    samples = [(g.normal(1, 1, 9), g.normal(0, 2, 8)) for _ in range(5)]  # 24,310 assignments: all are used
+    exact = [permutation_p([pair]) for pair in samples]
+    monkeypatch.setattr(permutation, "MOST_EXACT", 20_000)
+    for pair, p in zip(samples, exact, strict=True):
+        assert permutation_p([pair]) == pytest.approx(p, abs=4 * math.sqrt(p / 20_000) + 1e-4)
+        assert permutation_p([pair]) != p
 
 
 def test_several_environments_by_hand():

@@ -264,6 +264,8 @@ def test_an_arm_of_which_nothing_is_left_is_named(tmp_path):
     (line,) = [line for line in said(judgement) if "apo" in line]
     assert line.startswith("apo on E has no seed to compare: 2 diverged, 1 failed.")
     assert not [line for line in said(judgement) if "later" in line]  # nothing is known of it yet
+    alone = said(judge(tmp_path / "alone", task({"ppo": TEN}, absent=absent)))
+    assert [line for line in alone if line.startswith("apo on E has no seed to compare")]
 
 
 def test_a_primary_measure_without_any_score_is_said(tmp_path):
