@@ -108,17 +108,7 @@ def mean_interval(scores: np.ndarray, limits: tuple[float | None, float | None] 
     Student's x̄ ± t s/√n, extended on the side of the long tail by Johnson's correction for the skewness γ of the scores
     (Johnson 1978, JASA 73, 536): γ (1 + 2t²) s/(6n).
     """
-    value, variance, n = summary(scores)
-    if n < 2:
-        return Interval(value)
-    t, s = _student(n - 1), math.sqrt(variance)
-    half = t * s / math.sqrt(n)
-    tail = 0.0
-    if n > 2 and s > 0:
-        skewness = n / ((n - 1) * (n - 2)) * float((((scores - value) / s) ** 3).sum())
-        tail = skewness * (1 + 2 * t * t) * s / (6 * n)
-    low, high = (-math.inf if limits[0] is None else limits[0]), (math.inf if limits[1] is None else limits[1])
-    return Interval(value, max(value - half + min(0.0, tail), low), min(value + half + max(0.0, tail), high))
+    return Interval(*(float(each[0]) for each in mean_band(scores[None], limits)))
 
 
 def mean_band(scores: np.ndarray, limits: tuple[float | None, float | None] = (None, None)) -> Band:
@@ -126,9 +116,16 @@ def mean_band(scores: np.ndarray, limits: tuple[float | None, float | None] = (N
     n, value = scores.shape[-1], scores.mean(-1)
     if n < 2:
         return Band(value, np.full(len(value), np.nan), np.full(len(value), np.nan))
-    low, high = (np.inf * side if limit is None else limit for side, limit in zip((-1, 1), limits, strict=True))
-    half = _student(n - 1) * np.where(np.ptp(scores, -1) == 0, 0.0, scores.std(-1, ddof=1)) / math.sqrt(n)
-    return Band(value, np.maximum(value - half, low), np.minimum(value + half, high))
+    equal = np.ptp(scores, -1) <= 1e-12 * np.abs(scores).max(-1)  # whose computed deviation is a rounding error
+    value = np.where(equal, scores[:, 0], value)
+    t, s = _student(n - 1), np.where(equal, 0.0, scores.std(-1, ddof=1))
+    cubes = ((scores - value[:, None]) / np.where(equal, 1.0, s)[:, None]) ** 3
+    skewness = n / ((n - 1) * (n - 2)) * cubes.sum(-1) if n > 2 else 0.0
+    half, tail = t * s / math.sqrt(n), skewness * (1 + 2 * t * t) * s / (6 * n)
+    low, high = (math.inf * side if limit is None else limit for side, limit in zip((-1, 1), limits, strict=True))
+    return Band(
+        value, np.maximum(value - half + np.minimum(0, tail), low), np.minimum(value + half + np.maximum(0, tail), high)
+    )
 
 
 class Difference(NamedTuple):
