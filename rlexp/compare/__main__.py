@@ -181,7 +181,7 @@ def _write(
         with tempfile.TemporaryDirectory() as temporary:  # complete before it is moved: a signal leaves the old page
             made = Path(temporary)
             tables.write_csv(made / "compare.csv", tables.results_table(judgement))
-            tables.write_csv(made / "scores.csv", tables.scores_table(comparison))
+            tables.write_csv(made / "scores.csv", tables.scores_table(comparison, judgement))
             tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
             if options.get("figures", True):
                 drawn = figures.draw(comparison, judgement, made, options.get("width"), options.get("fonts", "text"))

@@ -35,8 +35,8 @@ def verdicts(judgement: Judgement) -> list[str]:
         lines = [sentence(r, judgement) for r in found]
     else:
         lines = _verdict_lines(found, judgement)
-    lines += [overall_sentence(o, judgement) for o in judgement.overall]
-    return lines + _reservations(judgement)
+    overall = [overall_sentence(o, judgement) for o in judgement.overall]
+    return (lines + overall if len(found) <= MOST_SENTENCES else overall + lines) + _reservations(judgement)
 
 
 def _nothing_compared(judgement: Judgement) -> str:
@@ -117,6 +117,8 @@ def _seeds(r: Result, judgement: Judgement) -> str:
 
 def _why(r: Result, judgement: Judgement) -> str:
     why = r.verdict.why if r.verdict else ""
+    if why == "one score":
+        return "nearly all seeds of both arms score exactly the same, as at a limit, where no difference can show"
     if why in ("ceiling", "floor"):
         return f"{why}: nearly all seeds of both arms are at it, where no difference can show"
     return why

@@ -45,19 +45,27 @@ def _interval(name: str, x: Interval | Difference) -> Row:
     return {name: x.value, f"{name}_low": x.low, f"{name}_high": x.high}
 
 
-def scores_table(comparison: Comparison) -> list[Row]:
-    """One row per seed: every measure, steps to the threshold, and the training time of the run it was part of."""
+def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
+    """One row per seed: every measure, steps to the threshold, and the training time of the run it was part of.
+
+    A diverged seed has the scores that it is judged by, and nothing else.
+    """
     rows = []
     for task in comparison.tasks:
         for name, samples in task.arms.items():
             for sample in samples:
                 curve = sample.curve
-                row: Row = {"env": task.env, "arm": name, "seed": sample.seed}
+                row: Row = {"env": task.env, "arm": name, "seed": sample.seed, "outcome": "done"}
                 row |= {measure: of(sample, task) for measure, (_, of) in MEASURES.items()}
                 first = np.inf if task.threshold is None else steps_to(task.threshold, curve.steps, curve.returns)
                 row["steps_to_threshold"] = first if np.isfinite(first) else np.nan
                 row |= {"steps": curve.steps[-1], "seconds_of_run": curve.seconds[-1], "run": sample.run.folder.name}
                 rows.append(row)
+    for r in (r for r in judgement.results if r.measure == judgement.question.primary and r.diverged):
+        scored = {x.measure: x.scores[-1] for x in judgement.results if (x.env, x.arm) == (r.env, r.arm) and x.diverged}
+        for seed in sorted(seed for seed, why in r.task.absent[r.arm].items() if why == "diverged"):
+            lost: Row = {"env": r.env, "arm": r.arm, "seed": seed, "outcome": "diverged"}
+            rows.append({**dict.fromkeys(rows[0]), **scored, **lost})
     return rows
 
 

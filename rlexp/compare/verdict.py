@@ -278,7 +278,7 @@ def _verdict(r: Result, base: Result, tests: int) -> Verdict:
 def decide(against: Difference, margin: float, limit: str = "") -> Verdict:
     """The verdict that an interval gives: it excludes 0, or lies within ± margin, or both, or neither.
 
-    limit: "ceiling" or "floor" if nearly all seeds of both arms are there: then arms are never called equivalent.
+    limit: where nearly all seeds of both arms are, see `at_limit`: then arms are never called equivalent.
     """
     within = not math.isnan(margin) and -margin <= against.low and against.high <= margin
     if against.low > 0 or against.high < 0:
@@ -289,8 +289,17 @@ def decide(against: Difference, margin: float, limit: str = "") -> Verdict:
 
 
 def at_limit(r: Result, base: Result) -> str:
-    """The limit of scores that nearly all seeds of both arms are at: "ceiling", "floor", or empty."""
-    if r.task.limits is None or r.measure not in RETURNS:
+    """The limit of scores that nearly all seeds of both arms are at: "ceiling", "floor", or empty.
+
+    "one score": no such limit is known, but nearly all score exactly the same, as at one.
+    """
+    if r.measure not in RETURNS:
+        return ""
+    values, counts = np.unique(np.concatenate([r.scores, base.scores]), return_counts=True)
+    usual = values[counts.argmax()]
+    if all((x.scores == usual).mean() >= NEARLY_ALL for x in (r, base)):
+        return _named(usual, r.task.limits)
+    if r.task.limits is None:
         return ""
     low, high = r.task.limits
     known = [x for x in (low, high, *(r.task.bounds or ())) if x is not None]
@@ -299,6 +308,11 @@ def at_limit(r: Result, base: Result) -> str:
         if limit is not None and all((side * x.scores >= side * limit - near).mean() >= NEARLY_ALL for x in (r, base)):
             return name
     return ""
+
+
+def _named(score: float, limits: tuple[float | None, float | None] | None) -> str:
+    low, high = limits or (None, None)
+    return {high: "ceiling", low: "floor"}.get(score, "one score")
 
 
 def _overall(arm: str, main: list[tuple[Result, Result]], tests: int) -> Overall:

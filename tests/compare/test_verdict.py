@@ -146,7 +146,11 @@ def test_arms_at_the_ceiling_are_never_equivalent(tmp_path):
     at = judge(tmp_path / "1", task({"ppo": ppo, "apo": apo}, limits=(0, 500)), margin=25)
     assert of(at).verdict == Verdict("inconclusive", "ceiling")
     assert "ceiling: nearly all seeds of both arms are at it, where no difference can show" in said(at)[0]
-    assert of(judge(tmp_path / "2", task({"ppo": ppo, "apo": apo}), margin=25)).verdict.word == "equivalent"
+    unknown = judge(tmp_path / "2", task({"ppo": ppo, "apo": apo}), margin=25)
+    assert of(unknown).verdict == Verdict("inconclusive", "one score")
+    assert "nearly all seeds of both arms score exactly the same" in said(unknown)[0]
+    spread = judge(tmp_path / "3", task({"ppo": ppo - np.arange(10), "apo": apo - np.arange(10)}), margin=25)
+    assert of(spread).verdict.word == "equivalent"
     beside = np.array([500.0] * 7 + [480, 490, 485])  # seven of ten are not nearly all
     one = judge(tmp_path / "3", task({"ppo": ppo, "apo": beside}, limits=(0, 500)), margin=25)
     assert of(one).verdict.word == "equivalent"
