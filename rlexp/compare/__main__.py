@@ -30,7 +30,7 @@ from rlexp.text import nearest, sanitize_markdown
 
 if TYPE_CHECKING:
     from rlexp.compare.arms import Comparison
-    from rlexp.compare.verdict import Judgement
+    from rlexp.compare.results import Judgement
 
 WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # besides the figures
 

@@ -10,9 +10,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison, Sample, Task
 from rlexp.compare.panels import Panel, blocks_of, draw_blocks, is_split
+from rlexp.compare.results import normalised
 from rlexp.compare.statistics import Band
 from rlexp.compare.style import Look, Sheet, arm_looks, plain
-from rlexp.compare.verdict import normalised
 from rlexp.study.runs import Curve
 
 MOST_VECTOR_CURVES = 30  # of seeds, per panel; more are rasterized

@@ -15,8 +15,8 @@ from rlexp.compare.curves import X_AXES, evaluation_curves, has_evaluations, lea
 from rlexp.compare.forest import differences
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.panels import Panel, blocks_of, draw_blocks
+from rlexp.compare.results import Judgement, Result, normalised
 from rlexp.compare.style import WIDTH, Look, Sheet, arm_looks, plain
-from rlexp.compare.verdict import Judgement, Result, normalised
 
 MOST_DOTS = 600  # per panel; with more, seeds are not drawn
 POINTS = 400  # of a profile

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.patches import Rectangle
 
+from rlexp.compare.results import Judgement, Overall, Result, Verdict, scale
 from rlexp.compare.style import Look, Sheet, arm_looks, minus, plain
-from rlexp.compare.verdict import Judgement, Overall, Result, Verdict, scale
 
 MARKERS: dict[str, Any] = {"better": ">", "worse": "<", "equivalent": "D", "inconclusive": "o", "interim": "o"}
 HOLLOW = ("inconclusive", "interim")

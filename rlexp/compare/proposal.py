@@ -7,7 +7,8 @@ from rlexp.compare.looks import FILE, SHARES, LookBook
 from rlexp.compare.permutation import smallest_p
 from rlexp.compare.planning import POWER, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
-from rlexp.compare.verdict import ALPHA, FEWEST, Result
+from rlexp.compare.results import Result
+from rlexp.compare.verdict import ALPHA, FEWEST
 from rlexp.errors import ConfigError
 from rlexp.text import number
 

@@ -1,9 +1,8 @@
-"""Statistics over seeds: point estimates, intervals and tests, as pure functions of arrays of scores.
+"""Intervals over seeds, as pure functions of arrays of scores; the test of a difference is in `permutation.py`.
 
-The unit is the seed: one number per seed, never one per episode. At ten seeds the intervals have their nominal coverage
-for skewed scores too, simulated in `tests/compare/test_statistics.py`. Sources: Agarwal et al. 2021 (arXiv 2108.13264)
-for the interquartile mean, the probability of improvement and profiles; Tukey and McLaughlin 1963 and Yuen 1974 for
-trimmed means; Colas et al. 2018 (arXiv 1806.08295) for Welch's test and its power; Holm 1979.
+The unit is the seed: one number per seed, never one per episode. What each interval covers, for scores of many shapes,
+is simulated by `scripts/promises`. Sources: Agarwal et al. 2021 (arXiv 2108.13264) for the interquartile mean, the
+probability of improvement and profiles; Rubin 1981 for the Bayesian bootstrap; Newcombe 2006; Johnson 1978; Welch 1947.
 """
 
 import functools

@@ -9,8 +9,8 @@ import numpy as np
 
 from rlexp.compare.arms import Comparison
 from rlexp.compare.measures import MEASURES, steps_to
+from rlexp.compare.results import Judgement
 from rlexp.compare.statistics import Difference, Interval
-from rlexp.compare.verdict import Judgement
 from rlexp.text import sanitize_csv_cell
 
 CURVE_POINTS = 51

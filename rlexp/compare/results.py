@@ -1,0 +1,135 @@
+"""What a comparison finds: results of every arm by every measure, verdicts, and the judgement that holds them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.measures import MEASURES
+from rlexp.compare.question import Question
+from rlexp.compare.statistics import Difference, Interval, aggregate_iqm
+
+Word = Literal["better", "worse", "equivalent", "inconclusive", "interim"]
+
+
+class Verdict(NamedTuple):
+    """The answer on one arm: from one interval, at a level that is corrected for all comparisons and looks."""
+
+    word: Word
+    why: str = ""  # of inconclusive or interim, where the interval alone does not say it
+    within: bool = False  # better or worse, and the whole interval is within the margin
+
+
+@dataclass
+class Result:
+    """One arm by one measure on one environment; fields from `against` on compare it with the baseline."""
+
+    task: Task
+    arm: str
+    measure: str
+    scores: np.ndarray  # (seeds,), without NaN; diverged seeds at the floor
+    mean: Interval
+    iqm: Interval
+    diverged: int = 0
+    missing: dict[int, str] = field(default_factory=dict)  # seed -> reason; also those that have no score
+    against: Difference = field(default=Difference())
+    against_iqm: Interval = field(default=Interval())
+    improvement: Interval = field(default=Interval())
+    p_rank: float = np.nan
+    margin: float = np.nan
+    verdict: Verdict | None = None  # of the primary measure only; None also for the baseline
+
+    @property
+    def env(self) -> str:
+        """The environment's id."""
+        return self.task.env
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is a difference from the baseline."""
+        return not math.isnan(self.against.value)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference, corrected as it is, excludes 0; never of too few seeds for a p."""
+        return self.against.p <= self.against.alpha
+
+    @property
+    def ranks_differ(self) -> bool:
+        """Whether the rank test, at the level of the difference, tells arms apart that the difference does not."""
+        return not self.differs and self.p_rank <= self.against.alpha
+
+    @property
+    def planned(self) -> int:
+        """Seeds that there should be."""
+        return len(self.scores) + len(self.missing)
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One arm against the baseline over all environments that both ran on, in shares of their spans of scores."""
+
+    arm: str
+    envs: int
+    seeds: str  # empty where every seed was scored, else how many were, of each arm
+    against: Difference
+    margin: float  # mean of the environments' margins, in shares of their spans
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The answer to a question."""
+
+    question: Question
+    baseline: str
+    results: list[Result]  # of every measure, the primary one first
+    overall: list[Overall]
+    tests: int  # comparisons that share the 5 %
+    lost: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)  # environment, arm -> why no seed ended
+
+    @property
+    def primary(self) -> list[Result]:
+        """Results by the primary measure, compared with the baseline."""
+        return [r for r in self.results if r.measure == self.question.primary and r.verdict is not None]
+
+    def secondary(self, r: Result) -> list[Result]:
+        """The other measures of the same arm on the same environment, compared with the baseline."""
+        same = [other for other in self.results if (other.env, other.arm) == (r.env, r.arm)]
+        return [other for other in same if other.measure != r.measure and other.compared]
+
+
+def normalised(scores: np.ndarray, task: Task) -> np.ndarray:
+    """Scores scaled so that no skill is 0 and mastery is 1."""
+    low, high = scale(task)
+    return (scores - low) / (high - low)
+
+
+def scale(task: Task) -> tuple[float, float]:
+    """The environment's bounds, else the lowest and highest final score of any seed."""
+    if task.bounds is not None:
+        return task.bounds
+    scores = [MEASURES["final"].of(sample, task) for sample in task.samples]
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def floor(task: Task) -> float | None:
+    """The lowest score that an environment is known to give; None if nothing is known of it."""
+    if task.limits is not None and task.limits[0] is not None:
+        return task.limits[0]
+    return task.bounds[0] if task.bounds is not None else None
+
+
+def normalised_iqms(comparison: Comparison, judgement: Judgement) -> dict[str, tuple[int, Interval]]:
+    """For each arm, the number of environments and the IQM of all seeds' normalised primary scores."""
+    found = {}
+    for name in comparison.arm_names:
+        ofs = [
+            r for r in judgement.results if r.arm == name and r.measure == judgement.question.primary and len(r.scores)
+        ]
+        if ofs:
+            found[name] = (len(ofs), aggregate_iqm([normalised(r.scores, r.task) for r in ofs]))
+    return found
