@@ -93,8 +93,8 @@ def _seeds(r: Result, judgement: Judgement) -> str:
     for x in (r, base):
         if x.diverged:
             low = floor(x.task)
-            scored = number(low if low is not None else float(x.scores.min()))
-            text += f" ({x.diverged} of {x.arm} diverged and scored {scored})"
+            at = number(low if low is not None else float(x.scores.min()))
+            text += f" ({x.diverged} of {x.arm} diverged and scored {at})"
     return text
 
 
