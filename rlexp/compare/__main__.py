@@ -125,9 +125,9 @@ def run(words: list[str]) -> None:
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    book = LookBook(Path(paths[0]))
-    question = question_of(comparison, options.get("primary"), options.get("margin"))
-    asked = {"primary": question.primary, "margins": question.written}
+    book = LookBook(min(map(Path, paths)))  # whatever their order
+    question = question_of(comparison, options.get("primary"), options.get("margin"), book.content)
+    asked = {"primary": question.primary, "margins": question.written, "baseline": baseline}
     if options.get("plan"):
         from rlexp.compare.proposal import propose
 
@@ -139,7 +139,7 @@ def run(words: list[str]) -> None:
             raise ConfigError(f"{book.path}: cannot be written ({_cause(error)}), and declares the plan") from None
         print("\n".join(told))
         return
-    judgement = verdict.judge(comparison, baseline, against_record(question, book.content), book)
+    judgement = verdict.judge(comparison, baseline, against_record(question, baseline, book.content), book)
     if book.changed:  # saved before anything is told: whoever has seen a verdict has looked
         try:
             book.save(**asked)

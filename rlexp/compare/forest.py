@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.patches import Rectangle
 
-from rlexp.compare.results import Judgement, Overall, Result, Verdict, scale
+from rlexp.compare.results import Judgement, Overall, Result, Verdict, span
 from rlexp.compare.style import Look, Sheet, arm_looks, minus, plain
 
 MARKERS: dict[str, Any] = {"better": ">", "worse": "<", "equivalent": "D", "inconclusive": "o", "interim": "o"}
@@ -61,8 +61,7 @@ def groups_of(judgement: Judgement) -> list[Group]:
 
 
 def _row(r: Result, label: str, percent: bool) -> Row:
-    low, high = scale(r.task)
-    unit = (high - low) / 100 if percent else 1.0
+    unit = span(r) / 100 if percent else 1.0
     d = r.against
     return Row(
         label, r.arm, d.value / unit, d.low / unit, d.high / unit, r.margin / unit, r.verdict or Verdict("interim")

@@ -10,7 +10,8 @@ first verdict is the only one. Any other number of seeds is an interim look, whi
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,26 @@ SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by nu
 class Looks:
     """Looks at one environment's runs, in seeds per arm."""
 
-    planned: list[int] = field(
-        default_factory=list
-    )  # declared beforehand; empty: a single look, at whatever comes first
+    planned: list[int] = field(default_factory=list)  # declared; empty: a single look, at whatever comes first
     taken: list[int] = field(default_factory=list)  # at which a verdict was given
     pilot: int = 0  # seeds that there were when the looks were declared
+    counts: dict[int, dict[str, int]] = field(default_factory=dict)  # look -> arm -> seeds scored at its first verdict
 
     def share(self, seeds: int) -> float | None:
         """Share of the error that a look at so many seeds may spend; None: it was not declared."""
         if self.planned:
             return SHARES[len(self.planned)][self.planned.index(seeds)] if seeds in self.planned else None
         return 1.0 if not self.taken or seeds in self.taken else None
+
+    def changed(self, seeds: int, counts: Mapping[str, int]) -> str:
+        """Why these arms, with so many scored seeds, are not those of the verdict at this look; empty: they are."""
+        before = self.counts.get(seeds, {})
+        apart = [f"{before[arm]} seeds of {arm}" for arm, n in counts.items() if before.get(arm, n) != n]
+        return f"the verdict was given on {' and '.join(apart)}" if apart else ""
+
+    def added(self, seeds: int, arm: str) -> bool:
+        """Whether an arm was not there when the verdict at this look was given."""
+        return seeds in self.counts and arm not in self.counts[seeds]
 
     def why_interim(self, seeds: int) -> str:
         """Why a look at so many seeds gives no verdict."""
@@ -59,7 +69,7 @@ class LookBook:
         self.path = folder / FILE
         self.looks: dict[str, Looks] = {}
         self.content: dict[str, Any] = {}
-        self.begun = False  # whether a verdict had been given when it was read
+        self.begun = False  # whether a verdict had been given, or a plan made, when it was read
         self.changed = False  # since it was read
         if self.path.is_symlink():
             raise ConfigError(f"{self.path}: is a symbolic link; remove it")
@@ -69,11 +79,16 @@ class LookBook:
             self.content = dict(json.loads(self.path.read_text(encoding="utf-8")))
             self.content.pop("updated", None)
             for env, entry in self.content["envs"].items():
-                looks = Looks([*map(int, entry["planned"])], [*map(int, entry["taken"])], int(entry.get("pilot", 0)))
+                counts = {
+                    int(look): {str(arm): int(n) for arm, n in arms.items()}
+                    for look, arms in entry.get("counts", {}).items()
+                }
+                planned, taken = ([*map(int, entry[name])] for name in ("planned", "taken"))
+                looks = Looks(planned, taken, int(entry.get("pilot", 0)), counts)
                 if len(looks.planned) not in (0, *SHARES) or looks.planned != sorted(set(looks.planned)):
                     raise ValueError(f"{env}: planned {looks.planned}")
                 self.looks[str(env)] = looks
-                self.begun |= bool(looks.taken)
+                self.begun |= bool(looks.taken or looks.planned)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path}: cannot be read ({one_line(repr(error), 100)}); restore or remove it"
@@ -83,12 +98,13 @@ class LookBook:
         """Looks at an environment."""
         return self.looks.setdefault(env, Looks())
 
-    def take(self, env: str, seeds: int) -> None:
-        """Note that a verdict is given."""
-        taken = self.of(env).taken
-        if seeds not in taken:
-            taken.append(seeds)
-            self.changed = True
+    def take(self, env: str, seeds: int, counts: Mapping[str, int]) -> None:
+        """Note that a verdict is given on arms with so many scored seeds."""
+        looks = self.of(env)
+        known = looks.counts.setdefault(seeds, {})
+        self.changed |= seeds not in looks.taken or not counts.keys() <= known.keys()
+        looks.taken += [seeds] if seeds not in looks.taken else []
+        looks.counts[seeds] = {**counts, **known}
 
     def save(self, **more: Any) -> None:
         """Write the file; more: what else to record, such as the primary measure, which stays as at the first verdict.
@@ -97,7 +113,7 @@ class LookBook:
             StorageError: it cannot be written.
         """
         used = {env: x for env, x in self.looks.items() if x.planned or x.taken}
-        envs = {env: {"planned": x.planned, "taken": x.taken, "pilot": x.pilot} for env, x in used.items()}
+        envs = {env: asdict(x) | {"counts": {str(n): each for n, each in x.counts.items()}} for env, x in used.items()}
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         content = {**more, **self.content} if self.begun else {**self.content, **more}
         content["envs"] = envs

@@ -1,12 +1,14 @@
 """The question that a comparison answers: its primary measure and margins, as declared before the runs."""
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlexp.compare.arms import Comparison, Task
-from rlexp.config.declaration import Declared
+from rlexp.compare.measures import RETURNS
+from rlexp.config.declaration import PRIMARY, Declared, margin_flaw
 from rlexp.errors import ConfigError
 
 Margin = float | str  # in units of the score, or a share of the span, as "5%"
@@ -30,8 +32,19 @@ class Question:
         return self.written.get(env, "").endswith("%")
 
 
-def question_of(comparison: Comparison, primary: str | None = None, margin: Margin | None = None) -> Question:
+def question_of(
+    comparison: Comparison,
+    primary: str | None = None,
+    margin: Margin | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> Question:
     """The question that the runs declared; settings of the command win, and are late if the runs declared otherwise.
+
+    Args:
+        comparison: the runs.
+        primary: setting of the command.
+        margin: setting of the command.
+        recorded: looks.json: what the study was planned with, where neither runs nor command say.
 
     Raises:
         ConfigError: runs that declared different primary measures, or different margins on one environment; a margin in
@@ -44,29 +57,48 @@ def question_of(comparison: Comparison, primary: str | None = None, margin: Marg
     if primary is not None and measures - {primary}:
         late.append(f"primary={primary}, where the runs declared {', '.join(sorted(measures - {primary}))}")
     margins, written = {}, {}
+    planned: Any = (recorded or {}).get("margins")
+    planned = planned if isinstance(planned, Mapping) else {}
+    chosen = primary or next(iter(measures), None) or _recorded_primary(recorded or {})
     for task in comparison.tasks:
         found = {_text(d.margin) for d in _declared(task) if d.margin is not None}
         if margin is None and len(found) > 1:
             raise ConfigError(
                 f"{task.env}: the runs declared the margins {', '.join(sorted(found))}: choose margin=..."
             )
-        text = _text(margin) if margin is not None else next(iter(found), "")
+        text = _text(margin) if margin is not None else next(iter(found), _recorded_margin(planned, task.env))
         if margin is not None and found != {text} and _declared(task):
             late.append(f"margin={text}, where the runs on {task.env} declared {', '.join(sorted(found)) or 'none'}")
         if text:
-            margins[task.env], written[task.env] = _in_units(task, text), text
-    return Question(primary or next(iter(measures), Declared().primary), margins, written, tuple(dict.fromkeys(late)))
+            margins[task.env], written[task.env] = _in_units(task, text, chosen), text
+    return Question(chosen, margins, written, tuple(dict.fromkeys(late)))
 
 
-def against_record(question: Question, recorded: Mapping[str, Any]) -> Question:
+def _recorded_primary(recorded: Mapping[str, Any]) -> str:
+    primary: Any = recorded.get("primary")
+    return primary if primary in PRIMARY else Declared().primary
+
+
+def _recorded_margin(margins: Mapping[str, Any], env: str) -> str:
+    margin = margins.get(env)
+    text = str(margin) if margin is not None else ""
+    with contextlib.suppress(ValueError):
+        return "" if margin_flaw(text if text.endswith("%") else float(text)) else text
+    return ""
+
+
+def against_record(question: Question, baseline: str, recorded: Mapping[str, Any]) -> Question:
     """The question, late where it is not the one that looks.json records of the plan or the first verdict."""
-    late, primary, margins = list(question.late), recorded.get("primary"), recorded.get("margins")
+    late, primary = list(question.late), recorded.get("primary")
+    margins: Any = recorded.get("margins")
     if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in late):
         late.append(f"primary={question.primary}, where the study was planned or judged by {str(primary)[:20]}")
-    for env, former in margins.items() if isinstance(margins, Mapping) else ():
-        text = question.written.get(env)
-        if text is not None and text != former:
-            late.append(f"margin={text} on {env}, where the study was planned or judged with {str(former)[:20]}")
+    if recorded.get("baseline", baseline) != baseline:
+        late.append(f"baseline={baseline}, where arms were compared with {str(recorded['baseline'])[:40]}")
+    for env, text in question.written.items() if isinstance(margins, Mapping) else ():
+        former = str(margins.get(env, "no margin"))[:20]
+        if text != former and not any(x.startswith("margin=") and env in x for x in late):
+            late.append(f"margin={text} on {env}, where the study was planned or judged with {former}")
     return replace(question, late=tuple(late))
 
 
@@ -78,8 +110,9 @@ def _text(margin: Margin) -> str:
     return margin.replace(" ", "") if isinstance(margin, str) else f"{margin:.12g}"
 
 
-def _in_units(task: Task, text: str) -> float:
-    value = Declared(margin=text if text.endswith("%") else float(text)).margin_within(task.bounds)
+def _in_units(task: Task, text: str, primary: str) -> float:
+    bounds = task.bounds if primary in RETURNS else (0.0, 1.0)  # retention is a share already
+    value = Declared(margin=text if text.endswith("%") else float(text)).margin_within(bounds)
     if value is None:
         raise ConfigError(
             f"margin={text}: a share of the span from no skill to mastery, which is not known of {task.env}; add it "

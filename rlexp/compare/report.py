@@ -11,10 +11,9 @@ from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.looks import LookBook
 from rlexp.compare.measures import EXPOSURE, MEASURES, exposure, steps_to
 from rlexp.compare.published import Published, published_rows
-from rlexp.compare.results import Judgement, Result, normalised_iqms, scale
+from rlexp.compare.results import Judgement, Result, corrected, normalised_iqms, scale
 from rlexp.compare.sentences import scored, size, verdicts
 from rlexp.compare.statistics import bounds
-from rlexp.compare.verdict import ALPHA
 from rlexp.text import aligned, number
 
 MOST_ROWS = 24  # of the terminal's table; with more it is only in the files
@@ -39,15 +38,11 @@ def measure_rows(results: list[Result], judgement: Judgement) -> Rows:
         if r.compared:
             better = f"{r.improvement.value:.2f}" + bounds(r.improvement.low, r.improvement.high)
             d, of_iqms = r.against, r.against_iqm
-            cells = [str(d), _corrected(d.p, d.alpha), f"{of_iqms.value:+.4g}{bounds(of_iqms.low, of_iqms.high)}"]
-            cells += [better, _corrected(r.p_rank, d.alpha)]
+            cells = [str(d), corrected(d.p, d.alpha), f"{of_iqms.value:+.4g}{bounds(of_iqms.low, of_iqms.high)}"]
+            cells += [better, corrected(r.p_rank, d.alpha)]
         word = "" if r.verdict is None else r.verdict.word + (" (within the margin)" if r.verdict.within else "")
         rows.append([r.arm, count, str(r.mean), str(r.iqm), *cells, *([word] if primary else [])])
     return rows
-
-
-def _corrected(p: float, alpha: float) -> str:
-    return "–" if math.isnan(p) else f"{min(1.0, p * ALPHA / alpha):.2g}"
 
 
 def cost_rows(task: Task) -> Rows:
@@ -181,7 +176,7 @@ def plain(comparison: Comparison, judgement: Judgement) -> str:
     rows = [["environment", "arm", "n", "mean [95 %]", "IQM [95 %]", "difference", "p", "verdict"]]
     for r in judgement.results:
         if r.measure == judgement.question.primary and len(r.scores):
-            p = _corrected(r.against.p, r.against.alpha) if r.compared else ""
+            p = corrected(r.against.p, r.against.alpha) if r.compared else ""
             word = "baseline" if r.arm == judgement.baseline else r.verdict.word if r.verdict else "no baseline here"
             difference = size(r, judgement) if r.compared else ""
             rows.append([r.env, r.arm, scored(r), str(r.mean), str(r.iqm), difference, p, word])

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
-from rlexp.compare.measures import MEASURES
+from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
 from rlexp.compare.statistics import Difference, Interval, aggregate_iqm
 
+ALPHA = 0.05
 Word = Literal["better", "worse", "equivalent", "inconclusive", "interim"]
 
 
@@ -58,8 +59,9 @@ class Result:
 
     @property
     def ranks_differ(self) -> bool:
-        """Whether the rank test, at the level of the difference, tells arms apart that the difference does not."""
-        return not self.differs and self.p_rank <= self.against.alpha
+        """Whether the rank test, at the level of the difference, says otherwise: tells arms apart, or the other way."""
+        agrees = self.differs and (self.against.value > 0) == (self.improvement.value > 0.5)
+        return not agrees and self.p_rank <= self.against.alpha
 
     @property
     def planned(self) -> int:
@@ -89,11 +91,16 @@ class Judgement:
     overall: list[Overall]
     tests: int  # comparisons that share the 5 %
     lost: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)  # environment, arm -> why no seed ended
+    added: list[tuple[str, str]] = field(default_factory=list)  # arms that came after the verdict: environment, name
 
     @property
     def primary(self) -> list[Result]:
         """Results by the primary measure, compared with the baseline."""
         return [r for r in self.results if r.measure == self.question.primary and r.verdict is not None]
+
+    def baseline_of(self, r: Result) -> Result:
+        """The baseline by the same measure on the same environment."""
+        return next(x for x in self.results if (x.env, x.measure, x.arm) == (r.env, r.measure, self.baseline))
 
     def secondary(self, r: Result) -> list[Result]:
         """The other measures of the same arm on the same environment, compared with the baseline."""
@@ -116,11 +123,29 @@ def scale(task: Task) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def floor(task: Task) -> float | None:
-    """The lowest score that an environment is known to give; None if nothing is known of it."""
+def corrected(p: float, alpha: float) -> str:
+    """A p-value times the number of comparisons and looks that its level α was corrected for, as text."""
+    return "–" if math.isnan(p) else f"{min(1.0, p * ALPHA / alpha):.2g}"
+
+
+def span(r: Result) -> float:
+    """What a difference by this measure is divided by to be a share: the environment's span; 1 for retention."""
+    if r.measure not in RETURNS:
+        return 1.0
+    low, high = scale(r.task)
+    return high - low
+
+
+def floor(task: Task, measure: str) -> float | None:
+    """What a diverged seed scores: the lowest possible return, else no skill's or the worst seed's, which is lower.
+
+    The worst is of any arm of the task: that of the seed's own arm may be its best. None if nothing is known.
+    """
     if task.limits is not None and task.limits[0] is not None:
         return task.limits[0]
-    return task.bounds[0] if task.bounds is not None else None
+    scores = [MEASURES[measure].of(sample, task) for sample in task.samples]
+    known = [score for score in (*scores, *(task.bounds or ())[:1]) if math.isfinite(score)]
+    return min(known) if known else None
 
 
 def normalised_iqms(comparison: Comparison, judgement: Judgement) -> dict[str, tuple[int, Interval]]:

@@ -2,8 +2,8 @@
 
 import math
 
-from rlexp.compare.measures import MEASURES
-from rlexp.compare.results import Judgement, Overall, Result, floor, scale
+from rlexp.compare.measures import MEASURES, RETURNS
+from rlexp.compare.results import Judgement, Overall, Result, corrected, span
 from rlexp.compare.statistics import Interval, bounds
 from rlexp.text import number
 
@@ -46,9 +46,8 @@ def sentence(r: Result, judgement: Judgement) -> str:
         parts.append(_why(r, judgement))
     if r.ranks_differ:
         share = f"{r.improvement.value:.0%}{_percent(r.improvement)}"
-        parts.append(
-            f"by ranks they differ (p = {r.p_rank:.2g}): a seed of {r.arm} is above one of the baseline in {share}"
-        )
+        told = f"by ranks they differ (p = {corrected(r.p_rank, r.against.alpha)})"
+        parts.append(f"{told}: a seed of {r.arm} is above one of the baseline in {share}")
     others = judgement.secondary(r)
     if apart := [other for other in others if _disagrees(r, other)]:
         parts.append("but " + ", ".join(f"{x.measure} is {_direction(x)}, {x.against}" for x in apart))
@@ -77,24 +76,21 @@ def size(r: Result, judgement: Judgement) -> str:
     d = r.against
     if not judgement.question.in_percent(r.env):
         return str(d)
-    low, high = scale(r.task)
-    value, least, most = (100 * x / (high - low) for x in (d.value, d.low, d.high))
+    value, least, most = (100 * x / span(r) for x in (d.value, d.low, d.high))
     return f"{value:+.3g} %{bounds(least, most)}"
 
 
 def _seeds(r: Result, judgement: Judgement) -> str:
     """How many seeds of each arm were scored, of how many; and how many of them diverged."""
-    base = next(x for x in judgement.results if (x.env, x.measure, x.arm) == (r.env, r.measure, judgement.baseline))
+    base = judgement.baseline_of(r)
     counts = [scored(x) for x in (r, base)]
     plural = "" if counts[0] == "1" else "s"
     text = (
         f"{counts[0]} seed{plural} each" if counts[0] == counts[1] else f"{counts[0]} seed{plural} against {counts[1]}"
     )
     for x in (r, base):
-        if x.diverged:
-            low = floor(x.task)
-            at = number(low if low is not None else float(x.scores.min()))
-            text += f" ({x.diverged} of {x.arm} diverged and scored {at})"
+        if x.diverged:  # they are the last
+            text += f" ({x.diverged} of {x.arm} diverged and scored {number(float(x.scores[-1]))})"
     return text
 
 
@@ -139,12 +135,14 @@ def _verdict_lines(found: list[Result], judgement: Judgement) -> list[str]:
 
 def _short(r: Result, judgement: Judgement) -> str:
     parts = [f"{r.arm} {size(r, judgement)}"]
-    if r.missing or r.diverged:
+    base = judgement.baseline_of(r)
+    if r.missing or r.diverged or base.missing or base.diverged:
         parts.append(_seeds(r, judgement))
     if r.verdict and r.verdict.within:
         parts.append(f"within {_margin(r, judgement)}")
     if r.ranks_differ:
-        parts.append(f"by ranks they differ, p = {r.p_rank:.2g}")
+        told = f"P(better) {r.improvement.value:.2f}, p = {corrected(r.p_rank, r.against.alpha)}"
+        parts.append(f"by ranks they differ, {told}")
     parts += [f"but {x.measure} {x.against}" for x in judgement.secondary(r) if _disagrees(r, x)]
     return ", ".join(parts)
 
@@ -152,20 +150,28 @@ def _short(r: Result, judgement: Judgement) -> str:
 def overall_sentence(o: Overall, judgement: Judgement) -> str:
     """The verdict over all environments."""
     d, word = o.against, o.verdict.word
-    share = f"{100 * d.value:+.3g} %{bounds(100 * d.low, 100 * d.high)} of the span of scores"
+    share = f"{100 * d.value:+.3g} %{bounds(100 * d.low, 100 * d.high)}"
+    share += " of the span of scores" if judgement.question.primary in RETURNS else ""
+    words = {r.env: r.verdict.word for r in judgement.primary if r.arm == o.arm and r.verdict}
+    apart = [f"{what} on {', '.join(env for env, x in words.items() if x == what)}" for what in ("better", "worse")]
+    mixed = f"; {' and '.join(apart)}" if {"better", "worse"} <= {*words.values()} else ""
     within = f" within {100 * o.margin:.3g} %" if word == "equivalent" or o.verdict.within else ""
     if word in ("better", "worse", "equivalent"):
         claim = f"{o.arm} is **{word}** {'to' if word == 'equivalent' else 'than'} {judgement.baseline}{within}"
     else:
         claim = f"{o.arm} against {judgement.baseline} is **{word}**" + (f" ({o.verdict.why})" if o.verdict.why else "")
     seeds = f", from {o.seeds}" if o.seeds else ""
-    return f"Over {o.envs} environments {claim}: {share}{seeds}."
+    return f"Over {o.envs} environments {claim}: {share}{seeds}{mixed}."
 
 
 def _reservations(judgement: Judgement) -> list[str]:
     """What a reader has to know of all verdicts together."""
     question = judgement.question
     lines = [f"Chosen after the runs: {late}." for late in question.late]
+    lines += [
+        f"{arm} on {env} was added after the verdict on the other arms: the chance of a false one is now above 5 %."
+        for env, arm in judgement.added
+    ]
     lines += [why] if (why := _nothing_compared(judgement)) else []
     for (env, arm), absent in judgement.lost.items():
         reasons = [*absent.values()]

@@ -11,11 +11,11 @@ from rlexp.compare.looks import LookBook
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.permutation import permutation_p, permutation_test, smallest_p
 from rlexp.compare.question import Question
-from rlexp.compare.results import Judgement, Overall, Result, Verdict, floor, scale
+from rlexp.compare.results import ALPHA, Judgement, Overall, Result, Verdict, floor, span
 from rlexp.compare.statistics import Difference, Interval
 from rlexp.errors import ConfigError
+from rlexp.text import number
 
-ALPHA = 0.05
 FEWEST = 5  # seeds of an arm for a verdict
 TOO_FEW = "too few seeds"
 STILL_COMING = ("running", "waiting", "interrupted")  # reasons of missing seeds that may yet have a score
@@ -38,6 +38,7 @@ def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
 
 def judge(comparison: Comparison, baseline: str, question: Question, book: LookBook) -> Judgement:
     """All results, and a verdict on every arm except the baseline; those are looks, which the book then holds."""
+    _check_limits(comparison)
     scored, tests = primary_scores(comparison, baseline, question)
     main, results = _pairs(scored, baseline), list(scored)
     seeds = {env: max(r.planned for r in scored if r.env == env) for env in {r.env for r in scored}}
@@ -53,11 +54,26 @@ def judge(comparison: Comparison, baseline: str, question: Question, book: LookB
     arms = list(dict.fromkeys(r.arm for r, _ in main))
     overall = [_overall(arm, main, tests) for arm in arms if sum(r.arm == arm for r, _ in main) > 1]
     decided = {o.arm for o in overall if _could_decide(o.verdict)}
-    for r, _ in main:
+    added = [(r.env, r.arm) for r, _ in main if book.of(r.env).added(seeds[r.env], r.arm)]
+    for r, base in main:
         if r.verdict and (_could_decide(r.verdict) or r.arm in decided):
-            book.take(r.env, seeds[r.env])
+            book.take(r.env, seeds[r.env], {x.arm: len(x.scores) for x in (base, r)})
     results += [r for found in others for r in found]
-    return Judgement(question, baseline, results, overall, tests, _lost(comparison, results))
+    return Judgement(question, baseline, results, overall, tests, _lost(comparison, results), added)
+
+
+def _check_limits(comparison: Comparison) -> None:
+    """Drop limits of a score that scores are beyond, with a remark: they are not what was declared."""
+    for task in comparison.tasks:
+        if task.limits is None:
+            continue
+        low, high = (side * math.inf if x is None else x for side, x in zip((-1, 1), task.limits, strict=True))
+        near = 1e-6 * max(1.0, *(abs(x) for x in (low, high) if math.isfinite(x)))
+        scores = [MEASURES[name].of(sample, task) for name in RETURNS for sample in task.samples]
+        if beyond := [x for x in scores if math.isfinite(x) and not low - near <= x <= high + near]:
+            task.limits = None
+            told = f"a score of {number(beyond[0])} is beyond the limits {number(low)} to {number(high)}"
+            comparison.remarks.append(f"{task.env}: {told}, which are not used; see env.limits")
 
 
 def _could_decide(verdict: Verdict) -> bool:
@@ -80,10 +96,13 @@ def _lost(comparison: Comparison, results: list[Result]) -> dict[tuple[str, str]
 def primary_scores(comparison: Comparison, baseline: str, question: Question) -> tuple[list[Result], int]:
     """Every arm's scores by the primary measure, not compared yet, and the number of comparisons to be made.
 
-    These are of each arm with the baseline on each environment, and over all environments that both ran on.
+    These are of each arm with the baseline on each environment, those without a score so far included, and over all
+    environments that both ran on.
     """
     scored = _scores(comparison, baseline, question.primary)
     arms = [r.arm for r, _ in _pairs(scored, baseline)]
+    there = {(r.env, r.arm) for r in scored if len(r.scores)}
+    arms += [arm for t in comparison.tasks for arm in t.absent if arm != baseline and (t.env, arm) not in there]
     return scored, len(arms) + sum(arms.count(arm) > 1 for arm in {*arms})
 
 
@@ -104,15 +123,14 @@ def _pairs(results: list[Result], baseline: str) -> list[tuple[Result, Result]]:
 
 
 def _measured(task: Task, arm: str, measure: str) -> Result:
-    """Scores of an arm's seeds; a diverged seed scores the floor, or the worst of the arm where none is known."""
+    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is not finite is missing."""
     samples = task.arms.get(arm, [])
     values = np.array([MEASURES[measure].of(sample, task) for sample in samples], float)
-    scores = values[~np.isnan(values)]
-    low = floor(task)
-    if low is None and len(scores):
-        low = float(scores.min())
+    scores = values[np.isfinite(values)]
+    low = floor(task, measure)
     missing = dict(task.absent.get(arm, {}))
-    missing |= {sample.seed: "no score" for sample, value in zip(samples, values, strict=True) if np.isnan(value)}
+    unknown = zip(samples, np.isfinite(values), strict=True)
+    missing |= {sample.seed: "no score" for sample, finite in unknown if not finite}
     diverged = 0
     if low is not None and measure in RETURNS:
         diverged = sum(why == "diverged" for why in missing.values())
@@ -145,7 +163,9 @@ def _share(r: Result, base: Result, book: LookBook, seeds: int) -> tuple[float, 
         return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
     looks = book.of(r.env)
     share = looks.share(seeds)
-    return (1.0, looks.why_interim(seeds)) if share is None else (share, "")
+    if share is None:
+        return 1.0, looks.why_interim(seeds)
+    return share, looks.changed(seeds, {x.arm: len(x.scores) for x in (r, base)})
 
 
 def _verdict(r: Result, base: Result, tests: int) -> Verdict:
@@ -182,16 +202,15 @@ def at_limit(r: Result, base: Result) -> str:
 
     "one score": no such limit is known, but nearly all score exactly the same, as at one.
     """
-    if r.measure not in RETURNS:
-        return ""
     values, counts = np.unique(np.concatenate([r.scores, base.scores]), return_counts=True)
     usual = values[counts.argmax()]
     if all((x.scores == usual).mean() >= NEARLY_ALL for x in (r, base)):
-        return _named(usual, r.task.limits)
-    if r.task.limits is None:
+        return _named(usual, r.task.limits if r.measure in RETURNS else None)
+    if r.task.limits is None or r.measure not in RETURNS:
         return ""
     low, high = r.task.limits
-    known = [x for x in (low, high, *(r.task.bounds or ())) if x is not None]
+    known = [x for x in (low, high) if x is not None]
+    known += [*(r.task.bounds or (0.0,))] if len(known) < 2 else []
     near = AT_LIMIT * (max(known) - min(known))
     for limit, side, name in ((high, 1, "ceiling"), (low, -1, "floor")):
         if limit is not None and all((side * x.scores >= side * limit - near).mean() >= NEARLY_ALL for x in (r, base)):
@@ -207,7 +226,7 @@ def _named(score: float, limits: tuple[float | None, float | None] | None) -> st
 def _overall(arm: str, main: list[tuple[Result, Result]], tests: int) -> Overall:
     """The mean over environments of the differences in shares of the span; tested with the rest."""
     pairs = [(r, base) for r, base in main if r.arm == arm]
-    spans = [high - low for low, high in (scale(r.task) for r, _ in pairs)]
+    spans = [span(r) for r, _ in pairs]
     shares = [r.against.alpha * tests / ALPHA for r, _ in pairs]
     scores = [(r.scores / span, base.scores / span) for (r, base), span in zip(pairs, spans, strict=True)]
     against = permutation_test(scores, ALPHA * min(shares) / tests)
@@ -218,8 +237,8 @@ def _overall(arm: str, main: list[tuple[Result, Result]], tests: int) -> Overall
         return Overall(arm, len(pairs), seeds, against, margin, Verdict("interim", interim[0]))
     if min(min(len(r.scores), len(base.scores)) for r, base in pairs) < FEWEST or math.isnan(against.p):
         return Overall(arm, len(pairs), seeds, against, margin, Verdict("inconclusive", TOO_FEW))
-    limits = {at_limit(r, base) for r, base in pairs}
-    limit = limits.pop() if len(limits) == 1 else ""
+    limits = [limit for r, base in pairs if (limit := at_limit(r, base))]
+    limit = f"{limits[0]} on {len(limits)} of them" if limits else ""
     return Overall(arm, len(pairs), seeds, against, margin, decide(against, margin, limit))
 
 

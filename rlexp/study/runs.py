@@ -137,6 +137,8 @@ def _flaw(settings: dict[str, Any]) -> str | None:
         return f"env.threshold={threshold} is not a number"
     if bounds is not None and not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))):
         return f"env.bounds={bounds} are not two numbers"
+    if bounds is not None and not bounds[0] < bounds[1]:
+        return f"env.bounds={bounds} are not [low, high] with low < high"
     return None
 
 

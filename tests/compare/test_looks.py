@@ -88,7 +88,9 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
     folder = study(tmp_path / "s", 5)
     first = run(capsys, folder)
     assert "apo is better than ppo on CartPole-v1" in first
-    assert held(tmp_path / "s")["envs"] == {"CartPole-v1": {"planned": [], "taken": [5], "pilot": 0}}
+    assert held(tmp_path / "s")["envs"] == {
+        "CartPole-v1": {"planned": [], "taken": [5], "pilot": 0, "counts": {"5": {"ppo": 5, "apo": 5}}}
+    }
     assert held(tmp_path / "s")["primary"] == "evaluation"
     content = (tmp_path / "s" / "looks.json").read_bytes()
     assert run(capsys, folder) == first  # as often as one likes
@@ -284,8 +286,53 @@ def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
         LookBook(tmp_path)
     book = LookBook(tmp_path / "new")
     assert book.of("E") == Looks()
-    book.take("E", 7)
+    book.take("E", 7, {"ppo": 7, "apo": 7})
     (tmp_path / "new").mkdir()
     book.save(primary="final")
     assert LookBook(tmp_path / "new").of("E").taken == [7]
     assert TEN.mean() == 0
+
+
+def test_seeds_added_to_one_arm_alone_are_another_look(tmp_path):
+    never = {"apo": dict.fromkeys(range(6, 20), "never ran")}
+    first, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(6, 3)}, absent=never))
+    assert words(first) == ["inconclusive"]
+    again, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(6, 3)}, absent=never), book=book)
+    assert words(again) == ["inconclusive"]  # the same data
+    never = {"apo": dict.fromkeys(range(8, 20), "never ran")}
+    more, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(8, 3)}, absent=never), book=book)
+    assert words(more) == ["interim"]
+    assert more.primary[0].verdict.why == "the verdict was given on 6 seeds of apo"
+    assert book.of("E").counts == {20: {"ppo": 20, "apo": 6}}
+
+
+def test_an_arm_added_after_the_verdict_is_said(tmp_path):
+    _, book = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 3)}))
+    later, _ = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 3), "new": scores(10, 9)}), book=book)
+    assert words(later) == ["inconclusive", "better"]
+    assert later.added == [("E", "new")]
+
+
+def test_a_plan_keeps_its_margin(tmp_path, capsys):
+    for arm in ("ppo", "apo"):
+        write_run(tmp_path / "s" / arm, arm, seeds=range(5))
+    compare.main([str(tmp_path / "s"), "plan=true", "margin=20%", "figures=false"])
+    assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "20%"}
+    capsys.readouterr()
+    for _ in range(2):
+        compare.main([str(tmp_path / "s"), "figures=false"])
+        assert "No margin was declared" not in capsys.readouterr().out
+        compare.main([str(tmp_path / "s"), "margin=30%", "figures=false"])
+        said = capsys.readouterr().out
+        assert (
+            "Chosen after the runs: margin=30% on CartPole-v1, where the study was planned or judged with 20%" in said
+        )
+        assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "20%"}
+
+
+def test_a_margin_of_retention_is_a_share_already(tmp_path):
+    from rlexp.compare.question import question_of
+
+    one = task({"ppo": scores(10), "apo": scores(10)}, bounds=(0, 500))
+    assert question_of(comparison(one), "retention", "5%").margins == {"E": 0.05}
+    assert question_of(comparison(one), "final", "5%").margins == {"E": 25}

@@ -186,7 +186,8 @@ DIVERGED = {"apo": {10: "diverged", 11: "diverged"}}
         ({"limits": (-50.0, 500.0), "bounds": (0.0, 500.0)}, -50),
         ({"limits": (None, 500.0), "bounds": (3.0, 500.0)}, 3),
         ({"bounds": (3.0, 500.0)}, 3),
-        ({}, 400 - 4.5),  # the worst of the arm's seeds
+        ({"bounds": (350.0, 500.0)}, 300 - 4.5),  # no skill is not the worst
+        ({}, 300 - 4.5),  # the worst of any seed: the arm's own may be its best
     ],
 )
 def test_a_diverged_seed_scores_the_floor_and_that_is_said(tmp_path, known, floor):
@@ -283,6 +284,56 @@ def test_a_primary_measure_without_any_score_is_said(tmp_path):
     assert line.endswith("; or choose one that the runs have, as in primary=final.")
     alone = judge(tmp_path / "alone", task({"ppo": TEN}))
     assert said(alone) == ["There is nothing to compare with ppo: no other arm has a score on its environments."]
+
+
+def test_a_score_that_is_not_finite_is_missing(tmp_path):
+    for odd in (np.inf, -np.inf):
+        judgement = judge(tmp_path / str(odd), task({"ppo": np.append(TEN, odd), "apo": np.append(TEN, 3) + 50}))
+        assert of(judgement).verdict.word == "better"
+        assert "11 seeds against 10 of 11" in said(judgement)[0]
+
+
+def test_limits_that_scores_are_beyond_are_not_used(tmp_path):
+    one = task({"ppo": TEN, "apo": TEN + 50}, limits=(0, 20), bounds=(0, 20))
+    whole = comparison(one)
+    judgement = verdict.judge(whole, "ppo", Question("evaluation"), LookBook(tmp_path))
+    assert of(judgement).against.high > 20
+    assert "a score of -4.5 is beyond the limits 0 to 20, which are not used" in whole.remarks[-1]
+
+
+def test_ranks_that_contradict_the_means_are_said(tmp_path):
+    # four seeds of five are lower by 10, the fifth is higher by far
+    ppo = np.linspace(100, 101, 20)
+    apo = np.append(np.linspace(90, 91, 16), [700, 701, 702, 703])
+    judgement = judge(tmp_path, task({"ppo": ppo, "apo": apo}))
+    r = of(judgement)
+    assert r.against.value > 0
+    assert r.improvement.value == pytest.approx(0.2)
+    assert r.ranks_differ
+    assert "by ranks they differ" in said(judgement)[0]
+
+
+def test_arms_at_a_limit_on_one_environment_are_not_equivalent_over_all(tmp_path):
+    full = np.full(10, 500.0)
+    tasks = [task({"ppo": TEN, "apo": TEN + 0.1}, env="A", bounds=(0, 500))]
+    tasks.append(task({"ppo": full, "apo": full}, env="B", bounds=(0, 500), limits=(0, 500)))
+    judgement = judge(tmp_path, *tasks, margin=50)
+    assert [r.verdict.word for r in judgement.primary] == ["equivalent", "inconclusive"]
+    (overall,) = judgement.overall
+    assert (overall.verdict.word, overall.verdict.why) == ("inconclusive", "ceiling on 1 of them")
+
+
+def test_better_here_and_worse_there_is_said_of_the_whole(tmp_path):
+    tasks = [task({"ppo": TEN, "apo": TEN + shift}, env=env, bounds=(0, 500)) for env, shift in (("A", 90), ("B", -90))]
+    judgement = judge(tmp_path, *tasks, margin=50)
+    assert said(judgement)[2].endswith("; better on A and worse on B.")
+
+
+def test_arms_without_a_score_so_far_are_counted_as_comparisons(tmp_path):
+    absent = {"later": dict.fromkeys(range(10), "waiting")}
+    judgement = judge(tmp_path, task({"ppo": TEN, "apo": TEN + 5}, absent=absent))
+    assert judgement.tests == 2
+    assert of(judgement).against.alpha == 0.025
 
 
 # Secondary measures --------------------------------------------------------------------------------------------------
