@@ -315,7 +315,7 @@ def test_a_seed_that_diverged_stays_retired(cli):
 
 
 def test_a_seed_that_diverged_keeps_its_evaluations(cli):
-    # rows at 256, 512 and 768; the last of seed 1 is that at 512, which is evaluated in both, and 768 only where it ends
+    # rows at 256, 512 and 768; the last of seed 1 is that at 512, evaluated in both; 768 is only where the run ends
     words = (*WORDS, "algo=apo", "algo._target_=diverging.SpoilsAPO", "num_seeds=3", "study=s", "log_every=256")
     words += ("evaluation.every=512", "evaluation.curve_episodes=2", "algo.since=0.6", "algo.victim=1")
     assert cli(*words, SHORT).code == 0
