@@ -96,6 +96,8 @@ def train_job(job: Job) -> None:
             _warn_of_declaration(job, record)
             if job.cfg.profile:
                 log.info("profile=true: nothing left to trace; resume=never trains from scratch")
+            if job.cfg.evaluation.every is not None and "evaluation" not in record.data.get("time", {}):
+                log.info("evaluation.every: it was trained without; resume=never trains from scratch")
         elif record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed in the meantime: %s", job.folder)
         else:

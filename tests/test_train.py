@@ -178,6 +178,15 @@ def test_the_same_command_again_finds_the_run_done(finished, cli, monkeypatch):
     assert {path: path.read_bytes() for path in job.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_that_is_done_says_that_it_was_not_evaluated_during_training(cli):
+    line, curve = "evaluation.every: it was trained without", ("evaluation.every=128", "evaluation.curve_episodes=1")
+    assert line not in cli(*TINIER).out
+    assert line in cli(*TINIER, *curve).out
+    assert line not in cli(*TINIER, *curve, "seed=1").out
+    assert line not in cli(*TINIER, *curve, "seed=1").out
+    assert len(jobs()) == 2
+
+
 def test_the_order_of_the_overrides_is_no_part_of_the_name(cli):
     assert "already done" not in cli(*TINIER, "gae.lam=0.9").out
     result = cli("gae.lam=0.9", *reversed(TINIER))

@@ -290,7 +290,8 @@ class Trainer(Resumable):
     def evaluation_due(self, update: int) -> bool:
         """Whether a row of metrics.csv after this update has an evaluation: `every` rows were crossed since the last.
 
-        Rows that are only there because the run ends or pauses do not count as the last, so that none is due twice.
+        A row that is only there because the run pauses does not count as the last: later rows are evaluated as if
+        it had not paused.
         """
         if self.curve is None or update == self.num_updates:
             return self.curve is not None

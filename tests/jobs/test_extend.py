@@ -312,3 +312,18 @@ def test_a_seed_that_diverged_stays_retired(cli):
     assert cli(*words, LONG, "algo.victim=-1", "study=whole").code == 0
     ours, theirs = records(ended("s", 2048)[0]), records(ended("whole", 2048)[0])
     assert [row for row in ours if row[0] != "1"] == [row for row in theirs if row[0] != "1"]
+
+
+def test_a_seed_that_diverged_keeps_its_evaluations(cli):
+    # rows at 256, 512 and 768; the last of seed 1 is that at 512, evaluated in both; 768 is only where the run ends
+    words = (*WORDS, "algo=apo", "algo._target_=diverging.SpoilsAPO", "num_seeds=3", "study=s", "log_every=256")
+    words += ("evaluation.every=512", "evaluation.curve_episodes=2", "algo.since=0.6", "algo.victim=1")
+    assert cli(*words, SHORT).code == 0
+    result = cli(*words, LONG, "resume=extend")
+    assert result.code == 0, result.err
+    (header, *before), (_, *after) = (records(ended("s", steps)[0]) for steps in (768, 2048))
+    column = header.split(",").index("evaluation_return") - 1  # wall_time, before it, is left out
+    ours, theirs = ([row for row in rows if row[0] == "1"] for rows in (after, before))
+    assert ours == theirs
+    assert [row[column] != "" for row in ours] == [False, True]
+    assert [row[column] != "" for row in after if row[0] == "0"] == [False, True] * 4
