@@ -119,8 +119,8 @@ MEASURES = {
         lambda seed, _: np.nan if seed.evaluation is None else seed.evaluation,
     ),
     "evaluation_sampled": Measure(
-        "the same with sampled actions, at the last point of evaluation.every",
-        lambda seed, _: last(seed.curve.evaluated_sampled),
+        "mean return of the final policy, frozen, with sampled actions (evaluation.every)",
+        lambda seed, _: float(seed.curve.evaluated_sampled[-1]),  # an earlier one is not of the final policy
     ),
     "final": Measure(
         "mean return of training episodes in the last tenth of steps", lambda seed, _: final_return(seed.curve)
