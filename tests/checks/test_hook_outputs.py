@@ -42,7 +42,7 @@ def refused(folder, name, *words):
 
 
 def test_every_column_that_a_run_writes_of_itself_is_reserved(tmp_path):
-    train(tmp_path, *SMALL, "algo.target_kl=10")
+    train(tmp_path, *SMALL, "algo.target_kl=10", "evaluation.every=1")
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
     of_loss = {"policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_fraction"}
     assert set(header) - of_loss == RESERVED - {"a parameter"}

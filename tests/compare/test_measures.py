@@ -132,8 +132,10 @@ def test_measures_of_a_seed():
         {"evaluation": 7, "evaluation_sampled": NAN, "final": 7, "area": 7, "retention": NAN}, nan_ok=True
     )
     assert math.isnan(MEASURES["evaluation"].of(sample(0, NAN, 5.0), held))
-    sampled = curve(*[seed.curve.steps] * 3, sampled=[NAN, 3, 8, NAN])
-    assert MEASURES["evaluation_sampled"].of(type(seed)(0, sampled, None, seed.run), None) == 8
+    for points, value in (([NAN, 3, NAN, 8], 8), ([NAN, 3, 8, NAN], NAN)):  # an earlier point is not the final policy's
+        sampled = curve(*[seed.curve.steps] * 3, sampled=points)
+        found = MEASURES["evaluation_sampled"].of(type(seed)(0, sampled, None, seed.run), None)
+        assert found == pytest.approx(value, nan_ok=True)
     kept = blocks(500, 500, 500, 500, 250)
     floored = task({}, bounds=(100.0, 500.0), threshold=400.0)
     assert MEASURES["retention"].of(type(seed)(0, kept, None, seed.run), floored) == pytest.approx(150 / 400)

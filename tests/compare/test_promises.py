@@ -86,6 +86,6 @@ def test_power_that_is_told_is_found(promises, monkeypatch):
     monkeypatch.setattr(promises, "SEEDS", (5,))
     studies = 300
     for row in promises.powers("normal", studies):
-        assert row["told"] == pytest.approx(row["found better"], abs=0.05 + errors(0.5, studies)), row
-        assert row["told equivalent"] == pytest.approx(row["found"], abs=0.05 + errors(0.5, studies)), row
-        assert (row["told"] > 0) == (row["comparisons"] < 16)
+        assert row["told better"] == pytest.approx(row["better"], abs=0.05 + errors(0.5, studies)), row
+        assert row["told equivalent"] == pytest.approx(row["equivalent"], abs=0.05 + errors(0.5, studies)), row
+        assert (row["told better"] > 0) == (row["comparisons"] < 16)
