@@ -174,8 +174,7 @@ def test_the_band_of_a_curve_is_the_interval_of_its_mean():
     assert np.isnan(statistics.mean_band(scores[:, :1]).low).all()
 
 
-@pytest.mark.parametrize("arms", [NINE, SEVENTEEN])
-@pytest.mark.parametrize("width", [3.4, 7.0, 12.0])
+@pytest.mark.parametrize(("arms", "width"), [(NINE, 3.4), (SEVENTEEN, 7.0), (NINE, 12.0)])
 def test_many_arms_have_panels_of_one_size_that_no_legend_squeezes(arms, width):
     sheet = Sheet(width)
     comparison = study([CARTPOLE, NEGATIVE], arms, 5)

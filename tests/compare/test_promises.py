@@ -47,7 +47,7 @@ def test_so_they_are_along_a_plan(promises):
     assert 0.01 < np.mean([row["false verdicts"] for row in rows]) <= 0.05 + 2 * errors(0.05, studies * len(rows))
 
 
-@pytest.mark.parametrize("shape", ["normal", "lognormal", "heavy tails", "500 or 100, ± 1", "exactly 500 or 100"])
+@pytest.mark.parametrize("shape", ["lognormal", "500 or 100, ± 1", "exactly 500 or 100"])
 def test_a_true_difference_is_covered(promises, shape):
     studies = 150
     for row in promises.differences(shape, studies):
@@ -58,7 +58,7 @@ def test_a_true_difference_is_covered(promises, shape):
             assert row[kind] >= promised - 2 * errors(promised, studies), row
 
 
-@pytest.mark.parametrize("shape", ["normal", "heavy tails", "at the ceiling", "500 or 100, ± 1"])
+@pytest.mark.parametrize("shape", ["heavy tails", "500 or 100, ± 1"])
 def test_an_arms_mean_and_iqm_are_covered(promises, shape):
     studies = 300
     for row in promises.arms(shape, studies):

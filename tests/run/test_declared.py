@@ -74,10 +74,10 @@ def test_a_run_that_starts_from_another_declares_for_itself(cli):
     assert record(child)["declared"] == {"primary": "evaluation", "margin": 7}
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("submitit_local", "ray")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "submitit_local", "ray")]
 
 
-@pytest.mark.parametrize("launcher", ["basic", "batched", "joblib", *SLOW])
+@pytest.mark.parametrize("launcher", ["basic", "batched", *SLOW])
 def test_jobs_of_a_sweep_declare_before_any_starts_whoever_runs_them(cli, launcher):
     module = {"basic": "torch", "batched": "torch", "submitit_local": "submitit"}.get(launcher, launcher)
     pytest.importorskip(module, reason="extra is not installed")

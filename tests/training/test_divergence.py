@@ -111,8 +111,15 @@ def test_the_others_are_what_each_would_be_alone(tmp_path):
             assert_close(weights_of(together)[name][seed], x[0], atol=2e-4, rtol=2e-3, msg=name)
 
 
-@pytest.mark.parametrize("batching", ["auto", "loop"])
-@pytest.mark.parametrize(("what", "since", "update"), [("loss", 0.25, 3), ("gradient", 0, 1)])
+@pytest.mark.parametrize(
+    ("batching", "what", "since", "update"),
+    [
+        ("auto", "loss", 0.25, 3),
+        ("loop", "gradient", 0, 1),
+        pytest.param("auto", "gradient", 0, 1, marks=pytest.mark.slow),
+        pytest.param("loop", "loss", 0.25, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_too(tmp_path, traced, caplog, batching, what, since, update):
     settings = (*EIGHT, *THREE, *spoils("apo"), "env=cartpole", f"batching={batching}")
     settings += (f"++algo.what={what}", f"++algo.since={since}")
