@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
+
 from rlexp.compare.arms import Comparison
-from rlexp.compare.looks import FILE, SHARES, LookBook
+from rlexp.compare.looks import FILE, SHARES, LookBook, Looks
 from rlexp.compare.permutation import smallest_p
-from rlexp.compare.planning import POWER, like, looks_at, margin_for, power, seeds_for, spread
+from rlexp.compare.planning import POWER, Spread, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
 from rlexp.compare.results import Result
 from rlexp.compare.verdict import ALPHA, FEWEST
@@ -35,32 +37,10 @@ def propose(
     lines = []
     for task in comparison.tasks:
         env, margin, looks = task.env, question.margin(task.env), book.of(task.env)
-        if math.isnan(margin):
-            raise ConfigError(f"plan=true: {env} has no margin; give one, as in margin=5% or margin=25")
-        if looks.taken:
-            at = f"at {', '.join(map(str, looks.taken))} seeds"
-            raise ConfigError(
-                f"plan=true: a verdict on {env} was given {at} ({book.path}), and looks are declared before the first; "
-                f"plan a new study, with other seeds"
-            )
-        arms = [r.scores for r in results if r.env == env and len(r.scores) > 1]
-        if not arms:
-            raise ConfigError(
-                f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5"
-            )
         pilot = max(r.planned for r in results if r.env == env)
-        if looks.planned and pilot > looks.pilot:
-            at = ", ".join(map(str, looks.planned))
-            raise ConfigError(
-                f"plan=true: looks at {env} were declared for {at} seeds ({book.path}) when there were {looks.pilot}; "
-                f"with {pilot} seeds others could be chosen by what these show. Train as planned, or plan a new study"
-            )
-        found = spread(arms)
-        if not found.value > 0:
-            raise ConfigError(
-                f"plan=true: all seeds of an arm score the same on {env}, so any number tells arms apart or none does; "
-                f"make the environment harder"
-            )
+        _require_undecided(env, margin, looks, pilot, book)
+        arms = [r.scores for r in results if r.env == env and len(r.scores) > 1]
+        found = _spread(env, arms)
         alpha = ALPHA / tests * SHARES[3][-1]
         least, middle, highest = (
             seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)
@@ -71,29 +51,62 @@ def propose(
                 f"plan=true: {seeds} seeds of each arm cannot tell arms apart over {tests} comparisons; raise most="
             )
         looks.planned, looks.pilot = _reachable(looks_at(seeds, pilot), tests), pilot
-        told = f"{number(margin)} ({question.written[env]})"
-        deviation = f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
-        lines.append(
-            f"{env}: margin {told}, deviation over seeds {deviation}, {tests} comparisons, a pilot of {pilot} seeds."
-        )
+        told = f"margin {number(margin)} ({question.written[env]})"
+        deviation = f"deviation over seeds {number(found.value)} [{number(found.low)}, {number(found.high)}]"
         span = f"{least or f'more than {most}'} to {highest or f'more than {most}'}"
-        lines.append(
-            f"  {span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies."
-        )
+        shape = like(arms, found.planned)
         if middle is None:
-            smallest = margin_for(like(arms, found.planned), seeds, alpha, found.planned)
-            lines.append(
-                f"  {seeds} seeds can do so for a margin of {number(smallest)}; the study is planned with them."
-            )
+            smallest = number(margin_for(shape, seeds, alpha, found.planned))
+            chosen = f"{seeds} seeds can do so for a margin of {smallest}; the study is planned with them."
         else:
-            chance = power(like(arms, found.planned), seeds, margin, alpha)
-            lines.append(f"  Planned: {seeds}, with a chance of {chance.found:.0%} and {chance.equivalent:.0%}.")
+            chance = power(shape, seeds, margin, alpha)
+            chosen = f"Planned: {seeds}, with a chance of {chance.found:.0%} and {chance.equivalent:.0%}."
         shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(looks.planned)])
-        when = ", ".join(map(str, looks.planned))
-        lines.append(
-            f"  Looks at {when} seeds, which may spend {shares} of false verdicts. Seeds in between give no verdict."
-        )
+        when = f"Looks at {', '.join(map(str, looks.planned))} seeds, which may spend {shares} of false verdicts."
+        lines += [
+            f"{env}: {told}, {deviation}, {tests} comparisons, a pilot of {pilot} seeds.",
+            f"  {span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies.",
+            f"  {chosen}",
+            f"  {when} Seeds in between give no verdict.",
+        ]
     return [*lines, f"Declared in {book.path.parent / FILE}. Train the other seeds, then compare as usual."]
+
+
+def _require_undecided(env: str, margin: float, looks: Looks, pilot: int, book: LookBook) -> None:
+    """Refuse a plan without a margin, after a verdict, or that could be chosen by what more seeds show."""
+    if math.isnan(margin):
+        raise ConfigError(f"plan=true: {env} has no margin; give one, as in margin=5% or margin=25")
+    if looks.taken:
+        at = f"at {', '.join(map(str, looks.taken))} seeds"
+        raise ConfigError(
+            f"plan=true: a verdict on {env} was given {at} ({book.path}), and looks are declared before the first; "
+            f"plan a new study, with other seeds"
+        )
+    if looks.planned and pilot > looks.pilot:
+        at = ", ".join(map(str, looks.planned))
+        raise ConfigError(
+            f"plan=true: looks at {env} were declared for {at} seeds ({book.path}) when there were {looks.pilot}; "
+            f"with {pilot} seeds others could be chosen by what these show. Train as planned, or plan a new study"
+        )
+
+
+def _spread(env: str, arms: list[np.ndarray]) -> Spread:
+    """Spread of a pilot's seeds.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not arms:
+        raise ConfigError(
+            f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5"
+        )
+    found = spread(arms)
+    if not found.value > 0:
+        raise ConfigError(
+            f"plan=true: all seeds of an arm score the same on {env}, so any number tells arms apart or none does; "
+            f"make the environment harder"
+        )
+    return found
 
 
 def _reachable(looks: list[int], tests: int) -> list[int]:
