@@ -121,20 +121,24 @@ class Trainer(Resumable):
         self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
         # sum of returns and number of the episodes since the last row of metrics.csv, and what they were just before it
         self.since_row, self.before_row = np.zeros((agents, 2)), np.zeros((agents, 2))
-        self.curve: EvaluationCurve | None = None
-        if settings.evaluate_every is not None:
-            self.curve = EvaluationCurve(
-                environment,
-                distribution,
-                learner,
-                every=settings.evaluate_every,
-                episodes=settings.curve_episodes,
-                max_steps=settings.evaluation["max_steps"],
-                watch=watch,
-            )
+        self.curve = self._make_curve()
         self.unevaluated: list[Recorder] = []  # runs whose last row still lacks its evaluation, as a stop cut it short
         self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
         self.copyable: bool | None = None  # whether the environments' state can be saved; checked when first needed
+
+    def _make_curve(self) -> EvaluationCurve | None:
+        """What evaluates during training, if `evaluation.every` is set."""
+        if self.settings.evaluate_every is None:
+            return None
+        return EvaluationCurve(
+            self.environment,
+            self.collector.distribution,
+            self.learner,
+            every=self.settings.evaluate_every,
+            episodes=self.settings.curve_episodes,
+            max_steps=self.settings.evaluation["max_steps"],
+            watch=self.watch,
+        )
 
     # The loop ----------------------------------------------------------------------------------------------------
 
