@@ -97,6 +97,7 @@ class Side(NamedTuple):
             overrides = path.parent / ".hydra/overrides.yaml"  # not there if the run failed early
             text = overrides.read_text() if overrides.exists() else f"- {path.parent.name}"
             own = {*re.findall(r"^- '?(.*?)'?$", text, re.MULTILINE)} - {*COMMON.split(), f"study={case}"}
+            own = {word for word in own if not word.endswith("=null")}  # the default of a key that may be newer
             name = re.sub(r"([/-])[0-9a-f]{8}\b", r"\1*", " ".join(sorted(own)))
             while name in found:
                 name += " (again)"
