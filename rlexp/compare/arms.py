@@ -211,7 +211,8 @@ def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[
     shared = set.intersection(*(set(_training_settings(run)) for run in runs))
     for algo, named in varied.items():
         algo_runs = [run for run in runs if run.algo == algo]
-        for key in [key for key in _differing(algo_runs) if key not in shared | named]:
+        differing = [key for key in _differing(algo_runs) if not key.startswith("env.")]  # those make the task
+        for key in [key for key in differing if key not in shared | named]:
             values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
             remarks.append(f"{algo}: {key} is {', '.join(values)}")
 
