@@ -40,8 +40,8 @@ def intervals(results: list[Result], measure: str, looks: dict[str, Look], sheet
     labels = [sheet.wrap(name, sheet.label_width) for name in names]
     beside = max(map(sheet.length, labels))
     columns = min(len(envs), max(1, int((sheet.width - beside) / 1.7)))
-    columns = 2 if len(envs) == 4 and columns == 3 else columns
     rows = -(-len(envs) // columns)
+    columns = -(-len(envs) // rows)  # rows of like length
     tall = max(2.2, max(label.count("\n") for label in labels) + 1.3) * sheet.line
     size = (sheet.width, rows * (len(names) * tall + 3.2 * sheet.line) + 2 * sheet.line)
     figure = Figure(figsize=size, layout="constrained")
@@ -53,7 +53,7 @@ def intervals(results: list[Result], measure: str, looks: dict[str, Look], sheet
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0, labelsize=sheet.font)
         axes.yaxis.set_visible(k % columns == 0)
-        plain(axes.xaxis, 4)
+        plain(axes.xaxis, 4 if columns < 4 else 3)
     for axes in grid[len(envs) :]:
         axes.remove()
     diverged = "; ×: diverged" if any(r.diverged for r in shown) else ""

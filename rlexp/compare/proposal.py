@@ -53,7 +53,8 @@ def propose(
         looks.planned, looks.pilot = _reachable(looks_at(seeds, pilot), tests), pilot
         told = f"margin {number(margin)} ({question.written[env]})"
         deviation = f"deviation over seeds {number(found.value)} [{number(found.low)}, {number(found.high)}]"
-        span = f"{least or f'more than {most}'} to {highest or f'more than {most}'}"
+        ends = [f"more than {most}" if n is None else str(n) for n in (least, highest)]
+        span = " to ".join(dict.fromkeys(ends))
         shape = like(arms, found.planned)
         if middle is None:
             smallest = number(margin_for(shape, seeds, alpha, found.planned))
@@ -64,7 +65,7 @@ def propose(
         shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(looks.planned)])
         when = f"Looks at {', '.join(map(str, looks.planned))} seeds, which may spend {shares} of false verdicts."
         lines += [
-            f"{env}: {told}, {deviation}, {tests} comparisons, a pilot of {pilot} seeds.",
+            f"{env}: {told}, {deviation}, {tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds.",
             f"  {span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies.",
             f"  {chosen}",
             f"  {when} Seeds in between give no verdict.",

@@ -1,0 +1,184 @@
+"""The committed reports say what their csv files say: every number is computed again, from the scores of the seeds.
+
+compare.csv from scores.csv; the sentences and tables of compare.md from compare.csv; the text of report.md, and of the
+README where it tells results, from both.
+"""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from reports import INTERVAL, MEASURES, Report, is_rounded, names
+
+from rlexp.compare import statistics
+from rlexp.compare.permutation import permutation_p, permutation_test
+from rlexp.compare.verdict import decide
+
+ALPHA = 0.05
+NAMES = names()
+LIMITED = ("ceiling", "floor", "one score")
+
+
+@pytest.fixture(scope="module")
+def report_of():
+    return {name: Report(name) for name in NAMES}.__getitem__
+
+
+def near(cell, value, scale=1.0):
+    """Whether a cell of six digits is this value, computed from scores of six digits; an empty one is NaN."""
+    if not cell:
+        return math.isnan(value)
+    return abs(float(cell) - value) <= 1e-5 * (abs(value) + scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compare_csv_follows_from_the_scores(name, report_of):
+    report = report_of(name)
+    for (env, arm, measure), row in report.rows.items():
+        x, y = report.scores(env, arm, measure), report.scores(env, baseline(report, env), measure)
+        where = f"{env}, {arm}, {measure}"
+        assert len(x) == int(row["n"]), where
+        if not len(x):
+            continue
+        pooled = np.concatenate([x, y])
+        size = float(np.abs(pooled).max())
+        assert near(row["mean"], x.mean(), size), where
+        iqm = statistics.iqm_interval(x)
+        assert all(near(row[k], v, size) for k, v in zip(("iqm", "iqm_low", "iqm_high"), iqm, strict=True)), where
+        if not row["alpha"]:
+            continue
+        alpha = float(row["alpha"])
+        d = permutation_test([(x, y)], alpha)
+        assert near(row["difference"], x.mean() - y.mean(), size), where
+        assert near(row["p"], d.p, scale=20), where
+        # limits of the score cut an interval, see rlexp/compare/verdict.py
+        assert near(row["difference_low"], d.low, size) or d.low < float(row["difference_low"]) <= d.value, where
+        assert near(row["difference_high"], d.high, size) or d.high > float(row["difference_high"]) >= d.value, where
+        better = statistics.probability_of_improvement(x, y, alpha)
+        assert near(row["improvement"], better.value), where
+        assert near(row["improvement_low"], better.low), where
+        ranks = (pooled[:, None] > pooled).sum(1) + (pooled[:, None] == pooled).sum(1) / 2
+        assert near(row["p_rank"], permutation_p([(ranks[: len(x)], ranks[len(x) :])], alpha), scale=20), where
+        if row["role"] == "primary" and row["verdict"] != "interim" and row["why"] not in LIMITED:
+            margin = float(row["margin"] or "nan")
+            told = row["verdict"], row["within_margin"] == "True"
+            found = decide(d, margin)
+            assert told == (found.word, found.within), where
+
+
+def baseline(report, env):
+    return next(arm for arm in report.arms(env) if not report.rows[env, arm, "final"]["alpha"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_share_the_five_percent(name, report_of):
+    rows = [row for row in report_of(name).rows.values() if row["alpha"]]
+    primary = sum(float(row["alpha"]) for row in rows if row["role"] == "primary")
+    others = sum(float(row["alpha"]) for row in rows if row["role"] == "secondary")
+    assert primary <= ALPHA * 1.0001
+    assert others == pytest.approx(ALPHA, rel=1e-3)
+
+
+def cells_of(table):
+    """Rows of a markdown table as dictionaries."""
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def sections(page):
+    """(title, lines) of every section of a page."""
+    for part in re.split(r"^##+ ", page, flags=re.MULTILINE)[1:]:
+        title, *lines = part.splitlines()
+        yield title, [line for line in lines if line.strip()]
+
+
+def holds(text, row, column, factor=1.0):
+    """Whether an interval as printed is that of these columns of compare.csv."""
+    match = INTERVAL.fullmatch(text)
+    if match is None:
+        return is_rounded(text, factor * float(row[column]))
+    wanted = [factor * float(row[key]) for key in (column, f"{column}_low", f"{column}_high")]
+    return all(is_rounded(match[key], x) for key, x in zip(("value", "low", "high"), wanted, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tables_of_compare_md_are_those_of_compare_csv(name, report_of):
+    report = report_of(name)
+    seen = set()
+    for title, lines in sections((report.folder / "compare.md").read_text(encoding="utf-8")):
+        if not (match := re.match(rf"(.*), ({'|'.join(MEASURES)}) \((primary|secondary)\): ", title)):
+            continue
+        for cells in cells_of([line for line in lines if line.startswith("|")]):
+            key = match[1], cells["arm"], match[2]
+            row = report.rows[key]
+            seen.add(key)
+            assert row["role"] == match[3], key
+            assert cells["n"].split()[0] == row["n"], key
+            assert holds(cells["mean [95 %]"], row, "mean"), key
+            assert holds(cells["IQM [95 %]"], row, "iqm"), key
+            if row["alpha"]:
+                assert holds(cells["difference"], row, "difference"), key
+                assert holds(cells["of IQMs"], row, "iqm_difference"), key
+                assert holds(cells["P(better)"], row, "improvement"), key
+                times = ALPHA / float(row["alpha"])
+                for told, column in (("p", "p"), ("p by ranks", "p_rank")):
+                    assert cells[told] == "–" or is_rounded(cells[told], min(1.0, float(row[column]) * times)), key
+            if row["verdict"]:
+                assert cells["verdict"].startswith(row["verdict"]), key
+    assert seen == {key for key, row in report.rows.items() if row["n"] != "0"}
+
+
+def percent(row):
+    """What a difference is multiplied by in sentences, whose margin is 5 %."""
+    return 5 / float(row["margin"])
+
+
+def parts_of(line, report):
+    """(row, column, text, factor) of every interval in a sentence of the answer."""
+    if match := re.match(r"On (.+?) (better|worse|equivalent|inconclusive|interim)\b", line):
+        env, said = match[1], re.split(r"; ", line.split(": ", 1)[1])
+        arms = [(max((a for a in report.arms(env) if part.startswith(a)), key=len), part) for part in said]
+    else:
+        env = max((env for env in report.envs if f" on {env}" in line), key=len)
+        arms = [(max((a for a in report.arms(env) if line.startswith(a)), key=len), line)]
+    for arm, text in arms:
+        for index, found in enumerate(INTERVAL.finditer(text)):
+            before = re.search(rf"({'|'.join(MEASURES)})(?: is (?:higher|lower),)? $", text[: found.start()])
+            row = report.rows[env, arm, before[1] if before else "evaluation"]
+            if before or index == 0:
+                yield row, "difference", found[0].replace(" %", ""), percent(row) if found["percent"] else 1.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sentences_of_compare_md_are_true(name, report_of):
+    report = report_of(name)
+    answer = dict(sections((report.folder / "compare.md").read_text(encoding="utf-8")))["Verdict"]
+    count = 0
+    for line in (line.removeprefix("- ").replace("**", "") for line in answer):
+        if line.startswith("Over "):
+            check_overall(line, report)
+        elif INTERVAL.search(line):
+            for row, column, text, factor in parts_of(line, report):
+                assert holds(text, row, column, factor), f"{text} in {line}"
+                count += row["role"] == "primary"
+                said = row["verdict"]
+                assert not said or re.search(rf"\b{said}\b", line), line
+    assert count == sum(row["verdict"] != "" for row in report.rows.values())
+
+
+def check_overall(line, report):
+    """Over n environments: the mean of the differences in shares of the span, tested within environments."""
+    arm = next(
+        arm for arm in report.arms(report.envs[0]) if re.search(rf"environments {re.escape(arm)} (is|against)", line)
+    )
+    pairs, alphas = [], []
+    for env in report.envs:
+        row = report.rows[env, arm, "evaluation"]
+        span = 100 / percent(row)
+        pairs.append(tuple(report.scores(env, a, "evaluation") / span for a in (arm, baseline(report, env))))
+        alphas.append(float(row["alpha"]))
+    d = permutation_test(pairs, min(alphas))
+    found = INTERVAL.search(line)
+    values = (100 * x for x in (d.value, d.low, d.high))
+    assert all(is_rounded(found[k], x, 1e-3) for k, x in zip(("value", "low", "high"), values, strict=True)), line
