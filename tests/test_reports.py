@@ -7,9 +7,10 @@ README where it tells results, from both.
 import math
 import re
 
+import claims
 import numpy as np
 import pytest
-from reports import INTERVAL, MEASURES, Report, is_rounded, names
+from reports import INTERVAL, MEASURES, REPORTS, Report, is_rounded, names, unexplained
 
 from rlexp.compare import statistics
 from rlexp.compare.permutation import permutation_p, permutation_test
@@ -17,6 +18,7 @@ from rlexp.compare.verdict import decide
 
 ALPHA = 0.05
 NAMES = names()
+README = REPORTS.parents[1] / "README.md"
 LIMITED = ("ceiling", "floor", "one score")
 
 
@@ -182,3 +184,28 @@ def check_overall(line, report):
     found = INTERVAL.search(line)
     values = (100 * x for x in (d.value, d.low, d.high))
     assert all(is_rounded(found[k], x, 1e-3) for k, x in zip(("value", "low", "high"), values, strict=True)), line
+
+
+@pytest.mark.parametrize("name", sorted(claims.CLAIMS))
+def test_every_number_of_a_report_is_computed_from_its_scores(name, report_of):
+    report = report_of(name)
+    text = (report.folder / "report.md").read_text(encoding="utf-8")
+    assert unexplained(text, report.quotable, claims.CLAIMS[name](report)) == []
+
+
+@pytest.mark.parametrize("heading", sorted(claims.README))
+def test_every_number_of_the_readme_is_computed_from_scores(heading, report_of):
+    text = dict(re.findall(r"^## (.+)\n(.*?)(?=^## |\Z)", README.read_text(encoding="utf-8"), re.M | re.S))[heading]
+    quotable = " ".join(report_of(name).quotable for name in NAMES)
+    assert unexplained(text, quotable, claims.README[heading](report_of)) == []
+
+
+def test_a_number_that_nothing_accounts_for_is_found():
+    page = "It is +1.5 [0.1, 2.9] on Hopper-v5, of 40 seeds.\n\n    apo is better: 3.25,\n      10 seeds each.\n"
+    quotable = "so: apo is better: 3.25, 10 seeds each."
+    assert unexplained(page, quotable, ["+1.5 [0.1, 2.9]", "40 seeds"]) == []
+    assert unexplained(page, quotable, ["+1.5 [0.1, 2.9]"]) == ["40"]
+    with pytest.raises(AssertionError, match="not in the text"):
+        unexplained(page, quotable, ["41 seeds"])
+    with pytest.raises(AssertionError, match="3.25"):
+        unexplained(page, "apo is better: 3.26, 10 seeds each.", [])

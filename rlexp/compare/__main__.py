@@ -114,7 +114,7 @@ def run(words: list[str]) -> None:
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
     from rlexp.compare.looks import LookBook
-    from rlexp.compare.question import against_record, question_of
+    from rlexp.compare.question import against_record, question_of, to_record
     from rlexp.study.runs import find_runs
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
@@ -127,22 +127,22 @@ def run(words: list[str]) -> None:
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     book = LookBook(min(map(Path, paths)))  # whatever their order
     question = question_of(comparison, options.get("primary"), options.get("margin"), book.content)
-    asked = {"primary": question.primary, "margins": question.written, "baseline": baseline}
+    content = to_record(comparison, question, baseline)
     if options.get("plan"):
         from rlexp.compare.proposal import propose
 
         scored = verdict.primary_scores(comparison, baseline, question)
         told = propose(comparison, scored, question, book, options.get("most", 40))
         try:
-            book.save(**asked)
+            book.save(**content)
         except StorageError as error:
             raise ConfigError(f"{book.path}: cannot be written ({_cause(error)}), and declares the plan") from None
         print("\n".join(told))
         return
-    judgement = verdict.judge(comparison, baseline, against_record(question, baseline, book.content), book)
+    judgement = verdict.judge(comparison, baseline, against_record(question, content, book.content), book)
     if book.changed:  # saved before anything is told: whoever has seen a verdict has looked
         try:
-            book.save(**asked)
+            book.save(**content)
         except StorageError as error:
             comparison.remarks.append(f"{book.path}: this look could not be recorded ({_cause(error)})")
     print(report.plain(comparison, judgement))

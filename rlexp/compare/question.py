@@ -87,10 +87,19 @@ def _recorded_margin(margins: Mapping[str, Any], env: str) -> str:
     return ""
 
 
-def against_record(question: Question, baseline: str, recorded: Mapping[str, Any]) -> Question:
-    """The question, late where it is not the one that looks.json records of the plan or the first verdict."""
-    late, primary = list(question.late), recorded.get("primary")
+def to_record(comparison: Comparison, question: Question, baseline: str) -> dict[str, Any]:
+    """What looks.json keeps of the question at the plan or the first verdict."""
+    content: dict[str, Any] = {"primary": question.primary, "margins": question.written, "baseline": baseline}
+    if question.primary not in RETURNS:  # retention is counted from a threshold
+        content["thresholds"] = {task.env: task.threshold for task in comparison.tasks}
+    return content
+
+
+def against_record(question: Question, asked: Mapping[str, Any], recorded: Mapping[str, Any]) -> Question:
+    """The question, late where what is asked is not what looks.json records of the plan or the first verdict."""
+    late, primary, baseline = list(question.late), recorded.get("primary"), asked["baseline"]
     margins: Any = recorded.get("margins")
+    thresholds: Any = recorded.get("thresholds")
     if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in late):
         late.append(f"primary={question.primary}, where the study was planned or judged by {str(primary)[:20]}")
     if recorded.get("baseline", baseline) != baseline:
@@ -99,6 +108,10 @@ def against_record(question: Question, baseline: str, recorded: Mapping[str, Any
         former = str(margins.get(env, "no margin"))[:20]
         if text != former and not any(x.startswith("margin=") and env in x for x in late):
             late.append(f"margin={text} on {env}, where the study was planned or judged with {former}")
+    for env, threshold in asked.get("thresholds", {}).items() if isinstance(thresholds, Mapping) else ():
+        if thresholds.get(env, threshold) != threshold:
+            told = f"threshold={threshold:g} on {env}" if threshold is not None else f"no threshold on {env}"
+            late.append(f"{told}, where the study was planned or judged with {str(thresholds[env])[:20]}")
     return replace(question, late=tuple(late))
 
 

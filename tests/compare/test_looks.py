@@ -13,7 +13,7 @@ from scored import TEN, comparison, task
 from rlexp.compare import __main__ as compare
 from rlexp.compare import verdict
 from rlexp.compare.looks import SHARES, LookBook, Looks
-from rlexp.compare.question import Question
+from rlexp.compare.question import Question, against_record, to_record
 from rlexp.compare.verdict import ALPHA
 from rlexp.errors import ConfigError
 
@@ -213,6 +213,17 @@ def test_another_question_than_that_of_the_first_verdict_is_told(tmp_path, capsy
     assert "Chosen after the runs: primary=area, where the study was planned or judged by evaluation." in said
     assert "Chosen after the runs: margin=40 on CartPole-v1, where the study was planned or judged with 5%." in said
     assert held(tmp_path / "s")["primary"] == "evaluation"
+
+
+def test_another_threshold_than_that_of_the_first_verdict_on_retention_is_told():
+    retention, evaluation = (Question(primary, {}, {}) for primary in ("retention", "evaluation"))
+    content = to_record(comparison(task({"ppo": TEN}, threshold=400.0)), retention, "ppo")
+    assert content["thresholds"] == {"E": 400.0}
+    assert against_record(retention, content, content).late == ()
+    other = to_record(comparison(task({"ppo": TEN}, threshold=450.0)), retention, "ppo")
+    told = "threshold=450 on E, where the study was planned or judged with 400.0"
+    assert against_record(retention, other, content).late == (told,)
+    assert "thresholds" not in to_record(comparison(task({"ppo": TEN}, threshold=450.0)), evaluation, "ppo")
 
 
 def test_another_question_than_the_runs_declared_is_told(tmp_path, capsys):

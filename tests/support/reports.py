@@ -59,9 +59,10 @@ class Report:
         return self.rows[env, arm, "evaluation"]["verdict"]
 
     @functools.cached_property
-    def text(self):
-        """compare.md, as plain text in one line."""
-        return flat((self.folder / "compare.md").read_text(encoding="utf-8"))
+    def quotable(self):
+        """compare.md, and plan.txt if there is one, as plain text in one line."""
+        found = [self.folder / name for name in ("compare.md", "plan.txt")]
+        return " ".join(flat(path.read_text(encoding="utf-8")) for path in found if path.exists())
 
 
 def flat(text):
