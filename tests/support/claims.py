@@ -5,11 +5,12 @@ The claims of a report are the pieces of its text that hold numbers, those of th
 """
 
 import math
+import re
+import statistics
 
-from reports import Report
+from reports import INTERVAL, REPORTS, Report, parse, read
 
 MINUS = str.maketrans("-", "−")
-ABOUT = ["PPO", "APO"]
 
 
 def value(x, digits=1):
@@ -67,8 +68,109 @@ def secondary_by_env(report, arm="apo"):
         yield f"| {env} | {' | '.join(cells)} |"
 
 
-CLAIMS = {}
-README = {}
+def count(report, env, arm, low=-math.inf, high=math.inf):
+    """Seeds whose evaluation is within [low, high)."""
+    scores = report.scores(env, arm, "evaluation")
+    return int(((low <= scores) & (scores < high)).sum())
+
+
+def apo_suite(report):
+    cartpole, lander, car = "CartPole-v1 (2000 steps)", "LunarLander-v3", "MountainCar-v0"
+    yield from verdicts_by_env(report)
+    yield from secondary_by_env(report)
+    bad, none = (count(report, cartpole, arm, high=1300) for arm in ("ppo", "apo"))
+    assert none == 0
+    yield f"{bad} of 40 PPO seeds are below 1,300, none"
+    apo, ppo = (count(report, lander, arm, 200) for arm in ("apo", "ppo"))
+    yield f"{apo} of 40 APO seeds reach 200 in frozen evaluation, of PPO's all {ppo}."
+    yield f"better by {difference(report, car, 'apo', 'final')},"
+    early = [len(report.scores(car, arm, "retention")) for arm in ("apo", "ppo")]
+    yield f"of the {early[0]} and {early[1]} seeds that reached"
+    found = [f"{plan(report, env, r'do so for a margin of ([0-9.]+)'):.3g}" for env in (car, lander, cartpole)]
+    yield f"a difference of {found[0]} on MountainCar, {found[1]} on LunarLander and {found[2]} on CartPole"
+    yield "more than the 40 that they got. With 40, the plan says"
+    yield from (
+        "coefficient 1 and",
+        "margin 5 %",
+        "95 % intervals",
+        "time limit of 2,000 steps",
+        "instead of 500",
+        "400,000 steps",
+    )
+    yield from ("over 20 episodes", "2 cores", "49 minutes")
+
+
+def plan(report, env, pattern):
+    """A number that the plan gives for an environment."""
+    of_env = (report.folder / "plan.txt").read_text(encoding="utf-8").split(f"{env}: ")[1]
+    return float(re.search(pattern, of_env)[1])
+
+
+CLAIMS = {"apo_suite": apo_suite}
+
+
+def did_it_help(report_of):
+    yield "within the 5 %"
+
+
+def results(report_of):
+    suite = report_of("apo_suite")
+    cartpole, lander, car = "CartPole-v1 (2000 steps)", "LunarLander-v3", "MountainCar-v0"
+    yield f"over six environments, {overall(suite)} of the span"
+    yield f"CartPole with a time limit of 2,000 steps, {percent(suite, cartpole)}, and on"
+    yield f"MountainCar, {percent(suite, car)}; worse on LunarLander, {percent(suite, lander)};"
+    yield "last 100 training episodes"
+    yield from beside_published(report_of("reference"))
+
+
+def percent(report, env, arm="apo"):
+    """+1.2 % [−0.9, 3.3]."""
+    return share(report, env, arm).replace(" [", " % [")
+
+
+def overall(report):
+    """The sentence over all environments, to one digit; the test of compare.md computes it."""
+    found = INTERVAL.search(report.quotable[report.quotable.index("Over ") :])
+    x, low, high = (parse(found[key])[0] for key in ("value", "low", "high"))
+    return f"{signed(x)} % [{value(low)}, {value(high)}]"
+
+
+def beside_published(report):
+    """Rows of a table: environment, steps, here and published, mean ± deviation over seeds."""
+    for row in read(report.folder / "published.csv"):
+        env = row["env"]
+        x = report.scores(env, "ppo", "final")
+        digits = 1 if abs(x.mean()) < 1000 else 0
+        steps = "1 M" if "-v4" in env else "500 k"
+        here = f"{value(x.mean(), digits)} ± {value(x.std(ddof=1), digits)} ({len(x)} seeds)"
+        there = (
+            f"{value(float(row['score']), digits)} ± {value(float(row['deviation']), digits)} ({row['seeds']} seeds)"
+        )
+        yield f"| {env} | {steps} | {here} | {there} |"
+
+
+def speed(_):
+    """Rows of a table: median steps per second of both sides, and their ratio."""
+    runs = read(REPORTS / "bench" / "bench.csv")
+    for work in ("W1", "W1-torch", "W1-10", "W4", "W3"):
+        here, there = (
+            statistics.median(
+                float(row["steps_per_second"]) for row in runs if (row["workload"], row["side"]) == (work, side)
+            )
+            for side in ("rlexp", "peer")
+        )
+        ratio = here / there
+        yield f"| {here:,.0f} | {there:,.0f} | {ratio:.{0 if ratio > 10 else 1}f} |"
+    yield from (
+        "medians of three runs",
+        "CartPole, 8 × 128,",
+        "the same, 10 seeds side",
+        "1 × 2048",
+        "Breakout, 8 × 128,",
+    )
+
+
+README = {"Did it help?": did_it_help, "Results": results, "Speed": speed}
 
 
 if __name__ == "__main__":
