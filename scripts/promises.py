@@ -1,8 +1,8 @@
 """Simulates what `compare` promises, on scores of many shapes: how often a statement is wrong, and how often found.
 
     scripts/promises                           everything, 10,000 studies each; writes outputs/reports/promises/
-    scripts/promises --only false --only power some of it, printed
-    scripts/promises --studies 500             faster, and rougher
+    scripts/promises --only false --only power some tables, likewise
+    scripts/promises --studies 500             faster, and rougher; this and --shape print, and write nothing
 
 Tables: false (verdicts between identical arms, one look), path (the same over a pilot and its declared looks),
 differences (coverage of their intervals), arms (coverage of an arm's intervals), equivalence, power.
@@ -29,6 +29,7 @@ from rlexp.compare.planning import MOST, looks_at, power, seeds_for, spread, stu
 from rlexp.compare.verdict import ALPHA, FEWEST
 
 REPORT = Path("outputs/reports/promises")
+STUDIES = 10_000
 SEEDS, TESTS = (5, 10, 20), (1, 6, 16)
 TRUTH = 2_000_000  # scores that stand for a whole distribution
 COARSE, CLEAR = 2000, 8  # assignments that settle most tests; a p above CLEAR times α on them is not below it on more
@@ -217,10 +218,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=[*TABLES], help="a table; may be repeated")
     parser.add_argument("--shape", action="append", choices=[*SHAPES], help="a shape; may be repeated")
-    parser.add_argument("--studies", type=int, default=10_000)
+    parser.add_argument("--studies", type=int, default=STUDIES)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    whole = options.only is None and options.shape is None
+    whole = options.studies == STUDIES and options.shape is None
     with ProcessPoolExecutor(options.workers) as pool:
         for name in options.only or TABLES:
             start = time.time()

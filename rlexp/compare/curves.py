@@ -166,7 +166,9 @@ def _draw_evaluations(axes: Axes, task: Task, panel: Panel, y_of: Values, looks:
             continue
         own = [s.curve.steps[np.isfinite(y_of(s.curve))] for s in samples]
         points = np.unique(np.concatenate(own))
-        if len(points) > (most := max(map(len, own))):  # seeds made different numbers of steps: as many points as one has
+        if len(points) > (
+            most := max(map(len, own))
+        ):  # seeds made different numbers of steps: as many points as one has
             points = np.linspace(max(x[0] for x in own), min(x[-1] for x in own), most)
         seeds = _on_grid(samples, lambda curve: curve.steps, y_of, points)
         if y_of is _sampled:

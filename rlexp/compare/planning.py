@@ -18,7 +18,8 @@ from rlexp.compare.permutation import MOST_EXACT, NO_T, RESOLUTION, assignments,
 
 POWER = 0.8
 ASSURANCE = 0.8
-STUDIES = 1000  # simulated: an error of ± .025 in a power of .8
+STUDIES = 1000  # simulated: two standard errors are .025 in a power of .8
+AIM = POWER + 0.025  # in the simulation: of many numbers of seeds the first that seems to suffice is a lucky one
 CHUNK = 4_000_000  # statistics held at a time
 LOOKS = (0.5, 0.75, 1.0)  # of the seeds, where a study is looked at
 MOST = 40  # seeds per arm proposed
@@ -85,7 +86,7 @@ def seeds_for(draw: Draw, margin: float, alpha: float, most: int = MOST) -> int 
     """
 
     def suffices(n: int) -> bool:
-        return min(power(draw, n, margin, alpha)) >= POWER
+        return min(power(draw, n, margin, alpha)) >= AIM
 
     if not suffices(most):
         return None
@@ -99,13 +100,13 @@ def seeds_for(draw: Draw, margin: float, alpha: float, most: int = MOST) -> int 
 def margin_for(draw: Draw, n: int, alpha: float, deviation: float) -> float:
     """The smallest margin for which n seeds per arm have a power of POWER, to 2 %; infinite if none."""
     low, high = 0.0, deviation
-    while min(power(draw, n, high, alpha)) < POWER:
+    while min(power(draw, n, high, alpha)) < AIM:
         low, high = high, 2 * high
         if high > 1e3 * deviation:
             return math.inf
     while high - low > 0.02 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if min(power(draw, n, middle, alpha)) >= POWER else (middle, high)
+        low, high = (low, middle) if min(power(draw, n, middle, alpha)) >= AIM else (middle, high)
     return high
 
 

@@ -139,7 +139,7 @@ def _measured(task: Task, arm: str, measure: str) -> Result:
     if not len(scores):
         return Result(task, arm, measure, scores, Interval(), Interval(), 0, missing)
     limits = (task.limits or (None, None)) if measure in RETURNS else (None, None)
-    mean, iqm = statistics.mean_interval(scores, limits), statistics.iqm_interval(scores)
+    mean, iqm = statistics.mean_interval(scores, limits), statistics.iqm_interval(scores, limits)
     return Result(task, arm, measure, scores, mean, iqm, diverged, missing)
 
 

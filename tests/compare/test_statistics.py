@@ -135,6 +135,16 @@ def test_an_arms_interval_covers_its_iqm(shape):
     assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.92
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_few_seeds_have_an_interval_of_their_iqm_that_reaches_beyond_them(seeds):
+    scores = np.random.default_rng(3).normal(0, 1, (2, 1000, seeds))
+    found = [statistics.iqm_interval(x) for x in scores[0]]
+    assert np.mean([i.low <= 0 <= i.high for i in found]) >= 0.93
+    differences = [statistics.iqm_difference(x, y) for x, y in zip(*scores, strict=True)]
+    assert np.mean([i.low <= 0 <= i.high for i in differences]) >= 0.93
+    assert statistics.iqm_interval(np.array([480.0, 490, 499]), (0, 500)).high == 500
+
+
 @pytest.mark.parametrize("seeds", [5, 10])
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
 def test_the_probability_of_improvement_is_covered(seeds, shift):
