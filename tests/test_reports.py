@@ -11,7 +11,7 @@ import re
 import claims
 import numpy as np
 import pytest
-from reports import INTERVAL, MEASURES, REPORTS, Report, is_rounded, names, unexplained
+from reports import INTERVAL, MEASURES, REPORTS, Report, flat, is_rounded, names, unexplained
 
 from rlexp.compare import statistics
 from rlexp.compare.permutation import permutation_p, permutation_test
@@ -211,6 +211,13 @@ def test_every_number_of_the_readme_is_computed_from_scores(heading, report_of):
     text = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", README.read_text(encoding="utf-8"), re.M | re.S))[heading]
     quotable = " ".join(report_of(name).quotable for name in NAMES)
     assert unexplained(text, quotable, claims.README[heading](report_of)) == []
+
+
+@pytest.mark.parametrize("page", ["outputs/reports/promises/report.md", "rlexp/compare/README.md"])
+def test_what_compare_promises_was_measured(page):
+    text = flat((README.parent / page).read_text(encoding="utf-8"))
+    told = [*claims.promises(), *(claims.uncovered() if page.startswith("rlexp") else ())]
+    assert [claim for claim in told if claim not in text] == []
 
 
 def test_a_number_that_nothing_accounts_for_is_found():

@@ -176,6 +176,57 @@ def speed(_):
     )
 
 
+def table(name, **where):
+    """Rows of a table of outputs/reports/promises."""
+    rows = read(REPORTS / "promises" / f"{name}.csv")
+    return [row for row in rows if all(row[key] == str(value) for key, value in where.items())]
+
+
+def percents(rows, column, worst=min):
+    """The worst of a column of shares, in percent."""
+    return f"{100 * worst(float(row[column]) for row in rows):.1f}"
+
+
+def promises(_=None):
+    """Rows of the table of what compare promises."""
+    equal = [row for row in table("differences") if row["arm"] == row["baseline"]]
+    apart = [row for row in table("differences") if row["arm"] != row["baseline"]]
+    yield f"| at most {percents(table('false'), 'false verdicts', max)} %, within two standard errors (.44) of 5;"
+    yield f"| at most {percents(table('path'), 'false verdicts', max)} % |"
+    yield f"| at least {percents(equal, 'of means')} % |"
+    yield f"| at least {percents(equal, 'of IQMs')} %; {percents(equal, 'P(better)')} % |"
+    few, ten, most = (percents([row for row in apart if row["n"] == str(n)], "of means") for n in (5, 10, 20))
+    yield f"| at least {few}, {ten}, {most} % with 5, 10, 20 seeds:"
+    iqm = [percents([row for row in table("arms") if int(row["n"]) >= 5], "IQM")]
+    yield f"| at least {iqm[0]} % |"
+    few, ten, most = (percents(table("arms", n=n), "mean") for n in (5, 10, 20))
+    yield f"| at least {few}, {ten}, {most} % with 5, 10, 20 seeds;"
+    edge = percents(table("equivalence"), "claimed at the edge", max)
+    found = percents([row for row in table("equivalence") if "not" not in row["seeds"]], "found")
+    yield f"| at most {edge} %; at least {found} % |"
+    off = max(abs(float(row[f"told {x}"]) - float(row[x])) for row in table("power") for x in ("better", "equivalent"))
+    yield f"| by at most .{round(1000 * off):03d} |"
+
+
+def uncovered():
+    """The paragraph on what no interval covers: coverage with 5, 10 and 20 seeds."""
+
+    def three(rows, column):
+        five, ten, twenty = (f"{100 * float(row[column]):.0f}" for row in rows if int(row["n"]) >= 5)
+        return f"{five}, {ten} and {twenty} %"
+
+    one_arm = table("differences", arm="one in five fails", baseline="at the ceiling")
+    yield f"covers it in {three(one_arm, 'of means')} (5, 10, 20 seeds)"
+    for shape, where in (
+        ("one in five fails", "where one seed in five fails"),
+        ("one in ten fails", "where one in ten does"),
+        ("nearly all the same", "where nine in ten score the same"),
+        ("500 or 100, three to one", "of scores of 500 or 100 as three to one"),
+        ("lognormal", "of lognormal ones"),
+    ):
+        yield f"in {three(table('arms', shape=shape), 'mean')} {where}"
+
+
 README = {"Did it help?": did_it_help, "Results": results, "Speed": speed}
 
 
