@@ -188,6 +188,7 @@ def folder(tmp_path, wheel):
     return Folder(tmp_path, wheel)
 
 
+@pytest.mark.slow
 def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(folder):
     words = ["-m", *TINY, "algo=calm", "study=s", "algo.calm_coef=0.1,0.2"]
     done = folder("train", *words)

@@ -48,7 +48,10 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setitem(libraries.OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
 
 
-@pytest.mark.parametrize("case", CASES)
+# of pixels only the convolutions are their own, which take the compiler half a minute
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case == "pixels" else case for case in CASES]
+)
 def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     builder = libraries.Builder
     settings, own = (*SMALL, *(MLP if case != "pixels" else ()), *CASES[case]), OWN.get(case, ((),))

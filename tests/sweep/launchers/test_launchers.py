@@ -53,7 +53,13 @@ def same_as_alone(job):
 
 
 @pytest.mark.parametrize(
-    "launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow), "ray", "batched"]
+    "launcher",
+    [
+        "joblib",
+        pytest.param("submitit_local", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.slow),
+        "batched",
+    ],
 )
 def test_launchers_leave_what_a_single_run_leaves_and_survive_what_befalls_a_job(sweep, launcher):
     pytest.importorskip({"submitit_local": "submitit", "batched": "torch"}.get(launcher, launcher), reason="extra")

@@ -111,7 +111,7 @@ def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path,
     assert sorted(record(job)["launches"] for job in trials()) == [1, 3]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_while_the_best_is_trained_saves_it_and_the_same_command_finishes(tmp_path, tune, number):
     slow = ("total_steps=6400", "checkpoint_every=640")
     few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 2, "n_startup": 2}
