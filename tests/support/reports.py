@@ -55,9 +55,6 @@ class Report:
     def value(self, env, arm, column, measure="evaluation"):
         return float(self.rows[env, arm, measure][column] or "nan")
 
-    def verdict(self, env, arm):
-        return self.rows[env, arm, "evaluation"]["verdict"]
-
     @functools.cached_property
     def quotable(self):
         """compare.md, and plan.txt if there is one, as plain text in one line."""
