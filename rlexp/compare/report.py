@@ -80,7 +80,8 @@ def sections(comparison: Comparison, judgement: Judgement, published: Published)
     measures = list(dict.fromkeys(r.measure for r in judgement.results))
     for task in comparison.tasks:
         differing = [[key, *(str(values[name]) for name in task.arms)] for key, values in task.differing.items()]
-        found.append((f"{task.env}: what differs", [["setting", *task.arms], *differing]))
+        if differing:
+            found.append((f"{task.env}: what differs", [["setting", *task.arms], *differing]))
         for name in measures:
             group = [r for r in judgement.results if r.env == task.env and r.measure == name and len(r.scores)]
             if group:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlexp.compare.arms import Comparison
-from rlexp.compare.measures import MEASURES, steps_to
+from rlexp.compare.measures import MEASURES, last, steps_to
 from rlexp.compare.results import Judgement
 from rlexp.compare.statistics import Difference, Interval
 from rlexp.text import sanitize_csv_cell
@@ -46,7 +46,7 @@ def _interval(name: str, x: Interval | Difference) -> Row:
 
 
 def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
-    """One row per seed: every measure, steps to the threshold, and the training time of the run it was part of.
+    """One row per seed: every measure, the last 100 training episodes, steps to the threshold, the training time of its run.
 
     A diverged seed has the scores that it is judged by, and nothing else.
     """
@@ -57,6 +57,7 @@ def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
                 curve = sample.curve
                 row: Row = {"env": task.env, "arm": name, "seed": sample.seed, "outcome": "done"}
                 row |= {measure: of(sample, task) for measure, (_, of) in MEASURES.items()}
+                row["last_100_episodes"] = last(curve.returns)  # as others report; its steps depend on their length
                 first = np.inf if task.threshold is None else steps_to(task.threshold, curve.steps, curve.returns)
                 row["steps_to_threshold"] = first if np.isfinite(first) else np.nan
                 row |= {"steps": curve.steps[-1], "seconds_of_run": curve.seconds[-1], "run": sample.run.folder.name}

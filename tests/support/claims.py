@@ -74,7 +74,8 @@ def count(report, env, arm, low=-math.inf, high=math.inf):
     return int(((low <= scores) & (scores < high)).sum())
 
 
-def apo_suite(report):
+def apo_suite(report_of):
+    report = report_of("apo_suite")
     cartpole, lander, car = "CartPole-v1 (2000 steps)", "LunarLander-v3", "MountainCar-v0"
     yield from verdicts_by_env(report)
     yield from secondary_by_env(report)
@@ -145,7 +146,7 @@ def beside_published(report):
     """Rows of a table: environment, steps, here and published, mean ± deviation over seeds."""
     for row in read(report.folder / "published.csv"):
         env = row["env"]
-        x = report.scores(env, "ppo", "final")
+        x = report.scores(env, "ppo", "last_100_episodes")
         digits = 1 if abs(x.mean()) < 1000 else 0
         steps = "1 M" if "-v4" in env else "500 k"
         here = f"{value(x.mean(), digits)} ± {value(x.std(ddof=1), digits)} ({len(x)} seeds)"
@@ -232,6 +233,6 @@ README = {"Did it help?": did_it_help, "Results": results, "Speed": speed}
 
 if __name__ == "__main__":
     for name, claims in CLAIMS.items():
-        print(f"# {name}", *claims(Report(name)), sep="\n")
+        print(f"# {name}", *claims(Report), sep="\n")
     for heading, claims in README.items():
         print(f"# README, {heading}", *claims(Report), sep="\n")
