@@ -20,7 +20,7 @@ from rlexp.compare.verdict import decide
 
 ALPHA = 0.05
 NAMES = names()
-README = REPORTS.parents[1] / "README.md"
+ROOT = REPORTS.parents[1]
 STEP = 2e-3  # of an interval: its ends are steps of p(θ), which the sixth digit of a score may move
 LAST = "last_100_episodes"
 LIMITED = ("ceiling", "floor", "one score")
@@ -240,17 +240,19 @@ def test_every_number_of_a_report_is_computed_from_its_scores(name, report_of):
     assert unexplained(text, quotable, claims.CLAIMS[name](report_of)) == []
 
 
-@pytest.mark.parametrize("heading", sorted(claims.README))
-def test_every_number_of_the_readme_is_computed_from_scores(heading, report_of):
-    text = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", README.read_text(encoding="utf-8"), re.M | re.S))[heading]
+@pytest.mark.parametrize(("page", "heading"), sorted(claims.PAGES))
+def test_every_number_of_a_page_that_tells_results_is_computed_from_scores(page, heading, report_of):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    section = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))[heading]
     quotable = " ".join(report_of(name).quotable for name in NAMES)
-    assert unexplained(text, quotable, claims.README[heading](report_of)) == []
+    assert unexplained(section, quotable, claims.PAGES[page, heading](report_of)) == []
 
 
-@pytest.mark.parametrize("page", ["outputs/reports/promises/report.md", "rlexp/compare/README.md"])
-def test_what_compare_promises_was_measured(page):
-    text = flat((README.parent / page).read_text(encoding="utf-8"))
-    told = [*claims.promises(), *(claims.uncovered() if page.startswith("rlexp") else ())]
+@pytest.mark.parametrize("page", sorted(claims.SENTENCES))
+def test_what_other_pages_tell_was_measured(page, report_of):
+    text = flat((ROOT / page).read_text(encoding="utf-8"))
+    told = [claim for claims_of in claims.SENTENCES[page] for claim in claims_of(report_of)]
+    assert told
     assert [claim for claim in told if claim not in text] == []
 
 

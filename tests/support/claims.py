@@ -1,77 +1,30 @@
 """What the committed texts say of the studies in numbers, computed from their csv files.
 
-The claims of a report are the pieces of its text that hold numbers, those of the README the pieces of a section.
+The claims of a report are the pieces of its text that hold numbers, those of another page the pieces of a section.
 `python tests/support/claims.py` prints them, to write a text from.
 """
 
-import math
-import re
 import statistics
 
-from reports import INTERVAL, REPORTS, Report, parse, read
+from phrases import (
+    LONG,
+    beside_published,
+    count,
+    difference,
+    half_width,
+    mean,
+    overall,
+    percent,
+    plan,
+    secondary_by_env,
+    share,
+    value,
+    verdict,
+    verdicts_by_env,
+)
+from reports import REPORTS, Report, read
 
-MINUS = str.maketrans("-", "−")
-
-
-def value(x, digits=1):
-    """-1234.5 as −1,234.5."""
-    return f"{x:,.{digits}f}".translate(MINUS)
-
-
-def signed(x, digits=1):
-    return f"{x:+,.{digits}f}".translate(MINUS)
-
-
-def interval(report, env, arm, column, measure, digits=1, factor=1.0, sign=False):
-    """1.2 [0.9, 1.5], of three columns of compare.csv times a factor; – where there are none."""
-    x, low, high = (factor * report.value(env, arm, f"{column}{end}", measure) for end in ("", "_low", "_high"))
-    if math.isnan(low):
-        return "–"
-    return f"{(signed if sign else value)(x, digits)} [{value(low, digits)}, {value(high, digits)}]"
-
-
-def mean(report, env, arm, measure="evaluation", digits=1):
-    return interval(report, env, arm, "mean", measure, digits)
-
-
-def difference(report, env, arm, measure="evaluation", digits=1):
-    return interval(report, env, arm, "difference", measure, digits, sign=True)
-
-
-def share(report, env, arm, digits=1):
-    """The difference by the primary measure in percent of the span, of which the margin is 5."""
-    factor = 5 / report.value(env, arm, "margin")
-    return interval(report, env, arm, "difference", "evaluation", digits, factor, sign=True)
-
-
-def verdict(report, env, arm):
-    """The word, and what stands beside it."""
-    row = report.rows[env, arm, "evaluation"]
-    word = row["verdict"] if row["verdict"] in ("inconclusive", "interim") else f"**{row['verdict']}**"
-    beside = "within the margin" if row["within_margin"] == "True" else row["why"]
-    return f"{word}, {beside}" if beside else word
-
-
-def verdicts_by_env(report, arm="apo", base="ppo"):
-    """Rows of a table: environment, seeds, both means, the difference in percent, the verdict."""
-    for env in report.envs:
-        n = report.rows[env, arm, "evaluation"]["n"]
-        cells = [mean(report, env, base), mean(report, env, arm), share(report, env, arm), verdict(report, env, arm)]
-        yield f"| {env} | {n} | {' | '.join(cells)} |"
-
-
-def secondary_by_env(report, arm="apo"):
-    """Rows of a table: environment, and differences by the other measures."""
-    for env in report.envs:
-        cells = [difference(report, env, arm, measure) for measure in ("evaluation_sampled", "final", "area")]
-        cells.append(difference(report, env, arm, "retention", 3) if (env, arm, "retention") in report.rows else "–")
-        yield f"| {env} | {' | '.join(cells)} |"
-
-
-def count(report, env, arm, low=-math.inf, high=math.inf):
-    """Seeds whose evaluation is within [low, high)."""
-    scores = report.scores(env, arm, "evaluation")
-    return int(((low <= scores) & (scores < high)).sum())
+LANDER = "LunarLander-v3"
 
 
 def apo_suite(report_of):
@@ -101,13 +54,66 @@ def apo_suite(report_of):
     yield from ("over 20 episodes", "2 cores", "49 minutes")
 
 
-def plan(report, env, pattern):
-    """A number that the plan gives for an environment."""
-    of_env = (report.folder / "plan.txt").read_text(encoding="utf-8").split(f"{env}: ")[1]
-    return float(re.search(pattern, of_env)[1])
+def reference(report_of):
+    report = report_of("reference")
+    yield "last 100 training episodes"
+    yield "three seeds each"
 
 
-CLAIMS = {"apo_suite": apo_suite}
+def best_trials():
+    """(algorithm, environment as in the tuning) -> the best trial of tune_fair."""
+    best = {}
+    for row in read(REPORTS / "tune_fair" / "trials.csv"):
+        key = tuple(part.split("=")[1] for part in row["tuning"].split(",")[:2])
+        if row["evaluation"] and float(row["evaluation"]) > float(best.get(key, row)["evaluation"]):
+            best[key] = row
+        best.setdefault(key, row)
+    return best
+
+
+TUNED = {"Acrobot-v1": "acrobot", LONG: "cartpole_long", LANDER: "lunarlander"}
+
+
+def in_tuning(report):
+    """Rows of a table: the best trial's score over three tuning seeds, the same values on forty other seeds."""
+    best = best_trials()
+    for arm in ("ppo", "apo"):
+        trials = [value(float(best[arm, name]["evaluation"])) for name in TUNED.values()]
+        yield f"| {arm.upper()}, best trial (3 tuning seeds) | {' | '.join(trials)} |"
+        yield f"| {arm.upper()}, 40 other seeds | {' | '.join(mean(report, env, arm) for env in TUNED)} |"
+
+
+def optimism(report_of):
+    there = float(best_trials()["ppo", TUNED[LONG]]["evaluation"])
+    here = report_of("tune_fair").value(LONG, "ppo", "mean")
+    yield f"PPO's scored {value(there, 0)} there, and {value(here, 0)} on forty others"
+
+
+def tune_fair(report_of):
+    report, values = report_of("tune_fair"), report_of("tune_fair/values")
+    yield from verdicts_by_env(report)
+    yield from secondary_by_env(report)
+    yield from in_tuning(report)
+    yield from verdicts_by_env(values)
+    best = best_trials()
+    coefs = [float(best["apo", name]["algo.anchor_coef"]) for name in TUNED.values()]
+    yield "coefficients {:.2g} (Acrobot), {:.2g} (CartPole) and {:.2g} (LunarLander)".format(*coefs)
+    apo, ppo = (float(best[arm, TUNED[LANDER]]["optimizer.lr"]) for arm in ("apo", "ppo"))
+    yield f"a learning rate of {apo:.2g} where PPO's is {ppo:.2g}"
+    yield f"three tuning seeds, which scored {value(float(best['apo', TUNED[LANDER]]['evaluation']))},"
+    none = count(report, "Acrobot-v1", "apo", high=-499)
+    assert none == 0
+    yield f"{count(report, 'Acrobot-v1', 'ppo', high=-499)} of 40 PPO seeds score −500, none"
+    yield f"over the three environments it is better, {overall(values)}"
+    yield f"with that learning rate scores {mean(values, LANDER, 'ppo')}"
+    reach = [half_width(report, env) for env in report.envs]
+    yield f"With 40 seeds the intervals reach from {min(reach):.0f} to {max(reach):.0f} % of the span"
+    yield from (f"{LONG} |", "24 trials of", "(0.01 to 10)", "Seeds get 200,000 steps", "they get 32,000,", "margin is 5 % of")
+    yield from ("time limit of 2,000 steps", "instead of 500", "95 % intervals", "200,000 steps are few")
+    yield from ("Eight trials, 24 agents", "2 cores", "48 minutes, and 28 for")
+
+
+CLAIMS = {"apo_suite": apo_suite, "reference": reference, "tune_fair": tune_fair}
 
 
 def did_it_help(report_of):
@@ -130,30 +136,28 @@ def results(report_of):
     yield from beside_published(report_of("reference"))
 
 
-def percent(report, env, arm="apo"):
-    """+1.2 % [−0.9, 3.3]."""
-    return share(report, env, arm).replace(" [", " % [")
+def ppo_results(report_of):
+    yield "last 100 training episodes"
+    yield from beside_published(report_of("reference"))
+    yield f"with tuned ones it ends at {mean(report_of('apo_suite'), 'MountainCar-v0', 'ppo')}"
 
 
-def overall(report):
-    """The sentence over all environments, to one digit; the test of compare.md computes it."""
-    found = INTERVAL.search(report.quotable[report.quotable.index("Over ") :])
-    x, low, high = (parse(found[key])[0] for key in ("value", "low", "high"))
-    return f"{signed(x)} % [{value(low)}, {value(high)}]"
-
-
-def beside_published(report):
-    """Rows of a table: environment, steps, here and published, mean ± deviation over seeds."""
-    for row in read(report.folder / "published.csv"):
-        env = row["env"]
-        x = report.scores(env, "ppo", "last_100_episodes")
-        digits = 1 if abs(x.mean()) < 1000 else 0
-        steps = "1 M" if "-v4" in env else "500 k"
-        here = f"{value(x.mean(), digits)} ± {value(x.std(ddof=1), digits)} ({len(x)} seeds)"
-        there = (
-            f"{value(float(row['score']), digits)} ± {value(float(row['deviation']), digits)} ({row['seeds']} seeds)"
+def apo_results(report_of):
+    suite, fair = report_of("apo_suite"), report_of("tune_fair")
+    yield f"over the six, {overall(suite)} of the span"
+    for env in suite.envs:
+        if suite.rows[env, "apo", "evaluation"]["verdict"] != "equivalent":
+            yield f"{env} ({percent(suite, env)})"
+    yield f"worse on LunarLander ({percent(fair, 'LunarLander-v3')})"
+    yield f"over the three, {overall(fair)}"
+    bench = read(REPORTS / "bench" / "bench.csv")
+    apo, ppo = (
+        statistics.median(
+            float(row["steps_per_second"]) for row in bench if (row["workload"], row["side"]) == (work, "rlexp")
         )
-        yield f"| {env} | {steps} | {here} | {there} |"
+        for work in ("W1-apo", "W1")
+    )
+    yield f"It runs at {apo / ppo:.2f} of PPO's speed"
 
 
 def speed(_):
@@ -188,7 +192,7 @@ def percents(rows, column, worst=min):
     return f"{100 * worst(float(row[column]) for row in rows):.1f}"
 
 
-def promises(_=None):
+def promises(_):
     """Rows of the table of what compare promises."""
     equal = [row for row in table("differences") if row["arm"] == row["baseline"]]
     apart = [row for row in table("differences") if row["arm"] != row["baseline"]]
@@ -209,7 +213,7 @@ def promises(_=None):
     yield f"| by at most .{round(1000 * off):03d} |"
 
 
-def uncovered():
+def uncovered(_):
     """The paragraph on what no interval covers: coverage with 5, 10 and 20 seeds."""
 
     def three(rows, column):
@@ -228,11 +232,23 @@ def uncovered():
         yield f"in {three(table('arms', shape=shape), 'mean')} {where}"
 
 
-README = {"Did it help?": did_it_help, "Results": results, "Speed": speed}
+PAGES = {
+    ("README.md", "Did it help?"): did_it_help,
+    ("README.md", "Results"): results,
+    ("README.md", "Speed"): speed,
+    ("rlexp/algos/ppo.md", "Results"): ppo_results,
+    ("rlexp/algos/apo.md", "Results"): apo_results,
+}
+# pages of which only these sentences tell what was measured
+SENTENCES = {
+    "outputs/reports/promises/report.md": [promises],
+    "rlexp/compare/README.md": [promises, uncovered],
+    "rlexp/sweep/tune/README.md": [optimism],
+}
 
 
 if __name__ == "__main__":
     for name, claims in CLAIMS.items():
         print(f"# {name}", *claims(Report), sep="\n")
-    for heading, claims in README.items():
-        print(f"# README, {heading}", *claims(Report), sep="\n")
+    for (page, heading), claims in PAGES.items():
+        print(f"# {page}, {heading}", *claims(Report), sep="\n")

@@ -1,0 +1,127 @@
+"""Pieces of text that hold numbers of a committed comparison: cells, rows of tables, intervals in a sentence."""
+
+import math
+import re
+import statistics
+
+from reports import INTERVAL, parse, read
+
+MINUS = str.maketrans("-", "−")
+
+
+def value(x, digits=1):
+    """-1234.5 as −1,234.5, and -0.04 as 0.0."""
+    return f"{round(x, digits) + 0.0:,.{digits}f}".translate(MINUS)
+
+
+def signed(x, digits=1):
+    return f"{round(x, digits) + 0.0:+,.{digits}f}".translate(MINUS)
+
+
+def interval(report, env, arm, column, measure, digits=1, factor=1.0, sign=False):
+    """1.2 [0.9, 1.5], of three columns of compare.csv times a factor; – where there are none."""
+    x, low, high = (factor * report.value(env, arm, f"{column}{end}", measure) for end in ("", "_low", "_high"))
+    if math.isnan(low):
+        return "–"
+    return f"{(signed if sign else value)(x, digits)} [{value(low, digits)}, {value(high, digits)}]"
+
+
+def mean(report, env, arm, measure="evaluation", digits=1):
+    return interval(report, env, arm, "mean", measure, digits)
+
+
+def difference(report, env, arm, measure="evaluation", digits=1):
+    return interval(report, env, arm, "difference", measure, digits, sign=True)
+
+
+def share(report, env, arm, digits=1):
+    """The difference by the primary measure in percent of the span, of which the margin is 5."""
+    factor = 5 / report.value(env, arm, "margin")
+    return interval(report, env, arm, "difference", "evaluation", digits, factor, sign=True)
+
+
+def half_width(report, env, arm="apo"):
+    """Of the interval of the difference by the primary measure, in percent of the span."""
+    low, high = (report.value(env, arm, f"difference_{end}") for end in ("low", "high"))
+    return 5 / report.value(env, arm, "margin") * (high - low) / 2
+
+
+def verdict(report, env, arm):
+    """The word, and what stands beside it."""
+    row = report.rows[env, arm, "evaluation"]
+    word = row["verdict"] if row["verdict"] in ("inconclusive", "interim") else f"**{row['verdict']}**"
+    beside = "within the margin" if row["within_margin"] == "True" else row["why"]
+    return f"{word}, {beside}" if beside else word
+
+
+def verdicts_by_env(report, arm="apo", base="ppo"):
+    """Rows of a table: environment, seeds, both means, the difference in percent, the verdict."""
+    for env in report.envs:
+        n = report.rows[env, arm, "evaluation"]["n"]
+        cells = [mean(report, env, base), mean(report, env, arm), share(report, env, arm), verdict(report, env, arm)]
+        yield f"| {env} | {n} | {' | '.join(cells)} |"
+
+
+def secondary_by_env(report, arm="apo"):
+    """Rows of a table: environment, and differences by the other measures."""
+    for env in report.envs:
+        cells = [difference(report, env, arm, measure) for measure in ("evaluation_sampled", "final", "area")]
+        cells.append(difference(report, env, arm, "retention", 3) if (env, arm, "retention") in report.rows else "–")
+        yield f"| {env} | {' | '.join(cells)} |"
+
+
+def count(report, env, arm, low=-math.inf, high=math.inf):
+    """Seeds whose evaluation is within [low, high)."""
+    scores = report.scores(env, arm, "evaluation")
+    return int(((low <= scores) & (scores < high)).sum())
+
+
+def plan(report, env, pattern):
+    """A number that the plan gives for an environment."""
+    of_env = (report.folder / "plan.txt").read_text(encoding="utf-8").split(f"{env}: ")[1]
+    return float(re.search(pattern, of_env)[1])
+
+
+ARM = re.compile(r"apo anchor_coef=(?P<coef>\S+) direction=(?P<kl>\S+) replace_on_tie=(?P<newest>\S+)")
+LONG = "CartPole-v1 (2000 steps)"
+
+
+def by_treatment(reports, measure, digits=1, factor=1.0):
+    """Rows of a table: coefficient, KL and tie rule, and the difference from PPO under each treatment; bold: not 0."""
+    for arm in reports[0].arms(LONG)[1:]:
+        coef, kl, newest = ARM.fullmatch(arm).groups()
+        cells = [interval(report, LONG, arm, "difference", measure, digits, factor, sign=True) for report in reports]
+        for index, report in enumerate(reports):
+            low, high = (report.value(LONG, arm, f"difference_{end}", measure) for end in ("low", "high"))
+            if low > 0 or high < 0:
+                cells[index] = f"**{cells[index]}**"
+        yield f"| {coef} | {kl} | {'newest' if newest == 'True' else 'oldest'} | {' | '.join(cells)} |"
+
+
+def percent(report, env, arm="apo"):
+    """+1.2 % [−0.9, 3.3]."""
+    return share(report, env, arm).replace(" [", " % [")
+
+
+def overall(report, arm="apo"):
+    """+1.2 % [−0.9, 3.3], over all environments; the bounds as compare.md tells them, where a test computes them."""
+    x = statistics.mean(
+        5 / report.value(env, arm, "margin") * report.value(env, arm, "difference") for env in report.envs
+    )
+    found = INTERVAL.search(report.quotable[report.quotable.index("Over ") :])
+    low, high = (parse(found[key])[0] for key in ("low", "high"))
+    return f"{signed(x)} % [{value(low)}, {value(high)}]"
+
+
+def beside_published(report):
+    """Rows of a table: environment, steps, here and published, mean ± deviation over seeds."""
+    for row in read(report.folder / "published.csv"):
+        env = row["env"]
+        x = report.scores(env, "ppo", "last_100_episodes")
+        digits = 1 if abs(x.mean()) < 1000 else 0
+        steps = "1 M" if "-v4" in env else "500 k"
+        here = f"{value(x.mean(), digits)} ± {value(x.std(ddof=1), digits)} ({len(x)} seeds)"
+        there = (
+            f"{value(float(row['score']), digits)} ± {value(float(row['deviation']), digits)} ({row['seeds']} seeds)"
+        )
+        yield f"| {env} | {steps} | {here} | {there} |"
