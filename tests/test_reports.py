@@ -16,6 +16,7 @@ from scipy import stats
 
 from rlexp.compare import statistics
 from rlexp.compare.permutation import permutation_p, permutation_test
+from rlexp.compare.reference_scores import limits_of
 from rlexp.compare.verdict import decide
 
 ALPHA = 0.05
@@ -54,7 +55,8 @@ def test_compare_csv_follows_from_the_scores(name, report_of):
             continue
         pooled = np.concatenate([x, y])
         size = float(np.abs(pooled).max())
-        assert near(row["mean"], x.mean(), size), where
+        mean = statistics.mean_interval(x, limits(env) if measure != "retention" else (None, None))
+        assert all(near(row[k], v, size) for k, v in zip(("mean", "mean_low", "mean_high"), mean, strict=True)), where
         iqm = statistics.iqm_interval(x)
         assert all(near(row[k], v, size) for k, v in zip(("iqm", "iqm_low", "iqm_high"), iqm, strict=True)), where
         if not row["alpha"]:
@@ -64,12 +66,14 @@ def test_compare_csv_follows_from_the_scores(name, report_of):
         assert near(row["difference"], x.mean() - y.mean(), size), where
         assert same_p(row["p"], d.p), where
         low, high, step = float(row["difference_low"]), float(row["difference_high"]), STEP * (d.high - d.low)
-        # limits of the score cut an interval, see rlexp/compare/verdict.py
-        assert abs(low - d.low) <= step or d.low < low <= d.value, where
-        assert abs(high - d.high) <= step or d.high > high >= d.value, where
+        farthest = span_of_limits(report, env) if measure not in ("retention",) else math.inf
+        assert abs(low - max(d.low, -farthest)) <= step, where
+        assert abs(high - min(d.high, farthest)) <= step, where
         better = statistics.probability_of_improvement(x, y, alpha)
-        assert near(row["improvement"], better.value), where
-        assert near(row["improvement_low"], better.low), where
+        iqms = statistics.iqm_difference(x, y, alpha)
+        for name, found, scale in (("improvement", better, 1.0), ("iqm_difference", iqms, size)):
+            ends = zip(("", "_low", "_high"), (found.value, found.low, found.high), strict=True)
+            assert all(near(row[f"{name}{end}"], value, scale) for end, value in ends), f"{where}: {name}"
         ranks = (pooled[:, None] > pooled).sum(1) + (pooled[:, None] == pooled).sum(1) / 2
         assert same_p(row["p_rank"], permutation_p([(ranks[: len(x)], ranks[len(x) :])], alpha)), where
         if row["role"] == "primary" and row["verdict"] != "interim" and row["why"] not in LIMITED:
@@ -77,6 +81,19 @@ def test_compare_csv_follows_from_the_scores(name, report_of):
             told = row["verdict"], row["within_margin"] == "True"
             found = decide(d, margin)
             assert told == (found.word, found.within), where
+
+
+def limits(env):
+    """Lowest and highest possible return of an environment as reports name it."""
+    name, _, limit = env.partition(" (")
+    time = {"env.kwargs.max_episode_steps": int(limit.split()[0])} if limit else {}
+    return limits_of({"env.id": name} | time) or (None, None)
+
+
+def span_of_limits(report, env):
+    """No two means can be farther apart."""
+    low, high = limits(env)
+    return math.inf if low is None or high is None else high - low
 
 
 def level(row):
@@ -231,6 +248,12 @@ def check_overall(line, report):
     found = INTERVAL.search(line)
     values = (100 * x for x in (d.value, d.low, d.high))
     assert all(is_rounded(found[k], x, 1e-3) for k, x in zip(("value", "low", "high"), values, strict=True)), line
+    told = re.search(r"\b(better|worse|equivalent|inconclusive|interim)\b", line)[0]
+    assert told in (decide(d, 0.05).word, "interim") or (told == "inconclusive" and "(" in line), line
+    for word in ("better", "worse"):
+        rows = [env for env in report.envs if report.rows[env, arm, "evaluation"]["verdict"] == word]
+        mixed = re.search(rf"\b{word} on (.+?)(?: and worse on|\.$)", line)
+        assert (mixed[1] if mixed else "") in (", ".join(rows), ""), line
 
 
 @pytest.mark.parametrize("name", sorted(claims.CLAIMS))

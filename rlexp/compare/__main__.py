@@ -15,6 +15,7 @@ width=3.4 (of figures, inches; pdf too) · fonts=paths (in svg; default: text). 
 
 import contextlib
 import functools
+import math
 import shlex
 import tempfile
 from collections.abc import Collection
@@ -37,10 +38,10 @@ WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.htm
 
 def mean_return(text: str) -> float:
     """A threshold."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("must be a number, a mean return") from None
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise ValueError("must be a number, a mean return")
 
 
 def inches(text: str) -> float:
@@ -106,6 +107,7 @@ def move(made: Path, folder: Path, figures: Collection[str]) -> None:
 def run(words: list[str]) -> None:
     """Read the runs, judge them, print the answer and write the report; or plan the study."""
     paths, options = parse(words, OPTIONS, USAGE)
+    _require_used(options)
     try:
         from rlexp.compare import report, verdict
         from rlexp.compare.published import read_published
@@ -125,16 +127,18 @@ def run(words: list[str]) -> None:
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    book = LookBook(min(map(Path, paths)))  # whatever their order
+    book = LookBook(min(map(Path, paths), key=Path.resolve))  # whatever their order
     question = question_of(comparison, options.get("primary"), options.get("margin"), book.content)
     content = to_record(comparison, question, baseline)
     if options.get("plan"):
         from rlexp.compare.proposal import propose
+        from rlexp.compare.scoring import number_of, primary_scores
 
-        scored = verdict.primary_scores(comparison, baseline, question)
-        told = propose(comparison, scored, question, book, options.get("most", 40))
+        scored, compared = primary_scores(comparison, baseline, question)
+        tests = number_of(compared)
+        told = propose(comparison, scored, tests, question, book, options.get("most", 40))
         try:
-            book.save(**content)
+            book.save(plan=True, **content)
         except StorageError as error:
             raise ConfigError(f"{book.path}: cannot be written ({_cause(error)}), and declares the plan") from None
         print("\n".join(told))
@@ -151,6 +155,15 @@ def run(words: list[str]) -> None:
     text = f"`{typed}`\n\n{report.markdown(comparison, judgement, book, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
     print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
+
+
+def _require_used(options: dict[str, Any]) -> None:
+    """Refuse settings that would do nothing."""
+    plan = bool(options.get("plan"))
+    for name in ("beside", "out", "figures", "width", "fonts") if plan else ("most",):
+        if name in options:
+            told = "plan=true writes no page" if plan else "is a setting of plan=true"
+            raise ConfigError(f"{name}=: {told}; leave it out")
 
 
 def _require_no_links(folder: Path, named: bool) -> None:

@@ -1,4 +1,4 @@
-"""Groups runs into environments and arms, and checks that comparing them is fair."""
+"""Groups runs into environments and arms."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.compare.audit import PER_SEED, abbreviate, code_differences, code_remarks, diverged, finished
+from rlexp.compare.audit import abbreviate, code_remarks, diverged, finished
+from rlexp.compare.fairness import differing_in, require_one_code, require_one_term, training_settings
 from rlexp.compare.reference_scores import limits_of, scores_of
-from rlexp.config.identity import differing
 from rlexp.study.runs import Curve, Run, StudyError
 from rlexp.text import natural
 
-NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
 
 
@@ -53,11 +52,14 @@ class Comparison:
 
     tasks: list[Task]
     remarks: list[str]
+    # environment of which no run has finished -> arm -> seed -> why, as in `Task.absent`
+    pending: dict[str, dict[str, dict[int, str]]] = field(default_factory=dict)
 
     @property
     def arm_names(self) -> list[str]:
-        """Names of all arms, in natural order."""
-        return sorted({name for task in self.tasks for name in task.arms}, key=natural)
+        """Names of all arms with a score, that of diverged seeds included, in natural order."""
+        lost = {name for task in self.tasks for name, why in task.absent.items() if "diverged" in why.values()}
+        return sorted({name for task in self.tasks for name in task.arms} | lost, key=natural)
 
 
 def compare_runs(
@@ -78,28 +80,24 @@ def compare_runs(
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
     varied: dict[str, set[str]] = {run.algo: set() for run in done}  # keys in arm names, the same in all environments
     for env, env_runs in by_env.items():
-        _require_one_term(env, env_runs, allow)
+        require_one_term(env, env_runs, allow)
         for algo, keys in varied.items():
-            keys |= {*_differing([run for run in env_runs if run.algo == algo])}
+            keys |= {*differing_in([run for run in env_runs if run.algo == algo])}
     _remark_unnamed(done, varied, remarks)
     tasks = []
     for env, env_runs in by_env.items():
         unusable = [(run, status) for run, status in others if run.env == env]
         tasks.append(_task(env, env_runs, unusable, varied, threshold, remarks))
+    pending = {task.env: task.absent for task in tasks if not task.arms}
+    for env in sorted({run.env for run, _ in others} - {task.env for task in tasks}):
+        pending[env] = _absent({}, {}, [pair for pair in others if pair[0].env == env], varied)
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
-        _require_one_code(task, allow, remarks)
+        runs_of = {name: {sample.seed: sample.run for sample in samples} for name, samples in task.arms.items()}
+        require_one_code(task.env, runs_of, allow, remarks)
     if not tasks:
         raise StudyError("no seed has finished a training episode; train longer; " + "; ".join(remarks))
-    return Comparison(tasks, remarks + code_remarks(done))
-
-
-def _training_settings(run: Run) -> dict[str, Any]:
-    return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
-
-
-def _differing(runs: list[Run]) -> list[str]:
-    return differing([_training_settings(run) for run in runs])
+    return Comparison(tasks, remarks + code_remarks(done), pending)
 
 
 def _task(
@@ -117,7 +115,8 @@ def _task(
     arms = {name: found[name] for name in sorted(found, key=natural) if found[name]}
     every = {sample.seed for samples in arms.values() for sample in samples}
     for name, samples in arms.items():
-        if missing := sorted(every - {sample.seed for sample in samples}):
+        scored = {sample.seed for sample in samples} | {seed for run in by_arm[name] for seed in diverged(run)}
+        if missing := sorted(every - scored):
             remarks.append(f"{env}, {name}: lacks seeds {', '.join(map(str, missing))}, which other arms have")
     steps = {name: float(np.mean([sample.curve.steps[-1] for sample in samples])) for name, samples in arms.items()}
     if steps and min(steps.values()) < (1 - STEPS_TOLERANCE) * max(steps.values()):
@@ -137,7 +136,7 @@ def _task(
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
     settings_of = {name: samples[0].run.settings for name, samples in arms.items()}
-    apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in _differing(runs)}
+    apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in differing_in(runs)}
     limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
     bounds = (float(bounds[0]), float(bounds[1])) if bounds else None
     return Task(env, arms, apart, threshold, bounds, limits, _absent(arms, by_arm, others, varied))
@@ -186,11 +185,13 @@ def _names_of(others: list[Run], by_arm: dict[str, list[Run]], varied: dict[str,
     """
 
     def fingerprint(run: Run) -> str:
-        return repr(sorted(_training_settings(run).items()))
+        return repr(sorted(training_settings(run).items()))
 
     done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
     everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
-    apart = {algo: set(_differing([run for run in everyone if run.algo == algo])) for algo in {r.algo for r in others}}
+    apart = {
+        algo: set(differing_in([run for run in everyone if run.algo == algo])) for algo in {r.algo for r in others}
+    }
     return [done.get(fingerprint(r)) or _name(r, varied.get(r.algo, set()) | apart[r.algo]) for r in others]
 
 
@@ -200,7 +201,7 @@ def _name(run: Run, keys: set[str]) -> str:
     def text(value: Any) -> str:
         if isinstance(value, tuple):
             return f"[{','.join(map(text, value))}]"
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
 
     pairs = [f"{key.removeprefix('algo.')}={text(run.settings.get(key, '—'))}" for key in sorted(keys)]
     return " ".join([run.algo, *pairs])
@@ -208,69 +209,13 @@ def _name(run: Run, keys: set[str]) -> str:
 
 def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[str]) -> None:
     """Remark on settings of the tested term that differ only between environments, so that no arm's name shows them."""
-    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
+    shared = set.intersection(*(set(training_settings(run)) for run in runs))
     for algo, named in varied.items():
         algo_runs = [run for run in runs if run.algo == algo]
-        differing = [key for key in _differing(algo_runs) if not key.startswith("env.")]  # those make the task
+        differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
         for key in [key for key in differing if key not in shared | named]:
             values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
             remarks.append(f"{algo}: {key} is {', '.join(values)}")
-
-
-def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
-    """Settings other than the tested term in which runs on one environment differ.
-
-    Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
-    """
-    more = set(_differing(runs)) - {*allow}
-    if len({run.algo for run in runs}) == 1:
-        return more if len(more) > 1 else set()
-    shared = set.intersection(*(set(_training_settings(run)) for run in runs))
-    # an algo.* setting that some runs lack belongs to the tested term
-    return {key for key in more if key in shared or not key.startswith("algo.")} - {"algo._target_"}
-
-
-def _require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
-    if "all" not in allow and (more := beyond_one_term(runs, allow)):
-        values = "; ".join(
-            f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
-            for key in sorted(more)
-        )
-        raise StudyError(
-            f"{env}: the arms differ in more than the tested term ({values}). {_remedy(runs)}, or allow it: "
-            f"allow={','.join(sorted(more))}"
-        )
-
-
-def _remedy(runs: list[Run]) -> str:
-    """How to train the runs with the same settings; `tuned` may be why they differ."""
-    chosen = {(run.algo, str(run.record.get("choices", {}).get("tuned", ""))) for run in runs}
-    pairs = sorted((pair for pair in chosen if pair[1]), key=lambda pair: (pair[1] == "none", pair))
-    choices = {tuned for _, tuned in pairs}
-    if "none" not in choices or len(choices) == 1:
-        return "Train them with the same values"
-    names = [f"tuned={tuned}" if tuned != "none" else tuned for _, tuned in pairs]
-    trained = [f"{algo}{'' if k else ' was trained'} with {names[k]}" for k, (algo, _) in enumerate(pairs)]
-    remedies = " or ".join(f"tuned={tuned}" for tuned in dict.fromkeys(tuned for _, tuned in pairs))
-    return f"{', '.join(trained[:-1])} and {trained[-1]}: train all with {remedies}"
-
-
-def _require_one_code(task: Task, allow: Collection[str], remarks: list[str]) -> None:
-    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs."""
-    allowed = bool({"code", "all"} & set(allow))
-    remedy = "Rerun them with the same code (stale=rerun), or allow it: allow=code"
-    for name, samples in task.arms.items():
-        differences = code_differences({sample.seed: [sample.run] for sample in samples}, seeds=True)
-        if differences and not allowed:
-            told = "; ".join(differences)
-            raise StudyError(f"{task.env}, {name}: its seeds ran different code ({told}). {remedy}")
-        remarks += [f"{task.env}, {name}: pools seeds that ran different code: {line}" for line in differences]
-    differences = code_differences({name: [s.run for s in samples] for name, samples in task.arms.items()})
-    told = "; ".join(differences)
-    if differences and not allowed:
-        raise StudyError(f"{task.env}: the arms ran different code of the same files ({told}). {remedy}")
-    if differences:
-        remarks.append(f"{task.env}: compares arms that ran different code: {told}")
 
 
 def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]:

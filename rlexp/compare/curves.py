@@ -209,7 +209,7 @@ def efficiencies(comparison: Comparison) -> dict[str, tuple[np.ndarray, Band]]:
     found = {}
     for name in comparison.arm_names:
         scores = [
-            normalised(_on_grid(task.arms[name], _fraction, lambda curve: curve.returns, grid), task).T
+            normalised(_on_grid(task.arms[name], _fraction, lambda curve: curve.returns, grid), task, "final").T
             for task in comparison.tasks
             if name in task.arms
         ]

@@ -87,7 +87,7 @@ def profiles(comparison: Comparison, judgement: Judgement, sheet: Sheet) -> Figu
     scores: dict[str, list[np.ndarray]] = {}
     for r in judgement.results:
         if r.measure == measure and len(r.scores):
-            scores.setdefault(r.arm, []).append(normalised(r.scores, r.task))
+            scores.setdefault(r.arm, []).append(normalised(r.scores, r.task, r.measure))
     every = np.concatenate([x for arrays in scores.values() for x in arrays] or [np.zeros(1)])
     grid = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), POINTS)
 

@@ -15,7 +15,7 @@ from rlexp.compare.style import Look, Sheet, arm_looks, minus, plain
 
 MARKERS: dict[str, Any] = {"better": ">", "worse": "<", "equivalent": "D", "inconclusive": "o", "interim": "o"}
 HOLLOW = ("inconclusive", "interim")
-NOTES = ("ceiling", "floor", "too few seeds")  # reasons that stand beside the word
+NOTES = ("ceiling", "floor", "one score", "too few seeds")  # reasons that stand beside the word
 MARGIN = "#DDDDDD"
 AWAY = 2.5  # bounds beyond so many times the largest difference or margin become arrows
 MOST_ROWS = 30  # in one column of panels; more are in two, where there is room

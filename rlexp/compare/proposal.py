@@ -10,19 +10,20 @@ from rlexp.compare.permutation import smallest_p
 from rlexp.compare.planning import POWER, Spread, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
 from rlexp.compare.results import Result
-from rlexp.compare.verdict import ALPHA, FEWEST
+from rlexp.compare.verdict import ALPHA, FEWEST, STILL_COMING
 from rlexp.errors import ConfigError
 from rlexp.text import number
 
 
 def propose(
-    comparison: Comparison, scored: tuple[list[Result], int], question: Question, book: LookBook, most: int
+    comparison: Comparison, results: list[Result], tests: int, question: Question, book: LookBook, most: int
 ) -> list[str]:
     """Plan every environment's number of seeds into the book; returns what to tell, which names no difference.
 
     Args:
         comparison: the pilot.
-        scored: its scores by the primary measure, of all arms, and the number of comparisons that share the 5 %.
+        results: its scores by the primary measure, of all arms.
+        tests: comparisons that share the 5 %.
         question: with margins.
         book: looks of the study.
         most: seeds per arm.
@@ -31,7 +32,6 @@ def propose(
         ConfigError: no margin, a verdict has been given already, or looks declared with fewer seeds; a pilot without
             spread or of single seeds; `most` is too few.
     """
-    results, tests = scored
     if most < FEWEST:
         raise ConfigError(f"most={most}: a verdict takes {FEWEST} seeds of each arm")
     lines = []
@@ -39,18 +39,23 @@ def propose(
         env, margin, looks = task.env, question.margin(task.env), book.of(task.env)
         pilot = max(r.planned for r in results if r.env == env)
         _require_undecided(env, margin, looks, pilot, book)
+        _require_ended(env, [r for r in results if r.env == env])
         arms = [r.scores for r in results if r.env == env and len(r.scores) > 1]
-        found = _spread(env, arms)
-        alpha = ALPHA / tests * SHARES[3][-1]
-        least, middle, highest = (
-            seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)
-        )
-        seeds = max(middle or most, pilot, FEWEST)
+        found = _spread(env, arms, pilot)
+        for share in (SHARES[3][-1], SHARES[1][-1]):  # of the last of several looks, then of a single one
+            alpha = ALPHA / tests * share
+            least, middle, highest = (
+                seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)
+            )
+            seeds = max(middle or most, pilot, FEWEST)
+            planned = _reachable(looks_at(seeds, pilot), tests)
+            if SHARES[len(planned)][-1] == share:
+                break
         if smallest_p([(seeds, seeds)], alpha) > alpha:
             raise ConfigError(
                 f"plan=true: {seeds} seeds of each arm cannot tell arms apart over {tests} comparisons; raise most="
             )
-        looks.planned, looks.pilot = _reachable(looks_at(seeds, pilot), tests), pilot
+        looks.planned, looks.pilot = planned, pilot
         told = f"margin {number(margin)} ({question.written[env]})"
         deviation = f"deviation over seeds {number(found.value)} [{number(found.low)}, {number(found.high)}]"
         ends = [f"more than {most}" if n is None else str(n) for n in (least, highest)]
@@ -83,6 +88,12 @@ def _require_undecided(env: str, margin: float, looks: Looks, pilot: int, book: 
             f"plan=true: a verdict on {env} was given {at} ({book.path}), and looks are declared before the first; "
             f"plan a new study, with other seeds"
         )
+    if looks.planned and looks.seen:
+        at = ", ".join(map(str, looks.planned))
+        raise ConfigError(
+            f"plan=true: looks at {env} were declared for {at} seeds ({book.path}), and differences have been shown "
+            f"since, by which others could be chosen. Train as planned, or plan a new study, with other seeds"
+        )
     if looks.planned and pilot > looks.pilot:
         at = ", ".join(map(str, looks.planned))
         raise ConfigError(
@@ -91,12 +102,26 @@ def _require_undecided(env: str, margin: float, looks: Looks, pilot: int, book: 
         )
 
 
-def _spread(env: str, arms: list[np.ndarray]) -> Spread:
-    """Spread of a pilot's seeds.
+def _require_ended(env: str, results: list[Result]) -> None:
+    """Refuse a plan while seeds are still to come: it would count them as if they were known."""
+    coming = sum(why in STILL_COMING for r in results for why in r.missing.values())
+    if coming:
+        raise ConfigError(
+            f"plan=true: {coming} seeds on {env} are still to come, so this is no pilot yet; let them end, or plan by "
+            f"a pilot in a study of its own"
+        )
+
+
+def _spread(env: str, arms: list[np.ndarray], pilot: int) -> Spread:
+    """Spread of a pilot's seeds, of which there are so many.
 
     Raises:
         ConfigError: there is none.
     """
+    if not arms and pilot > 1:
+        raise ConfigError(
+            f"plan=true: no arm on {env} has two seeds with a score by the primary measure; choose another"
+        )
     if not arms:
         raise ConfigError(
             f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5"

@@ -89,10 +89,20 @@ def _recorded_margin(margins: Mapping[str, Any], env: str) -> str:
 
 def to_record(comparison: Comparison, question: Question, baseline: str) -> dict[str, Any]:
     """What looks.json keeps of the question at the plan or the first verdict."""
-    content: dict[str, Any] = {"primary": question.primary, "margins": question.written, "baseline": baseline}
+    margins = {task.env: question.written.get(task.env, "") for task in comparison.tasks}  # "": none
+    content: dict[str, Any] = {"primary": question.primary, "margins": margins, "baseline": baseline}
+    if question.primary == "evaluation":
+        content["evaluation"] = evaluated(comparison)
     if question.primary not in RETURNS:  # retention is counted from a threshold
         content["thresholds"] = {task.env: task.threshold for task in comparison.tasks}
     return content
+
+
+def evaluated(comparison: Comparison) -> str:
+    """How final policies were evaluated, as 20 episodes by the most likely actions."""
+    settings = [sample.run.evaluated_with for task in comparison.tasks for sample in task.samples]
+    pairs = {(s.get("episodes"), "the most likely" if s.get("deterministic") else "sampled") for s in settings if s}
+    return " or ".join(sorted(f"{episodes} episodes by {way} actions" for episodes, way in pairs))
 
 
 def against_record(question: Question, asked: Mapping[str, Any], recorded: Mapping[str, Any]) -> Question:
@@ -100,13 +110,15 @@ def against_record(question: Question, asked: Mapping[str, Any], recorded: Mappi
     late, primary, baseline = list(question.late), recorded.get("primary"), asked["baseline"]
     margins: Any = recorded.get("margins")
     thresholds: Any = recorded.get("thresholds")
+    if (former := recorded.get("evaluation", evaluation := asked.get("evaluation"))) != evaluation and evaluation:
+        late.append(f"evaluation over {evaluation}, where the study was judged by {str(former)[:80]}")
     if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in late):
         late.append(f"primary={question.primary}, where the study was planned or judged by {str(primary)[:20]}")
     if recorded.get("baseline", baseline) != baseline:
         late.append(f"baseline={baseline}, where arms were compared with {str(recorded['baseline'])[:40]}")
     for env, text in question.written.items() if isinstance(margins, Mapping) else ():
-        former = str(margins.get(env, "no margin"))[:20]
-        if text != former and not any(x.startswith("margin=") and env in x for x in late):
+        former = str(margins.get(env, text))[:20] or "no margin"  # an environment without an entry is new
+        if text != former and not any(f"the runs on {env} declared" in x for x in late):
             late.append(f"margin={text} on {env}, where the study was planned or judged with {former}")
     for env, threshold in asked.get("thresholds", {}).items() if isinstance(thresholds, Mapping) else ():
         if thresholds.get(env, threshold) != threshold:

@@ -11,6 +11,7 @@ from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.looks import LookBook
 from rlexp.compare.measures import EXPOSURE, MEASURES, exposure, steps_to
 from rlexp.compare.published import Published, published_rows
+from rlexp.compare.question import evaluated
 from rlexp.compare.results import Judgement, Result, corrected, normalised_iqms, scale
 from rlexp.compare.sentences import scored, size, verdicts
 from rlexp.compare.statistics import bounds
@@ -117,7 +118,9 @@ def provenance(comparison: Comparison) -> list[str]:
 def declared(comparison: Comparison, judgement: Judgement, book: LookBook) -> list[str]:
     """What the study asked: primary measure, margins, looks, and how the 5 % is shared."""
     question = judgement.question
-    lines = [f"primary measure: {question.primary}, {MEASURES[question.primary].meaning}"]
+    over = evaluated(comparison) if question.primary == "evaluation" else ""
+    meaning = MEASURES[question.primary].meaning + (f", over {over}" if over else "")
+    lines = [f"primary measure: {question.primary}, {meaning}"]
     for task in comparison.tasks:
         margin, looks = question.margin(task.env), book.of(task.env)
         parts = [] if math.isnan(margin) else [f"margin ±{number(margin)} ({question.written[task.env]})"]
@@ -142,12 +145,18 @@ def _footnotes(comparison: Comparison, judgement: Judgement) -> list[str]:
     if any(sample.run.share < 1 for task in comparison.tasks for sample in task.samples):
         notes.append("A run trained in a batch is charged its share of the batch's time.")
     if len(comparison.tasks) > 1:
+        ends = {s.env: scale(s, judgement.question.primary) for s in comparison.tasks}
         spans = "; ".join(
-            f"{s.env} {number(scale(s)[0])} to {number(scale(s)[1])}" + ("" if s.bounds else " (of these runs)")
+            f"{s.env} {number(ends[s.env][0])} to {number(ends[s.env][1])}" + ("" if s.bounds else " (of these runs)")
             for s in comparison.tasks
         )
         notes.append(f"Normalised scores map these spans to 0 to 1: {spans}.")
     return notes
+
+
+def _cell(text: str) -> str:
+    """Text within a table, whose cells | and line breaks would end."""
+    return " ".join(text.replace("|", "¦").split())
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
@@ -165,7 +174,7 @@ def markdown(comparison: Comparison, judgement: Judgement, book: LookBook, table
         parts += [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
     parts += ["## Tables", ""]
     for title, rows in tables:
-        head, *rest = ["| " + " | ".join(row) + " |" for row in rows]
+        head, *rest = ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
         parts += [f"### {title}", "", head, "|" + "---|" * len(rows[0]), *rest, ""]
     return "\n".join([*parts, *_footnotes(comparison, judgement)])
 

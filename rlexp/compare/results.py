@@ -91,7 +91,9 @@ class Judgement:
     overall: list[Overall]
     tests: int  # comparisons that share the 5 %
     lost: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)  # environment, arm -> why no seed ended
-    added: list[tuple[str, str]] = field(default_factory=list)  # arms that came after the verdict: environment, name
+    added: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # arms, by environment and name, that came after the first verdict
 
     @property
     def primary(self) -> list[Result]:
@@ -108,17 +110,17 @@ class Judgement:
         return [other for other in same if other.measure != r.measure and other.compared]
 
 
-def normalised(scores: np.ndarray, task: Task) -> np.ndarray:
+def normalised(scores: np.ndarray, task: Task, measure: str) -> np.ndarray:
     """Scores scaled so that no skill is 0 and mastery is 1."""
-    low, high = scale(task)
+    low, high = scale(task, measure)
     return (scores - low) / (high - low)
 
 
-def scale(task: Task) -> tuple[float, float]:
-    """The environment's bounds, else the lowest and highest final score of any seed."""
+def scale(task: Task, measure: str) -> tuple[float, float]:
+    """The environment's bounds, else the lowest and highest score of any seed by this measure."""
     if task.bounds is not None:
         return task.bounds
-    scores = [MEASURES["final"].of(sample, task) for sample in task.samples]
+    scores = [MEASURES[measure].of(sample, task) for sample in task.samples]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -132,7 +134,7 @@ def span(r: Result) -> float:
     """What a difference by this measure is divided by to be a share: the environment's span; 1 for retention."""
     if r.measure not in RETURNS:
         return 1.0
-    low, high = scale(r.task)
+    low, high = scale(r.task, r.measure)
     return high - low
 
 
@@ -156,5 +158,5 @@ def normalised_iqms(comparison: Comparison, judgement: Judgement) -> dict[str, t
             r for r in judgement.results if r.arm == name and r.measure == judgement.question.primary and len(r.scores)
         ]
         if ofs:
-            found[name] = (len(ofs), aggregate_iqm([normalised(r.scores, r.task) for r in ofs]))
+            found[name] = (len(ofs), aggregate_iqm([normalised(r.scores, r.task, r.measure) for r in ofs]))
     return found

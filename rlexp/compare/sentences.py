@@ -44,12 +44,13 @@ def sentence(r: Result, judgement: Judgement) -> str:
     parts = [f"{_claim(r, judgement)}: {size(r, judgement)}, {_seeds(r, judgement)}"]
     if r.verdict and r.verdict.why:
         parts.append(_why(r, judgement))
-    if r.ranks_differ:
+    if r.ranks_differ and not (r.verdict and r.verdict.word == "interim"):
         share = f"{r.improvement.value:.0%}{_percent(r.improvement)}"
         told = f"by ranks they differ (p = {corrected(r.p_rank, r.against.alpha)})"
         parts.append(f"{told}: a seed of {r.arm} is above one of the baseline in {share}")
     others = judgement.secondary(r)
-    if apart := [other for other in others if _disagrees(r, other)]:
+    interim = r.verdict is not None and r.verdict.word == "interim"
+    if apart := [other for other in others if _disagrees(r, other) and not interim]:
         parts.append("but " + ", ".join(f"{x.measure} is {_direction(x)}, {x.against}" for x in apart))
     if rest := [other for other in others if other not in apart and other.measure != "retention"]:
         parts.append("secondary: " + ", ".join(f"{x.measure} {x.against}" for x in rest))
@@ -140,7 +141,7 @@ def _short(r: Result, judgement: Judgement) -> str:
         parts.append(_seeds(r, judgement))
     if r.verdict and r.verdict.within:
         parts.append(f"within {_margin(r, judgement)}")
-    if r.ranks_differ:
+    if r.ranks_differ and not (r.verdict and r.verdict.word == "interim"):
         told = f"P(better) {r.improvement.value:.2f}, p = {corrected(r.p_rank, r.against.alpha)}"
         parts.append(f"by ranks they differ, {told}")
     parts += [f"but {x.measure} {x.against}" for x in judgement.secondary(r) if _disagrees(r, x)]
@@ -169,7 +170,7 @@ def _reservations(judgement: Judgement) -> list[str]:
     question = judgement.question
     lines = [f"Chosen after the runs: {late}." for late in question.late]
     lines += [
-        f"{arm} on {env} was added after the verdict on the other arms: the chance of a false one is now above 5 %."
+        f"{arm} on {env} was added after the study's first verdict: the chance of a false one is now above 5 %."
         for env, arm in judgement.added
     ]
     lines += [why] if (why := _nothing_compared(judgement)) else []
@@ -177,10 +178,12 @@ def _reservations(judgement: Judgement) -> list[str]:
         reasons = [*absent.values()]
         counts = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
         lines.append(f"{arm} on {env} has no seed to compare: {counts}. That is an outcome too, without a verdict.")
-    if judgement.primary and not question.margins:
+    without = list(dict.fromkeys(r.env for r in judgement.primary if math.isnan(question.margin(r.env))))
+    if without:
+        on = f" on {', '.join(without)}" if question.margins else ""
         lines.append(
-            "No margin was declared, so no arm can be called equivalent: declare one with the "
-            "study, as margin=5% (of the span of scores) or a number."
+            f"No margin was declared{on}, so no arm can be called equivalent{on and ' there, nor over all'}: declare "
+            f"one with the study, as margin=5% (of the span of scores) or a number."
         )
     return lines
 

@@ -46,7 +46,7 @@ def _interval(name: str, x: Interval | Difference) -> Row:
 
 
 def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
-    """One row per seed: every measure, the last 100 training episodes, steps to the threshold, the training time of its run.
+    """One row per seed: every measure, its last 100 training episodes, steps to the threshold, its run's training time.
 
     A diverged seed has the scores that it is judged by, and nothing else.
     """
@@ -62,10 +62,11 @@ def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
                 row["steps_to_threshold"] = first if np.isfinite(first) else np.nan
                 row |= {"steps": curve.steps[-1], "seconds_of_run": curve.seconds[-1], "run": sample.run.folder.name}
                 rows.append(row)
-    for r in (r for r in judgement.results if r.measure == judgement.question.primary and r.diverged):
-        scored = {x.measure: x.scores[-1] for x in judgement.results if (x.env, x.arm) == (r.env, r.arm) and x.diverged}
-        for seed in sorted(seed for seed, why in r.task.absent[r.arm].items() if why == "diverged"):
-            lost: Row = {"env": r.env, "arm": r.arm, "seed": seed, "outcome": "diverged"}
+    lost_in = {(r.env, r.arm): r for r in judgement.results if r.diverged}
+    for (env, arm), r in lost_in.items():
+        scored = {x.measure: x.scores[-1] for x in judgement.results if (x.env, x.arm) == (env, arm) and x.diverged}
+        for seed in sorted(seed for seed, why in r.task.absent[arm].items() if why == "diverged"):
+            lost: Row = {"env": env, "arm": arm, "seed": seed, "outcome": "diverged"}
             rows.append({**dict.fromkeys(rows[0]), **scored, **lost})
     return rows
 

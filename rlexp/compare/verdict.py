@@ -6,15 +6,15 @@ import numpy as np
 from scipy import stats
 
 from rlexp.compare import statistics
-from rlexp.compare.arms import Comparison, Task
-from rlexp.compare.looks import LookBook
+from rlexp.compare.arms import Comparison
+from rlexp.compare.looks import LookBook, spans
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.permutation import permutation_p, permutation_test, smallest_p
 from rlexp.compare.question import Question
-from rlexp.compare.results import ALPHA, Judgement, Overall, Result, Verdict, floor, span
-from rlexp.compare.statistics import Difference, Interval
+from rlexp.compare.results import ALPHA, Judgement, Overall, Result, Verdict, span
+from rlexp.compare.scoring import check_limits, number_of, pairs_of, primary_scores, scores_by
+from rlexp.compare.statistics import Difference
 from rlexp.errors import ConfigError
-from rlexp.text import number
 
 FEWEST = 5  # seeds of an arm for a verdict
 TOO_FEW = "too few seeds"
@@ -38,42 +38,53 @@ def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
 
 def judge(comparison: Comparison, baseline: str, question: Question, book: LookBook) -> Judgement:
     """All results, and a verdict on every arm except the baseline; those are looks, which the book then holds."""
-    _check_limits(comparison)
-    scored, tests = primary_scores(comparison, baseline, question)
-    main, results = _pairs(scored, baseline), list(scored)
+    check_limits(comparison)
+    scored, compared = primary_scores(comparison, baseline, question)
+    main, results = pairs_of(scored, baseline), list(scored)
     seeds = {env: max(r.planned for r in scored if r.env == env) for env in {r.env for r in scored}}
+    # what the first verdict left to each stays; an arm that comes later is said to
+    tests = number_of(book.everything(compared))
+    first = number_of(book.compared) if book.judged and book.compared else tests
+    late = [(r.env, r.arm) for r, _ in main if book.late(r.env, r.arm)]
     for r, base in main:
         share, why = _share(r, base, book, seeds[r.env])
-        _compare(r, base, ALPHA * share / tests)
+        shared = tests if (r.env, r.arm) in late else first
+        _compare(r, base, ALPHA * share / shared)
         r.margin = question.margin(r.env)
-        r.verdict = Verdict("interim", why) if why else _verdict(r, base, tests)
-    others = [_scores(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
-    pairs = [pair for found in others for pair in _pairs(found, baseline)]
+        r.verdict = Verdict("interim", why) if why else _verdict(r, base, shared)
+    others = [scores_by(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
+    pairs = [pair for found in others for pair in pairs_of(found, baseline)]
     for r, base in pairs:
-        _compare(r, base, ALPHA / len(pairs))
+        share, _ = _share(r, base, book, seeds[r.env])
+        _compare(r, base, ALPHA * share / len(pairs))
     arms = list(dict.fromkeys(r.arm for r, _ in main))
-    overall = [_overall(arm, main, tests) for arm in arms if sum(r.arm == arm for r, _ in main) > 1]
+    several = [arm for arm in arms if sum(r.arm == arm for r, _ in main) > 1]
+    overall = [_overall(arm, main, first, _not_final(arm, main, comparison, book, seeds)) for arm in several]
     decided = {o.arm for o in overall if _could_decide(o.verdict)}
-    added = [(r.env, r.arm) for r, _ in main if book.of(r.env).added(seeds[r.env], r.arm)]
     for r, base in main:
         if r.verdict and (_could_decide(r.verdict) or r.arm in decided):
-            book.take(r.env, seeds[r.env], {x.arm: len(x.scores) for x in (base, r)})
+            book.take(r.env, seeds[r.env], {x.arm: _seeds(x) for x in (base, r)})
+    if main:
+        book.show(compared)
     results += [r for found in others for r in found]
-    return Judgement(question, baseline, results, overall, tests, _lost(comparison, results), added)
+    return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late)
 
 
-def _check_limits(comparison: Comparison) -> None:
-    """Drop limits of a score that scores are beyond, with a remark: they are not what was declared."""
-    for task in comparison.tasks:
-        if task.limits is None:
-            continue
-        low, high = (side * math.inf if x is None else x for side, x in zip((-1, 1), task.limits, strict=True))
-        near = 1e-6 * max(1.0, *(abs(x) for x in (low, high) if math.isfinite(x)))
-        scores = [MEASURES[name].of(sample, task) for name in RETURNS for sample in task.samples]
-        if beyond := [x for x in scores if math.isfinite(x) and not low - near <= x <= high + near]:
-            task.limits = None
-            told = f"a score of {number(beyond[0])} is beyond the limits {number(low)} to {number(high)}"
-            comparison.remarks.append(f"{task.env}: {told}, which are not used; see env.limits")
+def _seeds(r: Result) -> str:
+    """The seeds that were scored."""
+    every = {sample.seed for sample in r.task.arms.get(r.arm, ())} | r.task.absent.get(r.arm, {}).keys()
+    return spans(every - r.missing.keys())
+
+
+def _not_final(
+    arm: str, main: list[tuple[Result, Result]], comparison: Comparison, book: LookBook, seeds: dict[str, int]
+) -> str:
+    """Why there is no verdict over all environments yet, which is given once, at the last look at each of them."""
+    pending = {env: arms.get(arm, {}).values() for env, arms in comparison.pending.items()}
+    if coming := [env for env, reasons in pending.items() if any(why in STILL_COMING for why in reasons)]:
+        return f"{', '.join(coming)} {'are' if len(coming) > 1 else 'is'} still to come"
+    early = [r.env for r, _ in main if r.arm == arm and book.of(r.env).planned[-1:] not in ([], [seeds[r.env]])]
+    return f"it is told at the last look at each, not yet that at {early[0]}" if early else ""
 
 
 def _could_decide(verdict: Verdict) -> bool:
@@ -90,57 +101,11 @@ def _lost(comparison: Comparison, results: list[Result]) -> dict[tuple[str, str]
             ran = {seed: why for seed, why in absent.items() if why not in (*STILL_COMING, "never ran")}
             if ran and (task.env, arm) not in scored:
                 found[task.env, arm] = ran
+    for env, arms in comparison.pending.items():
+        for arm, absent in arms.items():
+            if ran := {seed: why for seed, why in absent.items() if why not in STILL_COMING}:
+                found[env, arm] = ran
     return found
-
-
-def primary_scores(comparison: Comparison, baseline: str, question: Question) -> tuple[list[Result], int]:
-    """Every arm's scores by the primary measure, not compared yet, and the number of comparisons to be made.
-
-    These are of each arm with the baseline on each environment, those without a score so far included, and over all
-    environments that both ran on.
-    """
-    scored = _scores(comparison, baseline, question.primary)
-    arms = [r.arm for r, _ in _pairs(scored, baseline)]
-    there = {(r.env, r.arm) for r in scored if len(r.scores)}
-    arms += [arm for t in comparison.tasks for arm in t.absent if arm != baseline and (t.env, arm) not in there]
-    return scored, len(arms) + sum(arms.count(arm) > 1 for arm in {*arms})
-
-
-def _scores(comparison: Comparison, baseline: str, measure: str) -> list[Result]:
-    """Results of one measure, the baseline's first, the others by name."""
-    names = sorted(comparison.arm_names, key=lambda name: name != baseline)
-    return [_measured(task, name, measure) for name in names for task in comparison.tasks if _is_there(task, name)]
-
-
-def _is_there(task: Task, arm: str) -> bool:
-    return arm in task.arms or "diverged" in task.absent.get(arm, {}).values()
-
-
-def _pairs(results: list[Result], baseline: str) -> list[tuple[Result, Result]]:
-    """Each result with that of the baseline on the same environment; without those that cannot be compared."""
-    base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
-    return [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
-
-
-def _measured(task: Task, arm: str, measure: str) -> Result:
-    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is not finite is missing."""
-    samples = task.arms.get(arm, [])
-    values = np.array([MEASURES[measure].of(sample, task) for sample in samples], float)
-    scores = values[np.isfinite(values)]
-    low = floor(task, measure)
-    missing = dict(task.absent.get(arm, {}))
-    unknown = zip(samples, np.isfinite(values), strict=True)
-    missing |= {sample.seed: "no score" for sample, finite in unknown if not finite}
-    diverged = 0
-    if low is not None and measure in RETURNS:
-        diverged = sum(why == "diverged" for why in missing.values())
-        missing = {seed: why for seed, why in missing.items() if why != "diverged"}
-        scores = np.concatenate([scores, np.full(diverged, low)])
-    if not len(scores):
-        return Result(task, arm, measure, scores, Interval(), Interval(), 0, missing)
-    limits = (task.limits or (None, None)) if measure in RETURNS else (None, None)
-    mean, iqm = statistics.mean_interval(scores, limits), statistics.iqm_interval(scores, limits)
-    return Result(task, arm, measure, scores, mean, iqm, diverged, missing)
 
 
 def _compare(r: Result, base: Result, alpha: float) -> None:
@@ -165,7 +130,7 @@ def _share(r: Result, base: Result, book: LookBook, seeds: int) -> tuple[float, 
     share = looks.share(seeds)
     if share is None:
         return 1.0, looks.why_interim(seeds)
-    return share, looks.changed(seeds, {x.arm: len(x.scores) for x in (r, base)})
+    return share, looks.changed(seeds, {x.arm: _seeds(x) for x in (r, base)})
 
 
 def _verdict(r: Result, base: Result, tests: int) -> Verdict:
@@ -223,16 +188,19 @@ def _named(score: float, limits: tuple[float | None, float | None] | None) -> st
     return {high: "ceiling", low: "floor"}.get(score, "one score")
 
 
-def _overall(arm: str, main: list[tuple[Result, Result]], tests: int) -> Overall:
-    """The mean over environments of the differences in shares of the span; tested with the rest."""
+def _overall(arm: str, main: list[tuple[Result, Result]], tests: int, not_final: str) -> Overall:
+    """The mean over environments of the differences in shares of the span; tested with the rest.
+
+    not_final: why it is interim, if it is.
+    """
     pairs = [(r, base) for r, base in main if r.arm == arm]
     spans = [span(r) for r, _ in pairs]
-    shares = [r.against.alpha * tests / ALPHA for r, _ in pairs]
     scores = [(r.scores / span, base.scores / span) for (r, base), span in zip(pairs, spans, strict=True)]
-    against = permutation_test(scores, ALPHA * min(shares) / tests)
+    against = permutation_test(scores, min([ALPHA / tests, *(r.against.alpha for r, _ in pairs)]))
     margin = float(np.mean([r.margin / span for (r, _), span in zip(pairs, spans, strict=True)]))
     seeds = _counted(pairs)
     interim = [r.verdict.why for r, _ in pairs if r.verdict and r.verdict.word == "interim"]
+    interim += [not_final] if not_final else []
     if interim:
         return Overall(arm, len(pairs), seeds, against, margin, Verdict("interim", interim[0]))
     if min(min(len(r.scores), len(base.scores)) for r, base in pairs) < FEWEST or math.isnan(against.p):

@@ -27,7 +27,7 @@ SEVENTEEN = {"ppo": (0.8, 4)} | {
 
 
 def judged(tmp_path, comparison, margin="5%", primary="evaluation"):
-    spans = {task.env: float(np.diff(results.scale(task))[0]) for task in comparison.tasks}
+    spans = {task.env: float(np.diff(results.scale(task, "final"))[0]) for task in comparison.tasks}
     margins = {env: span * 0.05 for env, span in spans.items()} if margin else {}
     question = Question(primary, margins, dict.fromkeys(margins, margin))
     return verdict.judge(comparison, "ppo", question, LookBook(tmp_path))
@@ -214,7 +214,7 @@ def test_the_band_of_sample_efficiency_is_the_aggregate_at_each_point():
         scores = []
         for task in comparison.tasks:
             returns = [np.interp(grid[at], s.curve.steps[2:] / 1e5, s.curve.returns[2:]) for s in task.arms["apo"]]
-            scores.append(results.normalised(np.array(returns), task))
+            scores.append(results.normalised(np.array(returns), task, "final"))
         assert_allclose([band.value[k], band.low[k], band.high[k]], statistics.aggregate_iqm(scores))
     assert (band.low < band.value).all()
     assert (band.value < band.high).all()
@@ -257,7 +257,7 @@ def test_the_forest_says_what_was_judged(tmp_path, width, envs, margin):
     figure = forest.differences(judgement, comparison.arm_names, Sheet(width))
     assert len(figure.axes) == (1 if len(envs) == 1 else len(envs) + 1)
     for axes, env in zip(figure.axes, envs, strict=False):
-        unit = np.diff(results.scale(next(t for t in comparison.tasks if t.env == env.name)))[0] / 100
+        unit = np.diff(results.scale(next(t for t in comparison.tasks if t.env == env.name), "evaluation"))[0] / 100
         unit = unit if margin == "5%" else 1.0
         found = [r for r in judgement.primary if r.env == env.name]
         assert_allclose(segments_of(axes), [(r.against.low / unit, r.against.high / unit) for r in found])

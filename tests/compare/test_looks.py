@@ -11,8 +11,8 @@ from runs import write_run
 from scored import TEN, comparison, task
 
 from rlexp.compare import __main__ as compare
-from rlexp.compare import verdict
-from rlexp.compare.looks import SHARES, LookBook, Looks
+from rlexp.compare import sentences, verdict
+from rlexp.compare.looks import SHARES, LookBook, Looks, spans
 from rlexp.compare.question import Question, against_record, to_record
 from rlexp.compare.verdict import ALPHA
 from rlexp.errors import ConfigError
@@ -89,7 +89,13 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
     first = run(capsys, folder)
     assert "apo is better than ppo on CartPole-v1" in first
     assert held(tmp_path / "s")["envs"] == {
-        "CartPole-v1": {"planned": [], "taken": [5], "pilot": 0, "counts": {"5": {"ppo": 5, "apo": 5}}}
+        "CartPole-v1": {
+            "planned": [],
+            "taken": [5],
+            "pilot": 0,
+            "seen": False,
+            "seeds": {"5": {"ppo": "0-4", "apo": "0-4"}},
+        }
     }
     assert held(tmp_path / "s")["primary"] == "evaluation"
     content = (tmp_path / "s" / "looks.json").read_bytes()
@@ -108,11 +114,11 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
 def test_only_what_could_have_given_a_verdict_is_a_look(tmp_path):
     few = task({"ppo": scores(4), "apo": scores(4, 50)})
     _, book = judge(tmp_path, few)
-    assert not book.changed
+    assert book.of("E").taken == []
     many = {f"apo{k}": scores(5, 50) for k in range(16)} | {"ppo": scores(5)}
     judgement, book = judge(tmp_path, task(many))  # 5 seeds cannot tell 16 arms apart
     assert words(judgement) == ["inconclusive"] * 16
-    assert not book.changed
+    assert book.of("E").taken == []
     # a verdict on one arm is a look, however few seeds another has
     judgement, book = judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 50), "other": scores(9)[:2]}))
     assert words(judgement) == ["better", "inconclusive"]
@@ -297,7 +303,7 @@ def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
         LookBook(tmp_path)
     book = LookBook(tmp_path / "new")
     assert book.of("E") == Looks()
-    book.take("E", 7, {"ppo": 7, "apo": 7})
+    book.take("E", 7, {"ppo": "0-6", "apo": "0-6"})
     (tmp_path / "new").mkdir()
     book.save(primary="final")
     assert LookBook(tmp_path / "new").of("E").taken == [7]
@@ -313,21 +319,172 @@ def test_seeds_added_to_one_arm_alone_are_another_look(tmp_path):
     never = {"apo": dict.fromkeys(range(8, 20), "never ran")}
     more, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(8, 3)}, absent=never), book=book)
     assert words(more) == ["interim"]
-    assert more.primary[0].verdict.why == "the verdict was given on 6 seeds of apo"
-    assert book.of("E").counts == {20: {"ppo": 20, "apo": 6}}
+    assert more.primary[0].verdict.why == "the verdict was given on seeds 0-5 of apo"
+    assert book.of("E").seeds == {20: {"ppo": "0-19", "apo": "0-5"}}
 
 
-def test_an_arm_added_after_the_verdict_is_said(tmp_path):
-    _, book = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 3)}))
-    later, _ = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 3), "new": scores(10, 9)}), book=book)
-    assert words(later) == ["inconclusive", "better"]
-    assert later.added == [("E", "new")]
+def test_other_seeds_of_the_same_number_are_another_look(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+    assert "apo is better" in run(capsys, folder)
+    for algo in ("ppo", "apo"):
+        shutil.rmtree(tmp_path / "s" / algo)
+        write_run(tmp_path / "s" / algo, algo, seeds=range(10, 15), level=900.0)
+    said = run(capsys, folder)
+    assert "is interim" in said
+    assert "the verdict was given on seeds 0-4 of apo and seeds 0-4 of ppo" in said
+    assert "but" not in said.split("No margin")[0]  # no claim by other measures either
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_an_arm_added_after_the_verdict_is_said(tmp_path, again):
+    both = {"ppo": scores(10), "apo": scores(10, 3)}
+    first, book = judge(tmp_path, task(both))
+    for _ in range(again):  # it is not forgotten
+        book.save()
+        later, book = judge(tmp_path, task(both | {"new": scores(10, 9)}))
+        assert later.added == [("E", "new")]
+    assert words(later) == [*words(first), "better"]
+    levels = {r.arm: r.against.alpha for r in later.primary}
+    assert levels == {"apo": ALPHA, "new": ALPHA / 2}  # what was told stays as it was told
+    assert "new on E was added after the study's first verdict" in " ".join(sentences.verdicts(later))
+
+
+def test_an_environment_added_after_the_verdict_is_said(tmp_path):
+    arms = {"ppo": scores(10), "apo": scores(10, 3)}
+    first, book = judge(tmp_path, task(arms, "A"))
+    book.save()
+    later, _ = judge(tmp_path, task(arms, "A"), task(arms, "B"))
+    assert later.added == [("B", "apo")]
+    assert later.primary[0].against == first.primary[0].against
+    assert later.primary[1].against.alpha == pytest.approx(ALPHA / 3)
+
+
+def test_an_arm_that_is_removed_leaves_the_others_their_level(tmp_path):
+    three = {"ppo": scores(10), "apo": scores(10, 3), "other": scores(10)}
+    _, book = judge(tmp_path, task(three))
+    book.save()
+    later, _ = judge(tmp_path, task({"ppo": three["ppo"], "apo": three["apo"]}))
+    assert later.primary[0].against.alpha == pytest.approx(ALPHA / 2)
+    assert later.added == []
+
+
+def test_environments_without_a_finished_run_share_the_error(tmp_path):
+    one = comparison(task({"ppo": scores(10), "apo": scores(10, 3)}, "A"))
+    seeds = dict.fromkeys(range(10), "interrupted")
+    one.pending = {"B": {"ppo": seeds, "apo": seeds}, "C": {"apo": dict.fromkeys(range(10), "failed")}}
+    book = LookBook(tmp_path)
+    judgement = verdict.judge(one, "ppo", Question("evaluation"), book)
+    assert judgement.tests == 3  # A, B and over both; on C there is nothing to compare with
+    assert book.compared == {"A": ["apo"], "B": ["apo"]}
+    assert judgement.lost == {("C", "apo"): dict.fromkeys(range(10), "failed")}
+    both = {"ppo": scores(10), "apo": scores(10, 3)}
+    later = verdict.judge(comparison(task(both, "A"), task(both, "B")), "ppo", Question("evaluation"), book)
+    assert later.primary[0].against == judgement.primary[0].against
+    assert later.added == []
+
+
+def test_the_verdict_over_environments_is_given_once_at_the_last_looks(tmp_path):
+    write_looks(tmp_path, planned=[6, 10], env="A")
+    book = LookBook(tmp_path)
+
+    def over(n):
+        arms = {"ppo": scores(n), "apo": scores(n, 30)}
+        tasks = (task(arms, "A"), task({"ppo": scores(10), "apo": scores(10, 30)}, "B"))
+        return judge(tmp_path, *tasks, book=book)[0].overall[0].verdict
+
+    assert over(6) == ("interim", "it is told at the last look at each, not yet that at A", False)
+    assert over(10).word == "better"
+
+
+def test_seeds_are_named_in_spans():
+    assert spans([4, 0, 1, 2, 9, 11, 10]) == "0-2, 4, 9-11"
+    assert spans([]) == ""
+
+
+def test_a_margin_of_an_environment_that_comes_later_is_not_late(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+    run(capsys, folder, "margin=5%")
+    for algo in ("ppo", "apo"):
+        write_run(tmp_path / "s" / f"{algo}_long", algo, env="Acrobot-v1")
+    assert "Chosen after" not in run(capsys, folder, "margin=5%")
+    assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "5%", "Acrobot-v1": "5%"}
+    assert "margin=9% on Acrobot-v1, where the study was planned or judged with 5%" in run(capsys, folder, "margin=9%")
+
+
+def test_another_plan_before_any_verdict_replaces_the_first(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+    run(capsys, folder, "plan=true", "margin=20%")
+    run(capsys, folder, "plan=true", "margin=10%", "primary=final")
+    assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "10%"}
+    assert held(tmp_path / "s")["primary"] == "final"
+
+
+def test_a_plan_is_not_replaced_once_differences_were_shown(tmp_path, capsys):
+    folder = study(tmp_path / "s", 6)
+    run(capsys, folder, "plan=true", "margin=1%")
+    assert "is interim" in run(capsys, folder)
+    told = refused(capsys, folder, "plan=true", "margin=1%", "most=6")
+    assert "looks at CartPole-v1 were declared for 20, 30, 40 seeds" in told
+    assert "differences have been shown since, by which others could be chosen" in told
+    assert held(tmp_path / "s")["envs"]["CartPole-v1"]["planned"] == [20, 30, 40]
+
+
+def test_arms_that_were_shown_and_left_out_keep_their_share(tmp_path):
+    many = {f"apo{k}": scores(5, k) for k in range(16)} | {"ppo": scores(5)}
+    _, book = judge(tmp_path, task(many))  # too few seeds for a verdict, but their differences are shown
+    best, _ = judge(tmp_path, task({"ppo": many["ppo"], "apo15": many["apo15"]}), book=book)
+    assert best.tests == 16
+    assert words(best) == ["inconclusive"]
+
+
+def test_other_measures_have_looks_too(tmp_path):
+    write_looks(tmp_path, planned=[6, 8, 10])
+    levels = {}
+    for n in (6, 8, 10):
+        judgement, _ = judge(tmp_path, task({"ppo": scores(n), "apo": scores(n, 30)}))
+        levels[n] = {r.measure: r.against.alpha for r in judgement.results if r.compared}
+    for measure in ("final", "area"):
+        assert sum(levels[n][measure] for n in levels) == pytest.approx(ALPHA / 2)
+
+
+def test_another_evaluation_after_the_verdict_is_told(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+
+    def evaluated(**settings):
+        for algo in ("ppo", "apo"):
+            path = tmp_path / "s" / algo / "evaluation.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+
+    evaluated(episodes=20, deterministic=True)
+    assert "Chosen after" not in run(capsys, folder)
+    assert "over 20 episodes by the most likely actions" in (tmp_path / "s" / "compare" / "compare.md").read_text()
+    evaluated(episodes=3, deterministic=False)
+    told = "evaluation over 3 episodes by sampled actions, where the study was judged by 20 episodes by the most likely"
+    assert f"Chosen after the runs: {told}" in run(capsys, folder)
+
+
+def test_seeds_still_to_come_are_no_pilot(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+    write_run(tmp_path / "s" / "more", "apo", seeds=range(5, 12), level=160.0, status="interrupted")
+    told = refused(capsys, folder, "plan=true", "margin=20%")
+    assert "plan=true: 7 seeds on CartPole-v1 are still to come, so this is no pilot yet" in told
+    assert not (tmp_path / "s" / "looks.json").exists()
+
+
+def test_settings_that_would_do_nothing_are_refused(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+    assert "most=: is a setting of plan=true; leave it out" in refused(capsys, folder, "most=9")
+    for setting in ("out=x", "figures=false", "width=5", "fonts=text", "beside=x.csv"):
+        told = refused(capsys, folder, "plan=true", "margin=5%", setting)
+        assert f"{setting.partition('=')[0]}=: plan=true writes no page; leave it out" in told
+    for value in ("nan", "inf", "x"):
+        assert f"threshold={value}: must be a number, a mean return" in refused(capsys, folder, f"threshold={value}")
 
 
 def test_a_plan_keeps_its_margin(tmp_path, capsys):
     for arm in ("ppo", "apo"):
         write_run(tmp_path / "s" / arm, arm, seeds=range(5))
-    compare.main([str(tmp_path / "s"), "plan=true", "margin=20%", "figures=false"])
+    compare.main([str(tmp_path / "s"), "plan=true", "margin=20%"])
     assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "20%"}
     capsys.readouterr()
     for _ in range(2):

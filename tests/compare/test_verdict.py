@@ -260,14 +260,21 @@ def test_seeds_still_to_come_make_it_interim(tmp_path, why):
     assert not (tmp_path / "2" / "looks.json").exists()
 
 
+def test_an_arm_all_of_whose_seeds_diverged_has_their_scores(tmp_path):
+    absent = {"apo": dict.fromkeys(range(10), "diverged")}
+    judgement = judge(tmp_path, task({"ppo": TEN + 100}, absent=absent, limits=(0, 200)))
+    assert of(judgement).verdict.word == "worse"
+    assert "(10 of apo diverged and scored 0)" in said(judgement)[0]
+
+
 def test_an_arm_of_which_nothing_is_left_is_named(tmp_path):
     absent = {
-        "apo": {0: "diverged", 1: "diverged", 2: "failed", 3: "never ran"},
+        "apo": {0: "killed", 1: "killed", 2: "failed", 3: "never ran"},
         "later": {0: "waiting", 1: "never ran"},
     }
     judgement = judge(tmp_path, task({"ppo": TEN, "other": TEN + 1}, absent=absent))
     (line,) = [line for line in said(judgement) if "apo" in line]
-    assert line.startswith("apo on E has no seed to compare: 2 diverged, 1 failed.")
+    assert line.startswith("apo on E has no seed to compare: 2 killed, 1 failed.")
     assert not [line for line in said(judgement) if "later" in line]  # nothing is known of it yet
     alone = said(judge(tmp_path / "alone", task({"ppo": TEN}, absent=absent)))
     assert [line for line in alone if line.startswith("apo on E has no seed to compare")]

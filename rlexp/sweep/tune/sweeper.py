@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlexp.compare.arms import beyond_one_term
+from rlexp.compare.fairness import beyond_one_term
 from rlexp.config.identity import key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError

@@ -1,0 +1,79 @@
+"""Whether comparing runs is fair: they differ in one term of the objective, and otherwise ran the same code."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rlexp.compare.audit import PER_SEED, code_differences
+from rlexp.config.identity import differing
+from rlexp.study.runs import Run, StudyError
+
+NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
+
+
+def training_settings(run: Run) -> dict[str, Any]:
+    """Settings that tell arms apart: without seeds and what does not affect training."""
+    return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
+
+
+def differing_in(runs: list[Run]) -> list[str]:
+    """Keys of the settings in which runs differ."""
+    return differing([training_settings(run) for run in runs])
+
+
+def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
+    """Settings other than the tested term in which runs on one environment differ.
+
+    Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
+    """
+    more = set(differing_in(runs)) - {*allow}
+    if len({run.algo for run in runs}) == 1:
+        return more if len(more) > 1 else set()
+    shared = set.intersection(*(set(training_settings(run)) for run in runs))
+    # an algo.* setting that some runs lack belongs to the tested term
+    return {key for key in more if key in shared or not key.startswith("algo.")} - {"algo._target_"}
+
+
+def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
+    """Refuse runs that differ in more than the tested term, by a StudyError that says how to train them alike."""
+    if "all" not in allow and (more := beyond_one_term(runs, allow)):
+        values = "; ".join(
+            f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
+            for key in sorted(more)
+        )
+        raise StudyError(
+            f"{env}: the arms differ in more than the tested term ({values}). {_remedy(runs)}, or allow it: "
+            f"allow={','.join(sorted(more))}"
+        )
+
+
+def _remedy(runs: list[Run]) -> str:
+    """How to train the runs with the same settings; `tuned` may be why they differ."""
+    chosen = {(run.algo, str(run.record.get("choices", {}).get("tuned", ""))) for run in runs}
+    pairs = sorted((pair for pair in chosen if pair[1]), key=lambda pair: (pair[1] == "none", pair))
+    choices = {tuned for _, tuned in pairs}
+    if "none" not in choices or len(choices) == 1:
+        return "Train them with the same values"
+    names = [f"tuned={tuned}" if tuned != "none" else tuned for _, tuned in pairs]
+    trained = [f"{algo}{'' if k else ' was trained'} with {names[k]}" for k, (algo, _) in enumerate(pairs)]
+    remedies = " or ".join(f"tuned={tuned}" for tuned in dict.fromkeys(tuned for _, tuned in pairs))
+    return f"{', '.join(trained[:-1])} and {trained[-1]}: train all with {remedies}"
+
+
+def require_one_code(
+    env: str, arms: Mapping[str, Mapping[int, Run]], allow: Collection[str], remarks: list[str]
+) -> None:
+    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs; arms: the run of each seed."""
+    allowed = bool({"code", "all"} & set(allow))
+    remedy = "Rerun them with the same code (stale=rerun), or allow it: allow=code"
+    for name, runs in arms.items():
+        differences = code_differences({seed: [run] for seed, run in runs.items()}, seeds=True)
+        if differences and not allowed:
+            told = "; ".join(differences)
+            raise StudyError(f"{env}, {name}: its seeds ran different code ({told}). {remedy}")
+        remarks += [f"{env}, {name}: pools seeds that ran different code: {line}" for line in differences]
+    differences = code_differences({name: [*runs.values()] for name, runs in arms.items()})
+    told = "; ".join(differences)
+    if differences and not allowed:
+        raise StudyError(f"{env}: the arms ran different code of the same files ({told}). {remedy}")
+    if differences:
+        remarks.append(f"{env}: compares arms that ran different code: {told}")

@@ -1,0 +1,91 @@
+"""Scores of every arm by each measure, before they are compared; and how many comparisons there will be."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from rlexp.compare import statistics
+from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.measures import MEASURES, RETURNS
+from rlexp.compare.question import Question
+from rlexp.compare.results import Result, floor
+from rlexp.compare.statistics import Interval
+from rlexp.text import number
+
+
+def primary_scores(
+    comparison: Comparison, baseline: str, question: Question
+) -> tuple[list[Result], dict[str, list[str]]]:
+    """Every arm's scores by the primary measure, not compared yet; and the arms to be compared by environment.
+
+    Those without a score so far are among them, also on environments of which nothing has ended.
+    """
+    scored = scores_by(comparison, baseline, question.primary)
+    compared: dict[str, list[str]] = {}
+    for r, _ in pairs_of(scored, baseline):
+        compared.setdefault(r.env, []).append(r.arm)
+    there = {(r.env, r.arm) for r in scored if len(r.scores)}
+    for task in comparison.tasks:
+        rest = [arm for arm in task.absent if arm != baseline and (task.env, arm) not in there]
+        compared[task.env] = compared.get(task.env, []) + rest
+    for env, arms in comparison.pending.items():
+        compared[env] = [arm for arm in arms if arm != baseline and baseline in arms]
+    return scored, {env: arms for env, arms in compared.items() if arms}
+
+
+def number_of(compared: Mapping[str, list[str]]) -> int:
+    """Comparisons: of each arm with the baseline on each environment, and over all that it is on."""
+    arms = [arm for found in compared.values() for arm in found]
+    return len(arms) + sum(arms.count(arm) > 1 for arm in {*arms})
+
+
+def scores_by(comparison: Comparison, baseline: str, measure: str) -> list[Result]:
+    """Results of one measure, the baseline's first, the others by name."""
+    names = sorted(comparison.arm_names, key=lambda name: name != baseline)
+    return [_measured(task, name, measure) for name in names for task in comparison.tasks if _is_there(task, name)]
+
+
+def _is_there(task: Task, arm: str) -> bool:
+    return arm in task.arms or "diverged" in task.absent.get(arm, {}).values()
+
+
+def pairs_of(results: list[Result], baseline: str) -> list[tuple[Result, Result]]:
+    """Each result with that of the baseline on the same environment; without those that cannot be compared."""
+    base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
+    return [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]
+
+
+def _measured(task: Task, arm: str, measure: str) -> Result:
+    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is not finite is missing."""
+    samples = task.arms.get(arm, [])
+    values = np.array([MEASURES[measure].of(sample, task) for sample in samples], float)
+    scores = np.array([float(f"{x:.12g}") for x in values[np.isfinite(values)]])  # 0.1 + 0.2 is 0.3
+    low = floor(task, measure)
+    missing = dict(task.absent.get(arm, {}))
+    unknown = zip(samples, np.isfinite(values), strict=True)
+    missing |= {sample.seed: "no score" for sample, finite in unknown if not finite}
+    diverged = 0
+    if low is not None and measure in RETURNS:
+        diverged = sum(why == "diverged" for why in missing.values())
+        missing = {seed: why for seed, why in missing.items() if why != "diverged"}
+        scores = np.concatenate([scores, np.full(diverged, low)])
+    if not len(scores):
+        return Result(task, arm, measure, scores, Interval(), Interval(), 0, missing)
+    limits = (task.limits or (None, None)) if measure in RETURNS else (None, None)
+    mean, iqm = statistics.mean_interval(scores, limits), statistics.iqm_interval(scores, limits)
+    return Result(task, arm, measure, scores, mean, iqm, diverged, missing)
+
+
+def check_limits(comparison: Comparison) -> None:
+    """Drop limits of a score that scores are beyond, with a remark: they are not what was declared."""
+    for task in comparison.tasks:
+        if task.limits is None:
+            continue
+        low, high = (side * math.inf if x is None else x for side, x in zip((-1, 1), task.limits, strict=True))
+        near = 1e-6 * max(1.0, *(abs(x) for x in (low, high) if math.isfinite(x)))
+        scores = [MEASURES[name].of(sample, task) for name in RETURNS for sample in task.samples]
+        if beyond := [x for x in scores if math.isfinite(x) and not low - near <= x <= high + near]:
+            task.limits = None
+            told = f"a score of {number(beyond[0])} is beyond the limits {number(low)} to {number(high)}"
+            comparison.remarks.append(f"{task.env}: {told}, which are not used; see env.limits")
