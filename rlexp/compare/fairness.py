@@ -62,7 +62,7 @@ def _remedy(runs: list[Run]) -> str:
 def require_one_code(
     env: str, arms: Mapping[str, Mapping[int, Run]], allow: Collection[str], remarks: list[str]
 ) -> None:
-    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs; arms: the run of each seed."""
+    """Refuse seeds of an arm, or arms, whose objective, network or environment code differs; arms: each seed's run."""
     allowed = bool({"code", "all"} & set(allow))
     remedy = "Rerun them with the same code (stale=rerun), or allow it: allow=code"
     for name, runs in arms.items():

@@ -55,6 +55,13 @@ class Report:
     def value(self, env, arm, column, measure="evaluation"):
         return float(self.rows[env, arm, measure][column] or "nan")
 
+    @property
+    def published(self):
+        """Cells of compare.md's table of published scores, by row."""
+        page = (self.folder / "compare.md").read_text(encoding="utf-8")
+        table = page.split("### Published scores\n\n")[1].split("\n\n")[0]
+        return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+
     @functools.cached_property
     def quotable(self):
         """compare.md, and plan.txt if there is one, as plain text in one line."""
