@@ -66,7 +66,6 @@ def reference(report_of):
     yield from (
         "last 100 training episodes",
         "Welch's 95 % interval",
-        "difference [95 %]",
         "γ .99",
         "10 million frames",
     )
