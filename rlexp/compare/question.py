@@ -143,4 +143,9 @@ def _in_units(task: Task, text: str, primary: str) -> float:
             f"margin={text}: a share of the span from no skill to mastery, which is not known of {task.env}; add it "
             f"to rlexp/compare/reference_scores.py, train with env.bounds=[low,high], or give it in the score's units"
         )
+    if bounds is not None and value >= bounds[1] - bounds[0]:
+        raise ConfigError(
+            f"margin={text}: is as wide as the span of {task.env}, {bounds[0]:g} to {bounds[1]:g}, so any two arms "
+            f"would be equivalent; give a smaller one, as in margin=5%"
+        )
     return value

@@ -504,3 +504,9 @@ def test_a_margin_of_retention_is_a_share_already(tmp_path):
     one = task({"ppo": scores(10), "apo": scores(10)}, bounds=(0, 500))
     assert question_of(comparison(one), "retention", "5%").margins == {"E": 0.05}
     assert question_of(comparison(one), "final", "5%").margins == {"E": 25}
+
+
+def test_a_margin_as_wide_as_the_span_is_refused(tmp_path, capsys):
+    told = refused(capsys, study(tmp_path / "s"), "margin=200")
+    assert "margin=200: is as wide as the span of CartPole-v1, 0 to 200" in told
+    assert "margin=199: " not in run(capsys, str(tmp_path / "s"), "margin=199")

@@ -54,6 +54,23 @@ def verdict(report, env, arm):
     return f"{word}, {beside}" if beside else word
 
 
+def word(report, *envs, arm="apo"):
+    """The verdict's word, which is the same on these environments."""
+    (found,) = {report.rows[env, arm, "evaluation"]["verdict"] for env in envs}
+    return found
+
+
+def overall_word(report):
+    """The verdict's word over all environments; the test of compare.md computes it."""
+    return re.search(r"Over \d+ environments apo (?:is|against ppo is) (\w+)", report.quotable)[1]
+
+
+def direction(report, env, measure, arm="apo", words=("higher", "lower")):
+    """Of a difference whose interval excludes 0; empty: it does not."""
+    low, high = (report.value(env, arm, f"difference_{end}", measure) for end in ("low", "high"))
+    return words[0] if low > 0 else words[1] if high < 0 else ""
+
+
 def verdicts_by_env(report, arm="apo", base="ppo"):
     """Rows of a table: environment, seeds, both means, the difference in percent, the verdict."""
     for env in report.envs:
