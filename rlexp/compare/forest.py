@@ -45,7 +45,7 @@ class Group(NamedTuple):
 def groups_of(judgement: Judgement) -> list[Group]:
     """A panel per environment, those in units of the score first, then one over all; of a single arm one per unit."""
     envs = list(dict.fromkeys(r.env for r in judgement.primary))
-    percent = {env: judgement.question.written.get(env, "").endswith("%") for env in envs}
+    percent = {env: judgement.question.in_percent(env) for env in envs}
     envs.sort(key=percent.__getitem__)
     if len(envs) > 1 and len({r.arm for r in judgement.primary}) == 1:
         groups = [Group("", False, [_row(r, r.env, False)]) for r in judgement.primary if not percent[r.env]]

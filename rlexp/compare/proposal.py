@@ -1,18 +1,30 @@
 """plan=true: proposes how many seeds a study needs for its margin, and declares when it will be looked at."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from rlexp.compare.arms import Comparison
 from rlexp.compare.looks import FILE, SHARES, LookBook, Looks
 from rlexp.compare.permutation import smallest_p
-from rlexp.compare.planning import POWER, Spread, like, looks_at, margin_for, power, seeds_for, spread
+from rlexp.compare.planning import POWER, Draw, Spread, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
 from rlexp.compare.results import Result
 from rlexp.compare.verdict import ALPHA, FEWEST, STILL_COMING
 from rlexp.errors import ConfigError
 from rlexp.text import number
+
+
+class Plan(NamedTuple):
+    """How many seeds of each arm an environment gets."""
+
+    seeds: int
+    looks: list[int]  # at so many seeds each; the last is `seeds`
+    alpha: float  # of a comparison at the last look
+    spread: Spread
+    draw: Draw  # of scores of the pilot's shape, with the deviation that is planned for
+    enough: list[int | None]  # seeds that suffice at the low end of the deviation, as planned, and at the high end
 
 
 def propose(
@@ -37,45 +49,60 @@ def propose(
     lines = []
     for task in comparison.tasks:
         env, margin, looks = task.env, question.margin(task.env), book.of(task.env)
-        pilot = max(r.planned for r in results if r.env == env)
+        here = [r for r in results if r.env == env]
+        pilot = max(r.planned for r in here)
         _require_undecided(env, margin, looks, pilot, book)
-        _require_ended(env, [r for r in results if r.env == env])
-        arms = [r.scores for r in results if r.env == env and len(r.scores) > 1]
-        found = _spread(env, arms, pilot)
-        for share in (SHARES[3][-1], SHARES[1][-1]):  # of the last of several looks, then of a single one
-            alpha = ALPHA / tests * share
-            least, middle, highest = (
-                seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)
-            )
-            seeds = max(middle or most, pilot, FEWEST)
-            planned = _reachable(looks_at(seeds, pilot), tests)
-            if SHARES[len(planned)][-1] == share:
-                break
-        if smallest_p([(seeds, seeds)], alpha) > alpha:
-            raise ConfigError(
-                f"plan=true: {seeds} seeds of each arm cannot tell arms apart over {tests} comparisons; raise most="
-            )
-        looks.planned, looks.pilot = planned, pilot
-        told = f"margin {number(margin)} ({question.written[env]})"
-        deviation = f"deviation over seeds {number(found.value)} [{number(found.low)}, {number(found.high)}]"
-        ends = [f"more than {most}" if n is None else str(n) for n in (least, highest)]
-        span = " to ".join(dict.fromkeys(ends))
-        shape = like(arms, found.planned)
-        if middle is None:
-            smallest = number(margin_for(shape, seeds, alpha, found.planned))
-            chosen = f"{seeds} seeds can do so for a margin of {smallest}; the study is planned with them."
-        else:
-            chance = power(shape, seeds, margin, alpha)
-            chosen = f"Planned: {seeds}, with a chance of {chance.found:.0%} and {chance.equivalent:.0%}."
-        shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(looks.planned)])
-        when = f"Looks at {', '.join(map(str, looks.planned))} seeds, which may spend {shares} of false verdicts."
-        lines += [
-            f"{env}: {told}, {deviation}, {tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds.",
-            f"  {span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies.",
-            f"  {chosen}",
-            f"  {when} Seeds in between give no verdict.",
-        ]
+        _require_ended(env, here)
+        plan = _plan(env, [r.scores for r in here if len(r.scores) > 1], pilot, margin, tests, most)
+        looks.planned, looks.pilot = plan.looks, pilot
+        counted = f"{tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds."
+        lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(plan.spread)}, {counted}"]
+        lines += [f"  {line}" for line in _told(plan, margin, most)]
     return [*lines, f"Declared in {book.path.parent / FILE}. Train the other seeds, then compare as usual."]
+
+
+def _plan(env: str, arms: list[np.ndarray], pilot: int, margin: float, tests: int, most: int) -> Plan:
+    """The fewest seeds that find the margin, `most` if those do not; looked at more than once where that can decide.
+
+    Raises:
+        ConfigError: the pilot has no spread, or `most` seeds cannot reach the level.
+    """
+    found = _spread(env, arms, pilot)
+    for share in (SHARES[3][-1], SHARES[1][-1]):  # of the last of several looks, then of a single one
+        alpha = ALPHA / tests * share
+        enough = [seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)]
+        seeds = max(enough[1] or most, pilot, FEWEST)
+        looks = _reachable(looks_at(seeds, pilot), tests)
+        if SHARES[len(looks)][-1] == share:
+            break
+    if smallest_p([(seeds, seeds)], alpha) > alpha:
+        raise ConfigError(
+            f"plan=true: {seeds} seeds of each arm cannot tell arms apart over {tests} comparisons; raise most="
+        )
+    return Plan(seeds, looks, alpha, found, like(arms, found.planned), enough)
+
+
+def _deviation(found: Spread) -> str:
+    return f"deviation over seeds {number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def _told(plan: Plan, margin: float, most: int) -> list[str]:
+    """What the plan promises, and when the study is looked at."""
+    least, middle, highest = plan.enough
+    span = " to ".join(dict.fromkeys(f"more than {most}" if n is None else str(n) for n in (least, highest)))
+    if middle is None:
+        smallest = number(margin_for(plan.draw, plan.seeds, plan.alpha, plan.spread.planned))
+        chosen = f"{plan.seeds} seeds can do so for a margin of {smallest}; the study is planned with them."
+    else:
+        chance = power(plan.draw, plan.seeds, margin, plan.alpha)
+        chosen = f"Planned: {plan.seeds}, with a chance of {chance.found:.0%} and {chance.equivalent:.0%}."
+    shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(plan.looks)])
+    when = f"Looks at {', '.join(map(str, plan.looks))} seeds, which may spend {shares} of false verdicts."
+    return [
+        f"{span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies.",
+        chosen,
+        f"{when} Seeds in between give no verdict.",
+    ]
 
 
 def _require_undecided(env: str, margin: float, looks: Looks, pilot: int, book: LookBook) -> None:

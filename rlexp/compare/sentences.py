@@ -68,8 +68,8 @@ def _claim(r: Result, judgement: Judgement) -> str:
 
 
 def _margin(r: Result, judgement: Judgement) -> str:
-    written = judgement.question.written.get(r.env, "")
-    return written.replace("%", " %") if written.endswith("%") else number(r.margin)
+    question = judgement.question
+    return question.written[r.env].replace("%", " %") if question.in_percent(r.env) else number(r.margin)
 
 
 def size(r: Result, judgement: Judgement) -> str:

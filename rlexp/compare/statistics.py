@@ -18,7 +18,7 @@ from rlexp.text import number
 
 LEVEL = 0.95
 RESAMPLES = 2000
-FEW = 5  # seeds: below, the range of the scores is no bound for an interval
+BOUNDED = 5  # seeds from which on the range of their scores bounds the interval of their IQM
 WEIGHTINGS = 10_000  # draws of the Bayesian bootstrap: quantiles far out, for many comparisons
 BOOTSTRAP_SEED = 20210830  # fixed: the same runs give the same numbers to the last digit
 
@@ -48,9 +48,9 @@ class Band(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)  # arms with equally many seeds share the draws: a hundred intervals are cheap
-def redraws(n: int, stratum: int = 0, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
+def redraws(n: int, stratum: int = 0) -> np.ndarray:
     """Indices of the seeds in each bootstrap resample (RESAMPLES, n)."""
-    return np.random.default_rng([seed, n, stratum]).integers(0, n, (RESAMPLES, n))
+    return np.random.default_rng([BOOTSTRAP_SEED, n, stratum]).integers(0, n, (RESAMPLES, n))
 
 
 @functools.lru_cache(maxsize=64)
@@ -79,21 +79,19 @@ def _expanded(n: int, dof: int, alpha: float) -> float:
     return float(stats.norm.sf(math.sqrt((n + 1) / (n - 1)) * quantile))
 
 
-def iqm_interval(
-    scores: np.ndarray, limits: tuple[float | None, float | None] = (None, None), alpha: float = 0.05
-) -> Interval:
+def iqm_interval(scores: np.ndarray, limits: tuple[float | None, float | None] = (None, None)) -> Interval:
     """IQM of one arm's seeds (n,), by the Bayesian bootstrap with expanded quantiles; NaN bounds for a single seed.
 
     Where the middle half is constant the interval still reaches for what lies outside, as a seed there may weigh more.
-    It is within the range of the scores, which the IQM is outside of in one study of four with three seeds: below FEW
-    seeds it reaches at least as far as that of the mean, within the limits of a score.
+    It is within the range of the scores, which the IQM is outside of in one study of four with three seeds: with fewer
+    than BOUNDED it reaches at least as far as that of the mean, within the limits of a score.
     """
     n, value = len(scores), float(iqm(scores))
     if n < 2:
         return Interval(value)
-    tail = _expanded(n, n - 1, alpha)
+    tail = _expanded(n, n - 1, 1 - LEVEL)
     low, high = np.clip(np.quantile(_weighted_iqms(scores), [tail, 1 - tail]), scores.min(), scores.max())
-    of_mean = mean_interval(scores, limits) if n < FEW else Interval(value, value, value)
+    of_mean = mean_interval(scores, limits) if n < BOUNDED else Interval(value, value, value)
     return Interval(value, min(value, float(low), of_mean.low), max(value, float(high), of_mean.high))
 
 
@@ -104,7 +102,9 @@ def iqm_difference(arm: np.ndarray, baseline: np.ndarray, alpha: float = 0.05) -
         return Interval(value)
     tail = _expanded(fewest, len(arm) + len(baseline) - 2, alpha)
     low, high = np.quantile(_weighted_iqms(arm) - _weighted_iqms(baseline, 1), [tail, 1 - tail])
-    of_means = welch([(summary(arm), summary(baseline))], alpha) if fewest < FEW else Difference(value, value, value)
+    of_means = (
+        welch([(summary(arm), summary(baseline))], alpha) if fewest < BOUNDED else Difference(value, value, value)
+    )
     return Interval(value, min(value, float(low), of_means.low), max(value, float(high), of_means.high))
 
 

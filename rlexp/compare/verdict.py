@@ -40,7 +40,7 @@ def judge(comparison: Comparison, baseline: str, question: Question, book: LookB
     """All results, and a verdict on every arm except the baseline; those are looks, which the book then holds."""
     check_limits(comparison)
     scored, compared = primary_scores(comparison, baseline, question)
-    main, results = pairs_of(scored, baseline), list(scored)
+    main = pairs_of(scored, baseline)
     seeds = {env: max(r.planned for r in scored if r.env == env) for env in {r.env for r in scored}}
     # what the first verdict left to each stays; an arm that comes later is said to
     tests = number_of(book.everything(compared))
@@ -55,19 +55,29 @@ def judge(comparison: Comparison, baseline: str, question: Question, book: LookB
     others = [scores_by(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
     pairs = [pair for found in others for pair in pairs_of(found, baseline)]
     for r, base in pairs:
-        share, _ = _share(r, base, book, seeds[r.env])
-        _compare(r, base, ALPHA * share / len(pairs))
-    arms = list(dict.fromkeys(r.arm for r, _ in main))
-    several = [arm for arm in arms if sum(r.arm == arm for r, _ in main) > 1]
+        _compare(r, base, ALPHA * _share(r, base, book, seeds[r.env])[0] / len(pairs))
+    arms = [r.arm for r, _ in main]
+    several = [arm for arm in dict.fromkeys(arms) if arms.count(arm) > 1]
     overall = [_overall(arm, main, first, _not_final(arm, main, comparison, book, seeds)) for arm in several]
+    _record(book, compared, main, overall, seeds)
+    results = [*scored, *(r for found in others for r in found)]
+    return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late)
+
+
+def _record(
+    book: LookBook,
+    compared: dict[str, list[str]],
+    main: list[tuple[Result, Result]],
+    overall: list[Overall],
+    seeds: dict[str, int],
+) -> None:
+    """Note in the book what was compared, and the looks that verdicts were: over all environments, at each of them."""
     decided = {o.arm for o in overall if _could_decide(o.verdict)}
     for r, base in main:
         if r.verdict and (_could_decide(r.verdict) or r.arm in decided):
             book.take(r.env, seeds[r.env], {x.arm: _seeds(x) for x in (base, r)})
     if main:
         book.show(compared)
-    results += [r for found in others for r in found]
-    return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late)
 
 
 def _seeds(r: Result) -> str:
@@ -95,17 +105,14 @@ def _could_decide(verdict: Verdict) -> bool:
 def _lost(comparison: Comparison, results: list[Result]) -> dict[tuple[str, str], dict[int, str]]:
     """Arms none of whose seeds can be compared, though some ran: by environment and name, with the reasons."""
     scored = {(r.env, r.arm) for r in results if len(r.scores)}
-    found = {}
-    for task in comparison.tasks:
-        for arm, absent in task.absent.items():
-            ran = {seed: why for seed, why in absent.items() if why not in (*STILL_COMING, "never ran")}
-            if ran and (task.env, arm) not in scored:
-                found[task.env, arm] = ran
-    for env, arms in comparison.pending.items():
-        for arm, absent in arms.items():
-            if ran := {seed: why for seed, why in absent.items() if why not in STILL_COMING}:
-                found[env, arm] = ran
-    return found
+    absent = {(task.env, arm): seeds for task in comparison.tasks for arm, seeds in task.absent.items()}
+    absent |= {(env, arm): seeds for env, arms in comparison.pending.items() for arm, seeds in arms.items()}
+    ran = {
+        key: {seed: why for seed, why in seeds.items() if why not in (*STILL_COMING, "never ran")}
+        for key, seeds in absent.items()
+        if key not in scored
+    }
+    return {key: seeds for key, seeds in ran.items() if seeds}
 
 
 def _compare(r: Result, base: Result, alpha: float) -> None:
