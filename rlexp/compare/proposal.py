@@ -46,28 +46,44 @@ def propose(
     """
     if most < FEWEST:
         raise ConfigError(f"most={most}: a verdict takes {FEWEST} seeds of each arm")
-    lines = []
+    lines, planned, constant = [], [], []
     for task in comparison.tasks:
         env, margin, looks = task.env, question.margin(task.env), book.of(task.env)
         here = [r for r in results if r.env == env]
         pilot = max(r.planned for r in here)
         _require_undecided(env, margin, looks, pilot, book)
         _require_ended(env, here)
-        plan = _plan(env, [r.scores for r in here if len(r.scores) > 1], pilot, margin, tests, most)
-        looks.planned, looks.pilot = plan.looks, pilot
+        arms = [r.scores for r in here if len(r.scores) > 1]
+        _require_several(env, arms, pilot)
+        looks.pilot, found = pilot, spread(arms)
+        if not found.value > 0:
+            constant.append(looks)
+            lines.append(f"{env}: all seeds of an arm score the same, so it has no say in how many there are.")
+            continue
+        plan = _plan(arms, found, pilot, margin, tests, most)
+        looks.planned = plan.looks
+        planned.append(plan.seeds)
         counted = f"{tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds."
-        lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(plan.spread)}, {counted}"]
+        lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(found)}, {counted}"]
         lines += [f"  {line}" for line in _told(plan, margin, most)]
+    if not planned:
+        raise ConfigError(
+            f"plan=true: all seeds of an arm score the same on {' and on '.join(task.env for task in comparison.tasks)}"
+            f", so any number tells arms apart or none does; make the environment harder"
+        )
+    for looks in constant:
+        looks.planned = [max(*planned, looks.pilot)]
+    if constant:
+        lines.append(f"  Looked at there with the most seeds of the others, {max(planned)}.")
     return [*lines, f"Declared in {book.path.parent / FILE}. Train the other seeds, then compare as usual."]
 
 
-def _plan(env: str, arms: list[np.ndarray], pilot: int, margin: float, tests: int, most: int) -> Plan:
+def _plan(arms: list[np.ndarray], found: Spread, pilot: int, margin: float, tests: int, most: int) -> Plan:
     """The fewest seeds that find the margin, `most` if those do not; looked at more than once where that can decide.
 
     Raises:
-        ConfigError: the pilot has no spread, or `most` seeds cannot reach the level.
+        ConfigError: `most` seeds cannot reach the level.
     """
-    found = _spread(env, arms, pilot)
     for share in (SHARES[3][-1], SHARES[1][-1]):  # of the last of several looks, then of a single one
         alpha = ALPHA / tests * share
         enough = [seeds_for(like(arms, s), margin, alpha, most) for s in (found.low, found.planned, found.high)]
@@ -139,12 +155,8 @@ def _require_ended(env: str, results: list[Result]) -> None:
         )
 
 
-def _spread(env: str, arms: list[np.ndarray], pilot: int) -> Spread:
-    """Spread of a pilot's seeds, of which there are so many.
-
-    Raises:
-        ConfigError: there is none.
-    """
+def _require_several(env: str, arms: list[np.ndarray], pilot: int) -> None:
+    """Refuse a pilot, of so many seeds, without an arm of several scores, as their spread is unknown."""
     if not arms and pilot > 1:
         raise ConfigError(
             f"plan=true: no arm on {env} has two seeds with a score by the primary measure; choose another"
@@ -153,13 +165,6 @@ def _spread(env: str, arms: list[np.ndarray], pilot: int) -> Spread:
         raise ConfigError(
             f"plan=true: {env} has no arm of two seeds, so their spread is unknown; train a pilot of 3 to 5"
         )
-    found = spread(arms)
-    if not found.value > 0:
-        raise ConfigError(
-            f"plan=true: all seeds of an arm score the same on {env}, so any number tells arms apart or none does; "
-            f"make the environment harder"
-        )
-    return found
 
 
 def _reachable(looks: list[int], tests: int) -> list[int]:

@@ -206,6 +206,20 @@ def test_what_a_plan_refuses(tmp_path, capsys):
     assert "all seeds of an arm score the same on CartPole-v1" in refused(capsys, same, "plan=true", "margin=5")
 
 
+def test_an_environment_without_spread_follows_the_plan_of_the_others(tmp_path, capsys):
+    folder = study(tmp_path / "s", 4)
+    for algo in ("ppo", "apo"):
+        run_folder = write_run(tmp_path / "s" / f"{algo}_flat", algo, env="Flat-v0", seeds=range(4))
+        agents = [{"seed": k, "mean_return": 500} for k in range(4)]
+        (run_folder / "evaluation.json").write_text(json.dumps({"agents": agents}))
+    said = run(capsys, folder, "plan=true", "margin=2", "most=8")
+    assert "Flat-v0: all seeds of an arm score the same, so it has no say in how many there are." in said
+    assert "Looked at there with the most seeds of the others, 8." in said
+    envs = held(tmp_path / "s")["envs"]
+    assert envs["CartPole-v1"]["planned"][-1] == 8
+    assert envs["Flat-v0"]["planned"] == [8]
+
+
 def test_a_plan_after_a_verdict_is_refused(tmp_path, capsys):
     folder = study(tmp_path / "s", 5)
     run(capsys, folder)
