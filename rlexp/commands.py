@@ -40,7 +40,7 @@ def parse(words: list[str], known: Options, usage: str = "") -> tuple[list[str],
         usage: the command with a folder, shown if none is given; empty: it takes none.
 
     Raises:
-        ConfigError: an unknown setting, a wrong value, or no folder.
+        ConfigError: an unknown setting, one given twice, a wrong value, or no folder.
     """
     folders, settings = [], {}
     for word in words:
@@ -50,6 +50,8 @@ def parse(words: list[str], known: Options, usage: str = "") -> tuple[list[str],
             continue
         if not separator or name not in known:
             raise ConfigError(f"{word}: no such setting{' or folder' if usage else ''}; {nearest(name, known)}")
+        if name in settings:
+            raise ConfigError(f"{word}: {name}= is given twice; leave one out")
         try:
             settings[name] = known[name](value)
         except ValueError as error:

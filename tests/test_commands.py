@@ -11,8 +11,8 @@ KNOWN = {"what": names, "yes": boolean, "episodes": positive, "out": str}
 def test_words_are_folders_and_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "what=a").mkdir()  # as jobs are named
-    words = ["s", "what=a", "what=b, c,,b", "yes=true", "episodes=3", "out=x=y", "yes=false"]
-    settings = {"what": ["b", "c"], "yes": False, "episodes": 3, "out": "x=y"}
+    words = ["s", "what=a", "what=b, c,,b", "yes=true", "episodes=3", "out=x=y"]
+    settings = {"what": ["b", "c"], "yes": True, "episodes": 3, "out": "x=y"}
     assert parse(words, KNOWN, "a folder") == (["s", "what=a"], settings)
     assert parse(["what=a"], KNOWN) == ([], {"what": ["a"]})  # a command that takes no folder
 
@@ -32,3 +32,8 @@ def test_what_is_wrong_is_told_in_one_line(word, told):
     with pytest.raises(ConfigError) as error:
         parse([word], KNOWN, "a folder")
     assert str(error.value) == told
+
+
+def test_a_setting_that_is_given_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"^yes=false: yes= is given twice; leave one out$"):
+        parse(["s", "yes=true", "yes=false"], KNOWN, "a folder")

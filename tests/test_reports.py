@@ -11,13 +11,15 @@ import re
 import claims
 import numpy as np
 import pytest
-from reports import INTERVAL, MEASURES, REPORTS, Report, flat, is_rounded, names, parse, read, unexplained
+from reports import INTERVAL, MEASURES, REPORTS, Report, differing, flat, is_rounded, names, parse, read, unexplained
 from scipy import stats
 
-from rlexp.compare import statistics
+from rlexp.compare import report, sentences, statistics
+from rlexp.compare.arms import Comparison
+from rlexp.compare.decision import decide
+from rlexp.compare.look_book import LookBook
 from rlexp.compare.permutation import permutation_p, permutation_test
 from rlexp.compare.reference_scores import limits_of
-from rlexp.compare.verdict import decide
 
 ALPHA = 0.05
 NAMES = names()
@@ -199,6 +201,24 @@ def test_the_sentences_of_compare_md_are_true(name, report_of):
                 said = row["verdict"]
                 assert not said or re.search(rf"\b{said}\b", line), line
     assert count == sum(row["verdict"] != "" for row in report.rows.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_in_compare_md_is_what_the_tables_give(name, report_of):
+    found = report_of(name)
+    page = dict(sections((found.folder / "compare.md").read_text(encoding="utf-8")))
+    told = [line.removeprefix("- ") for line in page["Verdict"] if not line.startswith("- Over ")]
+    wanted = sentences.verdicts(found.judgement)
+    assert len(told) == len(wanted)
+    assert [apart for line, x in zip(told, wanted, strict=True) if (apart := differing(line, x))] == []
+    asked = [line.removeprefix("- ") for line in page["What was asked"]]
+    judgement = found.judgement
+    tasks = {r.env: r.task for r in judgement.results}
+    wanted = report.declared(Comparison([*tasks.values()], []), judgement, LookBook())
+    assert asked[0].startswith(wanted[0])
+    if not judgement.primary:  # whose margins are in no table
+        return
+    assert [apart for line, x in zip(asked[1:], wanted[1:], strict=True) if (apart := differing(line, x))] == []
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if (REPORTS / name / "published.csv").exists()])

@@ -115,7 +115,7 @@ def run(words: list[str]) -> None:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
-    from rlexp.compare.looks import LookBook
+    from rlexp.compare.look_book import LookBook
     from rlexp.compare.question import against_record, question_of, to_record
     from rlexp.study.runs import find_runs
 
@@ -127,7 +127,7 @@ def run(words: list[str]) -> None:
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    book = LookBook(min(map(Path, paths), key=Path.resolve))  # whatever their order
+    book = LookBook(*comparison.studies)
     question = question_of(comparison, options.get("primary"), options.get("margin"), book.content)
     content = to_record(comparison, question, baseline)
     if options.get("plan"):
@@ -135,7 +135,9 @@ def run(words: list[str]) -> None:
         from rlexp.compare.scoring import number_of, primary_scores
 
         scored, compared = primary_scores(comparison, baseline, question)
-        tests = number_of(compared)
+        tests = number_of(book.everything(compared))
+        if book.shown:  # what is chosen now stays said
+            content["late"] = [*against_record(question, content, book.content).late]
         told = propose(comparison, scored, tests, question, book, options.get("most", 40))
         try:
             book.save(plan=True, **content)
@@ -148,7 +150,7 @@ def run(words: list[str]) -> None:
         try:
             book.save(**content)
         except StorageError as error:
-            comparison.remarks.append(f"{book.path}: this look could not be recorded ({_cause(error)})")
+            comparison.remarks.insert(0, f"{book.path}: this look could not be recorded ({_cause(error)})")
     print(report.plain(comparison, judgement))
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     tables = report.sections(comparison, judgement, published)
@@ -159,11 +161,14 @@ def run(words: list[str]) -> None:
 
 def _require_used(options: dict[str, Any]) -> None:
     """Refuse settings that would do nothing."""
-    plan = bool(options.get("plan"))
-    for name in ("beside", "out", "figures", "width", "fonts") if plan else ("most",):
-        if name in options:
-            told = "plan=true writes no page" if plan else "is a setting of plan=true"
-            raise ConfigError(f"{name}=: {told}; leave it out")
+    if options.get("plan"):
+        useless = dict.fromkeys(("beside", "out", "figures", "width", "fonts"), "plan=true writes no page")
+    else:
+        useless = {"most": "is a setting of plan=true"}
+        if not options.get("figures", True):
+            useless |= dict.fromkeys(("width", "fonts"), "figures=false draws none")
+    for name in [name for name in useless if name in options]:
+        raise ConfigError(f"{name}=: {useless[name]}; leave it out")
 
 
 def _require_no_links(folder: Path, named: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rlexp.compare.audit import abbreviate, code_remarks, diverged, finished
-from rlexp.compare.fairness import differing_in, require_one_code, require_one_term, training_settings
+from rlexp.compare.fairness import differing_in, fingerprint, require_one_code, require_one_term
+from rlexp.compare.naming import name_of, named, names_of, remark_unnamed
 from rlexp.compare.reference_scores import limits_of, scores_of
 from rlexp.study.runs import Curve, Run, StudyError
 from rlexp.text import natural
@@ -54,6 +55,12 @@ class Comparison:
     remarks: list[str]
     # environment of which no run has finished -> arm -> seed -> why, as in `Task.absent`
     pending: dict[str, dict[str, dict[int, str]]] = field(default_factory=dict)
+    ids: dict[tuple[str, str], str] = field(default_factory=dict)  # of arms by environment and name, see `fingerprint`
+    studies: list[Path] = field(default_factory=list)  # folders that hold those of the runs, whatever compare was given
+
+    def id_of(self, env: str, arm: str) -> str:
+        """What stays the same when other arms, of which names depend, come or go."""
+        return self.ids.get((env, arm), arm)
 
     @property
     def arm_names(self) -> list[str]:
@@ -83,7 +90,7 @@ def compare_runs(
         require_one_term(env, env_runs, allow)
         for algo, keys in varied.items():
             keys |= {*differing_in([run for run in env_runs if run.algo == algo])}
-    _remark_unnamed(done, varied, remarks)
+    remark_unnamed(done, varied, remarks)
     tasks = []
     for env, env_runs in by_env.items():
         unusable = [(run, status) for run, status in others if run.env == env]
@@ -97,7 +104,18 @@ def compare_runs(
         require_one_code(task.env, runs_of, allow, remarks)
     if not tasks:
         raise StudyError("no seed has finished a training episode; train longer; " + "; ".join(remarks))
-    return Comparison(tasks, remarks + code_remarks(done), pending)
+    ids = {
+        (env, name): fingerprint(run)
+        for env in {run.env for run in (*done, *(run for run, _ in others))}
+        for name, run in named(by_env.get(env, []), [run for run, _ in others if run.env == env], varied)
+    }
+    return Comparison(tasks, remarks + code_remarks(done), pending, ids, _studies(done))
+
+
+def _studies(runs: list[Run]) -> list[Path]:
+    paths = {run.folder.resolve(): run.folder for run in runs}
+    parents = {path.parent: path.parent if given.name in ("", "..") else given.parent for path, given in paths.items()}
+    return [*parents.values()]
 
 
 def _task(
@@ -110,7 +128,7 @@ def _task(
 ) -> Task:
     by_arm: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_started):
-        by_arm.setdefault(_name(run, varied[run.algo]), []).append(run)
+        by_arm.setdefault(name_of(run, varied[run.algo]), []).append(run)
     found = {name: _samples(f"{env}, {name}", arm_runs, remarks) for name, arm_runs in by_arm.items()}
     arms = {name: found[name] for name in sorted(found, key=natural) if found[name]}
     every = {sample.seed for samples in arms.values() for sample in samples}
@@ -159,7 +177,7 @@ def _absent(
         for run in arm_runs
         for seed in run.record.get("seeds") or run.curves
     ]
-    named = _names_of([run for run, _ in others], by_arm, varied)
+    named = names_of([run for run, _ in others], by_arm, varied)
     lost += [
         (name, run, seed, "diverged" if seed in diverged(run) else status)
         for name, (run, status) in zip(named, others, strict=True)
@@ -175,47 +193,6 @@ def _absent(
         for name in sorted(reasons, key=natural)
     }
     return {name: seeds for name, seeds in absent.items() if seeds}
-
-
-def _names_of(others: list[Run], by_arm: dict[str, list[Run]], varied: dict[str, set[str]]) -> list[str]:
-    """Names of the arms of runs that are not finished.
-
-    One with the settings of a finished run has the name of its arm; another also names the settings in which it differs
-    from runs of its algorithm, so that it never shares the name of an arm that it is not of.
-    """
-
-    def fingerprint(run: Run) -> str:
-        return repr(sorted(training_settings(run).items()))
-
-    done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
-    everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
-    apart = {
-        algo: set(differing_in([run for run in everyone if run.algo == algo])) for algo in {r.algo for r in others}
-    }
-    return [done.get(fingerprint(r)) or _name(r, varied.get(r.algo, set()) | apart[r.algo]) for r in others]
-
-
-def _name(run: Run, keys: set[str]) -> str:
-    """Name of the run's arm: the algorithm and the settings that vary, as in `apo anchor_coef=1`."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, tuple):
-            return f"[{','.join(map(text, value))}]"
-        return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-    pairs = [f"{key.removeprefix('algo.')}={text(run.settings.get(key, '—'))}" for key in sorted(keys)]
-    return " ".join([run.algo, *pairs])
-
-
-def _remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[str]) -> None:
-    """Remark on settings of the tested term that differ only between environments, so that no arm's name shows them."""
-    shared = set.intersection(*(set(training_settings(run)) for run in runs))
-    for algo, named in varied.items():
-        algo_runs = [run for run in runs if run.algo == algo]
-        differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
-        for key in [key for key in differing if key not in shared | named]:
-            values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
-            remarks.append(f"{algo}: {key} is {', '.join(values)}")
 
 
 def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]:

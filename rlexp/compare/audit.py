@@ -39,9 +39,10 @@ def finished(runs: Iterable[Run], remarks: list[str]) -> tuple[list[Run], list[t
         elif run.status in ("waiting", "unreadable"):  # `missing_jobs` remarks on it
             others.append((run, run.status))
         elif run.status != "done":
-            others.append((run, read_job_status(run.folder).status))
+            status = read_job_status(run.folder).status
+            others.append((run, status))
             error = run.record.get("error")
-            remarks.append(f"{run.folder}: left out, its status is {run.status}" + (f" ({error})" if error else ""))
+            remarks.append(f"{run.folder}: left out, its status is {status}" + (f" ({error})" if error else ""))
         elif flaw := _read(run):
             others.append((run, "unreadable"))
             remarks.append(f"{run.folder}: left out, {flaw}")

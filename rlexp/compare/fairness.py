@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlexp.compare.audit import PER_SEED, code_differences
-from rlexp.config.identity import differing
+from rlexp.config.identity import config_hash, differing
 from rlexp.study.runs import Run, StudyError
 
 NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
@@ -13,6 +13,11 @@ NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect train
 def training_settings(run: Run) -> dict[str, Any]:
     """Settings that tell arms apart: without seeds and what does not affect training."""
     return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
+
+
+def fingerprint(run: Run) -> str:
+    """Eight hex digits that the runs of an arm share, whatever arms are beside it."""
+    return config_hash(training_settings(run))
 
 
 def differing_in(runs: list[Run]) -> list[str]:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rlexp.compare.arms import Comparison
-from rlexp.compare.looks import FILE, SHARES, LookBook, Looks
+from rlexp.compare.look_book import FILE, LookBook
+from rlexp.compare.looks import SHARES, Looks
 from rlexp.compare.permutation import smallest_p
 from rlexp.compare.planning import POWER, Draw, Spread, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
@@ -41,9 +42,11 @@ def propose(
         most: seeds per arm.
 
     Raises:
-        ConfigError: no margin, a verdict has been given already, or looks declared with fewer seeds; a pilot without
-            spread or of single seeds; `most` is too few.
+        ConfigError: nothing to compare, no margin, a verdict has been given already, or looks declared with fewer
+            seeds; a pilot without spread or of single seeds; `most` is too few.
     """
+    if not tests:
+        raise ConfigError("plan=true: there is no arm to compare with the baseline; the pilot takes seeds of each arm")
     if most < FEWEST:
         raise ConfigError(f"most={most}: a verdict takes {FEWEST} seeds of each arm")
     lines, planned, constant = [], [], []

@@ -9,6 +9,7 @@ from typing import Any
 from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.measures import RETURNS
 from rlexp.config.declaration import PRIMARY, Declared, margin_flaw
+from rlexp.config.schema import FinalEvaluation
 from rlexp.errors import ConfigError
 
 Margin = float | str  # in units of the score, or a share of the span, as "5%"
@@ -88,7 +89,7 @@ def _recorded_margin(margins: Mapping[str, Any], env: str) -> str:
 
 
 def to_record(comparison: Comparison, question: Question, baseline: str) -> dict[str, Any]:
-    """What looks.json keeps of the question at the plan or the first verdict."""
+    """What looks.json keeps of the question at the plan or the first answer."""
     margins = {task.env: question.written.get(task.env, "") for task in comparison.tasks}  # "": none
     content: dict[str, Any] = {"primary": question.primary, "margins": margins, "baseline": baseline}
     if question.primary == "evaluation":
@@ -101,29 +102,37 @@ def to_record(comparison: Comparison, question: Question, baseline: str) -> dict
 def evaluated(comparison: Comparison) -> str:
     """How final policies were evaluated, as 20 episodes by the most likely actions."""
     settings = [sample.run.evaluated_with for task in comparison.tasks for sample in task.samples]
-    pairs = {(s.get("episodes"), "the most likely" if s.get("deterministic") else "sampled") for s in settings if s}
-    return " or ".join(sorted(f"{episodes} episodes by {way} actions" for episodes, way in pairs))
+    usual = FinalEvaluation().max_steps
+    ways = {
+        f"{s.get('episodes')} episodes by {'the most likely' if s.get('deterministic') else 'sampled'} actions"
+        + (f", of {s['max_steps']} steps at most" if s.get("max_steps", usual) != usual else "")
+        for s in settings
+        if s
+    }
+    return " or ".join(sorted(ways))
 
 
 def against_record(question: Question, asked: Mapping[str, Any], recorded: Mapping[str, Any]) -> Question:
-    """The question, late where what is asked is not what looks.json records of the plan or the first verdict."""
+    """The question, late where what is asked is not what looks.json records of the plan or the first answer."""
     late, primary, baseline = list(question.late), recorded.get("primary"), asked["baseline"]
+    former: Any = recorded.get("late")
+    late += [str(each)[:200] for each in former] if isinstance(former, list) else []
     margins: Any = recorded.get("margins")
     thresholds: Any = recorded.get("thresholds")
     if (former := recorded.get("evaluation", evaluation := asked.get("evaluation"))) != evaluation and evaluation:
-        late.append(f"evaluation over {evaluation}, where the study was judged by {str(former)[:80]}")
-    if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in late):
-        late.append(f"primary={question.primary}, where the study was planned or judged by {str(primary)[:20]}")
+        late.append(f"evaluation over {evaluation}, where the study was shown by {str(former)[:80]}")
+    if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in question.late):
+        late.append(f"primary={question.primary}, where the study was planned or shown by {str(primary)[:20]}")
     if recorded.get("baseline", baseline) != baseline:
         late.append(f"baseline={baseline}, where arms were compared with {str(recorded['baseline'])[:40]}")
     for env, text in question.written.items() if isinstance(margins, Mapping) else ():
         former = str(margins.get(env, text))[:20] or "no margin"  # an environment without an entry is new
         if text != former and not any(f"the runs on {env} declared" in x for x in late):
-            late.append(f"margin={text} on {env}, where the study was planned or judged with {former}")
+            late.append(f"margin={text} on {env}, where the study was planned or shown with {former}")
     for env, threshold in asked.get("thresholds", {}).items() if isinstance(thresholds, Mapping) else ():
         if thresholds.get(env, threshold) != threshold:
             told = f"threshold={threshold:g} on {env}" if threshold is not None else f"no threshold on {env}"
-            late.append(f"{told}, where the study was planned or judged with {str(thresholds[env])[:20]}")
+            late.append(f"{told}, where the study was planned or shown with {str(thresholds[env])[:20]}")
     return replace(question, late=tuple(late))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
-from rlexp.compare.looks import LookBook
+from rlexp.compare.look_book import LookBook
 from rlexp.compare.measures import EXPOSURE, MEASURES, exposure, steps_to
 from rlexp.compare.published import Published, published_rows
 from rlexp.compare.question import evaluated
@@ -128,9 +128,11 @@ def declared(comparison: Comparison, judgement: Judgement, book: LookBook) -> li
         lines += [f"{task.env}: {'; '.join(parts)}"] if parts else []
     tests = judgement.tests
     shared = f"shared by {tests} comparisons" if tests > 1 else "for one comparison"
+    shared += ", without those that were added" if judgement.added else ""
     return [
         *lines,
-        f"5 % of false verdicts, {shared}: intervals of primary differences cover all true ones in 95 % of studies",
+        f"5 % of false verdicts, {shared}: intervals of primary differences cover all true ones in 95 % of studies "
+        f"where arms differ by a shift alone",
     ]
 
 

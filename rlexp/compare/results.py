@@ -91,9 +91,8 @@ class Judgement:
     overall: list[Overall]
     tests: int  # comparisons that share the 5 %
     lost: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)  # environment, arm -> why no seed ended
-    added: list[tuple[str, str]] = field(
-        default_factory=list
-    )  # arms, by environment and name, that came after the first verdict
+    added: list[tuple[str, str]] = field(default_factory=list)  # environment, arm: those after the first verdict
+    early: dict[str, list[int]] = field(default_factory=dict)  # environment -> fewer seeds that were shown before
 
     @property
     def primary(self) -> list[Result]:

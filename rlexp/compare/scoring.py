@@ -1,22 +1,22 @@
 """Scores of every arm by each measure, before they are compared; and how many comparisons there will be."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.look_book import Arms
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
 from rlexp.compare.results import Result, floor
 from rlexp.compare.statistics import Interval
 from rlexp.text import number
 
+LARGEST = 1e30  # of a score: the variance of larger ones is no number that can be computed with, or drawn
 
-def primary_scores(
-    comparison: Comparison, baseline: str, question: Question
-) -> tuple[list[Result], dict[str, list[str]]]:
+
+def primary_scores(comparison: Comparison, baseline: str, question: Question) -> tuple[list[Result], Arms]:
     """Every arm's scores by the primary measure, not compared yet; and the arms to be compared by environment.
 
     Those without a score so far are among them, also on environments of which nothing has ended.
@@ -31,12 +31,12 @@ def primary_scores(
         compared[task.env] = compared.get(task.env, []) + rest
     for env, arms in comparison.pending.items():
         compared[env] = [arm for arm in arms if arm != baseline and baseline in arms]
-    return scored, {env: arms for env, arms in compared.items() if arms}
+    return scored, {env: {comparison.id_of(env, arm): arm for arm in arms} for env, arms in compared.items() if arms}
 
 
-def number_of(compared: Mapping[str, list[str]]) -> int:
+def number_of(compared: Arms) -> int:
     """Comparisons: of each arm with the baseline on each environment, and over all that it is on."""
-    arms = [arm for found in compared.values() for arm in found]
+    arms = [arm for found in compared.values() for arm in found.values()]
     return len(arms) + sum(arms.count(arm) > 1 for arm in {*arms})
 
 
@@ -57,9 +57,10 @@ def pairs_of(results: list[Result], baseline: str) -> list[tuple[Result, Result]
 
 
 def _measured(task: Task, arm: str, measure: str) -> Result:
-    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is not finite is missing."""
+    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is huge or not finite is missing."""
     samples = task.arms.get(arm, [])
     values = np.array([MEASURES[measure].of(sample, task) for sample in samples], float)
+    values[np.abs(values) > LARGEST] = np.nan
     scores = np.array([float(f"{x:.12g}") for x in values[np.isfinite(values)]])  # 0.1 + 0.2 is 0.3
     low = floor(task, measure)
     missing = dict(task.absent.get(arm, {}))

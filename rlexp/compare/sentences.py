@@ -9,6 +9,7 @@ from rlexp.text import number
 
 MOST_SENTENCES = 6  # with more verdicts, one line per environment and verdict
 ORDER = ("better", "worse", "equivalent", "inconclusive", "interim")
+THAN = {"better": "than", "worse": "than", "equivalent": "to"}  # against, with other words
 
 
 def verdicts(judgement: Judgement) -> list[str]:
@@ -18,7 +19,7 @@ def verdicts(judgement: Judgement) -> list[str]:
         lines = [sentence(r, judgement) for r in found]
     else:
         lines = _verdict_lines(found, judgement)
-    overall = [overall_sentence(o, judgement) for o in judgement.overall]
+    overall = _overall_lines(judgement)
     return (lines + overall if len(found) <= MOST_SENTENCES else overall + lines) + _reservations(judgement)
 
 
@@ -33,7 +34,7 @@ def _nothing_compared(judgement: Judgement) -> str:
     remedy = {
         "evaluation": "train with evaluation.episodes, or run python -m rlexp.evaluate run=... on each run",
         "evaluation_sampled": "train with evaluation.every",
-        "retention": "no seed reached the threshold early enough, or log_every is too large",
+        "retention": "no seed reached the threshold early enough, there is none, or log_every is too large",
     }.get(primary, "train longer")
     others = f"; or choose one that the runs have, as in primary={scored[0]}" if scored else ""
     return f"No seed has a score by the primary measure, {primary}: {remedy}{others}."
@@ -127,7 +128,7 @@ def _verdict_lines(found: list[Result], judgement: Judgement) -> list[str]:
             for r in group:
                 by_why.setdefault(_why(r, judgement), []).append(r)
             for why, same in by_why.items():
-                than = {"better": "than", "worse": "than", "equivalent": "to"}.get(word, "against")
+                than = THAN.get(word, "against")
                 margin = f" within {_margin(same[0], judgement)}" if word == "equivalent" else ""
                 head = f"On {env} **{word}** {than} {judgement.baseline}{margin}" + (f" ({why})" if why else "")
                 lines.append(f"{head}: " + "; ".join(_short(r, judgement) for r in same) + ".")
@@ -146,6 +147,27 @@ def _short(r: Result, judgement: Judgement) -> str:
         parts.append(f"by ranks they differ, {told}")
     parts += [f"but {x.measure} {x.against}" for x in judgement.secondary(r) if _disagrees(r, x)]
     return ", ".join(parts)
+
+
+def _overall_lines(judgement: Judgement) -> list[str]:
+    """The verdicts over environments: one sentence per arm, or one line per verdict where they are many."""
+    if len(judgement.overall) <= MOST_SENTENCES:
+        return [overall_sentence(o, judgement) for o in judgement.overall]
+    groups: dict[tuple[int, int, str], list[Overall]] = {}
+    for o in judgement.overall:
+        groups.setdefault((ORDER.index(o.verdict.word), o.envs, o.verdict.why), []).append(o)
+    lines = []
+    for (k, envs, why), same in sorted(groups.items()):
+        head = f"Over {envs} environments **{ORDER[k]}** {THAN.get(ORDER[k], 'against')} {judgement.baseline}"
+        told = [f"{o.arm} {_share(o)}" + (f" from {o.seeds}" if o.seeds else "") for o in same]
+        lines.append(f"{head}{f' ({why})' if why else ''}: {'; '.join(told)}.")
+    return lines
+
+
+def _share(o: Overall) -> str:
+    within = f" within {100 * o.margin:.3g} %" if o.verdict.word == "equivalent" or o.verdict.within else ""
+    d = o.against
+    return f"{100 * d.value:+.3g} %{bounds(100 * d.low, 100 * d.high)}{within}"
 
 
 def overall_sentence(o: Overall, judgement: Judgement) -> str:
@@ -169,9 +191,15 @@ def _reservations(judgement: Judgement) -> list[str]:
     """What a reader has to know of all verdicts together."""
     question = judgement.question
     lines = [f"Chosen after the runs: {late}." for late in question.late]
+    for env in dict.fromkeys(env for env, _ in judgement.added):
+        arms = [arm for where, arm in judgement.added if where == env]
+        named = "; ".join(arms) if len(arms) <= MOST_SENTENCES else f"{len(arms)} arms"
+        told = f"{named} on {env} {'were' if len(arms) > 1 else 'was'} added after the study's first verdict"
+        lines.append(f"{told}: the chance of a false one is now above 5 %.")
     lines += [
-        f"{arm} on {env} was added after the study's first verdict: the chance of a false one is now above 5 %."
-        for env, arm in judgement.added
+        f"Differences of {' and '.join(map(str, seeds))} seeds on {env} were shown before: if they decided how many "
+        f"more were trained, the chance of a false verdict is above 5 %."
+        for env, seeds in judgement.early.items()
     ]
     lines += [why] if (why := _nothing_compared(judgement)) else []
     for (env, arm), absent in judgement.lost.items():

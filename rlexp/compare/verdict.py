@@ -7,20 +7,20 @@ from scipy import stats
 
 from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison
-from rlexp.compare.looks import LookBook, spans
+from rlexp.compare.decision import at_limit, decide
+from rlexp.compare.look_book import LookBook
+from rlexp.compare.looks import Seeds, spans
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.permutation import permutation_p, permutation_test, smallest_p
 from rlexp.compare.question import Question
 from rlexp.compare.results import ALPHA, Judgement, Overall, Result, Verdict, span
 from rlexp.compare.scoring import check_limits, number_of, pairs_of, primary_scores, scores_by
-from rlexp.compare.statistics import Difference
 from rlexp.errors import ConfigError
 
 FEWEST = 5  # seeds of an arm for a verdict
 TOO_FEW = "too few seeds"
 STILL_COMING = ("running", "waiting", "interrupted")  # reasons of missing seeds that may yet have a score
-AT_LIMIT = 0.01  # of the span between the limits: scores closer to one are at it
-NEARLY_ALL = 0.8  # of both arms' seeds; if they are at one limit, no difference can show there
+GIVEN_UP = ("never ran", "killed")  # reasons that may be a choice, by what the other seeds have shown
 
 
 def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
@@ -44,46 +44,65 @@ def judge(comparison: Comparison, baseline: str, question: Question, book: LookB
     seeds = {env: max(r.planned for r in scored if r.env == env) for env in {r.env for r in scored}}
     # what the first verdict left to each stays; an arm that comes later is said to
     tests = number_of(book.everything(compared))
-    first = number_of(book.compared) if book.judged and book.compared else tests
-    late = [(r.env, r.arm) for r, _ in main if book.late(r.env, r.arm)]
+    first = number_of(book.compared) if book.judged and book.shown else tests
+    late = [(r.env, r.arm) for r, _ in main if book.late(r.env, comparison.id_of(r.env, r.arm))]
     for r, base in main:
-        share, why = _share(r, base, book, seeds[r.env])
+        share, why = _share(r, base, comparison, book, seeds[r.env])
         shared = tests if (r.env, r.arm) in late else first
         _compare(r, base, ALPHA * share / shared)
         r.margin = question.margin(r.env)
         r.verdict = Verdict("interim", why) if why else _verdict(r, base, shared)
     others = [scores_by(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
     pairs = [pair for found in others for pair in pairs_of(found, baseline)]
+    secondary = max(len(pairs), book.secondary)
     for r, base in pairs:
-        _compare(r, base, ALPHA * _share(r, base, book, seeds[r.env])[0] / len(pairs))
+        _compare(r, base, ALPHA * _share(r, base, comparison, book, seeds[r.env])[0] / secondary)
     arms = [r.arm for r, _ in main]
     several = [arm for arm in dict.fromkeys(arms) if arms.count(arm) > 1]
     overall = [_overall(arm, main, first, _not_final(arm, main, comparison, book, seeds)) for arm in several]
-    _record(book, compared, main, overall, seeds)
+    early = {env: earlier for env in seeds if (earlier := [n for n in book.of(env).shown if n < seeds[env]])}
+    _record(comparison, book, main, overall, seeds)
+    if main:
+        book.show(compared, secondary)
     results = [*scored, *(r for found in others for r in found)]
-    return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late)
+    return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late, early)
 
 
 def _record(
+    comparison: Comparison,
     book: LookBook,
-    compared: dict[str, list[str]],
     main: list[tuple[Result, Result]],
     overall: list[Overall],
     seeds: dict[str, int],
 ) -> None:
-    """Note in the book what was compared, and the looks that verdicts were: over all environments, at each of them."""
+    """Note in the book the looks that verdicts were: over all environments, at each of them; and the looks without."""
     decided = {o.arm for o in overall if _could_decide(o.verdict)}
+    for arm in decided:
+        book.take_overall(_key(arm, main, comparison))
     for r, base in main:
-        if r.verdict and (_could_decide(r.verdict) or r.arm in decided):
-            book.take(r.env, seeds[r.env], {x.arm: _seeds(x) for x in (base, r)})
-    if main:
-        book.show(compared)
+        assert r.verdict is not None
+        for x in (base, r) if _coming(r, base) else ():
+            book.wait(r.env, comparison.id_of(r.env, x.arm), x.planned)
+        if _could_decide(r.verdict) or r.arm in decided:
+            book.take(r.env, seeds[r.env], _seeds(base, comparison), _seeds(r, comparison))
+        elif r.verdict.why.startswith(TOO_FEW):
+            book.show_early(r.env, seeds[r.env])
 
 
-def _seeds(r: Result) -> str:
+def _key(arm: str, main: list[tuple[Result, Result]], comparison: Comparison) -> list[str]:
+    """What a verdict over environments is given on."""
+    return sorted(f"{r.env} {comparison.id_of(r.env, arm)}" for r, _ in main if r.arm == arm)
+
+
+def _seeds(r: Result, comparison: Comparison) -> Seeds:
     """The seeds that were scored."""
     every = {sample.seed for sample in r.task.arms.get(r.arm, ())} | r.task.absent.get(r.arm, {}).keys()
-    return spans(every - r.missing.keys())
+    return Seeds(r.arm, comparison.id_of(r.env, r.arm), spans(every - r.missing.keys()))
+
+
+def _coming(r: Result, base: Result) -> list[int]:
+    """Seeds of either arm that may yet have a score."""
+    return [seed for x in (r, base) for seed, why in x.missing.items() if why in STILL_COMING]
 
 
 def _not_final(
@@ -93,6 +112,10 @@ def _not_final(
     pending = {env: arms.get(arm, {}).values() for env, arms in comparison.pending.items()}
     if coming := [env for env, reasons in pending.items() if any(why in STILL_COMING for why in reasons)]:
         return f"{', '.join(coming)} {'are' if len(coming) > 1 else 'is'} still to come"
+    key = _key(arm, main, comparison)
+    for given in book.overall if key not in book.overall else ():
+        if {*given} & {*key}:
+            return f"the verdict over environments was given on {len(given)}"
     early = [r.env for r, _ in main if r.arm == arm and book.of(r.env).planned[-1:] not in ([], [seeds[r.env]])]
     return f"it is told at the last look at each, not yet that at {early[0]}" if early else ""
 
@@ -128,16 +151,19 @@ def _compare(r: Result, base: Result, alpha: float) -> None:
     r.p_rank = permutation_p([(ranks[: len(r.scores)], ranks[len(r.scores) :])], alpha)
 
 
-def _share(r: Result, base: Result, book: LookBook, seeds: int) -> tuple[float, str]:
+def _share(r: Result, base: Result, comparison: Comparison, book: LookBook, seeds: int) -> tuple[float, str]:
     """Share of the error that this look may spend; or why it is an interim one, whose interval is for all of it."""
-    coming = [seed for x in (r, base) for seed, why in x.missing.items() if why in STILL_COMING]
-    if coming:
-        return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
     looks = book.of(r.env)
+    if coming := _coming(r, base):
+        return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
+    for x in (r, base):
+        wanted = looks.awaited.get(comparison.id_of(r.env, x.arm), 0)
+        if wanted > x.planned or (wanted and not {*x.missing.values()}.isdisjoint(GIVEN_UP)):
+            return 1.0, f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
     share = looks.share(seeds)
     if share is None:
         return 1.0, looks.why_interim(seeds)
-    return share, looks.changed(seeds, {x.arm: _seeds(x) for x in (r, base)})
+    return share, looks.changed(seeds, _seeds(r, comparison), _seeds(base, comparison))
 
 
 def _verdict(r: Result, base: Result, tests: int) -> Verdict:
@@ -154,45 +180,6 @@ def _verdict(r: Result, base: Result, tests: int) -> Verdict:
         return Verdict("inconclusive", f"{TOO_FEW}: p cannot be below {least:.2g}, and so never reaches {level}")
     limit = at_limit(r, base)
     return decide(r.against, r.margin, limit)
-
-
-def decide(against: Difference, margin: float, limit: str = "") -> Verdict:
-    """The verdict that an interval gives: it excludes 0, or lies within ± margin, or both, or neither.
-
-    limit: where nearly all seeds of both arms are, see `at_limit`: then arms are never called equivalent.
-    """
-    within = not math.isnan(margin) and -margin <= against.low and against.high <= margin
-    if against.low > 0 or against.high < 0:
-        return Verdict("better" if against.low > 0 else "worse", within=within)
-    if limit:
-        return Verdict("inconclusive", limit)
-    return Verdict("equivalent") if within else Verdict("inconclusive")
-
-
-def at_limit(r: Result, base: Result) -> str:
-    """The limit of scores that nearly all seeds of both arms are at: "ceiling", "floor", or empty.
-
-    "one score": no such limit is known, but nearly all score exactly the same, as at one.
-    """
-    values, counts = np.unique(np.concatenate([r.scores, base.scores]), return_counts=True)
-    usual = values[counts.argmax()]
-    if all((x.scores == usual).mean() >= NEARLY_ALL for x in (r, base)):
-        return _named(usual, r.task.limits if r.measure in RETURNS else None)
-    if r.task.limits is None or r.measure not in RETURNS:
-        return ""
-    low, high = r.task.limits
-    known = [x for x in (low, high) if x is not None]
-    known += [*(r.task.bounds or (0.0,))] if len(known) < 2 else []
-    near = AT_LIMIT * (max(known) - min(known))
-    for limit, side, name in ((high, 1, "ceiling"), (low, -1, "floor")):
-        if limit is not None and all((side * x.scores >= side * limit - near).mean() >= NEARLY_ALL for x in (r, base)):
-            return name
-    return ""
-
-
-def _named(score: float, limits: tuple[float | None, float | None] | None) -> str:
-    low, high = limits or (None, None)
-    return {high: "ceiling", low: "floor"}.get(score, "one score")
 
 
 def _overall(arm: str, main: list[tuple[Result, Result]], tests: int, not_final: str) -> Overall:
@@ -213,7 +200,8 @@ def _overall(arm: str, main: list[tuple[Result, Result]], tests: int, not_final:
     if min(min(len(r.scores), len(base.scores)) for r, base in pairs) < FEWEST or math.isnan(against.p):
         return Overall(arm, len(pairs), seeds, against, margin, Verdict("inconclusive", TOO_FEW))
     limits = [limit for r, base in pairs if (limit := at_limit(r, base))]
-    limit = f"{limits[0]} on {len(limits)} of them" if limits else ""
+    where = {"one score": "nearly all seeds score the same"}.get(limits[0], limits[0]) if limits else ""
+    limit = f"{where} on {len(limits)} of them" if limits else ""
     return Overall(arm, len(pairs), seeds, against, margin, decide(against, margin, limit))
 
 

@@ -21,7 +21,7 @@ from scipy import stats
 from rlexp.compare import __main__ as compare
 from rlexp.compare import figures, verdict
 from rlexp.compare.arms import compare_runs
-from rlexp.compare.looks import LookBook
+from rlexp.compare.look_book import LookBook
 from rlexp.compare.measures import MEASURES, final_return
 from rlexp.compare.permutation import permutation_p, permutation_test
 from rlexp.compare.question import Question

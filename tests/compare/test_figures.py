@@ -13,7 +13,8 @@ from studies import CARTPOLE, CEILING, LARGE, NEGATIVE, TINY, study
 
 from rlexp.compare import curves, figures, forest, results, statistics, style, verdict
 from rlexp.compare.arms import Comparison
-from rlexp.compare.looks import LookBook
+from rlexp.compare.decision import decide
+from rlexp.compare.look_book import LookBook
 from rlexp.compare.panels import blocks_of
 from rlexp.compare.question import Question
 from rlexp.compare.style import PlainNumbers, Sheet, arm_looks, colour_distances, palette
@@ -291,7 +292,7 @@ def test_bounds_without_end_become_arrows(tmp_path, low, high, arrows):
     judgement = judged(tmp_path, comparison, "25")
     (r,) = judgement.primary
     r.against = r.against._replace(value=12.0, low=low, high=high)
-    r.verdict = verdict.decide(r.against, r.margin)
+    r.verdict = decide(r.against, r.margin)
     with mpl.rc_context(Sheet().settings):
         figure = forest.differences(judgement, comparison.arm_names, Sheet())
         figure.draw_without_rendering()

@@ -12,10 +12,13 @@ from scored import TEN, comparison, task
 
 from rlexp.compare import __main__ as compare
 from rlexp.compare import sentences, verdict
-from rlexp.compare.looks import SHARES, LookBook, Looks, spans
+from rlexp.compare.fairness import fingerprint
+from rlexp.compare.look_book import LookBook
+from rlexp.compare.looks import SHARES, Looks, Seeds, spans
 from rlexp.compare.question import Question, against_record, to_record
 from rlexp.compare.verdict import ALPHA
 from rlexp.errors import ConfigError
+from rlexp.study.runs import find_runs
 
 
 def scores(n, shift=0.0):
@@ -88,13 +91,18 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
     folder = study(tmp_path / "s", 5)
     first = run(capsys, folder)
     assert "apo is better than ppo on CartPole-v1" in first
+    ids = {run.algo: fingerprint(run) for run in find_runs([folder])}
     assert held(tmp_path / "s")["envs"] == {
         "CartPole-v1": {
             "planned": [],
             "taken": [5],
             "pilot": 0,
             "seen": False,
-            "seeds": {"5": {"ppo": "0-4", "apo": "0-4"}},
+            "shown": [],
+            "seeds": {"5": {ids["ppo"]: "0-4", ids["apo"]: "0-4"}},
+            "compared": {ids["apo"]: "apo"},
+            "late": {},
+            "awaited": {},
         }
     }
     assert held(tmp_path / "s")["primary"] == "evaluation"
@@ -216,8 +224,8 @@ def test_another_question_than_that_of_the_first_verdict_is_told(tmp_path, capsy
     assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "5%"}
     assert "Chosen after" not in run(capsys, folder, "margin=5%")
     said = run(capsys, folder, "margin=40", "primary=area")
-    assert "Chosen after the runs: primary=area, where the study was planned or judged by evaluation." in said
-    assert "Chosen after the runs: margin=40 on CartPole-v1, where the study was planned or judged with 5%." in said
+    assert "Chosen after the runs: primary=area, where the study was planned or shown by evaluation." in said
+    assert "Chosen after the runs: margin=40 on CartPole-v1, where the study was planned or shown with 5%." in said
     assert held(tmp_path / "s")["primary"] == "evaluation"
 
 
@@ -227,7 +235,7 @@ def test_another_threshold_than_that_of_the_first_verdict_on_retention_is_told()
     assert content["thresholds"] == {"E": 400.0}
     assert against_record(retention, content, content).late == ()
     other = to_record(comparison(task({"ppo": TEN}, threshold=450.0)), retention, "ppo")
-    told = "threshold=450 on E, where the study was planned or judged with 400.0"
+    told = "threshold=450 on E, where the study was planned or shown with 400.0"
     assert against_record(retention, other, content).late == (told,)
     assert "thresholds" not in to_record(comparison(task({"ppo": TEN}, threshold=450.0)), evaluation, "ppo")
 
@@ -303,7 +311,7 @@ def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
         LookBook(tmp_path)
     book = LookBook(tmp_path / "new")
     assert book.of("E") == Looks()
-    book.take("E", 7, {"ppo": "0-6", "apo": "0-6"})
+    book.take("E", 7, Seeds("ppo", "1", "0-6"), Seeds("apo", "2", "0-6"))
     (tmp_path / "new").mkdir()
     book.save(primary="final")
     assert LookBook(tmp_path / "new").of("E").taken == [7]
@@ -331,7 +339,7 @@ def test_other_seeds_of_the_same_number_are_another_look(tmp_path, capsys):
         write_run(tmp_path / "s" / algo, algo, seeds=range(10, 15), level=900.0)
     said = run(capsys, folder)
     assert "is interim" in said
-    assert "the verdict was given on seeds 0-4 of apo and seeds 0-4 of ppo" in said
+    assert "the verdict was given on seeds 0-4 of ppo and seeds 0-4 of apo" in said
     assert "but" not in said.split("No margin")[0]  # no claim by other measures either
 
 
@@ -375,7 +383,7 @@ def test_environments_without_a_finished_run_share_the_error(tmp_path):
     book = LookBook(tmp_path)
     judgement = verdict.judge(one, "ppo", Question("evaluation"), book)
     assert judgement.tests == 3  # A, B and over both; on C there is nothing to compare with
-    assert book.compared == {"A": ["apo"], "B": ["apo"]}
+    assert book.compared == {env: {"apo": "apo"} for env in "AB"}
     assert judgement.lost == {("C", "apo"): dict.fromkeys(range(10), "failed")}
     both = {"ppo": scores(10), "apo": scores(10, 3)}
     later = verdict.judge(comparison(task(both, "A"), task(both, "B")), "ppo", Question("evaluation"), book)
@@ -408,7 +416,7 @@ def test_a_margin_of_an_environment_that_comes_later_is_not_late(tmp_path, capsy
         write_run(tmp_path / "s" / f"{algo}_long", algo, env="Acrobot-v1")
     assert "Chosen after" not in run(capsys, folder, "margin=5%")
     assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "5%", "Acrobot-v1": "5%"}
-    assert "margin=9% on Acrobot-v1, where the study was planned or judged with 5%" in run(capsys, folder, "margin=9%")
+    assert "margin=9% on Acrobot-v1, where the study was planned or shown with 5%" in run(capsys, folder, "margin=9%")
 
 
 def test_another_plan_before_any_verdict_replaces_the_first(tmp_path, capsys):
@@ -459,7 +467,7 @@ def test_another_evaluation_after_the_verdict_is_told(tmp_path, capsys):
     assert "Chosen after" not in run(capsys, folder)
     assert "over 20 episodes by the most likely actions" in (tmp_path / "s" / "compare" / "compare.md").read_text()
     evaluated(episodes=3, deterministic=False)
-    told = "evaluation over 3 episodes by sampled actions, where the study was judged by 20 episodes by the most likely"
+    told = "evaluation over 3 episodes by sampled actions, where the study was shown by 20 episodes by the most likely"
     assert f"Chosen after the runs: {told}" in run(capsys, folder)
 
 
@@ -492,9 +500,7 @@ def test_a_plan_keeps_its_margin(tmp_path, capsys):
         assert "No margin was declared" not in capsys.readouterr().out
         compare.main([str(tmp_path / "s"), "margin=30%", "figures=false"])
         said = capsys.readouterr().out
-        assert (
-            "Chosen after the runs: margin=30% on CartPole-v1, where the study was planned or judged with 20%" in said
-        )
+        assert "Chosen after the runs: margin=30% on CartPole-v1, where the study was planned or shown with 20%" in said
         assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "20%"}
 
 
@@ -510,3 +516,157 @@ def test_a_margin_as_wide_as_the_span_is_refused(tmp_path, capsys):
     told = refused(capsys, study(tmp_path / "s"), "margin=200")
     assert "margin=200: is as wide as the span of CartPole-v1, 0 to 200" in told
     assert "margin=199: " not in run(capsys, str(tmp_path / "s"), "margin=199")
+
+
+# What a verdict was given on stays ---------------------------------------------------------------------------------
+
+
+def arms(folder, shift=9.0, n=6, **more):
+    """ppo and apo, whose seeds score 10 times their number, apo's higher by a shift."""
+    for algo, level in (("ppo", 100.0), ("apo", 100.0 + shift)):
+        shutil.rmtree(folder / algo, ignore_errors=True)
+        write_run(folder / algo, algo, seeds=range(n), level=level, **more)
+    return str(folder)
+
+
+def test_the_same_seeds_trained_with_other_settings_are_other_runs(tmp_path, capsys):
+    folder = arms(tmp_path / "s", 0)
+    assert "apo against ppo on CartPole-v1 is inconclusive" in run(capsys, folder)
+    for _ in range(2):
+        said = run(capsys, arms(tmp_path / "s", 60, lr=3e-3))
+        assert "is interim" in said
+        assert "the verdict was given on other runs of ppo" in said
+    assert "is inconclusive" in run(capsys, arms(tmp_path / "s", 0))  # those that it was given on
+
+
+def test_differences_that_were_shown_before_the_last_seeds_bind_their_number(tmp_path, capsys):
+    folder = arms(tmp_path / "s", 60)
+    for algo in ("ppo", "apo"):
+        write_run(tmp_path / "s" / f"{algo}2", algo, seeds=range(6, 20), level=100.0, status="interrupted")
+    assert "28 of 40 seeds are still to come" in run(capsys, folder)
+    told = "20 seeds of apo were to come when differences were first shown; train the others"
+    record = tmp_path / "s" / "apo2" / "run.json"
+    for algo in ("ppo", "apo"):  # running, without a process: killed
+        record = tmp_path / "s" / f"{algo}2" / "run.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
+    assert told in run(capsys, folder)
+    shutil.rmtree(tmp_path / "s" / "apo2")
+    shutil.rmtree(tmp_path / "s" / "ppo2")
+    assert told in run(capsys, folder)
+    assert "apo is better" in run(capsys, arms(tmp_path / "s", 60, n=20))
+
+
+def test_too_few_seeds_that_were_shown_are_told(tmp_path, capsys):
+    told = "Differences of 4 seeds on CartPole-v1 were shown before: if they decided how many more were trained"
+    folder = arms(tmp_path / "s", 60, n=4)
+    assert told not in run(capsys, folder)
+    arms(tmp_path / "s", 60)
+    for _ in range(2):
+        said = run(capsys, folder)
+        assert "apo is better" in said
+        assert told in said
+
+
+def test_what_is_chosen_by_a_plan_after_differences_stays_told(tmp_path, capsys):
+    folder = arms(tmp_path / "s", 1, n=4)
+    run(capsys, folder)
+    run(capsys, folder, "plan=true", "primary=final", "margin=20%", "most=8")
+    for _ in range(2):
+        said = run(capsys, folder)
+        assert "Chosen after the runs: primary=final, where the study was planned or shown by evaluation." in said
+        assert "Chosen after the runs: margin=20% on CartPole-v1, where the study was planned or shown with no" in said
+
+
+def test_what_is_chosen_after_an_interim_look_stays_told(tmp_path, capsys):
+    folder = arms(tmp_path / "s", 1)
+    write_run(tmp_path / "s" / "more", "apo", seeds=[6], level=100.0, status="interrupted")
+    run(capsys, folder)
+    for _ in range(2):
+        assert "Chosen after the runs: primary=final, where" in run(capsys, folder, "primary=final")
+
+
+def test_the_verdict_over_environments_is_of_those_that_it_was_given_on(tmp_path, capsys):
+    for env, shift in (("A", -60), ("B", 9), ("C", 9)):
+        for algo, level in (("ppo", 100.0), ("apo", 100.0 + shift)):
+            write_run(tmp_path / "s" / f"{algo}{env}", algo, env=f"{env}-v0", seeds=range(6), level=level)
+    assert re.search(
+        "Over 3 environments apo (is|against ppo is) (worse|inconclusive)", run(capsys, str(tmp_path / "s"))
+    )
+    for algo in ("ppo", "apo"):
+        shutil.rmtree(tmp_path / "s" / f"{algo}A")
+    for _ in range(2):
+        said = run(capsys, str(tmp_path / "s"))
+        assert "Over 2 environments apo against ppo is interim (the verdict over environments was given on 3)" in said
+
+
+def test_levels_of_other_measures_are_not_raised_by_arms_that_leave(tmp_path):
+    many = {f"apo{k}": scores(6, k) for k in range(6)} | {"ppo": scores(6)}
+    first, book = judge(tmp_path, task(many))
+    book.save()
+    later, _ = judge(tmp_path, task({name: many[name] for name in ("ppo", "apo5")}))
+    levels = [{r.against.alpha for r in j.results if r.measure == "final" and r.compared} for j in (first, later)]
+    assert levels[0] == levels[1] == {ALPHA / 12}
+
+
+def test_late_arms_are_not_forgotten(tmp_path):
+    both = {"ppo": scores(9), "apo": scores(9, 3)}
+    book = judge(tmp_path, task(both))[1]
+    book.save()
+    late = {f"new{k}": scores(9, k) for k in range(7)}
+    judge(tmp_path, task(both | late))[1].save()
+    later, _ = judge(tmp_path, task(both | {"new6": late["new6"]}))
+    assert {r.arm: r.against.alpha for r in later.primary} == {"apo": ALPHA, "new6": pytest.approx(ALPHA / 8)}
+    assert later.added == [("E", "new6")]
+
+
+def test_arms_are_known_by_their_settings(tmp_path, capsys):
+    folder = str(tmp_path / "s")
+    write_run(tmp_path / "s" / "ppo", "ppo", seeds=range(6))
+    for coef in (1, 5):
+        write_run(tmp_path / "s" / f"apo{coef}", "apo", seeds=range(6), anchor_coef=coef)
+    assert "apo anchor_coef=1 against ppo" in run(capsys, folder)
+    shutil.rmtree(tmp_path / "s" / "apo5")
+    said = run(capsys, folder)
+    assert "apo against ppo" in said
+    assert "was added" not in said
+    write_run(tmp_path / "s" / "more", "apo", seeds=range(6, 12), anchor_coef=1)
+    write_run(tmp_path / "s" / "apo7", "apo", seeds=range(6), anchor_coef=7)
+    said = run(capsys, folder)
+    assert "apo anchor_coef=1 against ppo on CartPole-v1 is interim" in said
+    assert "apo anchor_coef=7 on CartPole-v1 was added" in said
+
+
+def test_looks_are_those_of_the_studies_however_they_are_named(tmp_path, capsys, monkeypatch):
+    first, other = tmp_path / "out" / "x", tmp_path / "out" / "a"
+    assert "is inconclusive" in run(capsys, arms(first, 1))
+    for algo in ("ppo", "apo"):
+        write_run(other / algo, algo, seeds=range(6, 12), level=100.0)
+    monkeypatch.chdir(first)
+    jobs = [first / "apo", first / "ppo", other / "apo", other / "ppo"]
+    for paths in ([first, other], [other, first], [tmp_path / "out"], jobs, [".", "../a"], ["ppo", "apo", other]):
+        said = run(capsys, *map(str, paths), f"out={tmp_path / 'page'}")
+        assert "the verdict was given at 6 seeds, with all of the 5 %" in said
+    assert held(other)["envs"] == held(first)["envs"]
+    assert not (tmp_path / "out" / "looks.json").exists()
+
+
+def test_studies_that_declare_different_looks_are_refused_together(tmp_path, capsys):
+    for name, planned in (("a", [6]), ("b", [9])):
+        write_looks(tmp_path / name, planned=planned, env="CartPole-v1")
+        arms(tmp_path / name)  # the same seeds: those of b count, but those of a have been looked at
+    told = refused(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "CartPole-v1: looks are declared at [6] and at [9] seeds by the studies; compare one at a time" in told
+
+
+def test_that_a_look_was_not_recorded_is_the_first_remark(tmp_path, capsys):
+    folder = arms(tmp_path / "s")
+    for k in range(6):
+        write_run(tmp_path / "s" / f"x{k}", "apo", seeds=[k + 9], status="failed")
+    (tmp_path / "s" / "looks.json").mkdir()
+    assert f"note: {folder}/looks.json: this look could not be recorded" in run(capsys, folder)
+
+
+def test_a_plan_without_another_arm_is_refused(tmp_path, capsys):
+    write_run(tmp_path / "s" / "ppo", "ppo", seeds=range(5))
+    told = refused(capsys, str(tmp_path / "s"), "plan=true", "margin=5%")
+    assert "plan=true: there is no arm to compare with the baseline; the pilot takes seeds of each arm" in told

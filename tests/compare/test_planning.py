@@ -12,10 +12,11 @@ from scipy import stats
 from test_looks import held, refused, run, study, write_looks
 
 from rlexp.compare import planning
+from rlexp.compare.decision import decide
 from rlexp.compare.looks import SHARES
 from rlexp.compare.permutation import permutation_test, smallest_p
 from rlexp.compare.planning import like, looks_at, margin_for, power, seeds_for, spread
-from rlexp.compare.verdict import ALPHA, decide
+from rlexp.compare.verdict import ALPHA
 
 DRAWS = {
     "normal": lambda g, size: g.normal(0, 1, size),

@@ -8,12 +8,13 @@ import pytest
 from scored import TEN, comparison, task
 
 from rlexp.compare import report, verdict
-from rlexp.compare.looks import LookBook
+from rlexp.compare.decision import decide
+from rlexp.compare.look_book import LookBook
 from rlexp.compare.measures import MEASURES
 from rlexp.compare.permutation import permutation_test
 from rlexp.compare.question import Question
 from rlexp.compare.statistics import Difference
-from rlexp.compare.verdict import Verdict, decide
+from rlexp.compare.verdict import Verdict
 
 WORDS = ("better", "worse", "equivalent", "interim")
 

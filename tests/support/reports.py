@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rlexp.compare.arms import Task
+from rlexp.compare.question import Question
+from rlexp.compare.results import ALPHA, Judgement, Result, Verdict
+from rlexp.compare.statistics import Difference, Interval
+
 REPORTS = Path(__file__).parents[2] / "outputs" / "reports"
 MEASURES = ("evaluation", "evaluation_sampled", "final", "area", "retention")
 NUMBER = r"[-+−±]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?"
@@ -56,6 +61,43 @@ class Report:
         return float(self.rows[env, arm, measure][column] or "nan")
 
     @property
+    def judgement(self):
+        """What compare found, from its tables; without the verdicts over environments."""
+        spans = {env: row["margin"] and 20 * float(row["margin"]) for (env, _, _), row in self.rows.items()}
+        spans |= {env: 20 * float(row["margin"]) for (env, _, _), row in self.rows.items() if row["margin"]}
+        tasks = {env: Task(env, {}, {}, None, span and (0.0, span)) for env, span in spans.items()}
+        results = [self._result(tasks[env], arm, measure) for env, arm, measure in self.rows]
+        question = Question(
+            "evaluation",
+            {r.env: r.margin for r in results if r.margin == r.margin},
+            {r.env: "5%" for r in results if r.margin == r.margin},
+        )
+        base = next(arm for (_, arm, _), row in self.rows.items() if not row["alpha"])
+        levels = [r.against.alpha for r in results if r.verdict]
+        return Judgement(question, base, results, [], round(ALPHA / max(levels)) if levels else 0)
+
+    def _result(self, task, arm, measure):
+        row = self.rows[task.env, arm, measure]
+
+        def numbers(*names):
+            return [float(row[name] or "nan") for name in names]
+
+        def interval(name):
+            return Interval(*numbers(name, f"{name}_low", f"{name}_high"))
+
+        n, planned = int(row["n"]), int(row["planned"])
+        found = Result(task, arm, measure, self.scores(task.env, arm, measure), interval("mean"), interval("iqm"))
+        found.missing = {-k: "" for k in range(1, planned - n + 1)}
+        found.diverged = int(row["diverged"])
+        if row["alpha"]:
+            found.against = Difference(*interval("difference"), *numbers("p"), alpha=numbers("alpha")[0])
+            found.against_iqm, found.improvement = interval("iqm_difference"), interval("improvement")
+            found.p_rank, found.margin = numbers("p_rank", "margin")
+        if row["verdict"]:
+            found.verdict = Verdict(row["verdict"], row["why"], row["within_margin"] == "True")
+        return found
+
+    @property
     def published(self):
         """Cells of compare.md's table of published scores, by row."""
         page = (self.folder / "compare.md").read_text(encoding="utf-8")
@@ -71,6 +113,20 @@ class Report:
 
 def flat(text):
     return " ".join(text.replace("**", "").split())
+
+
+def differing(text, wanted):
+    """Where a text is not another: "" if only the last digits of numbers differ, as by rounding twice."""
+    if re.sub(NUMBER, "#", text) != re.sub(NUMBER, "#", wanted):
+        return f"{text}\n  instead of\n{wanted}"
+    pairs = zip(re.findall(NUMBER, text), re.findall(NUMBER, wanted), strict=True)
+    apart = [f"{a} instead of {b}" for a, b in pairs if a != b and not close(a, b)]
+    return ", ".join(apart)
+
+
+def close(first, second):
+    (a, half), (b, _) = parse(first), parse(second)
+    return abs(a - b) <= 2.01 * half and a * b >= 0
 
 
 def names():
