@@ -73,6 +73,7 @@ def direction(report, env, measure, arm="apo", words=("higher", "lower")):
 
 def verdicts_by_env(report, arm="apo", base="ppo"):
     """Rows of a table: environment, seeds, both means, the difference in percent, the verdict."""
+    yield f"| environment | seeds per arm | {base.upper()} | {arm.upper()} | difference, % | {arm.upper()} is |"
     for env in report.envs:
         n = report.rows[env, arm, "evaluation"]["n"]
         cells = [mean(report, env, base), mean(report, env, arm), share(report, env, arm), verdict(report, env, arm)]
@@ -81,6 +82,7 @@ def verdicts_by_env(report, arm="apo", base="ppo"):
 
 def secondary_by_env(report, arm="apo"):
     """Rows of a table: environment, and differences by the other measures."""
+    yield "| environment | evaluation, sampled actions | final training episodes | area | retention |"
     for env in report.envs:
         cells = [difference(report, env, arm, measure) for measure in ("evaluation_sampled", "final", "area")]
         cells.append(difference(report, env, arm, "retention", 3) if (env, arm, "retention") in report.rows else "–")

@@ -151,7 +151,7 @@ def unexplained(text, quotes, claims):
         elif not (line.startswith("|") and flat(line) in quotes):
             rest.append(line)
     left = flat(re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "", "\n".join(rest))))
-    for claim in sorted(map(flat, claims), key=len, reverse=True):
+    for claim in sorted({*map(flat, claims)}, key=len, reverse=True):
         assert claim in left, f"not in the text: {claim}"
         left = left.replace(claim, " ")
     return re.findall(rf"(?<![\w.−-]){NUMBER}(?![\w-])", left)
