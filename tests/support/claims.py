@@ -9,6 +9,7 @@ import statistics
 from phrases import (
     LONG,
     beside_published,
+    by_treatment,
     count,
     difference,
     direction,
@@ -16,10 +17,13 @@ from phrases import (
     mean,
     overall,
     overall_word,
+    parse,
     percent,
     plan,
     secondary_by_env,
+    share,
     value,
+    verdict,
     verdicts_by_env,
     word,
 )
@@ -170,7 +174,87 @@ def tune_fair(report_of):
     yield from ("Eight trials, 24 agents", "2 cores", "48 minutes, and 28 for")
 
 
-CLAIMS = {"apo_suite": apo_suite, "reference": reference, "tune_fair": tune_fair}
+def weak_anchors(report):
+    """Differences of the arms with coefficient 1, all of which are better, in order."""
+    arms = [arm for arm in report.arms(LONG) if "anchor_coef=1 " in arm]
+    assert {direction(report, LONG, "evaluation", arm) for arm in arms} == {"higher"}
+    return sorted((share(report, LONG, arm) for arm in arms), key=lambda text: parse(text.split()[0])[0])
+
+
+def apo_cartpole(report_of):
+    reports = [report_of(f"apo_cartpole/{name}") for name in ("bootstrapped", "ends", "tuned")]
+    bootstrapped, ends, tuned = reports
+    arms = {(arm.split()[1].split("=")[1], arm): arm for arm in ends.arms(LONG)[1:]}
+    of = {coef: [arm for (x, _), arm in arms.items() if x == coef] for coef in ("0.1", "1", "5", "10")}
+
+    def directions(report, measure, *coefs):
+        return {direction(report, LONG, measure, arm) for coef in coefs for arm in of[coef]}
+
+    for report, steps in zip(reports, ("400,000", "400,000", "32,000"), strict=True):
+        yield f"| {steps} | {mean(report, LONG, 'ppo')} |"
+    yield from by_treatment(reports, "evaluation", 1, 5 / ends.value(LONG, of["1"][0], "margin"))
+    yield from by_treatment(reports, "area")
+    yield from by_treatment([bootstrapped, ends], "retention", 3, coefs=("0.1", "1"))
+    best = weak_anchors(ends)
+    yield f"better under *ends* in all four settings, from {best[0]} to {best[-1]}"
+    (only,) = (arm for arm in of["1"] if direction(bootstrapped, LONG, "evaluation", arm))
+    yield f"under *bootstrapped* in one, {share(bootstrapped, LONG, only)}."
+    higher = [arm for arm in ends.arms(LONG)[1:] if direction(tuned, LONG, "evaluation", arm) == "higher"]
+    assert higher == [arm for arm in of["0.1"] if "forward" in arm]
+    told = " and ".join(share(tuned, LONG, arm) for arm in higher)
+    yield f"better with coefficient 0.1 and the forward KL, {told}."
+    for measure, verb in (("evaluation", "it is worse"), ("area", "the curve is lower")):
+        assert all(directions(report, measure, "10") == {"lower"} for report in reports)
+        assert all(directions(report, measure, "5") == {"lower"} for report in (bootstrapped, ends))
+        assert "lower" not in directions(tuned, measure, "5")
+        yield f"With 5 {verb} under the first two treatments, with 10 under all three."
+    assert "equivalent" not in {verdict(report, LONG, arm) for report in reports for arm in ends.arms(LONG)[1:]}
+    yield "No arm is equivalent to PPO"
+    everything = {"higher" in directions(report, "evaluation_sampled", *of) for report in reports}
+    assert everything == {False}
+    yield "no arm is above PPO under any treatment"
+    assert all(directions(report, "evaluation_sampled", "10") == {"lower"} for report in reports)
+    assert all(directions(report, "evaluation_sampled", "5") == {"lower"} for report in (bootstrapped, ends))
+    yield "those with coefficient 10 are below it under all three, those with 5 under the first two."
+    curves = [arm for arm in ends.arms(LONG)[1:] if direction(tuned, LONG, "area", arm) == "higher"]
+    assert curves == [arm for arm in of["0.1"] if "reverse" in arm]
+    yield "With tuned values and coefficient 0.1 it is higher with the reverse KL."
+    kept = [mean(report, LONG, "ppo", "retention", 3) for report in (bootstrapped, ends)]
+    (n,) = {len(report.scores(LONG, "ppo", "retention")) for report in (bootstrapped, ends)}
+    yield f"PPO itself, {n} of 40 seeds, retains {kept[0]} under *bootstrapped* and {kept[1]} under *ends*"
+    few = max(len(report.scores(LONG, arm, "retention")) for report in reports for arm in of["5"])
+    assert not any(len(report.scores(LONG, arm, "retention")) for report in reports for arm in of["10"])
+    yield f"With coefficient 5 at most {few} of 40 seeds reach 400 early enough, with 10 none"
+    pairs = [(report, arm) for report in (bootstrapped, ends) for arm in (*of["0.1"], *of["1"], *of["5"])]
+    assert not any(
+        direction(report, LONG, "retention", arm) for report, arm in pairs if "retention" in report.judged(arm)
+    )
+    yield "No difference is found."
+    assert not len(tuned.scores(LONG, "ppo", "retention"))
+    yield "with tuned values the 32,000 steps are too few"
+    found = [f"{plan(report, LONG, r'do so for a margin of ([0-9.]+)'):.0f}" for report in reports]
+    yield f"40 seeds find a difference of {found[0]}, {found[1]} and {found[2]} four times"
+    yield "so much that 40 cannot tell the margin"
+    yield from (
+        "train 40 seeds each",
+        "limit is 2,000 steps instead of 500",
+        "margin 5 % of",
+        "8 environments × 128 steps",
+    )
+    yield from (
+        "with 5 % of false",
+        "With coefficient 1 APO",
+        "first reached 400",
+        "bold excludes 0.",
+        "with coefficient 1, forward and newest",
+        "Commit 2183070;",
+        "limit of 2,000 steps",
+        "what 40 seeds",
+    )
+    yield "2 cores"
+
+
+CLAIMS = {"apo_cartpole": apo_cartpole, "apo_suite": apo_suite, "reference": reference, "tune_fair": tune_fair}
 
 
 def did_it_help(report_of):
@@ -210,6 +294,11 @@ def apo_results(report_of):
         yield f"{told} on {', '.join([first, *others[:-1]])} and {others[-1]}"
     yield f"{overall_word(fair)} over the three, {overall(fair)}"
     yield f"{word(fair, LANDER)} on LunarLander ({percent(fair, LANDER)})"
+    best = weak_anchors(report_of("apo_cartpole/ends"))
+    yield f"with 1 it ends better where truncation is treated as termination, from {best[0]} to {best[-1]}."
+    yield "with a time limit of 2,000 steps"
+    yield "with coefficient 10 slower and worse under each"
+    yield "with 5 under two"
     bench = read(REPORTS / "bench" / "bench.csv")
     apo, ppo = (
         statistics.median(

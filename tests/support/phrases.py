@@ -105,10 +105,13 @@ ARM = re.compile(r"apo anchor_coef=(?P<coef>\S+) direction=(?P<kl>\S+) replace_o
 LONG = "CartPole-v1 (2000 steps)"
 
 
-def by_treatment(reports, measure, digits=1, factor=1.0):
-    """Rows of a table: coefficient, KL and tie rule, and the difference from PPO under each treatment; bold: not 0."""
+def by_treatment(reports, measure, digits=1, factor=1.0, coefs=("0.1", "1", "5", "10")):
+    """A table: coefficient, KL and tie rule, and the difference from PPO under each treatment; bold: not 0."""
+    yield f"| coefficient | KL | tie | {' | '.join(report.name.split('/')[1] for report in reports)} |"
     for arm in reports[0].arms(LONG)[1:]:
         coef, kl, newest = ARM.fullmatch(arm).groups()
+        if coef not in coefs:
+            continue
         cells = [interval(report, LONG, arm, "difference", measure, digits, factor, sign=True) for report in reports]
         for index, report in enumerate(reports):
             low, high = (report.value(LONG, arm, f"difference_{end}", measure) for end in ("low", "high"))

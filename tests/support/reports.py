@@ -52,6 +52,10 @@ class Report:
     def arms(self, env):
         return list(dict.fromkeys(arm for e, arm, _ in self.rows if e == env))
 
+    def judged(self, arm):
+        """Measures by which an arm is compared on the first environment."""
+        return {measure for env, name, measure in self.rows if (env, name) == (self.envs[0], arm)}
+
     def scores(self, env, arm, measure):
         """Scores of an arm's seeds (n,), as judged."""
         found = [row[measure] for row in self.seeds if (row["env"], row["arm"]) == (env, arm)]
