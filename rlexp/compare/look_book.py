@@ -36,6 +36,12 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
     return ConfigError(f"{path}: cannot be read ({one_line(repr(error), 100)}); restore or remove it")
 
 
+def _joined(content: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded, to which only what is new is added: keys, and keys of dictionaries."""
+    both = [key for key in content if isinstance(content[key], dict) and isinstance(former.get(key), dict)]
+    return {**content, **former} | {key: {**content[key], **former[key]} for key in both}
+
+
 class LookBook:
     """Looks of a study by environment, as in looks.json; of several studies that are compared, those of all."""
 
@@ -72,7 +78,7 @@ class LookBook:
                 self.of(env).join(looks)
             except ConfigError as error:
                 raise ConfigError(f"{path}: {env}: {error} by the studies; compare one at a time") from None
-        self.content = {**content, **self.content}
+        self.content = _joined(content, self.content)
 
     @property
     def path(self) -> Path:
@@ -145,14 +151,7 @@ class LookBook:
         Raises:
             StorageError: one cannot be written.
         """
-        if plan:
-            content = {**self.content, **more}
-        else:
-            content = {**more, **self.content}
-            for key, value in more.items():
-                former = self.content.get(key)
-                if isinstance(value, dict) and isinstance(former, dict):
-                    content[key] = {**value, **former}
+        content = {**self.content, **more} if plan else _joined(more, self.content)
         used = {env: looks for env, looks in self.looks.items() if looks != Looks()}
         content["envs"] = {
             env: asdict(looks) | {"seeds": {str(look): arms for look, arms in looks.seeds.items()}}

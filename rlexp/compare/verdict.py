@@ -158,7 +158,7 @@ def _share(r: Result, base: Result, comparison: Comparison, book: LookBook, seed
         return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
     for x in (r, base):
         wanted = looks.awaited.get(comparison.id_of(r.env, x.arm), 0)
-        if wanted > x.planned or (wanted and not {*x.missing.values()}.isdisjoint(GIVEN_UP)):
+        if wanted > x.planned - sum(why in GIVEN_UP for why in x.missing.values()):
             return 1.0, f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
     share = looks.share(seeds)
     if share is None:

@@ -556,6 +556,19 @@ def test_differences_that_were_shown_before_the_last_seeds_bind_their_number(tmp
     assert "apo is better" in run(capsys, arms(tmp_path / "s", 60, n=20))
 
 
+def test_seeds_that_only_another_arm_got_later_are_not_awaited(tmp_path):
+    running = {"apo": dict.fromkeys(range(6, 10), "running")}
+    first, book = judge(tmp_path, task({"ppo": scores(10), "apo": scores(6, 30)}, absent=running))
+    assert words(first) == ["interim"]
+    later, _ = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 30)}), book=book)
+    assert words(later) == ["better"]
+    waited = LookBook(tmp_path / "other")
+    judge(tmp_path, task({"ppo": scores(10), "apo": scores(6, 30)}, absent=running), book=waited)
+    never = {"apo": dict.fromkeys(range(10, 20), "never ran")}
+    later, _ = judge(tmp_path, task({"ppo": scores(20), "apo": scores(10, 30)}, absent=never), book=waited)
+    assert words(later) == ["better"]
+
+
 def test_too_few_seeds_that_were_shown_are_told(tmp_path, capsys):
     told = "Differences of 4 seeds on CartPole-v1 were shown before: if they decided how many more were trained"
     folder = arms(tmp_path / "s", 60, n=4)
@@ -648,6 +661,15 @@ def test_looks_are_those_of_the_studies_however_they_are_named(tmp_path, capsys,
         assert "the verdict was given at 6 seeds, with all of the 5 %" in said
     assert held(other)["envs"] == held(first)["envs"]
     assert not (tmp_path / "out" / "looks.json").exists()
+
+
+def test_the_margins_of_several_studies_are_kept(tmp_path, capsys):
+    for name, env in (("a", "Acrobot-v1"), ("b", "CartPole-v1")):
+        arms(tmp_path / name, 1, env=env)
+        run(capsys, str(tmp_path / name), "plan=true", "margin=20%")
+    said = run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "No margin was declared" not in said
+    assert held(tmp_path / "a")["margins"] == {"CartPole-v1": "20%", "Acrobot-v1": "20%"}
 
 
 def test_studies_that_declare_different_looks_are_refused_together(tmp_path, capsys):
