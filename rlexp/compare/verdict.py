@@ -81,8 +81,10 @@ def _record(
         book.take_overall(_key(arm, main, comparison))
     for r, base in main:
         assert r.verdict is not None
-        for x in (base, r) if _coming(r, base) else ():
-            book.wait(r.env, comparison.id_of(r.env, x.arm), x.planned)
+        for x in (base, r):
+            if any(why in STILL_COMING for why in x.missing.values()):  # seeds that only other arms have never were to
+                never = sum(why == "never ran" for why in x.missing.values())
+                book.wait(r.env, comparison.id_of(r.env, x.arm), x.planned - never)
         if _could_decide(r.verdict) or r.arm in decided:
             book.take(r.env, seeds[r.env], _seeds(base, comparison), _seeds(r, comparison))
         elif r.verdict.why.startswith(TOO_FEW):
@@ -109,7 +111,12 @@ def _not_final(
     arm: str, main: list[tuple[Result, Result]], comparison: Comparison, book: LookBook, seeds: dict[str, int]
 ) -> str:
     """Why there is no verdict over all environments yet, which is given once, at the last look at each of them."""
-    pending = {env: arms.get(arm, {}).values() for env, arms in comparison.pending.items()}
+    pending = {env: [*arms.get(arm, {}).values()] for env, arms in comparison.pending.items()}
+    judged = {r.env: base.arm for r, base in main if r.arm == arm}
+    pair = arm, *judged.values()
+    for task in comparison.tasks:  # where this arm, or the baseline, has no score yet
+        if task.env not in judged and (arm in task.arms or arm in task.absent):
+            pending[task.env] = [why for name in pair for why in task.absent.get(name, {}).values()]
     if coming := [env for env, reasons in pending.items() if any(why in STILL_COMING for why in reasons)]:
         return f"{', '.join(coming)} {'are' if len(coming) > 1 else 'is'} still to come"
     key = _key(arm, main, comparison)
@@ -156,14 +163,17 @@ def _share(r: Result, base: Result, comparison: Comparison, book: LookBook, seed
     looks = book.of(r.env)
     if coming := _coming(r, base):
         return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
-    for x in (r, base):
+    pair = _seeds(r, comparison), _seeds(base, comparison)
+    given = looks.seeds.get(seeds, {})
+    known = all(given.get(x.id) == x.named for x in pair)  # a verdict on these very seeds stays
+    for x in (r, base) if not known else ():
         wanted = looks.awaited.get(comparison.id_of(r.env, x.arm), 0)
         if wanted > x.planned - sum(why in GIVEN_UP for why in x.missing.values()):
             return 1.0, f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
     share = looks.share(seeds)
     if share is None:
         return 1.0, looks.why_interim(seeds)
-    return share, looks.changed(seeds, _seeds(r, comparison), _seeds(base, comparison))
+    return share, looks.changed(seeds, *pair)
 
 
 def _verdict(r: Result, base: Result, tests: int) -> Verdict:

@@ -692,3 +692,32 @@ def test_a_plan_without_another_arm_is_refused(tmp_path, capsys):
     write_run(tmp_path / "s" / "ppo", "ppo", seeds=range(5))
     told = refused(capsys, str(tmp_path / "s"), "plan=true", "margin=5%")
     assert "plan=true: there is no arm to compare with the baseline; the pilot takes seeds of each arm" in told
+
+
+def test_the_verdict_over_environments_waits_for_an_arm_that_has_no_score_yet(tmp_path):
+    arms = {"ppo": scores(10), "apo": scores(10, 30)}
+    waiting = task({"ppo": scores(10)}, "C", absent={"apo": dict.fromkeys(range(10), "waiting")})
+    first, book = judge(tmp_path, task(arms, "A"), task(arms, "B"), waiting)
+    assert first.overall[0].verdict == ("interim", "C is still to come", False)
+    book.save()
+    later, _ = judge(tmp_path, task(arms, "A"), task(arms, "B"), task(arms, "C"))
+    assert later.overall[0].verdict.word == "better"
+
+
+def test_only_seeds_that_were_to_come_are_awaited(tmp_path):
+    absent = {"apo": dict.fromkeys(range(6, 10), "running") | dict.fromkeys(range(10, 20), "never ran")}
+    _, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(6, 30)}, absent=absent))
+    assert book.of("E").awaited == {"apo": 10}
+    never = {"apo": dict.fromkeys(range(10, 20), "never ran")}
+    later, _ = judge(tmp_path, task({"ppo": scores(20), "apo": scores(10, 30)}, absent=never), book=book)
+    assert words(later) == ["better"]
+
+
+def test_a_verdict_comes_back_with_its_seeds(tmp_path):
+    five = task({"ppo": scores(5), "apo": scores(5, 30)})
+    first, book = judge(tmp_path, five)
+    running = {arm: dict.fromkeys(range(5, 10), "running") for arm in ("ppo", "apo")}
+    during, _ = judge(tmp_path, task({"ppo": scores(5), "apo": scores(5, 30)}, absent=running), book=book)
+    assert words(during) == ["interim"]
+    again, _ = judge(tmp_path, five, book=book)
+    assert (words(first), words(again)) == (["better"], ["better"])
