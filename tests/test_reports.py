@@ -17,7 +17,7 @@ from scipy import stats
 from rlexp.compare import report, sentences, statistics
 from rlexp.compare.arms import Comparison
 from rlexp.compare.decision import decide
-from rlexp.compare.look_book import LookBook
+from rlexp.compare.look_book import LookBooks
 from rlexp.compare.permutation import permutation_p, permutation_test
 from rlexp.compare.reference_scores import limits_of
 
@@ -218,7 +218,7 @@ def test_the_answer_in_compare_md_is_what_the_tables_give(name, report_of):
     asked = [line.removeprefix("- ") for line in page["What was asked"]]
     judgement = found.judgement
     tasks = {r.env: r.task for r in judgement.results}
-    wanted = report.declared(Comparison([*tasks.values()], []), judgement, LookBook())
+    wanted = report.declared(Comparison([*tasks.values()], []), judgement, LookBooks())
     assert asked[0].startswith(wanted[0])
     if not judgement.primary:  # whose margins are in no table
         return

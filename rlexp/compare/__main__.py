@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from rlexp.commands import Options, boolean, command, names, parse, positive
 from rlexp.compare.page import page
 from rlexp.config.declaration import PRIMARY, margin_flaw
-from rlexp.errors import ConfigError, StorageError
+from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
 from rlexp.text import nearest, sanitize_markdown
 
@@ -115,8 +115,8 @@ def run(words: list[str]) -> None:
         raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
-    from rlexp.compare.look_book import LookBook
-    from rlexp.compare.question import against_record, question_of, to_record
+    from rlexp.compare.look_book import LookBooks
+    from rlexp.compare.question import against_records, question_of, to_record
     from rlexp.study.runs import find_runs
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
@@ -127,8 +127,8 @@ def run(words: list[str]) -> None:
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    book = LookBook(*comparison.studies)
-    question = question_of(comparison, options.get("primary"), options.get("margin"), book.content)
+    book = LookBooks(*comparison.studies)
+    question = question_of(comparison, options.get("primary"), options.get("margin"), book.question)
     content = to_record(comparison, question, baseline)
     if options.get("plan"):
         from rlexp.compare.proposal import propose
@@ -137,20 +137,15 @@ def run(words: list[str]) -> None:
         scored, compared = primary_scores(comparison, baseline, question)
         tests = number_of(book.everything(compared))
         if book.shown:  # what is chosen now stays said
-            content["late"] = [*against_record(question, content, book.content).late]
+            content["late"] = [*against_records(question, content, book.questions).late]
         told = propose(comparison, scored, tests, question, book, options.get("most", 40))
-        try:
-            book.save(plan=True, **content)
-        except StorageError as error:
-            raise ConfigError(f"{book.path}: cannot be written ({_cause(error)}), and declares the plan") from None
+        for path, why in book.save(plan=True, **content).items():
+            raise ConfigError(f"{path}: cannot be written ({why}), and declares the plan")
         print("\n".join(told))
         return
-    judgement = verdict.judge(comparison, baseline, against_record(question, content, book.content), book)
-    if book.changed:  # saved before anything is told: whoever has seen a verdict has looked
-        try:
-            book.save(**content)
-        except StorageError as error:
-            comparison.remarks.insert(0, f"{book.path}: this look could not be recorded ({_cause(error)})")
+    judgement = verdict.judge(comparison, baseline, against_records(question, content, book.questions), book)
+    failed = book.save(**content)  # before anything is told: whoever has seen a verdict has looked
+    comparison.remarks[:0] = [f"{path}: this look could not be recorded ({why})" for path, why in failed.items()]
     print(report.plain(comparison, judgement))
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     tables = report.sections(comparison, judgement, published)

@@ -9,12 +9,19 @@ import numpy as np
 
 from rlexp.compare.audit import abbreviate, code_remarks, diverged, finished
 from rlexp.compare.fairness import differing_in, fingerprint, require_one_code, require_one_term
-from rlexp.compare.naming import name_of, named, names_of, remark_unnamed
+from rlexp.compare.naming import name_of, names_of, remark_unnamed
 from rlexp.compare.reference_scores import limits_of, scores_of
 from rlexp.study.runs import Curve, Run, StudyError
 from rlexp.text import natural
 
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
+NEVER = "never ran"  # why an arm lacks a seed that only others have
+STILL_COMING = (
+    "running",
+    "waiting",
+    "interrupted",
+    "killed",
+)  # of seeds that may yet have a score: trained on, exactly
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,11 @@ class Task:
     # arm -> seed -> why it is not among the arm's samples, though it, or another arm's, was run or planned: diverged,
     # failed, killed, interrupted, running, waiting, unreadable, no episode, never ran. Also of arms without any sample
     absent: dict[str, dict[int, str]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)  # of arms by name, see `fingerprint`
+
+    def id_of(self, arm: str) -> str:
+        """What stays the same when other arms, of which names depend, come or go."""
+        return self.ids.get(arm, arm)
 
     @property
     def samples(self) -> list[Sample]:
@@ -53,14 +65,8 @@ class Comparison:
 
     tasks: list[Task]
     remarks: list[str]
-    # environment of which no run has finished -> arm -> seed -> why, as in `Task.absent`
-    pending: dict[str, dict[str, dict[int, str]]] = field(default_factory=dict)
-    ids: dict[tuple[str, str], str] = field(default_factory=dict)  # of arms by environment and name, see `fingerprint`
+    pending: list[Task] = field(default_factory=list)  # environments of which no run has finished, without a sample
     studies: list[Path] = field(default_factory=list)  # folders that hold those of the runs, whatever compare was given
-
-    def id_of(self, env: str, arm: str) -> str:
-        """What stays the same when other arms, of which names depend, come or go."""
-        return self.ids.get((env, arm), arm)
 
     @property
     def arm_names(self) -> list[str]:
@@ -95,27 +101,24 @@ def compare_runs(
     for env, env_runs in by_env.items():
         unusable = [(run, status) for run, status in others if run.env == env]
         tasks.append(_task(env, env_runs, unusable, varied, threshold, remarks))
-    pending = {task.env: task.absent for task in tasks if not task.arms}
-    for env in sorted({run.env for run, _ in others} - {task.env for task in tasks}):
-        pending[env] = _absent({}, {}, [pair for pair in others if pair[0].env == env], varied)
+    pending = [task for task in tasks if not task.arms]
+    for env in sorted({run.env for run, _ in others} - by_env.keys()):
+        unusable = [(run, status) for run, status in others if run.env == env]
+        names = names_of([run for run, _ in unusable], {}, varied)
+        pending.append(Task(env, {}, {}, None, None, None, _absent({}, {}, unusable, names), _ids({}, unusable, names)))
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
         runs_of = {name: {sample.seed: sample.run for sample in samples} for name, samples in task.arms.items()}
         require_one_code(task.env, runs_of, allow, remarks)
     if not tasks:
         raise StudyError("no seed has finished a training episode; train longer; " + "; ".join(remarks))
-    ids = {
-        (env, name): fingerprint(run)
-        for env in {run.env for run in (*done, *(run for run, _ in others))}
-        for name, run in named(by_env.get(env, []), [run for run, _ in others if run.env == env], varied)
-    }
-    return Comparison(tasks, remarks + code_remarks(done), pending, ids, _studies(done))
+    return Comparison(tasks, remarks + code_remarks(done), pending, _studies(done))
 
 
 def _studies(runs: list[Run]) -> list[Path]:
-    paths = {run.folder.resolve(): run.folder for run in runs}
-    parents = {path.parent: path.parent if given.name in ("", "..") else given.parent for path, given in paths.items()}
-    return [*parents.values()]
+    """Folders of the runs' folders, links resolved; relative if they are below this one."""
+    here, parents = Path.cwd().resolve(), sorted({run.folder.resolve().parent for run in runs})
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in parents]
 
 
 def _task(
@@ -157,7 +160,9 @@ def _task(
     apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in differing_in(runs)}
     limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
     bounds = (float(bounds[0]), float(bounds[1])) if bounds else None
-    return Task(env, arms, apart, threshold, bounds, limits, _absent(arms, by_arm, others, varied))
+    names = names_of([run for run, _ in others], by_arm, varied)
+    absent, ids = _absent(arms, by_arm, others, names), _ids(by_arm, others, names)
+    return Task(env, arms, apart, threshold, bounds, limits, absent, ids)
 
 
 def _started(run: Run) -> str:
@@ -168,19 +173,18 @@ def _absent(
     arms: dict[str, list[Sample]],
     by_arm: dict[str, list[Run]],
     others: list[tuple[Run, str]],
-    varied: dict[str, set[str]],
+    names: list[str],
 ) -> dict[str, dict[int, str]]:
-    """See `Task.absent`. by_arm: finished runs by their arm; others: the other runs, with their status."""
+    """See `Task.absent`. by_arm: finished runs by their arm; others: the others, with status; names: of their arms."""
     lost: list[tuple[str, Run, int, str]] = [
         (name, run, seed, "diverged" if seed in diverged(run) else "no episode")
         for name, arm_runs in by_arm.items()
         for run in arm_runs
         for seed in run.record.get("seeds") or run.curves
     ]
-    named = names_of([run for run, _ in others], by_arm, varied)
     lost += [
         (name, run, seed, "diverged" if seed in diverged(run) else status)
-        for name, (run, status) in zip(named, others, strict=True)
+        for name, (run, status) in zip(names, others, strict=True)
         for seed in run.record.get("seeds", ())
     ]
     reasons: dict[str, dict[int, str]] = {name: {} for name in arms}
@@ -189,10 +193,16 @@ def _absent(
     held = {name: {sample.seed for sample in arms.get(name, ())} for name in reasons}
     every = sorted({seed for seeds in (*held.values(), *reasons.values()) for seed in seeds})
     absent = {
-        name: {seed: reasons[name].get(seed, "never ran") for seed in every if seed not in held[name]}
+        name: {seed: reasons[name].get(seed, NEVER) for seed in every if seed not in held[name]}
         for name in sorted(reasons, key=natural)
     }
     return {name: seeds for name, seeds in absent.items() if seeds}
+
+
+def _ids(by_arm: dict[str, list[Run]], others: list[tuple[Run, str]], names: list[str]) -> dict[str, str]:
+    """See `Task.ids`; a finished run's counts."""
+    waiting = {name: fingerprint(run) for name, (run, _) in zip(names, others, strict=True)}
+    return waiting | {name: fingerprint(runs[0]) for name, runs in by_arm.items()}
 
 
 def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]:

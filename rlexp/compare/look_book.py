@@ -1,13 +1,14 @@
-"""The looks at a study, and what was compared and asked at them, kept in its looks.json."""
+"""The looks at studies, and what was compared and asked at them, kept in the looks.json of each."""
 
 import json
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlexp.compare.looks import Looks, Seeds
+from rlexp.compare.looks import Looks, Seeds, seeds_of, spans
 from rlexp.errors import ConfigError, StorageError
 from rlexp.files import write_atomically
 from rlexp.text import one_line
@@ -15,7 +16,7 @@ from rlexp.text import one_line
 FILE = "looks.json"
 Arms = dict[str, dict[str, str]]  # environment -> id of an arm -> its name; without the baseline
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -43,113 +44,80 @@ def _joined(content: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
 
 
 class LookBook:
-    """Looks of a study by environment, as in looks.json; of several studies that are compared, those of all."""
+    """Looks at one study by environment, as in its looks.json."""
 
-    def __init__(self, *folders: Path) -> None:
-        """Read the studies' files.
-
-        Raises:
-            ConfigError: one cannot be read, or is a symbolic link; or studies declare different looks.
-        """
-        self.paths = [folder / FILE for folder in sorted(folders)]
-        self.looks: dict[str, Looks] = {}
-        self.content: dict[str, Any] = {}
-        self.overall: list[list[str]] = []  # environments and arms' ids that a verdict over environments was given on
-        self.secondary = 0  # comparisons by other measures, at most
-        contents = [_read(path) for path in self.paths]
-        self.changed = any(content != contents[0] for content in contents)  # since they were read, or apart
-        for path, content in zip(self.paths, contents, strict=True):
-            self._add(path, content)
+    def __init__(self, folder: Path) -> None:
+        """Read the study's file; a ConfigError if it cannot be read, or is a symbolic link."""
+        self.path = folder / FILE
+        self.content = _read(self.path)
+        try:
+            self.looks = {
+                str(env): Looks.read({"planned": entry["planned"], "taken": entry["taken"]} | entry)
+                for env, entry in self.content.get("envs", {}).items()
+            }
+            # environments and arms' ids over which a verdict was given, and differences were shown
+            self.overall, self.over = (
+                [[*map(str, each)] for each in self.content.get(name, ())] for name in ("overall", "over")
+            )
+            self.secondary = int(self.content.get("secondary", 0))  # comparisons by other measures, at most
+        except DAMAGE as error:
+            raise _unreadable(self.path, error) from None
+        self.changed = False  # since it was read
         self.judged = any(looks.taken for looks in self.looks.values())  # whether a verdict had been given then
         self.shown = any(looks.compared for looks in self.looks.values())  # whether differences had been shown
-
-    def _add(self, path: Path, content: dict[str, Any]) -> None:
-        try:
-            found = {
-                str(env): Looks.read({"planned": entry["planned"], "taken": entry["taken"]} | entry)
-                for env, entry in content.get("envs", {}).items()
-            }
-            self.overall += [[*map(str, each)] for each in content.get("overall", ())]
-            self.secondary = max(self.secondary, int(content.get("secondary", 0)))
-        except DAMAGE as error:
-            raise _unreadable(path, error) from None
-        for env, looks in found.items():
-            try:
-                self.of(env).join(looks)
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {env}: {error} by the studies; compare one at a time") from None
-        self.content = _joined(content, self.content)
-
-    @property
-    def path(self) -> Path:
-        """The first study's file, to be named."""
-        return self.paths[0]
 
     def of(self, env: str) -> Looks:
         """Looks at an environment."""
         return self.looks.setdefault(env, Looks())
 
-    def late(self, env: str, arm: str) -> bool:
-        """Whether an arm, by its id, was not among those compared when the study's first verdict was given."""
-        return self.judged and self.shown and arm not in self.of(env).compared
+    def _put(self, env: str, **new: Any) -> None:
+        self.changed |= (now := replace(self.of(env), **new)) != self.looks[env]
+        self.looks[env] = now
 
-    @property
-    def compared(self) -> Arms:
-        """Arms that were compared up to the first verdict."""
-        return {env: looks.compared for env, looks in self.looks.items()}
-
-    def everything(self, now: Arms) -> Arms:
-        """Arms that are compared now or were before: what was left out since has been looked at, too."""
-        before = {env: looks.compared | looks.late for env, looks in self.looks.items()}
-        return {env: now.get(env, {}) | before.get(env, {}) for env in dict.fromkeys([*before, *now])}
-
-    def show(self, compared: Arms, secondary: int) -> None:
+    def compare(self, compared: Arms, secondary: int) -> None:
         """Note that differences of these arms are shown, whether or not with a verdict."""
         for env, arms in compared.items():
             looks = self.of(env)
             new = {arm: name for arm, name in arms.items() if arm not in looks.compared | looks.late}
-            (looks.late if self.judged else looks.compared).update(new)
-            self.changed |= bool(new) or (bool(looks.planned) and not looks.seen)
-            looks.seen |= bool(looks.planned)
+            where = "late" if self.judged and self.shown else "compared"
+            self._put(env, seen=bool(looks.planned), **{where: getattr(looks, where) | new})
         self.changed |= secondary > self.secondary
         self.secondary = max(self.secondary, secondary)
+
+    def show(self, env: str, *pair: Seeds) -> None:
+        """Note that a difference of these is shown."""
+        looks = self.of(env)
+        known = {x.id: spans(seeds_of(looks.known.get(x.id, "")) | x.ended) for x in pair}
+        awaited = {x.id: max(x.own, looks.awaited.get(x.id, 0)) for x in pair if x.coming}
+        self._put(env, known=looks.known | known, awaited=looks.awaited | awaited)
 
     def show_early(self, env: str, seeds: int) -> None:
         """Note that differences of so many seeds are shown, though neither planned nor enough for a verdict."""
         looks = self.of(env)
         if not looks.planned and not looks.taken and seeds not in looks.shown:
-            looks.shown.append(seeds)
-            self.changed = True
+            self._put(env, shown=[*looks.shown, seeds])
 
-    def wait(self, env: str, arm: str, seeds: int) -> None:
-        """Note that differences are shown while seeds of an arm are still to come, of so many."""
-        looks = self.of(env)
-        if looks.awaited.get(arm, 0) < seeds:
-            looks.awaited[arm] = seeds
-            self.changed = True
+    def take(self, env: str, *pair: Seeds) -> None:
+        """Note that a verdict is given on these, at the most seeds of either."""
+        looks, at = self.of(env), max(x.own for x in pair)
+        seeds = {x.id: x.named for x in pair} | looks.seeds.get(at, {})
+        self._put(env, taken=[*dict.fromkeys([*looks.taken, at])], seeds=looks.seeds | {at: seeds})
 
-    def take(self, env: str, seeds: int, *scored: Seeds) -> None:
-        """Note that a verdict is given on arms with these scored seeds, so many at most."""
-        looks = self.of(env)
-        known = looks.seeds.setdefault(seeds, {})
-        self.changed |= seeds not in looks.taken or not {x.id for x in scored} <= known.keys()
-        looks.taken += [seeds] if seeds not in looks.taken else []
-        looks.seeds[seeds] = {x.id: x.named for x in scored} | known
-
-    def take_overall(self, arms: list[str]) -> None:
-        """Note that a verdict over environments is given on these."""
-        if arms not in self.overall:
-            self.overall.append(arms)
-            self.changed = True
+    def show_over(self, arms: list[str], decided: bool) -> None:
+        """Note that a difference over environments is shown, or a verdict given, on these."""
+        for noted in (self.over, self.overall) if decided else (self.over,):
+            if arms not in noted:
+                noted.append(arms)
+                self.changed = True
 
     def save(self, plan: bool = False, **more: Any) -> None:
-        """Write the files; more: the question, such as the primary measure, which stays as at the plan or first answer.
+        """Write the file; more: the question, such as the primary measure, which stays as at the plan or first answer.
 
         plan: it is one, and its question replaces a former one. What was recorded by environment stays otherwise, and
         is added for environments that are new.
 
         Raises:
-            StorageError: one cannot be written.
+            StorageError: it cannot be written.
         """
         content = {**self.content, **more} if plan else _joined(more, self.content)
         used = {env: looks for env, looks in self.looks.items() if looks != Looks()}
@@ -157,15 +125,116 @@ class LookBook:
             env: asdict(looks) | {"seeds": {str(look): arms for look, arms in looks.seeds.items()}}
             for env, looks in used.items()
         }
-        content |= {"overall": self.overall, "secondary": self.secondary}
+        content |= {"overall": self.overall, "over": self.over, "secondary": self.secondary}
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        text = (json.dumps({**content, "updated": now}, indent=1) + os.linesep).encode()
-        failed: list[StorageError] = []
-        for path in self.paths:
-            try:
-                write_atomically(path, text)
-            except StorageError as error:
-                failed.append(error)
+        write_atomically(self.path, (json.dumps({**content, "updated": now}, indent=1) + os.linesep).encode())
         self.content = content
-        if failed:
-            raise failed[0]
+
+
+class LookBooks:
+    """The looks at all studies whose runs are compared: each keeps its own, and a verdict is one by all of them."""
+
+    def __init__(self, *folders: Path) -> None:
+        """Read the studies' files.
+
+        Raises:
+            ConfigError: one cannot be read, or is a symbolic link; or studies declare different looks.
+        """
+        self.books = [LookBook(folder) for folder in folders]
+        self.judged = any(book.judged for book in self.books)
+        self.shown = any(book.shown for book in self.books)
+        for env in dict.fromkeys(env for book in self.books for env in book.looks):
+            planned = list(dict.fromkeys(tuple(looks.planned) for looks in self.of(env) if looks.planned))
+            if len(planned) > 1:
+                told = " and at ".join(str([*each]) for each in planned)
+                raise ConfigError(
+                    f"{self.books[0].path}: {env}: looks are declared at {told} seeds by the studies; compare one at a "
+                    f"time"
+                )
+
+    def of(self, env: str) -> list[Looks]:
+        """Looks at an environment by study."""
+        return [book.of(env) for book in self.books]
+
+    def planned(self, env: str) -> list[int]:
+        """Declared looks."""
+        return next((looks.planned for looks in self.of(env) if looks.planned), [])
+
+    def declare(self, env: str, planned: list[int], pilot: int) -> None:
+        """Note that looks are planned, by a pilot of so many seeds; and if differences of these were shown before."""
+        for looks in self.of(env):
+            if looks.compared and not looks.planned and pilot not in looks.shown:
+                looks.shown.append(pilot)
+            looks.planned, looks.pilot = planned, pilot
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """What each study was asked at its plan or first answer."""
+        return [book.content for book in self.books]
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What they were asked; of two answers that of the first study."""
+        asked: dict[str, Any] = {}
+        for book in self.books:
+            asked = _joined(book.content, asked)
+        return asked
+
+    @property
+    def envs(self) -> list[str]:
+        """Environments on which differences were shown."""
+        return [*dict.fromkeys(env for book in self.books for env, looks in book.looks.items() if looks.compared)]
+
+    @property
+    def overall(self) -> list[list[str]]:
+        """Environments and arms' ids over which verdicts were given."""
+        return [each for book in self.books for each in book.overall]
+
+    @property
+    def over(self) -> list[list[str]]:
+        """Environments and arms' ids over which differences were shown."""
+        return [each for book in self.books for each in book.over]
+
+    @property
+    def secondary(self) -> int:
+        """Comparisons by other measures, at most."""
+        return max((book.secondary for book in self.books), default=0)
+
+    @property
+    def compared(self) -> Arms:
+        """Arms that were compared up to the first verdict, of studies that had one if any had."""
+        books = [book for book in self.books if book.judged and book.shown] or self.books
+        return _together({env: looks.compared for env, looks in book.looks.items()} for book in books)
+
+    def everything(self, now: Arms) -> Arms:
+        """Arms that are compared now or were before: what was left out since has been looked at, too."""
+        before = [{env: looks.compared | looks.late for env, looks in book.looks.items()} for book in self.books]
+        return _together([now, *before])
+
+    def late(self, env: str, arm: str) -> bool:
+        """Whether an arm, by its id, was not among those compared when the first verdict was given."""
+        return self.judged and self.shown and arm not in self.compared.get(env, {})
+
+    def share(self, env: str, arm: Seeds, base: Seeds) -> tuple[float, str]:
+        """As `Looks.share`, by all studies: the least share, and the first reason."""
+        found = [looks.share(arm, base) for looks in self.of(env) or [Looks()]]
+        return min(share for share, _ in found), next((why for _, why in found if why), "")
+
+    def save(self, plan: bool = False, **more: Any) -> dict[Path, str]:
+        """Write the files that changed, see `LookBook.save`; returns those that cannot be written, and why."""
+        failed = {}
+        for book in self.books:
+            try:
+                if book.changed or plan:
+                    book.save(plan, **more)
+            except StorageError as error:
+                failed[book.path] = getattr(error.__cause__, "strerror", None) or str(error)
+        return failed
+
+
+def _together(studies: Iterable[Arms]) -> Arms:
+    every: Arms = {}
+    for study in studies:
+        for env, arms in study.items():
+            every[env] = arms | every.get(env, {})
+    return every

@@ -4,7 +4,8 @@ Whoever adds seeds until a difference shows will find one: of two verdicts at 5 
 studies. So a study declares at most three numbers of seeds at which it is looked at (`plan=true`), and these share the
 5 %: whatever the data are, the chance of a false verdict at any of them is at most the sum (Bonferroni; a
 group-sequential design in the sense of Lan and DeMets 1983 with most of the error left to the end). Without a plan, the
-first verdict is the only one. Any other number of seeds is an interim look, which gives intervals and no verdict.
+first verdict is the only one. Any other number of seeds is an interim look, which gives intervals and no verdict; so is
+one at which seeds are still to come, or from which seeds are gone that were shown before.
 Arms are known by their settings, not their names, which depend on what is beside them.
 """
 
@@ -12,54 +13,87 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rlexp.errors import ConfigError
-
 SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by number of declared looks
+NEW = "new seeds take a study of their own"  # what can be done where the 5 % of this one are spent
 
 
 class Seeds(NamedTuple):
-    """Seeds of an arm that were scored."""
+    """Seeds of an arm on one environment."""
 
     arm: str
     id: str
-    named: str  # as 0-9, 12
+    scored: frozenset[int]  # by the measure that is compared
+    ended: frozenset[int]  # those that can be seen: trained to the end, or diverged
+    own: int  # how many there are or were to be, whatever became of them
+    coming: int  # how many of these may yet have a score
+
+    @property
+    def named(self) -> str:
+        """Those that were scored, as 0-9, 12."""
+        return spans(self.scored)
 
 
 @dataclass
 class Looks:
-    """Looks at one environment's runs, in seeds per arm."""
+    """Looks at one environment's runs in one study, in seeds per arm; ids are those of arms."""
 
     planned: list[int] = field(default_factory=list)  # declared; empty: a single look, at whatever comes first
     taken: list[int] = field(default_factory=list)  # at which a verdict was given
     pilot: int = 0  # seeds that there were when the looks were declared
     seen: bool = False  # whether differences have been shown since
     shown: list[int] = field(default_factory=list)  # at which differences were shown before any plan or verdict
-    seeds: dict[int, dict[str, str]] = field(default_factory=dict)  # look -> arm's id -> its seeds at the first verdict
+    seeds: dict[int, dict[str, str]] = field(default_factory=dict)  # look -> id -> its seeds at the first verdict
     compared: dict[str, str] = field(default_factory=dict)  # id -> name of the arms up to the study's first verdict
     late: dict[str, str] = field(default_factory=dict)  # those that came later
     awaited: dict[str, int] = field(default_factory=dict)  # id -> seeds that were to be, when some were still to come
+    known: dict[str, str] = field(default_factory=dict)  # id -> all its seeds of which differences were ever shown
 
-    def share(self, seeds: int) -> float | None:
-        """Share of the error that a look at so many seeds may spend; None: it was not declared."""
-        if self.planned:
-            return SHARES[len(self.planned)][self.planned.index(seeds)] if seeds in self.planned else None
-        return 1.0 if not self.taken or seeds in self.taken else None
+    def share(self, arm: Seeds, base: Seeds) -> tuple[float, str]:
+        """Share of the error that a verdict on these may spend, and why there is none, with an interval for all of it.
 
-    def changed(self, seeds: int, arm: Seeds, base: Seeds) -> str:
-        """Why an arm and the baseline are not those of the verdict at this look; empty: they are."""
-        before = self.seeds.get(seeds, {})
-        apart = [f"seeds {before[x.id]} of {x.arm}" for x in (base, arm) if before.get(x.id, x.named) != x.named]
-        if before and base.id not in before:
+        The reason is empty where there is a verdict.
+        """
+        seeds = max(arm.own, base.own)
+        given = (
+            self.seeds.get(seeds, {}) if self.planned else {x: s for at in self.seeds.values() for x, s in at.items()}
+        )
+        if arm.coming + base.coming:
+            left, own = arm.coming + base.coming, arm.own + base.own
+            return 1.0, f"{left} of {own} seeds {'is' if left == 1 else 'are'} still to come"
+        if self.planned and (arm.own != base.own or seeds not in self.planned):
+            return 1.0, self._undeclared(arm, base)
+        share = SHARES[len(self.planned)][self.planned.index(seeds)] if self.planned else 1.0
+        if all(given.get(x.id) == x.named for x in (arm, base)):
+            return share, ""  # a verdict on these very seeds stays
+        why = self._spent(given, seeds, arm, base) or self._lacking(arm) or self._lacking(base)
+        return (1.0, why) if why else (share, "")
+
+    def _undeclared(self, arm: Seeds, base: Seeds) -> str:
+        """Why arms with so many seeds are not at a declared look."""
+        seeds = min(arm.own, base.own)
+        later = [n for n in self.planned if n >= seeds + (arm.own == base.own)]
+        told = f"declared looks are at {', '.join(map(str, self.planned))} seeds"
+        if arm.own != base.own:
+            return f"{told} of each arm, and {arm.arm} has {arm.own}, {base.arm} {base.own}"
+        return told + (f": next at {later[0]}" if later else f"; {NEW}")
+
+    def _spent(self, given: Mapping[str, str], seeds: int, arm: Seeds, base: Seeds) -> str:
+        """Why the error has been spent on other seeds; empty: it has not. given: what this look was given on."""
+        apart = [f"seeds {given[x.id]} of {x.arm}" for x in (base, arm) if given.get(x.id, x.named) != x.named]
+        if given and base.id not in given:
             apart.append(f"other runs of {base.arm}")
-        return f"the verdict was given on {' and '.join(apart)}" if apart else ""
+        if not given and not self.planned and self.taken and seeds not in self.taken:
+            apart.append(f"{self.taken[0]} seeds")
+        return f"the verdict was given on {' and '.join(apart)}; {NEW}" if apart else ""
 
-    def why_interim(self, seeds: int) -> str:
-        """Why a look at so many seeds gives no verdict."""
-        if not self.planned:
-            return f"the verdict was given at {self.taken[0]} seeds, with all of the 5 %"
-        later = [n for n in self.planned if n > seeds]
-        declared = ", ".join(map(str, self.planned))
-        return f"declared looks are at {declared} seeds" + (f": next at {later[0]}" if later else "")
+    def _lacking(self, x: Seeds) -> str:
+        """Why an arm is not all that was shown or announced before; empty: it is."""
+        if gone := seeds_of(self.known.get(x.id, "")) - x.ended:
+            told = f"seed {spans(gone)}" if len(gone) == 1 else f"seeds {spans(gone)}"
+            return f"{told} of {x.arm}, shown before, {'is' if len(gone) == 1 else 'are'} gone; bring back or retrain"
+        if (wanted := self.awaited.get(x.id, 0)) > x.own:
+            return f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
+        return ""
 
     @staticmethod
     def read(entry: Mapping[str, Any]) -> "Looks":
@@ -68,36 +102,16 @@ class Looks:
         if len(planned) not in (0, *SHARES) or planned != sorted(set(planned)):
             raise ValueError(f"planned {planned}")
         seeds = {int(look): _texts(arms) for look, arms in entry.get("seeds", {}).items()}
-        compared, late = (_texts(entry.get(name, {})) for name in ("compared", "late"))
+        compared, late, known = (_texts(entry.get(name, {})) for name in ("compared", "late", "known"))
+        for each in known.values():
+            seeds_of(each)
         awaited = {str(arm): int(n) for arm, n in entry.get("awaited", {}).items()}
-        return Looks(
-            planned, taken, int(entry.get("pilot", 0)), bool(entry.get("seen")), shown, seeds, compared, late, awaited
-        )
-
-    def join(self, other: "Looks") -> None:
-        """Add the looks at the runs of another study.
-
-        Raises:
-            ConfigError: it declares others.
-        """
-        if self.planned and other.planned and self.planned != other.planned:
-            raise ConfigError(f"looks are declared at {self.planned} and at {other.planned} seeds")
-        self.planned = self.planned or other.planned
-        self.pilot, self.seen = max(self.pilot, other.pilot), self.seen or other.seen
-        self.taken, self.shown = _union(self.taken, other.taken), _union(self.shown, other.shown)
-        self.seeds = {
-            look: other.seeds.get(look, {}) | self.seeds.get(look, {}) for look in _union(self.seeds, other.seeds)
-        }
-        self.compared = self.compared | other.compared
-        self.late, self.awaited = self.late | other.late, self.awaited | other.awaited
+        pilot, seen = int(entry.get("pilot", 0)), bool(entry.get("seen"))
+        return Looks(planned, taken, pilot, seen, shown, seeds, compared, late, awaited, known)
 
 
 def _texts(entry: Mapping[Any, Any]) -> dict[str, str]:
     return {str(key): str(value) for key, value in entry.items()}
-
-
-def _union(first: Iterable[int], second: Iterable[int]) -> list[int]:
-    return list(dict.fromkeys([*first, *second]))
 
 
 def spans(seeds: Iterable[int]) -> str:
@@ -109,3 +123,9 @@ def spans(seeds: Iterable[int]) -> str:
         else:
             runs.append([seed, seed])
     return ", ".join(f"{low}-{high}" if high > low else str(low) for low, high in runs)
+
+
+def seeds_of(text: str) -> set[int]:
+    """The seeds of 0-9, 12; a ValueError if it is nothing like it."""
+    pairs = [part.split("-") for part in text.split(",") if part.strip()]
+    return {seed for low, *high in pairs for seed in range(int(low), int((high or [low])[0]) + 1)}

@@ -1,21 +1,9 @@
 """Names of arms: the algorithm and the settings that vary, as in `apo anchor_coef=1`."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from rlexp.compare.fairness import differing_in, fingerprint, training_settings
 from rlexp.study.runs import Run
-
-
-def named(done: list[Run], others: list[Run], varied: dict[str, set[str]]) -> Iterable[tuple[str, Run]]:
-    """Runs on one environment with the names of their arms."""
-    by_arm: dict[str, list[Run]] = {}
-    for run in done:
-        by_arm.setdefault(name_of(run, varied[run.algo]), []).append(run)
-    return [
-        *zip(names_of(others, by_arm, varied), others, strict=True),
-        *((name, run) for name, runs in by_arm.items() for run in runs),
-    ]
 
 
 def names_of(others: list[Run], by_arm: dict[str, list[Run]], varied: dict[str, set[str]]) -> list[str]:

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlexp.compare.arms import Comparison
-from rlexp.compare.look_book import FILE, LookBook
-from rlexp.compare.looks import SHARES, Looks
+from rlexp.compare.arms import STILL_COMING, Comparison, Task
+from rlexp.compare.look_book import LookBook, LookBooks
+from rlexp.compare.looks import SHARES
 from rlexp.compare.permutation import smallest_p
 from rlexp.compare.planning import POWER, Draw, Spread, like, looks_at, margin_for, power, seeds_for, spread
 from rlexp.compare.question import Question
 from rlexp.compare.results import Result
-from rlexp.compare.verdict import ALPHA, FEWEST, STILL_COMING
+from rlexp.compare.verdict import ALPHA, FEWEST
 from rlexp.errors import ConfigError
 from rlexp.text import number
 
@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 
 def propose(
-    comparison: Comparison, results: list[Result], tests: int, question: Question, book: LookBook, most: int
+    comparison: Comparison, results: list[Result], tests: int, question: Question, book: LookBooks, most: int
 ) -> list[str]:
     """Plan every environment's number of seeds into the book; returns what to tell, which names no difference.
 
@@ -49,22 +49,24 @@ def propose(
         raise ConfigError("plan=true: there is no arm to compare with the baseline; the pilot takes seeds of each arm")
     if most < FEWEST:
         raise ConfigError(f"most={most}: a verdict takes {FEWEST} seeds of each arm")
-    lines, planned, constant = [], [], []
+    lines, planned, constant = [], [], {}
+    for task in (*comparison.tasks, *comparison.pending):
+        _require_ended(task)
     for task in comparison.tasks:
-        env, margin, looks = task.env, question.margin(task.env), book.of(task.env)
+        env, margin = task.env, question.margin(task.env)
         here = [r for r in results if r.env == env]
-        pilot = max(r.planned for r in here)
-        _require_undecided(env, margin, looks, pilot, book)
-        _require_ended(env, here)
+        pilot = max(r.seeds.own for r in here)
+        for study in book.books:
+            _require_undecided(env, margin, study, pilot)
         arms = [r.scores for r in here if len(r.scores) > 1]
         _require_several(env, arms, pilot)
-        looks.pilot, found = pilot, spread(arms)
+        found = spread(arms)
         if not found.value > 0:
-            constant.append(looks)
+            constant[env] = pilot
             lines.append(f"{env}: all seeds of an arm score the same, so it has no say in how many there are.")
             continue
         plan = _plan(arms, found, pilot, margin, tests, most)
-        looks.planned = plan.looks
+        book.declare(env, plan.looks, pilot)
         planned.append(plan.seeds)
         counted = f"{tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds."
         lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(found)}, {counted}"]
@@ -74,11 +76,12 @@ def propose(
             f"plan=true: all seeds of an arm score the same on {' and on '.join(task.env for task in comparison.tasks)}"
             f", so any number tells arms apart or none does; make the environment harder"
         )
-    for looks in constant:
-        looks.planned = [max(*planned, looks.pilot)]
+    for env, pilot in constant.items():
+        book.declare(env, [max(*planned, pilot)], pilot)
     if constant:
         lines.append(f"  Looked at there with the most seeds of the others, {max(planned)}.")
-    return [*lines, f"Declared in {book.path.parent / FILE}. Train the other seeds, then compare as usual."]
+    where = " and ".join(str(study.path) for study in book.books)
+    return [*lines, f"Declared in {where}. Train the other seeds, then compare as usual."]
 
 
 def _plan(arms: list[np.ndarray], found: Spread, pilot: int, margin: float, tests: int, most: int) -> Plan:
@@ -124,8 +127,9 @@ def _told(plan: Plan, margin: float, most: int) -> list[str]:
     ]
 
 
-def _require_undecided(env: str, margin: float, looks: Looks, pilot: int, book: LookBook) -> None:
+def _require_undecided(env: str, margin: float, book: LookBook, pilot: int) -> None:
     """Refuse a plan without a margin, after a verdict, or that could be chosen by what more seeds show."""
+    looks = book.of(env)
     if math.isnan(margin):
         raise ConfigError(f"plan=true: {env} has no margin; give one, as in margin=5% or margin=25")
     if looks.taken:
@@ -148,13 +152,13 @@ def _require_undecided(env: str, margin: float, looks: Looks, pilot: int, book: 
         )
 
 
-def _require_ended(env: str, results: list[Result]) -> None:
+def _require_ended(task: Task) -> None:
     """Refuse a plan while seeds are still to come: it would count them as if they were known."""
-    coming = sum(why in STILL_COMING for r in results for why in r.missing.values())
+    coming = sum(why in STILL_COMING for absent in task.absent.values() for why in absent.values())
     if coming:
         raise ConfigError(
-            f"plan=true: {coming} seeds on {env} are still to come, so this is no pilot yet; let them end, or plan by "
-            f"a pilot in a study of its own"
+            f"plan=true: {coming} seeds on {task.env} are still to come, so this is no pilot yet; let them end, or "
+            f"plan by a pilot in a study of its own"
         )
 
 

@@ -92,16 +92,17 @@ def to_record(comparison: Comparison, question: Question, baseline: str) -> dict
     """What looks.json keeps of the question at the plan or the first answer."""
     margins = {task.env: question.written.get(task.env, "") for task in comparison.tasks}  # "": none
     content: dict[str, Any] = {"primary": question.primary, "margins": margins, "baseline": baseline}
+    content["baseline_ids"] = {task.env: task.id_of(baseline) for task in comparison.tasks}
     if question.primary == "evaluation":
-        content["evaluation"] = evaluated(comparison)
+        content["evaluation"] = {task.env: told for task in comparison.tasks if (told := evaluated([task]))}
     if question.primary not in RETURNS:  # retention is counted from a threshold
         content["thresholds"] = {task.env: task.threshold for task in comparison.tasks}
     return content
 
 
-def evaluated(comparison: Comparison) -> str:
+def evaluated(tasks: Iterable[Task]) -> str:
     """How final policies were evaluated, as 20 episodes by the most likely actions."""
-    settings = [sample.run.evaluated_with for task in comparison.tasks for sample in task.samples]
+    settings = [sample.run.evaluated_with for task in tasks for sample in task.samples]
     usual = FinalEvaluation().max_steps
     ways = {
         f"{s.get('episodes')} episodes by {'the most likely' if s.get('deterministic') else 'sampled'} actions"
@@ -112,28 +113,48 @@ def evaluated(comparison: Comparison) -> str:
     return " or ".join(sorted(ways))
 
 
-def against_record(question: Question, asked: Mapping[str, Any], recorded: Mapping[str, Any]) -> Question:
-    """The question, late where what is asked is not what looks.json records of the plan or the first answer."""
-    late, primary, baseline = list(question.late), recorded.get("primary"), asked["baseline"]
+def against_records(question: Question, asked: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Question:
+    """The question, late where what is asked is not what each looks.json records of the plan or the first answer."""
+    late = list(question.late)
+    for recorded in records:
+        late += [each for each in _otherwise(question, asked, recorded) if each not in late]
+    return replace(question, late=tuple(late))
+
+
+def _otherwise(question: Question, asked: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """What is asked otherwise than was recorded. An environment that is not in the record is new."""
+    primary, baseline = recorded.get("primary"), asked["baseline"]
     former: Any = recorded.get("late")
-    late += [str(each)[:200] for each in former] if isinstance(former, list) else []
-    margins: Any = recorded.get("margins")
-    thresholds: Any = recorded.get("thresholds")
-    if (former := recorded.get("evaluation", evaluation := asked.get("evaluation"))) != evaluation and evaluation:
-        late.append(f"evaluation over {evaluation}, where the study was shown by {str(former)[:80]}")
+    late = [str(each)[:200] for each in former] if isinstance(former, list) else []
+    for env, way, before in _both(asked, recorded, "evaluation"):
+        if way != before:
+            late.append(f"evaluation on {env} over {way}, where the study was shown by {before[:80]}")
     if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in question.late):
         late.append(f"primary={question.primary}, where the study was planned or shown by {str(primary)[:20]}")
-    if recorded.get("baseline", baseline) != baseline:
+    same = any(arm == before for _, arm, before in _both(asked, recorded, "baseline_ids"))  # by another name
+    if recorded.get("baseline", baseline) != baseline and not same:
         late.append(f"baseline={baseline}, where arms were compared with {str(recorded['baseline'])[:40]}")
-    for env, text in question.written.items() if isinstance(margins, Mapping) else ():
-        former = str(margins.get(env, text))[:20] or "no margin"  # an environment without an entry is new
-        if text != former and not any(f"the runs on {env} declared" in x for x in late):
+    for env, text, before in _both({"margins": question.written}, recorded, "margins"):
+        if text != before and not any(f"the runs on {env} declared" in x for x in question.late):
+            former = before[:20] or "no margin"
             late.append(f"margin={text} on {env}, where the study was planned or shown with {former}")
-    for env, threshold in asked.get("thresholds", {}).items() if isinstance(thresholds, Mapping) else ():
-        if thresholds.get(env, threshold) != threshold:
-            told = f"threshold={threshold:g} on {env}" if threshold is not None else f"no threshold on {env}"
-            late.append(f"{told}, where the study was planned or shown with {str(thresholds[env])[:20]}")
-    return replace(question, late=tuple(late))
+    for env, threshold, before in _both(asked, recorded, "thresholds"):
+        if threshold != before:
+            told = f"no threshold on {env}" if threshold == "None" else f"threshold={threshold} on {env}"
+            late.append(f"{told}, where the study was planned or shown with {before[:20]}")
+    return late
+
+
+def _both(asked: Mapping[str, Any], recorded: Mapping[str, Any], key: str) -> list[tuple[str, str, str]]:
+    """Environments of which both hold a value, with both as text."""
+    now, before = asked.get(key), recorded.get(key)
+    if not (isinstance(now, Mapping) and isinstance(before, Mapping)):
+        return []
+    return [(env, _told(value), _told(before[env])) for env, value in now.items() if env in before]
+
+
+def _told(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _declared(task: Task) -> Iterable[Declared]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
-from rlexp.compare.look_book import LookBook
+from rlexp.compare.look_book import LookBooks
 from rlexp.compare.measures import EXPOSURE, MEASURES, exposure, steps_to
 from rlexp.compare.published import Published, published_rows
 from rlexp.compare.question import evaluated
@@ -115,16 +115,16 @@ def provenance(comparison: Comparison) -> list[str]:
     return [*lines, f"{amount} of training"]
 
 
-def declared(comparison: Comparison, judgement: Judgement, book: LookBook) -> list[str]:
+def declared(comparison: Comparison, judgement: Judgement, book: LookBooks) -> list[str]:
     """What the study asked: primary measure, margins, looks, and how the 5 % is shared."""
     question = judgement.question
-    over = evaluated(comparison) if question.primary == "evaluation" else ""
+    over = evaluated(comparison.tasks) if question.primary == "evaluation" else ""
     meaning = MEASURES[question.primary].meaning + (f", over {over}" if over else "")
     lines = [f"primary measure: {question.primary}, {meaning}"]
     for task in comparison.tasks:
-        margin, looks = question.margin(task.env), book.of(task.env)
+        margin, planned = question.margin(task.env), book.planned(task.env)
         parts = [] if math.isnan(margin) else [f"margin ±{number(margin)} ({question.written[task.env]})"]
-        parts += [f"declared looks at {', '.join(map(str, looks.planned))} seeds"] if looks.planned else []
+        parts += [f"declared looks at {', '.join(map(str, planned))} seeds"] if planned else []
         lines += [f"{task.env}: {'; '.join(parts)}"] if parts else []
     tests = judgement.tests
     shared = f"shared by {tests} comparisons" if tests > 1 else "for one comparison"
@@ -164,7 +164,7 @@ def _cell(text: str) -> str:
 # The whole -----------------------------------------------------------------------------------------------------------
 
 
-def markdown(comparison: Comparison, judgement: Judgement, book: LookBook, tables: Sections) -> str:
+def markdown(comparison: Comparison, judgement: Judgement, book: LookBooks, tables: Sections) -> str:
     """The whole comparison as markdown, without the figures."""
     parts = []
     for title, lines in (

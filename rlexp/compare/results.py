@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.arms import NEVER, STILL_COMING, Comparison, Task
+from rlexp.compare.looks import Seeds
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
 from rlexp.compare.statistics import Difference, Interval, aggregate_iqm
@@ -46,6 +47,17 @@ class Result:
     def env(self) -> str:
         """The environment's id."""
         return self.task.env
+
+    @property
+    def seeds(self) -> Seeds:
+        """The arm's seeds, for the notes on looks."""
+        absent = self.task.absent.get(self.arm, {})
+        held = {sample.seed for sample in self.task.arms.get(self.arm, ())}
+        ended = held | {seed for seed, why in absent.items() if why == "diverged"}
+        own = held | {seed for seed, why in absent.items() if why != NEVER}
+        coming = sum(why in STILL_COMING for why in absent.values())
+        scored = frozenset(own - self.missing.keys())
+        return Seeds(self.arm, self.task.id_of(self.arm), scored, frozenset(ended), len(own), coming)
 
     @property
     def compared(self) -> bool:

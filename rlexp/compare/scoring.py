@@ -22,16 +22,12 @@ def primary_scores(comparison: Comparison, baseline: str, question: Question) ->
     Those without a score so far are among them, also on environments of which nothing has ended.
     """
     scored = scores_by(comparison, baseline, question.primary)
-    compared: dict[str, list[str]] = {}
-    for r, _ in pairs_of(scored, baseline):
-        compared.setdefault(r.env, []).append(r.arm)
-    there = {(r.env, r.arm) for r in scored if len(r.scores)}
-    for task in comparison.tasks:
-        rest = [arm for arm in task.absent if arm != baseline and (task.env, arm) not in there]
-        compared[task.env] = compared.get(task.env, []) + rest
-    for env, arms in comparison.pending.items():
-        compared[env] = [arm for arm in arms if arm != baseline and baseline in arms]
-    return scored, {env: {comparison.id_of(env, arm): arm for arm in arms} for env, arms in compared.items() if arms}
+    compared = {}
+    for task in (*comparison.tasks, *comparison.pending):
+        arms = dict.fromkeys((*task.arms, *task.absent))
+        if baseline in arms:
+            compared[task.env] = {task.id_of(arm): arm for arm in arms if arm != baseline}
+    return scored, {env: arms for env, arms in compared.items() if arms}
 
 
 def number_of(compared: Arms) -> int:

@@ -6,10 +6,9 @@ import numpy as np
 from scipy import stats
 
 from rlexp.compare import statistics
-from rlexp.compare.arms import Comparison
+from rlexp.compare.arms import NEVER, STILL_COMING, Comparison
 from rlexp.compare.decision import at_limit, decide
-from rlexp.compare.look_book import LookBook
-from rlexp.compare.looks import Seeds, spans
+from rlexp.compare.look_book import LookBook, LookBooks
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.permutation import permutation_p, permutation_test, smallest_p
 from rlexp.compare.question import Question
@@ -19,8 +18,7 @@ from rlexp.errors import ConfigError
 
 FEWEST = 5  # seeds of an arm for a verdict
 TOO_FEW = "too few seeds"
-STILL_COMING = ("running", "waiting", "interrupted")  # reasons of missing seeds that may yet have a score
-GIVEN_UP = ("never ran", "killed")  # reasons that may be a choice, by what the other seeds have shown
+Pair = tuple[Result, Result]  # an arm and the baseline
 
 
 def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
@@ -36,18 +34,17 @@ def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
     return (of_ppo or names)[0]
 
 
-def judge(comparison: Comparison, baseline: str, question: Question, book: LookBook) -> Judgement:
+def judge(comparison: Comparison, baseline: str, question: Question, book: LookBooks) -> Judgement:
     """All results, and a verdict on every arm except the baseline; those are looks, which the book then holds."""
     check_limits(comparison)
     scored, compared = primary_scores(comparison, baseline, question)
     main = pairs_of(scored, baseline)
-    seeds = {env: max(r.planned for r in scored if r.env == env) for env in {r.env for r in scored}}
     # what the first verdict left to each stays; an arm that comes later is said to
     tests = number_of(book.everything(compared))
     first = number_of(book.compared) if book.judged and book.shown else tests
-    late = [(r.env, r.arm) for r, _ in main if book.late(r.env, comparison.id_of(r.env, r.arm))]
+    late = [(r.env, r.arm) for r, _ in main if book.late(r.env, r.seeds.id)]
     for r, base in main:
-        share, why = _share(r, base, comparison, book, seeds[r.env])
+        share, why = book.share(r.env, r.seeds, base.seeds)
         shared = tests if (r.env, r.arm) in late else first
         _compare(r, base, ALPHA * share / shared)
         r.margin = question.margin(r.env)
@@ -56,75 +53,82 @@ def judge(comparison: Comparison, baseline: str, question: Question, book: LookB
     pairs = [pair for found in others for pair in pairs_of(found, baseline)]
     secondary = max(len(pairs), book.secondary)
     for r, base in pairs:
-        _compare(r, base, ALPHA * _share(r, base, comparison, book, seeds[r.env])[0] / secondary)
+        _compare(r, base, ALPHA * book.share(r.env, r.seeds, base.seeds)[0] / secondary)
     arms = [r.arm for r, _ in main]
     several = [arm for arm in dict.fromkeys(arms) if arms.count(arm) > 1]
-    overall = [_overall(arm, main, first, _not_final(arm, main, comparison, book, seeds)) for arm in several]
-    early = {env: earlier for env in seeds if (earlier := [n for n in book.of(env).shown if n < seeds[env]])}
-    _record(comparison, book, main, overall, seeds)
-    if main:
-        book.show(compared, secondary)
+    overall = [_overall(arm, main, first, _not_final(arm, main, comparison, book)) for arm in several]
+    early = {env: earlier for env in dict.fromkeys(r.env for r, _ in main) if (earlier := _early(env, main, book))}
     results = [*scored, *(r for found in others for r in found)]
+    for study in book.books if main or pairs else ():
+        _record(study, main, pairs, overall)
+        study.compare(compared, secondary)
     return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late, early)
 
 
-def _record(
-    comparison: Comparison,
-    book: LookBook,
-    main: list[tuple[Result, Result]],
-    overall: list[Overall],
-    seeds: dict[str, int],
-) -> None:
-    """Note in the book the looks that verdicts were: over all environments, at each of them; and the looks without."""
-    decided = {o.arm for o in overall if _could_decide(o.verdict)}
+def _early(env: str, main: list[Pair], book: LookBooks) -> list[int]:
+    """Fewer seeds than now, of which differences were shown before any plan or verdict."""
+    most = max(x.seeds.own for pair in main for x in pair if x.env == env)
+    return sorted({n for looks in book.of(env) for n in looks.shown if n < most})
+
+
+def _record(book: LookBook, main: list[Pair], pairs: list[Pair], overall: list[Overall]) -> None:
+    """Note in the book what is shown: differences, over environments too; and which of it was a look."""
+    decided = {o.arm: _could_decide(o.verdict) for o in overall}
     for arm in decided:
-        book.take_overall(_key(arm, main, comparison))
-    for r, base in main:
-        assert r.verdict is not None
-        for x in (base, r):
-            if any(why in STILL_COMING for why in x.missing.values()):  # seeds that only other arms have never were to
-                never = sum(why == "never ran" for why in x.missing.values())
-                book.wait(r.env, comparison.id_of(r.env, x.arm), x.planned - never)
-        if _could_decide(r.verdict) or r.arm in decided:
-            book.take(r.env, seeds[r.env], _seeds(base, comparison), _seeds(r, comparison))
-        elif r.verdict.why.startswith(TOO_FEW):
-            book.show_early(r.env, seeds[r.env])
+        book.show_over(_key(arm, main), decided[arm])
+    shown: dict[tuple[str, str], Pair] = {}
+    for r, base in (*main, *pairs):  # without a score by the primary measure it is by another that they are looked at
+        shown.setdefault((r.env, r.arm), (r, base))
+    for (env, arm), (r, base) in shown.items():
+        verdict = r.verdict or _by_others(r, base, book)
+        enough = _could_decide(verdict) or decided.get(arm, False)
+        book.show(env, r.seeds, base.seeds)
+        if enough:
+            book.take(env, r.seeds, base.seeds)
+        elif verdict.why.startswith(TOO_FEW):
+            book.show_early(env, min(r.seeds.own, base.seeds.own))
 
 
-def _key(arm: str, main: list[tuple[Result, Result]], comparison: Comparison) -> list[str]:
-    """What a verdict over environments is given on."""
-    return sorted(f"{r.env} {comparison.id_of(r.env, arm)}" for r, _ in main if r.arm == arm)
+def _by_others(r: Result, base: Result, book: LookBook) -> Verdict:
+    """What an arm without a score by the primary measure shows by another: enough, too little, or an interim look."""
+    why = book.of(r.env).share(r.seeds, base.seeds)[1]
+    return Verdict("interim", why) if why else _verdict(r, base, 1)
 
 
-def _seeds(r: Result, comparison: Comparison) -> Seeds:
-    """The seeds that were scored."""
-    every = {sample.seed for sample in r.task.arms.get(r.arm, ())} | r.task.absent.get(r.arm, {}).keys()
-    return Seeds(r.arm, comparison.id_of(r.env, r.arm), spans(every - r.missing.keys()))
+def _key(arm: str, main: list[Pair]) -> list[str]:
+    """What a difference over environments is of."""
+    return sorted(f"{r.env} {r.seeds.id}" for r, _ in main if r.arm == arm)
 
 
-def _coming(r: Result, base: Result) -> list[int]:
-    """Seeds of either arm that may yet have a score."""
-    return [seed for x in (r, base) for seed, why in x.missing.items() if why in STILL_COMING]
-
-
-def _not_final(
-    arm: str, main: list[tuple[Result, Result]], comparison: Comparison, book: LookBook, seeds: dict[str, int]
-) -> str:
+def _not_final(arm: str, main: list[Pair], comparison: Comparison, book: LookBooks) -> str:
     """Why there is no verdict over all environments yet, which is given once, at the last look at each of them."""
-    pending = {env: [*arms.get(arm, {}).values()] for env, arms in comparison.pending.items()}
     judged = {r.env: base.arm for r, base in main if r.arm == arm}
-    pair = arm, *judged.values()
-    for task in comparison.tasks:  # where this arm, or the baseline, has no score yet
+    pending = {}
+    for task in (*comparison.tasks, *comparison.pending):  # where this arm, or the baseline, has no score yet
         if task.env not in judged and (arm in task.arms or arm in task.absent):
+            pair = arm, *judged.values()
             pending[task.env] = [why for name in pair for why in task.absent.get(name, {}).values()]
     if coming := [env for env, reasons in pending.items() if any(why in STILL_COMING for why in reasons)]:
         return f"{', '.join(coming)} {'are' if len(coming) > 1 else 'is'} still to come"
-    key = _key(arm, main, comparison)
-    for given in book.overall if key not in book.overall else ():
-        if {*given} & {*key}:
-            return f"the verdict over environments was given on {len(given)}"
-    early = [r.env for r, _ in main if r.arm == arm and book.of(r.env).planned[-1:] not in ([], [seeds[r.env]])]
-    return f"it is told at the last look at each, not yet that at {early[0]}" if early else ""
+    if why := _other_environments({*_key(arm, main)}, comparison, book):
+        return why
+    for r, base in main:
+        last = {looks.planned[-1] for looks in book.of(r.env) if looks.planned}
+        if r.arm == arm and last - {max(r.seeds.own, base.seeds.own)}:
+            return f"it is told at the last look at each, not yet that at {r.env}"
+    return ""
+
+
+def _other_environments(key: set[str], comparison: Comparison, book: LookBooks) -> str:
+    """Why a verdict over environments is on others than it was given on, or on fewer than were shown before."""
+    if any({*given} == key for given in book.overall):
+        return ""
+    if given := [given for given in book.overall if {*given} & key]:
+        return f"the verdict over environments was given on {len(given[0])}; others take a study of their own"
+    there = {task.env for task in (*comparison.tasks, *comparison.pending)}
+    gone = [env for env in book.envs if env not in there]
+    gone += [each.rsplit(" ", 1)[0] for shown in book.over if {*shown} & key for each in shown if each not in key]
+    return f"{', '.join(dict.fromkeys(gone))}, shown before, is left out or of other runs" if gone else ""
 
 
 def _could_decide(verdict: Verdict) -> bool:
@@ -135,10 +139,10 @@ def _could_decide(verdict: Verdict) -> bool:
 def _lost(comparison: Comparison, results: list[Result]) -> dict[tuple[str, str], dict[int, str]]:
     """Arms none of whose seeds can be compared, though some ran: by environment and name, with the reasons."""
     scored = {(r.env, r.arm) for r in results if len(r.scores)}
-    absent = {(task.env, arm): seeds for task in comparison.tasks for arm, seeds in task.absent.items()}
-    absent |= {(env, arm): seeds for env, arms in comparison.pending.items() for arm, seeds in arms.items()}
+    tasks = (*comparison.tasks, *comparison.pending)
+    absent = {(task.env, arm): seeds for task in tasks for arm, seeds in task.absent.items()}
     ran = {
-        key: {seed: why for seed, why in seeds.items() if why not in (*STILL_COMING, "never ran")}
+        key: {seed: why for seed, why in seeds.items() if why not in (*STILL_COMING, NEVER)}
         for key, seeds in absent.items()
         if key not in scored
     }
@@ -158,24 +162,6 @@ def _compare(r: Result, base: Result, alpha: float) -> None:
     r.p_rank = permutation_p([(ranks[: len(r.scores)], ranks[len(r.scores) :])], alpha)
 
 
-def _share(r: Result, base: Result, comparison: Comparison, book: LookBook, seeds: int) -> tuple[float, str]:
-    """Share of the error that this look may spend; or why it is an interim one, whose interval is for all of it."""
-    looks = book.of(r.env)
-    if coming := _coming(r, base):
-        return 1.0, f"{len(coming)} of {r.planned + base.planned} seeds are still to come"
-    pair = _seeds(r, comparison), _seeds(base, comparison)
-    given = looks.seeds.get(seeds, {})
-    known = all(given.get(x.id) == x.named for x in pair)  # a verdict on these very seeds stays
-    for x in (r, base) if not known else ():
-        wanted = looks.awaited.get(comparison.id_of(r.env, x.arm), 0)
-        if wanted > x.planned - sum(why in GIVEN_UP for why in x.missing.values()):
-            return 1.0, f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
-    share = looks.share(seeds)
-    if share is None:
-        return 1.0, looks.why_interim(seeds)
-    return share, looks.changed(seeds, *pair)
-
-
 def _verdict(r: Result, base: Result, tests: int) -> Verdict:
     """Better, worse, equivalent or inconclusive, from the interval of the difference alone."""
     n, m = len(r.scores), len(base.scores)
@@ -192,7 +178,7 @@ def _verdict(r: Result, base: Result, tests: int) -> Verdict:
     return decide(r.against, r.margin, limit)
 
 
-def _overall(arm: str, main: list[tuple[Result, Result]], tests: int, not_final: str) -> Overall:
+def _overall(arm: str, main: list[Pair], tests: int, not_final: str) -> Overall:
     """The mean over environments of the differences in shares of the span; tested with the rest.
 
     not_final: why it is interim, if it is.
@@ -215,7 +201,7 @@ def _overall(arm: str, main: list[tuple[Result, Result]], tests: int, not_final:
     return Overall(arm, len(pairs), seeds, against, margin, decide(against, margin, limit))
 
 
-def _counted(pairs: list[tuple[Result, Result]]) -> str:
+def _counted(pairs: list[Pair]) -> str:
     """How many seeds were scored, over all environments, if some are missing or diverged."""
     parts = []
     for side in zip(*pairs, strict=True):

@@ -21,7 +21,7 @@ from scipy import stats
 from rlexp.compare import __main__ as compare
 from rlexp.compare import figures, verdict
 from rlexp.compare.arms import compare_runs
-from rlexp.compare.look_book import LookBook
+from rlexp.compare.look_book import LookBooks
 from rlexp.compare.measures import MEASURES, final_return
 from rlexp.compare.permutation import permutation_p, permutation_test
 from rlexp.compare.question import Question
@@ -340,7 +340,7 @@ def test_p_values_are_corrected_over_arms_and_environments(tmp_path):
             write_run(tmp_path / f"apo{coef}{env}", "apo", env, range(8), level, anchor_coef=coef)
     comparison = compare_runs(find_runs([tmp_path]))
     assert comparison.arm_names == ["apo anchor_coef=1", "apo anchor_coef=5", "apo anchor_coef=10", "ppo"]
-    judgement = verdict.judge(comparison, "ppo", Question("evaluation"), LookBook(tmp_path))
+    judgement = verdict.judge(comparison, "ppo", Question("evaluation"), LookBooks(tmp_path))
     assert judgement.tests == 3 * 2 + 3  # and over both environments
     plain = [permutation_p([(r.scores, np.arange(100.0, 116, 2))]) for r in judgement.primary]
     assert [r.against.p for r in judgement.primary] == pytest.approx(plain)
@@ -449,7 +449,7 @@ def test_retention_wants_a_threshold_above_no_skill(tmp_path):
     write_run(tmp_path / "ppo")
     comparison = compare_runs(find_runs([tmp_path]), threshold=-5)
     assert any("no retention, as its threshold -5 is not above" in remark for remark in comparison.remarks)
-    results = verdict.judge(comparison, "ppo", Question("evaluation"), LookBook(tmp_path)).results
+    results = verdict.judge(comparison, "ppo", Question("evaluation"), LookBooks(tmp_path)).results
     assert [len(r.scores) for r in results if r.measure == "retention"] == [0]
 
 

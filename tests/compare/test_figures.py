@@ -14,7 +14,7 @@ from studies import CARTPOLE, CEILING, LARGE, NEGATIVE, TINY, study
 from rlexp.compare import curves, figures, forest, results, statistics, style, verdict
 from rlexp.compare.arms import Comparison
 from rlexp.compare.decision import decide
-from rlexp.compare.look_book import LookBook
+from rlexp.compare.look_book import LookBooks
 from rlexp.compare.panels import blocks_of
 from rlexp.compare.question import Question
 from rlexp.compare.style import PlainNumbers, Sheet, arm_looks, colour_distances, palette
@@ -31,7 +31,7 @@ def judged(tmp_path, comparison, margin="5%", primary="evaluation"):
     spans = {task.env: float(np.diff(results.scale(task, "final"))[0]) for task in comparison.tasks}
     margins = {env: span * 0.05 for env, span in spans.items()} if margin else {}
     question = Question(primary, margins, dict.fromkeys(margins, margin))
-    return verdict.judge(comparison, "ppo", question, LookBook(tmp_path))
+    return verdict.judge(comparison, "ppo", question, LookBooks(tmp_path))
 
 
 def without(comparison, **fields):

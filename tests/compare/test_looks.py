@@ -13,9 +13,9 @@ from scored import TEN, comparison, task
 from rlexp.compare import __main__ as compare
 from rlexp.compare import sentences, verdict
 from rlexp.compare.fairness import fingerprint
-from rlexp.compare.look_book import LookBook
+from rlexp.compare.look_book import LookBooks
 from rlexp.compare.looks import SHARES, Looks, Seeds, spans
-from rlexp.compare.question import Question, against_record, to_record
+from rlexp.compare.question import Question, against_records, to_record
 from rlexp.compare.verdict import ALPHA
 from rlexp.errors import ConfigError
 from rlexp.study.runs import find_runs
@@ -27,8 +27,14 @@ def scores(n, shift=0.0):
 
 def judge(folder, *tasks, book=None, margin=None):
     margins = {} if margin is None else {t.env: margin for t in tasks}
-    book = book or LookBook(folder)
+    book = book or LookBooks(folder)
     return verdict.judge(comparison(*tasks), "ppo", Question("evaluation", margins, margins), book), book
+
+
+def looks_at(book, env="E"):
+    """Those at an environment, of the only study."""
+    (looks,) = book.of(env)
+    return looks
 
 
 def words(judgement):
@@ -76,15 +82,20 @@ def test_shares_are_of_the_whole_error():
         assert len(shares) == looks
         assert sum(shares) == pytest.approx(1)
         assert list(shares) == sorted(shares)  # most is left to the end
-    assert Looks().share(7) == 1
-    assert Looks(taken=[7]).share(7) == 1
-    assert Looks(taken=[7]).share(8) is None
-    assert Looks(taken=[7]).share(6) is None
+
+    def share(looks, n, m=None):
+        return looks.share(
+            *(Seeds(arm, arm, {*range(k)}, {*range(k)}, k, 0) for arm, k in (("apo", n), ("ppo", m or n)))
+        )
+
+    assert share(Looks(), 7) == share(Looks(), 7, 9) == share(Looks(taken=[7]), 7) == (1, "")
+    assert share(Looks(taken=[7]), 8)[1] == share(Looks(taken=[7]), 6)[1] != ""
     for planned in ([9], [9, 12], [9, 12, 20]):
-        assert [Looks(planned).share(n) for n in planned] == [*SHARES[len(planned)]]
-        assert Looks(planned).share(10) is None
-        assert Looks(planned, taken=[9]).share(9) is not None
-        assert Looks(planned, taken=[9]).share(13) is None
+        assert [share(Looks(planned), n) for n in planned] == [(each, "") for each in SHARES[len(planned)]]
+        assert share(Looks(planned), 10)[1] != ""
+        assert share(Looks(planned), 9, 12)[1] != ""
+        assert share(Looks(planned, taken=[9]), 9)[1] == ""
+        assert share(Looks(planned, taken=[9]), 13)[1] != ""
 
 
 def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
@@ -103,18 +114,22 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
             "compared": {ids["apo"]: "apo"},
             "late": {},
             "awaited": {},
+            "known": {ids["ppo"]: "0-4", ids["apo"]: "0-4"},
         }
     }
     assert held(tmp_path / "s")["primary"] == "evaluation"
     content = (tmp_path / "s" / "looks.json").read_bytes()
     assert run(capsys, folder) == first  # as often as one likes
     assert (tmp_path / "s" / "looks.json").read_bytes() == content
+    seeds = held(tmp_path / "s")["envs"]["CartPole-v1"]["seeds"]
     study(tmp_path / "s", 6)
     said = run(capsys, folder)
     assert "apo against ppo on CartPole-v1 is interim: +60 [" in said
-    assert "; the verdict was given at 5 seeds, with all of the 5 %" in said
+    assert (
+        "; the verdict was given on seeds 0-4 of ppo and seeds 0-4 of apo; new seeds take a study of their own" in said
+    )
     assert not re.search("better|worse|equivalent to", said.split("No margin")[0])
-    assert (tmp_path / "s" / "looks.json").read_bytes() == content
+    assert held(tmp_path / "s")["envs"]["CartPole-v1"]["seeds"] == seeds
     study(tmp_path / "s", 5)
     assert "apo is better than ppo" in run(capsys, folder)
 
@@ -122,21 +137,21 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
 def test_only_what_could_have_given_a_verdict_is_a_look(tmp_path):
     few = task({"ppo": scores(4), "apo": scores(4, 50)})
     _, book = judge(tmp_path, few)
-    assert book.of("E").taken == []
+    assert looks_at(book).taken == []
     many = {f"apo{k}": scores(5, 50) for k in range(16)} | {"ppo": scores(5)}
     judgement, book = judge(tmp_path, task(many))  # 5 seeds cannot tell 16 arms apart
     assert words(judgement) == ["inconclusive"] * 16
-    assert book.of("E").taken == []
+    assert looks_at(book).taken == []
     # a verdict on one arm is a look, however few seeds another has
     judgement, book = judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 50), "other": scores(9)[:2]}))
     assert words(judgement) == ["better", "inconclusive"]
-    assert book.of("E").taken == [9]
+    assert looks_at(book).taken == [9]
     # and so is one over all environments alone
     tasks = [task(many, env) for env in "ABC"]
     judgement, book = judge(tmp_path, *tasks)
     assert set(words(judgement)) == {"inconclusive"}
     assert {o.verdict.word for o in judgement.overall} == {"better"}
-    assert {env: book.of(env).taken for env in "ABC"} == {"A": [5], "B": [5], "C": [5]}
+    assert {env: looks_at(book, env).taken for env in "ABC"} == {"A": [5], "B": [5], "C": [5]}
 
 
 def test_environments_have_looks_of_their_own(tmp_path):
@@ -145,12 +160,12 @@ def test_environments_have_looks_of_their_own(tmp_path):
     judgement, book = judge(tmp_path, task(arms, "A"), task(arms, "B"))
     assert words(judgement) == ["interim", "better"]
     assert judgement.overall[0].verdict.word == "interim"
-    assert (book.of("A").taken, book.of("B").taken) == ([10], [12])
+    assert (looks_at(book, "A").taken, looks_at(book, "B").taken) == ([10], [12])
 
 
 def test_missing_seeds_do_not_make_it_another_look(tmp_path):
     write_looks(tmp_path, planned=[10])
-    absent = {"apo": {8: "killed", 9: "failed"}}
+    absent = {"apo": {8: "unreadable", 9: "failed"}}
     judgement, _ = judge(tmp_path, task({"ppo": scores(10), "apo": scores(8, 50)}, absent=absent))
     assert words(judgement) == ["better"]
     judgement, _ = judge(tmp_path, task({"ppo": scores(8), "apo": scores(8, 50)}))
@@ -160,7 +175,7 @@ def test_missing_seeds_do_not_make_it_another_look(tmp_path):
 @pytest.mark.parametrize("planned", [[10], [6, 10], [6, 8, 10]])
 def test_declared_looks_share_the_error(tmp_path, planned):
     write_looks(tmp_path, planned=planned)
-    book = LookBook(tmp_path)
+    book = LookBooks(tmp_path)
     spent = 0.0
     for n in range(5, 12):
         judgement, _ = judge(tmp_path, task({"ppo": scores(n), "apo": scores(n, 0.5), "other": scores(n)}), book=book)
@@ -173,13 +188,13 @@ def test_declared_looks_share_the_error(tmp_path, planned):
             assert words(judgement) == ["interim"] * 2
             later = [k for k in planned if k > n]
             told = f"declared looks are at {', '.join(map(str, planned))} seeds" + (
-                f": next at {later[0]}" if later else ""
+                f": next at {later[0]}" if later else "; new seeds take a study of their own"
             )
             assert judgement.primary[0].verdict.why == told
     assert spent == pytest.approx(ALPHA / 2)
     # those whose few seeds could not reach their share of the error gave no verdict, and are not taken
-    assert set(book.of("E").taken) <= set(planned)
-    assert book.of("E").taken[-1] == 10
+    assert set(looks_at(book).taken) <= set(planned)
+    assert looks_at(book).taken[-1] == 10
 
 
 def test_a_look_is_saved_before_its_verdict_is_told(tmp_path, monkeypatch):
@@ -233,10 +248,10 @@ def test_another_threshold_than_that_of_the_first_verdict_on_retention_is_told()
     retention, evaluation = (Question(primary, {}, {}) for primary in ("retention", "evaluation"))
     content = to_record(comparison(task({"ppo": TEN}, threshold=400.0)), retention, "ppo")
     assert content["thresholds"] == {"E": 400.0}
-    assert against_record(retention, content, content).late == ()
+    assert against_records(retention, content, [content]).late == ()
     other = to_record(comparison(task({"ppo": TEN}, threshold=450.0)), retention, "ppo")
-    told = "threshold=450 on E, where the study was planned or shown with 400.0"
-    assert against_record(retention, other, content).late == (told,)
+    told = "threshold=450 on E, where the study was planned or shown with 400"
+    assert against_records(retention, other, [content]).late == (told,)
     assert "thresholds" not in to_record(comparison(task({"ppo": TEN}, threshold=450.0)), evaluation, "ppo")
 
 
@@ -308,13 +323,13 @@ def test_a_link_is_refused(tmp_path, capsys, target):
 def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
     write_looks(tmp_path, planned=range(5, 9))
     with pytest.raises(ConfigError, match="cannot be read"):
-        LookBook(tmp_path)
-    book = LookBook(tmp_path / "new")
-    assert book.of("E") == Looks()
-    book.take("E", 7, Seeds("ppo", "1", "0-6"), Seeds("apo", "2", "0-6"))
+        LookBooks(tmp_path)
+    book = LookBooks(tmp_path / "new")
+    assert looks_at(book) == Looks()
+    book.books[0].take("E", *(Seeds(arm, arm, {*range(7)}, {*range(7)}, 7, 0) for arm in ("ppo", "apo")))
     (tmp_path / "new").mkdir()
     book.save(primary="final")
-    assert LookBook(tmp_path / "new").of("E").taken == [7]
+    assert looks_at(LookBooks(tmp_path / "new")).taken == [7]
     assert TEN.mean() == 0
 
 
@@ -327,8 +342,10 @@ def test_seeds_added_to_one_arm_alone_are_another_look(tmp_path):
     never = {"apo": dict.fromkeys(range(8, 20), "never ran")}
     more, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(8, 3)}, absent=never), book=book)
     assert words(more) == ["interim"]
-    assert more.primary[0].verdict.why == "the verdict was given on seeds 0-5 of apo"
-    assert book.of("E").seeds == {20: {"ppo": "0-19", "apo": "0-5"}}
+    assert (
+        more.primary[0].verdict.why == "the verdict was given on seeds 0-5 of apo; new seeds take a study of their own"
+    )
+    assert looks_at(book).seeds == {20: {"ppo": "0-19", "apo": "0-5"}}
 
 
 def test_other_seeds_of_the_same_number_are_another_look(tmp_path, capsys):
@@ -379,8 +396,9 @@ def test_an_arm_that_is_removed_leaves_the_others_their_level(tmp_path):
 def test_environments_without_a_finished_run_share_the_error(tmp_path):
     one = comparison(task({"ppo": scores(10), "apo": scores(10, 3)}, "A"))
     seeds = dict.fromkeys(range(10), "interrupted")
-    one.pending = {"B": {"ppo": seeds, "apo": seeds}, "C": {"apo": dict.fromkeys(range(10), "failed")}}
-    book = LookBook(tmp_path)
+    failed = {"apo": dict.fromkeys(range(10), "failed")}
+    one.pending = [task({}, "B", absent={"ppo": seeds, "apo": seeds}), task({}, "C", absent=failed)]
+    book = LookBooks(tmp_path)
     judgement = verdict.judge(one, "ppo", Question("evaluation"), book)
     assert judgement.tests == 3  # A, B and over both; on C there is nothing to compare with
     assert book.compared == {env: {"apo": "apo"} for env in "AB"}
@@ -393,7 +411,7 @@ def test_environments_without_a_finished_run_share_the_error(tmp_path):
 
 def test_the_verdict_over_environments_is_given_once_at_the_last_looks(tmp_path):
     write_looks(tmp_path, planned=[6, 10], env="A")
-    book = LookBook(tmp_path)
+    book = LookBooks(tmp_path)
 
     def over(n):
         arms = {"ppo": scores(n), "apo": scores(n, 30)}
@@ -467,7 +485,9 @@ def test_another_evaluation_after_the_verdict_is_told(tmp_path, capsys):
     assert "Chosen after" not in run(capsys, folder)
     assert "over 20 episodes by the most likely actions" in (tmp_path / "s" / "compare" / "compare.md").read_text()
     evaluated(episodes=3, deterministic=False)
-    told = "evaluation over 3 episodes by sampled actions, where the study was shown by 20 episodes by the most likely"
+    told = (
+        "evaluation on CartPole-v1 over 3 episodes by sampled actions, where the study was shown by 20 episodes by the"
+    )
     assert f"Chosen after the runs: {told}" in run(capsys, folder)
 
 
@@ -543,13 +563,14 @@ def test_differences_that_were_shown_before_the_last_seeds_bind_their_number(tmp
     folder = arms(tmp_path / "s", 60)
     for algo in ("ppo", "apo"):
         write_run(tmp_path / "s" / f"{algo}2", algo, seeds=range(6, 20), level=100.0, status="interrupted")
-    assert "28 of 40 seeds are still to come" in run(capsys, folder)
+    coming = "28 of 40 seeds are still to come"
+    assert coming in run(capsys, folder)
     told = "20 seeds of apo were to come when differences were first shown; train the others"
     record = tmp_path / "s" / "apo2" / "run.json"
     for algo in ("ppo", "apo"):  # running, without a process: killed
         record = tmp_path / "s" / f"{algo}2" / "run.json"
         record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
-    assert told in run(capsys, folder)
+    assert coming in run(capsys, folder)
     shutil.rmtree(tmp_path / "s" / "apo2")
     shutil.rmtree(tmp_path / "s" / "ppo2")
     assert told in run(capsys, folder)
@@ -562,7 +583,7 @@ def test_seeds_that_only_another_arm_got_later_are_not_awaited(tmp_path):
     assert words(first) == ["interim"]
     later, _ = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 30)}), book=book)
     assert words(later) == ["better"]
-    waited = LookBook(tmp_path / "other")
+    waited = LookBooks(tmp_path / "other")
     judge(tmp_path, task({"ppo": scores(10), "apo": scores(6, 30)}, absent=running), book=waited)
     never = {"apo": dict.fromkeys(range(10, 20), "never ran")}
     later, _ = judge(tmp_path, task({"ppo": scores(20), "apo": scores(10, 30)}, absent=never), book=waited)
@@ -609,7 +630,8 @@ def test_the_verdict_over_environments_is_of_those_that_it_was_given_on(tmp_path
         shutil.rmtree(tmp_path / "s" / f"{algo}A")
     for _ in range(2):
         said = run(capsys, str(tmp_path / "s"))
-        assert "Over 2 environments apo against ppo is interim (the verdict over environments was given on 3)" in said
+        told = "the verdict over environments was given on 3; others take a study of their own"
+        assert f"Over 2 environments apo against ppo is interim ({told})" in said
 
 
 def test_levels_of_other_measures_are_not_raised_by_arms_that_leave(tmp_path):
@@ -658,8 +680,10 @@ def test_looks_are_those_of_the_studies_however_they_are_named(tmp_path, capsys,
     jobs = [first / "apo", first / "ppo", other / "apo", other / "ppo"]
     for paths in ([first, other], [other, first], [tmp_path / "out"], jobs, [".", "../a"], ["ppo", "apo", other]):
         said = run(capsys, *map(str, paths), f"out={tmp_path / 'page'}")
-        assert "the verdict was given at 6 seeds, with all of the 5 %" in said
-    assert held(other)["envs"] == held(first)["envs"]
+        assert "the verdict was given on " in said
+    looks = [held(each)["envs"]["CartPole-v1"] for each in (first, other)]
+    assert [each["taken"] for each in looks] == [[6], []]  # the verdict stays that of one study
+    assert looks[0]["known"] == looks[1]["known"]
     assert not (tmp_path / "out" / "looks.json").exists()
 
 
@@ -707,7 +731,7 @@ def test_the_verdict_over_environments_waits_for_an_arm_that_has_no_score_yet(tm
 def test_only_seeds_that_were_to_come_are_awaited(tmp_path):
     absent = {"apo": dict.fromkeys(range(6, 10), "running") | dict.fromkeys(range(10, 20), "never ran")}
     _, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(6, 30)}, absent=absent))
-    assert book.of("E").awaited == {"apo": 10}
+    assert looks_at(book).awaited == {"apo": 10}
     never = {"apo": dict.fromkeys(range(10, 20), "never ran")}
     later, _ = judge(tmp_path, task({"ppo": scores(20), "apo": scores(10, 30)}, absent=never), book=book)
     assert words(later) == ["better"]

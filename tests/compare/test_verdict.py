@@ -9,7 +9,7 @@ from scored import TEN, comparison, task
 
 from rlexp.compare import report, verdict
 from rlexp.compare.decision import decide
-from rlexp.compare.look_book import LookBook
+from rlexp.compare.look_book import LookBooks
 from rlexp.compare.measures import MEASURES
 from rlexp.compare.permutation import permutation_test
 from rlexp.compare.question import Question
@@ -27,7 +27,7 @@ def question(margin=None, primary="evaluation", envs=("E",), written=None):
 
 def judge(tmp_path, *tasks, margin=None, primary="evaluation", written=None):
     asked = question(margin, primary, [t.env for t in tasks], written)
-    return verdict.judge(comparison(*tasks), "ppo", asked, LookBook(tmp_path))
+    return verdict.judge(comparison(*tasks), "ppo", asked, LookBooks(tmp_path))
 
 
 def said(judgement):
@@ -133,7 +133,7 @@ def test_five_seeds_and_sixteen_comparisons_say_that_they_cannot(tmp_path):
     # 2 of C(10, 5) = 252 assignments: .0079, above .05/16
     why = "too few seeds: p cannot be below 0.0079, and so never reaches the level of 0.0031 that 16 comparisons leave"
     assert {r.verdict for r in judgement.primary} == {Verdict("inconclusive", why)}
-    assert not LookBook(tmp_path).looks
+    assert not LookBooks(tmp_path).judged
     assert why in said(judgement)[0]
     six = judge(tmp_path, task({name: arms[name] for name in ("ppo", *(f"apo{k}" for k in range(6)))}))
     assert {r.verdict.word for r in six.primary} == {"better"}  # .05/6 is within reach
@@ -220,7 +220,7 @@ def test_a_diverged_baseline_is_said_too(tmp_path):
 
 
 def test_an_arm_with_missing_seeds_is_never_better_without_saying_how_many_it_has(tmp_path):
-    reasons = ("failed", "killed", "never ran", "unreadable", "no episode")
+    reasons = ("failed", "no score", "never ran", "unreadable", "no episode")
     absent = {"apo": dict(enumerate(reasons, 5))}
     arms = {"ppo": TEN, "apo": np.arange(5) + 100.0}
     judgement = judge(tmp_path / "1", task(arms, absent=absent))
@@ -249,11 +249,11 @@ def test_a_seed_without_a_score_is_missing(tmp_path):
     assert "5 of 10 seeds against 10" in said(judgement)[0]
 
 
-@pytest.mark.parametrize("why", ["running", "waiting", "interrupted"])
+@pytest.mark.parametrize("why", ["running", "waiting", "interrupted", "killed"])
 def test_seeds_still_to_come_make_it_interim(tmp_path, why):
     arms = {"ppo": TEN, "apo": TEN[:8] + 100, "other": TEN + 100}
-    judgement = judge(tmp_path, task(arms, absent={"apo": {8: why, 9: "killed"}}), margin=1000)
-    assert of(judgement).verdict == Verdict("interim", "1 of 20 seeds are still to come")
+    judgement = judge(tmp_path, task(arms, absent={"apo": {8: why, 9: "failed"}}), margin=1000)
+    assert of(judgement).verdict == Verdict("interim", "1 of 20 seeds is still to come")
     assert of(judgement, "other").verdict.word == "better"
     assert said(judgement)[0].startswith("apo against ppo on E is **interim**: +99 [")
     base = judge(tmp_path / "2", task(arms | {"ppo": TEN[:8]}, absent={"ppo": {8: why}}))
@@ -270,12 +270,12 @@ def test_an_arm_all_of_whose_seeds_diverged_has_their_scores(tmp_path):
 
 def test_an_arm_of_which_nothing_is_left_is_named(tmp_path):
     absent = {
-        "apo": {0: "killed", 1: "killed", 2: "failed", 3: "never ran"},
-        "later": {0: "waiting", 1: "never ran"},
+        "apo": {0: "unreadable", 1: "unreadable", 2: "failed", 3: "never ran"},
+        "later": {0: "waiting", 1: "never ran", 2: "killed"},
     }
     judgement = judge(tmp_path, task({"ppo": TEN, "other": TEN + 1}, absent=absent))
     (line,) = [line for line in said(judgement) if "apo" in line]
-    assert line.startswith("apo on E has no seed to compare: 2 killed, 1 failed.")
+    assert line.startswith("apo on E has no seed to compare: 2 unreadable, 1 failed.")
     assert not [line for line in said(judgement) if "later" in line]  # nothing is known of it yet
     alone = said(judge(tmp_path / "alone", task({"ppo": TEN}, absent=absent)))
     assert [line for line in alone if line.startswith("apo on E has no seed to compare")]
@@ -304,7 +304,7 @@ def test_a_score_that_is_not_finite_is_missing(tmp_path):
 def test_limits_that_scores_are_beyond_are_not_used(tmp_path):
     one = task({"ppo": TEN, "apo": TEN + 50}, limits=(0, 20), bounds=(0, 20))
     whole = comparison(one)
-    judgement = verdict.judge(whole, "ppo", Question("evaluation"), LookBook(tmp_path))
+    judgement = verdict.judge(whole, "ppo", Question("evaluation"), LookBooks(tmp_path))
     assert of(judgement).against.high > 20
     assert "a score of -4.5 is beyond the limits 0 to 20, which are not used" in whole.remarks[-1]
 
