@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by number of declared looks
+MOST_SEEDS = 1_000_000  # in a row: more is damage
 NEW = "new seeds take a study of their own"  # what can be done where the 5 % of this one are spent
 
 
@@ -127,5 +128,7 @@ def spans(seeds: Iterable[int]) -> str:
 
 def seeds_of(text: str) -> set[int]:
     """The seeds of 0-9, 12; a ValueError if it is nothing like it."""
-    pairs = [part.split("-") for part in text.split(",") if part.strip()]
-    return {seed for low, *high in pairs for seed in range(int(low), int((high or [low])[0]) + 1)}
+    ends = [[int(end) for end in part.split("-")] for part in text.split(",") if part.strip()]
+    if any(high - low > MOST_SEEDS for low, *_, high in ([*each, each[-1]] for each in ends)):
+        raise ValueError(f"seeds {text}")
+    return {seed for low, *rest in ends for seed in range(low, (rest or [low])[-1] + 1)}

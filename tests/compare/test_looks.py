@@ -745,3 +745,176 @@ def test_a_verdict_comes_back_with_its_seeds(tmp_path):
     assert words(during) == ["interim"]
     again, _ = judge(tmp_path, five, book=book)
     assert (words(first), words(again)) == (["better"], ["better"])
+
+
+# What is shown binds -------------------------------------------------------------------------------------------------
+
+
+def test_a_declared_look_takes_its_seeds_of_each_arm(tmp_path):
+    write_looks(tmp_path, planned=[5, 20])
+    never = {"apo": dict.fromkeys(range(5, 20), "never ran")}
+    first, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(5, 30)}, absent=never))
+    told = "declared looks are at 5, 20 seeds of each arm, and apo has 5, ppo 20"
+    assert first.primary[0].verdict == ("interim", told, False)
+    killed = {arm: dict.fromkeys(range(5, 20), "killed") for arm in ("ppo", "apo")}
+    died, book = judge(tmp_path, task({"ppo": scores(5), "apo": scores(5, 30)}, absent=killed), book=book)
+    assert died.primary[0].verdict.why == "30 of 40 seeds are still to come"
+    both, _ = judge(tmp_path, task({"ppo": scores(20), "apo": scores(20, 30)}), book=book)
+    assert words(both) == ["better"]
+
+
+def test_a_later_arm_with_more_seeds_takes_no_verdict_away(tmp_path):
+    both = {"ppo": scores(10), "apo": scores(10, 30)}
+    first, book = judge(tmp_path, task(both))
+    book.save()
+    never = {arm: dict.fromkeys(range(10, 12), "never ran") for arm in both}
+    later, book = judge(tmp_path, task(both | {"new": scores(12, 30)}, absent=never))
+    assert words(later) == ["better", "better"]
+    assert later.primary[0].against == first.primary[0].against
+    fewer, _ = judge(tmp_path, task(both | {"new": scores(10, 30)}), book=book)
+    assert words(fewer) == ["better", "interim"]
+
+
+def test_a_look_by_other_measures_alone_is_one(tmp_path):
+    def unscored(n):
+        nothing = np.full(n, np.nan)
+        return task({"ppo": nothing, "apo": nothing}, finals={"ppo": scores(n), "apo": scores(n, 30)})
+
+    book = judge(tmp_path, unscored(6))[1]
+    assert looks_at(book).compared == {"apo": "apo"}
+    evaluated, _ = judge(tmp_path, task({"ppo": scores(6), "apo": scores(6, 30)}), book=book)
+    assert words(evaluated) == ["better"]
+    more, _ = judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 30)}), book=book)
+    assert words(more) == ["interim"]
+    few = judge(tmp_path / "few", unscored(4))[1]
+    later, _ = judge(tmp_path / "few", task({"ppo": scores(9), "apo": scores(9, 30)}), book=few)
+    assert later.early == {"E": [4]}
+
+
+def test_seeds_that_were_shown_cannot_be_left_out(tmp_path):
+    write_looks(tmp_path, planned=[6, 8])
+    _, book = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 30)}))
+    assert looks_at(book).known == {"apo": "0-9", "ppo": "0-9"}
+    book.save()
+    fewer, _ = judge(tmp_path, task({"ppo": scores(8), "apo": scores(8, 30)}))
+    assert fewer.primary[0].verdict.why == "seeds 8-9 of apo, shown before, are gone; bring back or retrain"
+    # one that was given on them stays
+    write_looks(tmp_path / "given", planned=[6, 8])
+    _, book = judge(tmp_path / "given", task({"ppo": scores(8), "apo": scores(8, 30)}))
+    judge(tmp_path / "given", task({"ppo": scores(9), "apo": scores(9, 30)}), book=book)
+    again, _ = judge(tmp_path / "given", task({"ppo": scores(8), "apo": scores(8, 30)}), book=book)
+    assert words(again) == ["better"]
+
+
+def test_an_unreadable_seed_that_was_shown_is_gone(tmp_path):
+    write_looks(tmp_path, planned=[6, 10])
+    _, book = judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 30)}))
+    broken = {"apo": {8: "unreadable", 9: "failed"}}
+    later, _ = judge(tmp_path, task({"ppo": scores(10), "apo": scores(8, 30)}, absent=broken), book=book)
+    assert later.primary[0].verdict.why == "seed 8 of apo, shown before, is gone; bring back or retrain"
+
+
+def test_environments_that_were_shown_cannot_be_left_out(tmp_path):
+    arms = {"ppo": scores(8), "apo": scores(8, 30)}
+    coming = {"apo": {8: "running"}}
+    first, book = judge(tmp_path, *(task(arms, env, absent=coming) for env in "ABC"))
+    assert first.overall[0].verdict.word == "interim"
+    book.save()
+    nine = {"ppo": scores(9), "apo": scores(9, 30)}
+    fewer, _ = judge(tmp_path, task(nine, "A"), task(nine, "B"))
+    assert fewer.overall[0].verdict == ("interim", "C, shown before, is left out or of other runs", False)
+    # the arm alone is left out there
+    fewer, _ = judge(tmp_path, task(nine, "A"), task(nine, "B"), task({"ppo": scores(9), "other": scores(9)}, "C"))
+    assert [o.verdict.word for o in fewer.overall] == ["interim"]
+    more, _ = judge(tmp_path, *(task(nine, env) for env in "ABCD"))
+    assert more.overall[0].verdict.word == "better"
+
+
+def test_each_study_keeps_its_question(tmp_path, capsys):
+    for name, env in (("a", "Acrobot-v1"), ("b", "CartPole-v1")):
+        arms(tmp_path / name, 9, env=env)
+    run(capsys, str(tmp_path / "a"), "primary=final")
+    run(capsys, str(tmp_path / "b"), "margin=5%")
+    told = "Chosen after the runs: primary=final, where the study was planned or shown by evaluation."
+    assert told in run(capsys, str(tmp_path / "a"), str(tmp_path / "b"), "primary=final")
+    assert (held(tmp_path / "a")["primary"], held(tmp_path / "b")["primary"]) == ("final", "evaluation")
+    assert told in run(capsys, str(tmp_path / "b"), "primary=final")
+    assert "Chosen after" not in run(capsys, str(tmp_path / "a"), "primary=final")
+
+
+def test_a_plan_elsewhere_gives_a_study_no_new_looks(tmp_path, capsys):
+    assert "is inconclusive" in run(capsys, arms(tmp_path / "a", 1))
+    for algo in ("ppo", "apo"):
+        write_run(tmp_path / "b" / algo, algo, seeds=range(6, 9), level=100.0)
+    write_looks(tmp_path / "b", planned=[9], env="CartPole-v1")
+    said = run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "is interim" in said
+    assert "the verdict was given on seeds 0-5 of ppo and seeds 0-5 of apo" in said
+    assert held(tmp_path / "a")["envs"]["CartPole-v1"]["planned"] == []
+
+
+def test_a_verdict_keeps_its_level_beside_other_studies(tmp_path):
+    arms = {"ppo": scores(8), "apo": scores(8, 3)}
+    for env in "AB":
+        (tmp_path / env).mkdir()
+        judge(tmp_path / env, task(arms, env))[1].save()
+    both, book = judge(tmp_path, task(arms, "A"), task(arms, "B"), book=LookBooks(tmp_path / "A", tmp_path / "B"))
+    assert {r.against.alpha for r in both.primary} == {ALPHA / 3}
+    book.save()
+    for env in "AB":
+        alone, _ = judge(tmp_path / env, task(arms, env))
+        assert alone.primary[0].against.alpha == ALPHA
+        assert alone.added == []
+
+
+def test_a_plan_after_an_interim_look_stays_told(tmp_path, capsys):
+    folder = arms(tmp_path / "s", 9)
+    write_run(tmp_path / "s" / "more", "apo", seeds=[6], level=100.0, status="interrupted")
+    assert "is interim" in run(capsys, folder, "margin=20%")
+    shutil.rmtree(tmp_path / "s" / "more")
+    run(capsys, folder, "plan=true", "margin=20%", "most=8")
+    assert held(tmp_path / "s")["envs"]["CartPole-v1"]["shown"] == [6]
+
+
+def test_a_plan_waits_for_arms_and_environments_without_a_score(tmp_path, capsys):
+    folder = study(tmp_path / "s")
+    write_run(tmp_path / "s" / "c5", "apo", seeds=range(5), anchor_coef=5, status="interrupted")
+    told = "5 seeds on CartPole-v1 are still to come, so this is no pilot yet"
+    assert told in refused(capsys, folder, "plan=true", "margin=20%")
+    folder = study(tmp_path / "t")
+    write_run(tmp_path / "t" / "A", "ppo", env="Acrobot-v1", seeds=range(5), status="interrupted")
+    assert told.replace("CartPole", "Acrobot") in refused(capsys, folder, "plan=true", "margin=20%")
+
+
+def test_the_baseline_is_known_by_its_settings(tmp_path, capsys):
+    folder = str(tmp_path / "s")
+    for coef in (0, 1):
+        write_run(tmp_path / "s" / f"apo{coef}", "apo", seeds=range(6), anchor_coef=coef)
+    run(capsys, folder, "baseline=apo anchor_coef=1")
+    shutil.rmtree(tmp_path / "s" / "apo0")
+    write_run(tmp_path / "s" / "ppo", "ppo", seeds=range(6))
+    assert "baseline=" not in run(capsys, folder, "baseline=apo")  # the same arm by a shorter name
+    assert "baseline=ppo, where arms were compared with apo anchor_coef=1" in run(capsys, folder)
+
+
+def test_links_to_runs_are_looks_at_their_study(tmp_path, capsys, monkeypatch):
+    folder = arms(tmp_path / "s", 1)
+    run(capsys, folder)
+    (tmp_path / "links").mkdir()
+    for algo in ("ppo", "apo"):
+        write_run(tmp_path / "s" / f"{algo}2", algo, seeds=range(6, 9), level=100.0)
+    links = [tmp_path / "links" / name for name in ("ppo", "apo", "ppo2", "apo2")]
+    for link in links:
+        link.symlink_to(tmp_path / "s" / link.name)
+    assert "is interim" in run(capsys, *map(str, links), f"out={tmp_path / 'page'}")
+    assert not (tmp_path / "links" / "looks.json").exists()
+
+
+@pytest.mark.parametrize("text", ["x", "1-", "0-99999999999999999999"])
+def test_odd_seeds_of_a_record_are_damage(tmp_path, text):
+    write_looks(tmp_path)
+    content = held(tmp_path)
+    content["envs"]["E"]["known"] = {"apo": text}
+    (tmp_path / "looks.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        LookBooks(tmp_path)
