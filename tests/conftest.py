@@ -10,6 +10,13 @@ import rlexp.train
 from rlexp.compiling.compile import Graph
 
 
+def pytest_sessionstart(session):
+    """The front page's example, kept in this checkout, would be found beside that of the tests."""
+    root = session.config.rootpath
+    if kept := [name for name in ("their_pkg", "conf/algo/calm.yaml") if (root / name).exists()]:
+        pytest.exit(f"{' and '.join(kept)}: the tests make their own; move yours out of this checkout", returncode=1)
+
+
 @pytest.fixture(autouse=True)
 def own_breakpoints(monkeypatch):
     """Ray, once it has run in this process, leaves its debugger in the environment for all that follows."""

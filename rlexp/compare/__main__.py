@@ -11,6 +11,10 @@ baseline=ARM (default: ppo, else the first) · allow=KEY,KEY or allow=all (setti
 one) · threshold=400 (for retention and steps to threshold; default: each environment's) · beside=FILE.csv (published
 scores: env, score, deviation, seeds, source) · out=FOLDER (default: compare/ in the first path) · figures=false ·
 width=3.4 (of figures, inches; pdf too) · fonts=paths (in svg; default: text). Needs the extra `compare`.
+
+Measures: evaluation · evaluation_sampled · final · area · retention. Answers: better, worse, equivalent (within the
+margin), inconclusive, interim (no verdict, or not yet: the sentence says why). More seeds: the study's own command with
+seed=10 num_seeds=10 added. All of it is explained in rlexp/compare/README.md.
 """
 
 import contextlib

@@ -71,6 +71,9 @@ def propose(
         counted = f"{tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds."
         lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(found)}, {counted}"]
         lines += [f"  {line}" for line in _told(plan, margin, most)]
+        if more := plan.seeds - pilot:
+            first = 1 + max(sample.seed for sample in task.samples)
+            lines.append(f"  To train them: the command of the study with seed={first} num_seeds={more} added.")
     if not planned:
         raise ConfigError(
             f"plan=true: all seeds of an arm score the same on {' and on '.join(task.env for task in comparison.tasks)}"
@@ -81,7 +84,7 @@ def propose(
     if constant:
         lines.append(f"  Looked at there with the most seeds of the others, {max(planned)}.")
     where = " and ".join(str(study.path) for study in book.books)
-    return [*lines, f"Declared in {where}. Train the other seeds, then compare as usual."]
+    return [*lines, f"Declared in {where}. Compare as usual when they have ended."]
 
 
 def _plan(arms: list[np.ndarray], found: Spread, pilot: int, margin: float, tests: int, most: int) -> Plan:
@@ -121,7 +124,7 @@ def _told(plan: Plan, margin: float, most: int) -> list[str]:
     shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(plan.looks)])
     when = f"Looks at {', '.join(map(str, plan.looks))} seeds, which may spend {shares} of false verdicts."
     return [
-        f"{span} seeds per arm find the margin, and find equal arms equivalent, in {POWER:.0%} of studies.",
+        f"It takes {span} seeds per arm to find the margin, and equal arms equivalent, in {POWER:.0%} of studies.",
         chosen,
         f"{when} Seeds in between give no verdict.",
     ]

@@ -105,7 +105,9 @@ def iqm_difference(arm: np.ndarray, baseline: np.ndarray, alpha: float = 0.05) -
     of_means = (
         welch([(summary(arm), summary(baseline))], alpha) if fewest < BOUNDED else Difference(value, value, value)
     )
-    return Interval(value, min(value, float(low), of_means.low), max(value, float(high), of_means.high))
+    ends = (value, min(value, float(low), of_means.low), max(value, float(high), of_means.high))
+    digits = 12 - math.ceil(math.log10(max(1e-300, np.abs(arm).max(), np.abs(baseline).max())))
+    return Interval(*(round(x, digits) for x in ends))  # equal IQMs differ by 0, not by what rounding left
 
 
 def mean_interval(scores: np.ndarray, limits: tuple[float | None, float | None] = (None, None)) -> Interval:

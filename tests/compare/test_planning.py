@@ -139,7 +139,7 @@ def test_a_plan_proposes_seeds_and_declares_looks(tmp_path, capsys):
     assert time.time() - begin < 60
     assert "CartPole-v1: margin 8 (4%), deviation over seeds 2.582 [1.938, 4.26]" in said.replace("4 %", "4%")
     assert "a pilot of 4 seeds" in said
-    least, most = re.search(r"(\d+) to (\d+|more than \d+) seeds per arm find the margin", said).groups()
+    least, most = re.search(r"(\d+) to (\d+|more than \d+) seeds per arm to find the margin", said).groups()
     planned = int(re.search(r"Planned: (\d+), with a chance of (\d+)% and (\d+)%", said)[1])
     assert int(least) <= planned <= int(most)
     entry = held(tmp_path / "s")["envs"]["CartPole-v1"]
@@ -164,7 +164,7 @@ def test_a_plan_proposes_seeds_and_declares_looks(tmp_path, capsys):
 def test_a_capped_plan_says_the_margin_that_it_attains(tmp_path, capsys):
     folder = study(tmp_path / "s", 4)
     said = run(capsys, folder, "plan=true", "margin=0.5", "most=10")
-    assert " more than 10 seeds per arm find the margin" in said
+    assert " more than 10 seeds per arm to find the margin" in said
     assert "to more than" not in said
     attained = float(
         re.search(r" 10 seeds can do so for a margin of ([\d.]+); the study is planned with them", said)[1]

@@ -321,7 +321,7 @@ def apo_results(report_of):
         )
         for work in ("W1-apo", "W1")
     )
-    yield f"It runs at {apo / ppo:.2f} of PPO's speed"
+    yield f"it runs at {apo / ppo:.2f} of PPO's speed"
 
 
 WORK = {
