@@ -131,29 +131,30 @@ def run(words: list[str]) -> None:
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"))
-    book = LookBooks(*comparison.studies)
-    question = question_of(comparison, options.get("primary"), options.get("margin"), book.question)
+    books = LookBooks(*comparison.studies)
+    question = question_of(comparison, options.get("primary"), options.get("margin"), books.record)
     content = to_record(comparison, question, baseline)
     if options.get("plan"):
         from rlexp.compare.proposal import propose
         from rlexp.compare.scoring import number_of, primary_scores
 
         scored, compared = primary_scores(comparison, baseline, question)
-        tests = number_of(book.everything(compared))
-        if book.shown:  # what is chosen now stays said
-            content["late"] = [*against_records(question, content, book.questions).late]
-        told = propose(comparison, scored, tests, question, book, options.get("most", 40))
-        for path, why in book.save(plan=True, **content).items():
-            raise ConfigError(f"{path}: cannot be written ({why}), and declares the plan")
+        tests = number_of(books.everything(compared))
+        if books.shown:  # what is chosen now stays said
+            content["late"] = [*against_records(question, content, books.records).late]
+        told = propose(comparison, scored, tests, question, books, options.get("most", 40))
+        if failed := books.save(plan=True, **content):
+            told_of = "; ".join(f"{path}: cannot be written ({why})" for path, why in failed.items())
+            raise ConfigError(f"{told_of}, and declares the plan")
         print("\n".join(told))
         return
-    judgement = verdict.judge(comparison, baseline, against_records(question, content, book.questions), book)
-    failed = book.save(**content)  # before anything is told: whoever has seen a verdict has looked
+    judgement = verdict.judge(comparison, baseline, against_records(question, content, books.records), books)
+    failed = books.save(**content)  # before anything is told: whoever has seen a verdict has looked
     comparison.remarks[:0] = [f"{path}: this look could not be recorded ({why})" for path, why in failed.items()]
     print(report.plain(comparison, judgement))
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     tables = report.sections(comparison, judgement, published)
-    text = f"`{typed}`\n\n{report.markdown(comparison, judgement, book, tables)}"
+    text = f"`{typed}`\n\n{report.markdown(comparison, judgement, books, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
     print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
 

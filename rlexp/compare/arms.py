@@ -16,12 +16,8 @@ from rlexp.text import natural
 
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
 NEVER = "never ran"  # why an arm lacks a seed that only others have
-STILL_COMING = (
-    "running",
-    "waiting",
-    "interrupted",
-    "killed",
-)  # of seeds that may yet have a score: trained on, exactly
+# why a seed has no score yet, which it gets when it is trained on
+STILL_COMING = ("running", "waiting", "interrupted", "killed")
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,11 @@ class Comparison:
     studies: list[Path] = field(default_factory=list)  # folders that hold those of the runs, whatever compare was given
 
     @property
+    def all_tasks(self) -> list[Task]:
+        """Environments, also those of which no run has finished."""
+        return [*self.tasks, *self.pending]
+
+    @property
     def arm_names(self) -> list[str]:
         """Names of all arms with a score, that of diverged seeds included, in natural order."""
         lost = {name for task in self.tasks for name, why in task.absent.items() if "diverged" in why.values()}
@@ -105,7 +106,8 @@ def compare_runs(
     for env in sorted({run.env for run, _ in others} - by_env.keys()):
         unusable = [(run, status) for run, status in others if run.env == env]
         names = names_of([run for run, _ in unusable], {}, varied)
-        pending.append(Task(env, {}, {}, None, None, None, _absent({}, {}, unusable, names), _ids({}, unusable, names)))
+        absent, ids = _absent({}, {}, unusable, names), _ids({}, unusable, names)
+        pending.append(Task(env, {}, {}, None, None, absent=absent, ids=ids))
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
         runs_of = {name: {sample.seed: sample.run for sample in samples} for name, samples in task.arms.items()}

@@ -3,12 +3,11 @@
 import json
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlexp.compare.looks import Looks, Seeds, seeds_of, spans
+from rlexp.compare.looks import Looks, Seeds, spans
 from rlexp.errors import ConfigError, StorageError
 from rlexp.files import write_atomically
 from rlexp.text import one_line
@@ -16,7 +15,7 @@ from rlexp.text import one_line
 FILE = "looks.json"
 Arms = dict[str, dict[str, str]]  # environment -> id of an arm -> its name; without the baseline
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -63,8 +62,9 @@ class LookBook:
         except DAMAGE as error:
             raise _unreadable(self.path, error) from None
         self.changed = False  # since it was read
-        self.judged = any(looks.taken for looks in self.looks.values())  # whether a verdict had been given then
-        self.shown = any(looks.compared for looks in self.looks.values())  # whether differences had been shown
+        every = self.looks.values()
+        self.shown = any(looks.compared for looks in every)  # whether differences had been shown then
+        self.judged = self.shown and any(looks.taken for looks in every)  # whether a verdict had been given
 
     def of(self, env: str) -> Looks:
         """Looks at an environment."""
@@ -74,12 +74,12 @@ class LookBook:
         self.changed |= (now := replace(self.of(env), **new)) != self.looks[env]
         self.looks[env] = now
 
-    def compare(self, compared: Arms, secondary: int) -> None:
-        """Note that differences of these arms are shown, whether or not with a verdict."""
+    def show_arms(self, compared: Arms, secondary: int) -> None:
+        """Note that these arms are compared, whether or not with a verdict, and how often by other measures."""
         for env, arms in compared.items():
             looks = self.of(env)
             new = {arm: name for arm, name in arms.items() if arm not in looks.compared | looks.late}
-            where = "late" if self.judged and self.shown else "compared"
+            where = "late" if self.judged else "compared"
             self._put(env, seen=bool(looks.planned), **{where: getattr(looks, where) | new})
         self.changed |= secondary > self.secondary
         self.secondary = max(self.secondary, secondary)
@@ -87,7 +87,7 @@ class LookBook:
     def show(self, env: str, *pair: Seeds) -> None:
         """Note that a difference of these is shown."""
         looks = self.of(env)
-        known = {x.id: spans(seeds_of(looks.known.get(x.id, "")) | x.ended) for x in pair}
+        known = {x.id: sorted({*looks.known.get(x.id, ()), *x.ended}) for x in pair}
         awaited = {x.id: max(x.own, looks.awaited.get(x.id, 0)) for x in pair if x.coming}
         self._put(env, known=looks.known | known, awaited=looks.awaited | awaited)
 
@@ -100,15 +100,26 @@ class LookBook:
     def take(self, env: str, *pair: Seeds) -> None:
         """Note that a verdict is given on these, at the most seeds of either."""
         looks, at = self.of(env), max(x.own for x in pair)
-        seeds = {x.id: x.named for x in pair} | looks.seeds.get(at, {})
+        seeds = {x.id: spans(x.scored) for x in pair} | looks.seeds.get(at, {})
         self._put(env, taken=[*dict.fromkeys([*looks.taken, at])], seeds=looks.seeds | {at: seeds})
 
-    def show_over(self, arms: list[str], decided: bool) -> None:
-        """Note that a difference over environments is shown, or a verdict given, on these."""
-        for noted in (self.over, self.overall) if decided else (self.over,):
-            if arms not in noted:
-                noted.append(arms)
-                self.changed = True
+    def show_over(self, arms: list[str]) -> None:
+        """Note that a difference over environments is shown on these."""
+        if arms not in self.over:
+            self.over.append(arms)
+            self.changed = True
+
+    def take_over(self, arms: list[str]) -> None:
+        """Note that a verdict over environments is given on these."""
+        if arms not in self.overall:
+            self.overall.append(arms)
+            self.changed = True
+
+    def declare(self, env: str, planned: list[int], pilot: int) -> None:
+        """Note that looks are planned, by a pilot of so many seeds; and of how many differences were shown before."""
+        looks = self.of(env)
+        before = {max(map(len, looks.known.values()))} if looks.known and not looks.planned else set()
+        self._put(env, planned=planned, pilot=pilot, shown=sorted({*looks.shown, *before}))
 
     def save(self, plan: bool = False, **more: Any) -> None:
         """Write the file; more: the question, such as the primary measure, which stays as at the plan or first answer.
@@ -144,13 +155,10 @@ class LookBooks:
         self.judged = any(book.judged for book in self.books)
         self.shown = any(book.shown for book in self.books)
         for env in dict.fromkeys(env for book in self.books for env in book.looks):
-            planned = list(dict.fromkeys(tuple(looks.planned) for looks in self.of(env) if looks.planned))
+            planned = {tuple(book.of(env).planned): book.path for book in self.books if book.of(env).planned}
             if len(planned) > 1:
-                told = " and at ".join(str([*each]) for each in planned)
-                raise ConfigError(
-                    f"{self.books[0].path}: {env}: looks are declared at {told} seeds by the studies; compare one at a "
-                    f"time"
-                )
+                told = " and ".join(f"at {[*looks]} ({path})" for looks, path in planned.items())
+                raise ConfigError(f"{env}: looks are declared {told} seeds by the studies; compare one at a time")
 
     def of(self, env: str) -> list[Looks]:
         """Looks at an environment by study."""
@@ -160,30 +168,18 @@ class LookBooks:
         """Declared looks."""
         return next((looks.planned for looks in self.of(env) if looks.planned), [])
 
-    def declare(self, env: str, planned: list[int], pilot: int) -> None:
-        """Note that looks are planned, by a pilot of so many seeds; and if differences of these were shown before."""
-        for looks in self.of(env):
-            if looks.compared and not looks.planned and pilot not in looks.shown:
-                looks.shown.append(pilot)
-            looks.planned, looks.pilot = planned, pilot
-
     @property
-    def questions(self) -> list[dict[str, Any]]:
-        """What each study was asked at its plan or first answer."""
+    def records(self) -> list[dict[str, Any]]:
+        """What each file holds, the question of the plan or first answer included."""
         return [book.content for book in self.books]
 
     @property
-    def question(self) -> dict[str, Any]:
-        """What they were asked; of two answers that of the first study."""
+    def record(self) -> dict[str, Any]:
+        """What they hold together; of two answers that of the first study."""
         asked: dict[str, Any] = {}
         for book in self.books:
             asked = _joined(book.content, asked)
         return asked
-
-    @property
-    def envs(self) -> list[str]:
-        """Environments on which differences were shown."""
-        return [*dict.fromkeys(env for book in self.books for env, looks in book.looks.items() if looks.compared)]
 
     @property
     def overall(self) -> list[list[str]]:
@@ -200,24 +196,27 @@ class LookBooks:
         """Comparisons by other measures, at most."""
         return max((book.secondary for book in self.books), default=0)
 
-    @property
-    def compared(self) -> Arms:
-        """Arms that were compared up to the first verdict, of studies that had one if any had."""
-        books = [book for book in self.books if book.judged and book.shown] or self.books
-        return _together({env: looks.compared for env, looks in book.looks.items()} for book in books)
+    def everything(self, now: Arms) -> list[Arms]:
+        """Arms that are compared now, and what was before: what was left out since has been looked at, too."""
+        return [now, *({env: x.compared | x.late for env, x in book.looks.items()} for book in self.books)]
 
-    def everything(self, now: Arms) -> Arms:
-        """Arms that are compared now or were before: what was left out since has been looked at, too."""
-        before = [{env: looks.compared | looks.late for env, looks in book.looks.items()} for book in self.books]
-        return _together([now, *before])
+    def first(self, now: Arms) -> list[Arms]:
+        """Arms up to the first verdict: those of now, or of studies that had one, by their names now and then."""
+        if not self.judged:
+            return self.everything(now)
+        before = [{env: x.compared for env, x in book.looks.items()} for book in self.books if book.judged]
+        return [
+            *before,
+            {env: {i: name for i, name in arms.items() if not self.late(env, i)} for env, arms in now.items()},
+        ]
 
     def late(self, env: str, arm: str) -> bool:
         """Whether an arm, by its id, was not among those compared when the first verdict was given."""
-        return self.judged and self.shown and arm not in self.compared.get(env, {})
+        return self.judged and not any(arm in book.of(env).compared for book in self.books if book.judged)
 
     def share(self, env: str, arm: Seeds, base: Seeds) -> tuple[float, str]:
         """As `Looks.share`, by all studies: the least share, and the first reason."""
-        found = [looks.share(arm, base) for looks in self.of(env) or [Looks()]]
+        found = [looks.share(arm, base) for looks in self.of(env)]
         return min(share for share, _ in found), next((why for _, why in found if why), "")
 
     def save(self, plan: bool = False, **more: Any) -> dict[Path, str]:
@@ -230,11 +229,3 @@ class LookBooks:
             except StorageError as error:
                 failed[book.path] = getattr(error.__cause__, "strerror", None) or str(error)
         return failed
-
-
-def _together(studies: Iterable[Arms]) -> Arms:
-    every: Arms = {}
-    for study in studies:
-        for env, arms in study.items():
-            every[env] = arms | every.get(env, {})
-    return every

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by number of declared looks
-MOST_SEEDS = 1_000_000  # in a row: more is damage
 NEW = "new seeds take a study of their own"  # what can be done where the 5 % of this one are spent
 
 
@@ -23,15 +22,10 @@ class Seeds(NamedTuple):
 
     arm: str
     id: str
-    scored: frozenset[int]  # by the measure that is compared
+    scored: frozenset[int]  # by the measure that gives the verdict
     ended: frozenset[int]  # those that can be seen: trained to the end, or diverged
     own: int  # how many there are or were to be, whatever became of them
     coming: int  # how many of these may yet have a score
-
-    @property
-    def named(self) -> str:
-        """Those that were scored, as 0-9, 12."""
-        return spans(self.scored)
 
 
 @dataclass
@@ -47,51 +41,56 @@ class Looks:
     compared: dict[str, str] = field(default_factory=dict)  # id -> name of the arms up to the study's first verdict
     late: dict[str, str] = field(default_factory=dict)  # those that came later
     awaited: dict[str, int] = field(default_factory=dict)  # id -> seeds that were to be, when some were still to come
-    known: dict[str, str] = field(default_factory=dict)  # id -> all its seeds of which differences were ever shown
+    known: dict[str, list[int]] = field(default_factory=dict)  # id -> all its seeds that were ever shown
 
     def share(self, arm: Seeds, base: Seeds) -> tuple[float, str]:
-        """Share of the error that a verdict on these may spend, and why there is none, with an interval for all of it.
+        """Share of the error that the interval of a difference may spend, and why it gives no verdict; empty: it does.
 
-        The reason is empty where there is a verdict.
+        Of a look that is none it is the whole: such an interval is for plans.
         """
-        seeds = max(arm.own, base.own)
-        given = (
-            self.seeds.get(seeds, {}) if self.planned else {x: s for at in self.seeds.values() for x, s in at.items()}
-        )
         if arm.coming + base.coming:
-            left, own = arm.coming + base.coming, arm.own + base.own
-            return 1.0, f"{left} of {own} seeds {'is' if left == 1 else 'are'} still to come"
+            return 1.0, f"{counted(arm.coming + base.coming, arm.own + base.own)} still to come"
+        seeds = max(arm.own, base.own)
         if self.planned and (arm.own != base.own or seeds not in self.planned):
             return 1.0, self._undeclared(arm, base)
         share = SHARES[len(self.planned)][self.planned.index(seeds)] if self.planned else 1.0
-        if all(given.get(x.id) == x.named for x in (arm, base)):
+        given = self._given(seeds)
+        if all(given.get(x.id) == spans(x.scored) for x in (arm, base)):
             return share, ""  # a verdict on these very seeds stays
-        why = self._spent(given, seeds, arm, base) or self._lacking(arm) or self._lacking(base)
-        return (1.0, why) if why else (share, "")
+        return share, self._spent(given, seeds, arm, base) or self._lacking(arm) or self._lacking(base)
+
+    def _given(self, seeds: int) -> dict[str, str]:
+        """Seeds by id that the 5 % were spent on: at this look, or, without a plan, at any."""
+        looks = [self.seeds.get(seeds, {})] if self.planned else self.seeds.values()
+        return {arm: named for look in looks for arm, named in look.items()}
 
     def _undeclared(self, arm: Seeds, base: Seeds) -> str:
         """Why arms with so many seeds are not at a declared look."""
-        seeds = min(arm.own, base.own)
-        later = [n for n in self.planned if n >= seeds + (arm.own == base.own)]
         told = f"declared looks are at {', '.join(map(str, self.planned))} seeds"
         if arm.own != base.own:
             return f"{told} of each arm, and {arm.arm} has {arm.own}, {base.arm} {base.own}"
+        later = [n for n in self.planned if n > arm.own]
         return told + (f": next at {later[0]}" if later else f"; {NEW}")
 
     def _spent(self, given: Mapping[str, str], seeds: int, arm: Seeds, base: Seeds) -> str:
-        """Why the error has been spent on other seeds; empty: it has not. given: what this look was given on."""
-        apart = [f"seeds {given[x.id]} of {x.arm}" for x in (base, arm) if given.get(x.id, x.named) != x.named]
+        """Why the error has been spent on other seeds; empty: it has not."""
+        apart = [
+            f"seeds {given[x.id]} of {x.arm}"
+            for x in (base, arm)
+            if given.get(x.id, spans(x.scored)) != spans(x.scored)
+        ]
         if given and base.id not in given:
             apart.append(f"other runs of {base.arm}")
-        if not given and not self.planned and self.taken and seeds not in self.taken:
+        if not given and not self.planned and self.taken and seeds not in self.taken:  # a file that does not say which
             apart.append(f"{self.taken[0]} seeds")
-        return f"the verdict was given on {' and '.join(apart)}; {NEW}" if apart else ""
+        return f"the 5 % were spent on {' and '.join(apart)}; {NEW}" if apart else ""
 
     def _lacking(self, x: Seeds) -> str:
         """Why an arm is not all that was shown or announced before; empty: it is."""
-        if gone := seeds_of(self.known.get(x.id, "")) - x.ended:
-            told = f"seed {spans(gone)}" if len(gone) == 1 else f"seeds {spans(gone)}"
-            return f"{told} of {x.arm}, shown before, {'is' if len(gone) == 1 else 'are'} gone; bring back or retrain"
+        if gone := {*self.known.get(x.id, ())} - x.ended:
+            plural = len(gone) > 1
+            told = f"seed{'s' * plural} {spans(gone)} of {x.arm}, shown before, {'are' if plural else 'is'} gone"
+            return f"{told}; bring back or retrain"
         if (wanted := self.awaited.get(x.id, 0)) > x.own:
             return f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
         return ""
@@ -103,9 +102,8 @@ class Looks:
         if len(planned) not in (0, *SHARES) or planned != sorted(set(planned)):
             raise ValueError(f"planned {planned}")
         seeds = {int(look): _texts(arms) for look, arms in entry.get("seeds", {}).items()}
-        compared, late, known = (_texts(entry.get(name, {})) for name in ("compared", "late", "known"))
-        for each in known.values():
-            seeds_of(each)
+        compared, late = (_texts(entry.get(name, {})) for name in ("compared", "late"))
+        known = {str(arm): [*map(int, seeds)] for arm, seeds in entry.get("known", {}).items()}
         awaited = {str(arm): int(n) for arm, n in entry.get("awaited", {}).items()}
         pilot, seen = int(entry.get("pilot", 0)), bool(entry.get("seen"))
         return Looks(planned, taken, pilot, seen, shown, seeds, compared, late, awaited, known)
@@ -126,9 +124,6 @@ def spans(seeds: Iterable[int]) -> str:
     return ", ".join(f"{low}-{high}" if high > low else str(low) for low, high in runs)
 
 
-def seeds_of(text: str) -> set[int]:
-    """The seeds of 0-9, 12; a ValueError if it is nothing like it."""
-    ends = [[int(end) for end in part.split("-")] for part in text.split(",") if part.strip()]
-    if any(high - low > MOST_SEEDS for low, *_, high in ([*each, each[-1]] for each in ends)):
-        raise ValueError(f"seeds {text}")
-    return {seed for low, *rest in ends for seed in range(low, (rest or [low])[-1] + 1)}
+def counted(some: int, of: int) -> str:
+    """How many seeds of how many, before an adjective: 1 of 20 seeds is."""
+    return f"{some} of {of} seeds {'is' if some == 1 else 'are'}"

@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 
 def propose(
-    comparison: Comparison, results: list[Result], tests: int, question: Question, book: LookBooks, most: int
+    comparison: Comparison, results: list[Result], tests: int, question: Question, books: LookBooks, most: int
 ) -> list[str]:
     """Plan every environment's number of seeds into the book; returns what to tell, which names no difference.
 
@@ -38,7 +38,7 @@ def propose(
         results: its scores by the primary measure, of all arms.
         tests: comparisons that share the 5 %.
         question: with margins.
-        book: looks of the study.
+        books: looks of the studies.
         most: seeds per arm.
 
     Raises:
@@ -49,15 +49,15 @@ def propose(
         raise ConfigError("plan=true: there is no arm to compare with the baseline; the pilot takes seeds of each arm")
     if most < FEWEST:
         raise ConfigError(f"most={most}: a verdict takes {FEWEST} seeds of each arm")
-    lines, planned, constant = [], [], {}
-    for task in (*comparison.tasks, *comparison.pending):
+    lines, planned, constant, looks = [], [], {}, {}
+    for task in comparison.all_tasks:
         _require_ended(task)
     for task in comparison.tasks:
         env, margin = task.env, question.margin(task.env)
         here = [r for r in results if r.env == env]
         pilot = max(r.seeds.own for r in here)
-        for study in book.books:
-            _require_undecided(env, margin, study, pilot)
+        for book in books.books:
+            _require_undecided(env, margin, book, pilot)
         arms = [r.scores for r in here if len(r.scores) > 1]
         _require_several(env, arms, pilot)
         found = spread(arms)
@@ -66,7 +66,7 @@ def propose(
             lines.append(f"{env}: all seeds of an arm score the same, so it has no say in how many there are.")
             continue
         plan = _plan(arms, found, pilot, margin, tests, most)
-        book.declare(env, plan.looks, pilot)
+        looks[env] = plan.looks, pilot
         planned.append(plan.seeds)
         counted = f"{tests} comparison{'s' * (tests > 1)}, a pilot of {pilot} seeds."
         lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(found)}, {counted}"]
@@ -80,10 +80,13 @@ def propose(
             f", so any number tells arms apart or none does; make the environment harder"
         )
     for env, pilot in constant.items():
-        book.declare(env, [max(*planned, pilot)], pilot)
+        looks[env] = [max(*planned, pilot)], pilot
     if constant:
         lines.append(f"  Looked at there with the most seeds of the others, {max(planned)}.")
-    where = " and ".join(str(study.path) for study in book.books)
+    for book in books.books:
+        for env, (at, pilot) in looks.items():
+            book.declare(env, at, pilot)
+    where = " and ".join(str(book.path) for book in books.books)
     return [*lines, f"Declared in {where}. Compare as usual when they have ended."]
 
 
@@ -160,8 +163,8 @@ def _require_ended(task: Task) -> None:
     coming = sum(why in STILL_COMING for absent in task.absent.values() for why in absent.values())
     if coming:
         raise ConfigError(
-            f"plan=true: {coming} seeds on {task.env} are still to come, so this is no pilot yet; let them end, or "
-            f"plan by a pilot in a study of its own"
+            f"plan=true: {coming} seed{'s are' if coming > 1 else ' is'} still to come on {task.env}, so this is no "
+            f"pilot yet; let them end, or plan by a pilot in a study of its own"
         )
 
 

@@ -126,35 +126,35 @@ def _otherwise(question: Question, asked: Mapping[str, Any], recorded: Mapping[s
     primary, baseline = recorded.get("primary"), asked["baseline"]
     former: Any = recorded.get("late")
     late = [str(each)[:200] for each in former] if isinstance(former, list) else []
-    for env, way, before in _both(asked, recorded, "evaluation"):
-        if way != before:
-            late.append(f"evaluation on {env} over {way}, where the study was shown by {before[:80]}")
+    for env, way, before in _changed(asked, recorded, "evaluation"):
+        late.append(f"evaluation on {env} over {way}, where the study was shown by {before:.80}")
     if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in question.late):
         late.append(f"primary={question.primary}, where the study was planned or shown by {str(primary)[:20]}")
-    same = any(arm == before for _, arm, before in _both(asked, recorded, "baseline_ids"))  # by another name
-    if recorded.get("baseline", baseline) != baseline and not same:
-        late.append(f"baseline={baseline}, where arms were compared with {str(recorded['baseline'])[:40]}")
-    for env, text, before in _both({"margins": question.written}, recorded, "margins"):
-        if text != before and not any(f"the runs on {env} declared" in x for x in question.late):
-            former = before[:20] or "no margin"
-            late.append(f"margin={text} on {env}, where the study was planned or shown with {former}")
-    for env, threshold, before in _both(asked, recorded, "thresholds"):
-        if threshold != before:
-            told = f"no threshold on {env}" if threshold == "None" else f"threshold={threshold} on {env}"
-            late.append(f"{told}, where the study was planned or shown with {before[:20]}")
+    named = str(recorded.get("baseline", baseline))
+    ids: Any = recorded.get("baseline_ids")
+    if _changed(asked, recorded, "baseline_ids") if isinstance(ids, Mapping) else named != baseline:
+        settings = " of other settings" if named == baseline else ""
+        late.append(f"baseline={baseline}, where arms were compared with {named:.40}{settings}")
+    for env, text, before in _changed({"margins": question.written}, recorded, "margins"):
+        if not any(f"the runs on {env} declared" in x for x in question.late):
+            told = f"{before:.20}" or "no margin"
+            late.append(f"margin={text} on {env}, where the study was planned or shown with {told}")
+    for env, threshold, before in _changed(asked, recorded, "thresholds"):
+        told = f"no threshold on {env}" if threshold == "None" else f"threshold={threshold} on {env}"
+        late.append(f"{told}, where the study was planned or shown with {before:.20}")
     return late
 
 
-def _both(asked: Mapping[str, Any], recorded: Mapping[str, Any], key: str) -> list[tuple[str, str, str]]:
-    """Environments of which both hold a value, with both as text."""
+def _changed(asked: Mapping[str, Any], recorded: Mapping[str, Any], key: str) -> list[tuple[str, str, str]]:
+    """Environments of which both hold a value, another each, with both as text."""
     now, before = asked.get(key), recorded.get(key)
     if not (isinstance(now, Mapping) and isinstance(before, Mapping)):
         return []
-    return [(env, _told(value), _told(before[env])) for env, value in now.items() if env in before]
+    return [(env, _told(x), _told(before[env])) for env, x in now.items() if env in before and before[env] != x]
 
 
 def _told(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _declared(task: Task) -> Iterable[Declared]:

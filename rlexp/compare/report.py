@@ -115,14 +115,14 @@ def provenance(comparison: Comparison) -> list[str]:
     return [*lines, f"{amount} of training"]
 
 
-def declared(comparison: Comparison, judgement: Judgement, book: LookBooks) -> list[str]:
+def declared(comparison: Comparison, judgement: Judgement, books: LookBooks) -> list[str]:
     """What the study asked: primary measure, margins, looks, and how the 5 % is shared."""
     question = judgement.question
     over = evaluated(comparison.tasks) if question.primary == "evaluation" else ""
     meaning = MEASURES[question.primary].meaning + (f", over {over}" if over else "")
     lines = [f"primary measure: {question.primary}, {meaning}"]
     for task in comparison.tasks:
-        margin, planned = question.margin(task.env), book.planned(task.env)
+        margin, planned = question.margin(task.env), books.planned(task.env)
         parts = [] if math.isnan(margin) else [f"margin ±{number(margin)} ({question.written[task.env]})"]
         parts += [f"declared looks at {', '.join(map(str, planned))} seeds"] if planned else []
         lines += [f"{task.env}: {'; '.join(parts)}"] if parts else []
@@ -164,12 +164,12 @@ def _cell(text: str) -> str:
 # The whole -----------------------------------------------------------------------------------------------------------
 
 
-def markdown(comparison: Comparison, judgement: Judgement, book: LookBooks, tables: Sections) -> str:
+def markdown(comparison: Comparison, judgement: Judgement, books: LookBooks, tables: Sections) -> str:
     """The whole comparison as markdown, without the figures."""
     parts = []
     for title, lines in (
         ("Verdict", verdicts(judgement)),
-        ("What was asked", declared(comparison, judgement, book)),
+        ("What was asked", declared(comparison, judgement, books)),
         ("How it was made", provenance(comparison)),
         ("About the runs", comparison.remarks),
     ):

@@ -81,6 +81,9 @@ class Result:
         return len(self.scores) + len(self.missing)
 
 
+Pair = tuple[Result, Result]  # an arm and the baseline, by one measure on one environment
+
+
 @dataclass(frozen=True)
 class Overall:
     """One arm against the baseline over all environments that both ran on, in shares of their spans of scores."""

@@ -1,6 +1,8 @@
 """Scores of every arm by each measure, before they are compared; and how many comparisons there will be."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.look_book import Arms
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
-from rlexp.compare.results import Result, floor
+from rlexp.compare.results import Pair, Result, floor
 from rlexp.compare.statistics import Interval
 from rlexp.text import number
 
@@ -23,17 +25,27 @@ def primary_scores(comparison: Comparison, baseline: str, question: Question) ->
     """
     scored = scores_by(comparison, baseline, question.primary)
     compared = {}
-    for task in (*comparison.tasks, *comparison.pending):
+    for task in comparison.all_tasks:
         arms = dict.fromkeys((*task.arms, *task.absent))
         if baseline in arms:
             compared[task.env] = {task.id_of(arm): arm for arm in arms if arm != baseline}
     return scored, {env: arms for env, arms in compared.items() if arms}
 
 
-def number_of(compared: Arms) -> int:
-    """Comparisons: of each arm with the baseline on each environment, and over all that it is on."""
-    arms = [arm for found in compared.values() for arm in found.values()]
-    return len(arms) + sum(arms.count(arm) > 1 for arm in {*arms})
+def number_of(lists: Iterable[Arms]) -> int:
+    """Comparisons: of each arm with the baseline on each environment, and over all that it is on.
+
+    lists: of what was compared at several times; the name of an arm, which depends on what is beside it, is one over
+    the environments of a list.
+    """
+    groups: list[set[tuple[str, str]]] = []  # environments and ids of one arm
+    for each in lists:
+        for name in {name for arms in each.values() for name in arms.values()}:
+            found = {(env, i) for env, arms in each.items() for i, called in arms.items() if called == name}
+            touched = [group for group in groups if group & found]
+            groups = [group for group in groups if not group & found] + [found.union(*touched)]
+    counts = [Counter(env for env, _ in group) for group in groups]
+    return sum(ids.total() + (max(ids.values()) if len(ids) > 1 else 0) for ids in counts)
 
 
 def scores_by(comparison: Comparison, baseline: str, measure: str) -> list[Result]:
@@ -46,7 +58,7 @@ def _is_there(task: Task, arm: str) -> bool:
     return arm in task.arms or "diverged" in task.absent.get(arm, {}).values()
 
 
-def pairs_of(results: list[Result], baseline: str) -> list[tuple[Result, Result]]:
+def pairs_of(results: list[Result], baseline: str) -> list[Pair]:
     """Each result with that of the baseline on the same environment; without those that cannot be compared."""
     base = {r.env: r for r in results if r.arm == baseline and len(r.scores)}
     return [(r, base[r.env]) for r in results if r.arm != baseline and r.env in base and len(r.scores)]

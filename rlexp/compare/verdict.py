@@ -9,16 +9,17 @@ from rlexp.compare import statistics
 from rlexp.compare.arms import NEVER, STILL_COMING, Comparison
 from rlexp.compare.decision import at_limit, decide
 from rlexp.compare.look_book import LookBook, LookBooks
+from rlexp.compare.looks import Seeds
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.permutation import permutation_p, permutation_test, smallest_p
 from rlexp.compare.question import Question
-from rlexp.compare.results import ALPHA, Judgement, Overall, Result, Verdict, span
+from rlexp.compare.results import ALPHA, Judgement, Overall, Pair, Result, Verdict, span
 from rlexp.compare.scoring import check_limits, number_of, pairs_of, primary_scores, scores_by
 from rlexp.errors import ConfigError
 
 FEWEST = 5  # seeds of an arm for a verdict
 TOO_FEW = "too few seeds"
-Pair = tuple[Result, Result]  # an arm and the baseline
+Seen = dict[tuple[str, str], tuple[Seeds, ...]]  # environment, arm -> its seeds and the baseline's
 
 
 def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
@@ -34,65 +35,76 @@ def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
     return (of_ppo or names)[0]
 
 
-def judge(comparison: Comparison, baseline: str, question: Question, book: LookBooks) -> Judgement:
-    """All results, and a verdict on every arm except the baseline; those are looks, which the book then holds."""
+def judge(comparison: Comparison, baseline: str, question: Question, books: LookBooks) -> Judgement:
+    """All results, and a verdict on every arm except the baseline; those are looks, which the books then hold."""
     check_limits(comparison)
     scored, compared = primary_scores(comparison, baseline, question)
     main = pairs_of(scored, baseline)
+    others = [scores_by(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
+    pairs = [pair for found in others for pair in pairs_of(found, baseline)]
+    seen = _seen(main, pairs)
+    shares = {where: books.share(where[0], *seeds) for where, seeds in seen.items()}
     # what the first verdict left to each stays; an arm that comes later is said to
-    tests = number_of(book.everything(compared))
-    first = number_of(book.compared) if book.judged and book.shown else tests
-    late = [(r.env, r.arm) for r, _ in main if book.late(r.env, r.seeds.id)]
+    tests, first = number_of(books.everything(compared)), number_of(books.first(compared))
+    late = [(r.env, r.arm) for r, _ in main if books.late(r.env, r.seeds.id)]
     for r, base in main:
-        share, why = book.share(r.env, r.seeds, base.seeds)
+        share, why = shares[r.env, r.arm]
         shared = tests if (r.env, r.arm) in late else first
         _compare(r, base, ALPHA * share / shared)
         r.margin = question.margin(r.env)
         r.verdict = Verdict("interim", why) if why else _verdict(r, base, shared)
-    others = [scores_by(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
-    pairs = [pair for found in others for pair in pairs_of(found, baseline)]
-    secondary = max(len(pairs), book.secondary)
+    secondary = max(len(pairs), books.secondary)
     for r, base in pairs:
-        _compare(r, base, ALPHA * book.share(r.env, r.seeds, base.seeds)[0] / secondary)
+        _compare(r, base, ALPHA * shares[r.env, r.arm][0] / secondary)
     arms = [r.arm for r, _ in main]
     several = [arm for arm in dict.fromkeys(arms) if arms.count(arm) > 1]
-    overall = [_overall(arm, main, first, _not_final(arm, main, comparison, book)) for arm in several]
-    early = {env: earlier for env in dict.fromkeys(r.env for r, _ in main) if (earlier := _early(env, main, book))}
+    overall = [_overall(arm, main, first, _not_final(arm, main, comparison, books)) for arm in several]
     results = [*scored, *(r for found in others for r in found)]
-    for study in book.books if main or pairs else ():
-        _record(study, main, pairs, overall)
-        study.compare(compared, secondary)
-    return Judgement(question, baseline, results, overall, first, _lost(comparison, results), late, early)
+    early = {env: earlier for env in dict.fromkeys(env for env, _ in seen) if (earlier := _early(env, seen, books))}
+    judgement = Judgement(question, baseline, results, overall, first, _lost(comparison, results), late, early)
+    enough = {(r.env, r.arm) for r, base in (*main, *pairs) if _is_enough(r, base)}
+    looks = {where: where in enough for where, (_, why) in shares.items() if not why}
+    for book in books.books if seen else ():
+        _record(book, judgement, seen, looks)
+        book.show_arms(compared, secondary)
+    return judgement
 
 
-def _early(env: str, main: list[Pair], book: LookBooks) -> list[int]:
+def _seen(main: list[Pair], pairs: list[Pair]) -> Seen:
+    """Seeds of each arm and of the baseline that are looked at: by the primary measure, if too few have it by any."""
+    seen: Seen = {}
+    for r, base in (*main, *pairs):
+        before = seen.setdefault((r.env, r.arm), (r.seeds, base.seeds))
+        if min(len(x.scored) for x in before) < FEWEST:
+            both = zip(before, (r, base), strict=True)
+            seen[r.env, r.arm] = tuple(x._replace(scored=x.scored | y.seeds.scored) for x, y in both)
+    return seen
+
+
+def _early(env: str, seen: Seen, books: LookBooks) -> list[int]:
     """Fewer seeds than now, of which differences were shown before any plan or verdict."""
-    most = max(x.seeds.own for pair in main for x in pair if x.env == env)
-    return sorted({n for looks in book.of(env) for n in looks.shown if n < most})
+    most = max(x.own for (where, _), pair in seen.items() for x in pair if where == env)
+    return sorted({n for looks in books.of(env) for n in looks.shown if n < most})
 
 
-def _record(book: LookBook, main: list[Pair], pairs: list[Pair], overall: list[Overall]) -> None:
-    """Note in the book what is shown: differences, over environments too; and which of it was a look."""
-    decided = {o.arm: _could_decide(o.verdict) for o in overall}
-    for arm in decided:
-        book.show_over(_key(arm, main), decided[arm])
-    shown: dict[tuple[str, str], Pair] = {}
-    for r, base in (*main, *pairs):  # without a score by the primary measure it is by another that they are looked at
-        shown.setdefault((r.env, r.arm), (r, base))
-    for (env, arm), (r, base) in shown.items():
-        verdict = r.verdict or _by_others(r, base, book)
-        enough = _could_decide(verdict) or decided.get(arm, False)
-        book.show(env, r.seeds, base.seeds)
-        if enough:
-            book.take(env, r.seeds, base.seeds)
-        elif verdict.why.startswith(TOO_FEW):
-            book.show_early(env, min(r.seeds.own, base.seeds.own))
+def _record(book: LookBook, judgement: Judgement, seen: Seen, looks: dict[tuple[str, str], bool]) -> None:
+    """Note in the book what is shown: differences, over environments too; and which of it was a look.
 
-
-def _by_others(r: Result, base: Result, book: LookBook) -> Verdict:
-    """What an arm without a score by the primary measure shows by another: enough, too little, or an interim look."""
-    why = book.of(r.env).share(r.seeds, base.seeds)[1]
-    return Verdict("interim", why) if why else _verdict(r, base, 1)
+    looks: of arms that may have a verdict, whether the seeds are enough for one.
+    """
+    main = [(r, judgement.baseline_of(r)) for r in judgement.primary]
+    for o in judgement.overall:
+        book.show_over(_key(o.arm, main))
+        if o.verdict.word != "interim" and o.verdict.why != TOO_FEW:
+            book.take_over(_key(o.arm, main))
+            looks = looks | {where: True for where in seen if where[1] == o.arm}
+    for where, pair in seen.items():  # those that are few first: afterwards there has been a verdict
+        book.show(where[0], *pair)
+        if looks.get(where) is False:
+            book.show_early(where[0], min(x.own for x in pair))
+    for where, pair in seen.items():
+        if looks.get(where):
+            book.take(where[0], *pair)
 
 
 def _key(arm: str, main: list[Pair]) -> list[str]:
@@ -100,47 +112,45 @@ def _key(arm: str, main: list[Pair]) -> list[str]:
     return sorted(f"{r.env} {r.seeds.id}" for r, _ in main if r.arm == arm)
 
 
-def _not_final(arm: str, main: list[Pair], comparison: Comparison, book: LookBooks) -> str:
+def _not_final(arm: str, main: list[Pair], comparison: Comparison, books: LookBooks) -> str:
     """Why there is no verdict over all environments yet, which is given once, at the last look at each of them."""
-    judged = {r.env: base.arm for r, base in main if r.arm == arm}
-    pending = {}
-    for task in (*comparison.tasks, *comparison.pending):  # where this arm, or the baseline, has no score yet
-        if task.env not in judged and (arm in task.arms or arm in task.absent):
-            pair = arm, *judged.values()
-            pending[task.env] = [why for name in pair for why in task.absent.get(name, {}).values()]
-    if coming := [env for env, reasons in pending.items() if any(why in STILL_COMING for why in reasons)]:
+    pairs = {r.env: (r, base) for r, base in main if r.arm == arm}
+    baseline = next(base.arm for _, base in pairs.values())
+    coming = [
+        task.env
+        for task in comparison.all_tasks  # where this arm, or the baseline, has no score yet
+        if task.env not in pairs and (arm in task.arms or arm in task.absent)
+        if any(why in STILL_COMING for name in (arm, baseline) for why in task.absent.get(name, {}).values())
+    ]
+    if coming:
         return f"{', '.join(coming)} {'are' if len(coming) > 1 else 'is'} still to come"
-    if why := _other_environments({*_key(arm, main)}, comparison, book):
+    if why := _other_environments({*_key(arm, main)}, books):
         return why
-    for r, base in main:
-        last = {looks.planned[-1] for looks in book.of(r.env) if looks.planned}
-        if r.arm == arm and last - {max(r.seeds.own, base.seeds.own)}:
-            return f"it is told at the last look at each, not yet that at {r.env}"
+    for env, pair in pairs.items():
+        if (planned := books.planned(env)) and planned[-1] != max(x.seeds.own for x in pair):
+            return f"it is told at the last look at each, not yet that at {env}"
     return ""
 
 
-def _other_environments(key: set[str], comparison: Comparison, book: LookBooks) -> str:
+def _other_environments(key: set[str], books: LookBooks) -> str:
     """Why a verdict over environments is on others than it was given on, or on fewer than were shown before."""
-    if any({*given} == key for given in book.overall):
+    if any({*given} == key for given in books.overall):
         return ""
-    if given := [given for given in book.overall if {*given} & key]:
+    if given := [given for given in books.overall if {*given} & key]:
         return f"the verdict over environments was given on {len(given[0])}; others take a study of their own"
-    there = {task.env for task in (*comparison.tasks, *comparison.pending)}
-    gone = [env for env in book.envs if env not in there]
-    gone += [each.rsplit(" ", 1)[0] for shown in book.over if {*shown} & key for each in shown if each not in key]
+    gone = [each.rsplit(" ", 1)[0] for shown in books.over if {*shown} & key for each in shown if each not in key]
     return f"{', '.join(dict.fromkeys(gone))}, shown before, is left out or of other runs" if gone else ""
 
 
-def _could_decide(verdict: Verdict) -> bool:
-    """Whether the seeds could have given better, worse or equivalent, so that this was a look at them."""
-    return verdict.word != "interim" and not verdict.why.startswith(TOO_FEW)
+def _is_enough(r: Result, base: Result) -> bool:
+    """Whether the seeds could tell arms apart, so that this is a look at them."""
+    return min(len(r.scores), len(base.scores)) >= FEWEST and not math.isnan(r.against.p)
 
 
 def _lost(comparison: Comparison, results: list[Result]) -> dict[tuple[str, str], dict[int, str]]:
     """Arms none of whose seeds can be compared, though some ran: by environment and name, with the reasons."""
     scored = {(r.env, r.arm) for r in results if len(r.scores)}
-    tasks = (*comparison.tasks, *comparison.pending)
-    absent = {(task.env, arm): seeds for task in tasks for arm, seeds in task.absent.items()}
+    absent = {(task.env, arm): seeds for task in comparison.all_tasks for arm, seeds in task.absent.items()}
     ran = {
         key: {seed: why for seed, why in seeds.items() if why not in (*STILL_COMING, NEVER)}
         for key, seeds in absent.items()

@@ -114,7 +114,7 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
             "compared": {ids["apo"]: "apo"},
             "late": {},
             "awaited": {},
-            "known": {ids["ppo"]: "0-4", ids["apo"]: "0-4"},
+            "known": {ids["ppo"]: [*range(5)], ids["apo"]: [*range(5)]},
         }
     }
     assert held(tmp_path / "s")["primary"] == "evaluation"
@@ -125,9 +125,7 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
     study(tmp_path / "s", 6)
     said = run(capsys, folder)
     assert "apo against ppo on CartPole-v1 is interim: +60 [" in said
-    assert (
-        "; the verdict was given on seeds 0-4 of ppo and seeds 0-4 of apo; new seeds take a study of their own" in said
-    )
+    assert "; the 5 % were spent on seeds 0-4 of ppo and seeds 0-4 of apo; new seeds take a study of their own" in said
     assert not re.search("better|worse|equivalent to", said.split("No margin")[0])
     assert held(tmp_path / "s")["envs"]["CartPole-v1"]["seeds"] == seeds
     study(tmp_path / "s", 5)
@@ -342,9 +340,7 @@ def test_seeds_added_to_one_arm_alone_are_another_look(tmp_path):
     never = {"apo": dict.fromkeys(range(8, 20), "never ran")}
     more, book = judge(tmp_path, task({"ppo": scores(20), "apo": scores(8, 3)}, absent=never), book=book)
     assert words(more) == ["interim"]
-    assert (
-        more.primary[0].verdict.why == "the verdict was given on seeds 0-5 of apo; new seeds take a study of their own"
-    )
+    assert more.primary[0].verdict.why == "the 5 % were spent on seeds 0-5 of apo; new seeds take a study of their own"
     assert looks_at(book).seeds == {20: {"ppo": "0-19", "apo": "0-5"}}
 
 
@@ -356,7 +352,7 @@ def test_other_seeds_of_the_same_number_are_another_look(tmp_path, capsys):
         write_run(tmp_path / "s" / algo, algo, seeds=range(10, 15), level=900.0)
     said = run(capsys, folder)
     assert "is interim" in said
-    assert "the verdict was given on seeds 0-4 of ppo and seeds 0-4 of apo" in said
+    assert "the 5 % were spent on seeds 0-4 of ppo and seeds 0-4 of apo" in said
     assert "but" not in said.split("No margin")[0]  # no claim by other measures either
 
 
@@ -401,7 +397,7 @@ def test_environments_without_a_finished_run_share_the_error(tmp_path):
     book = LookBooks(tmp_path)
     judgement = verdict.judge(one, "ppo", Question("evaluation"), book)
     assert judgement.tests == 3  # A, B and over both; on C there is nothing to compare with
-    assert book.compared == {env: {"apo": "apo"} for env in "AB"}
+    assert {env: looks_at(book, env).compared for env in "AB"} == {env: {"apo": "apo"} for env in "AB"}
     assert judgement.lost == {("C", "apo"): dict.fromkeys(range(10), "failed")}
     both = {"ppo": scores(10), "apo": scores(10, 3)}
     later = verdict.judge(comparison(task(both, "A"), task(both, "B")), "ppo", Question("evaluation"), book)
@@ -495,7 +491,7 @@ def test_seeds_still_to_come_are_no_pilot(tmp_path, capsys):
     folder = study(tmp_path / "s")
     write_run(tmp_path / "s" / "more", "apo", seeds=range(5, 12), level=160.0, status="interrupted")
     told = refused(capsys, folder, "plan=true", "margin=20%")
-    assert "plan=true: 7 seeds on CartPole-v1 are still to come, so this is no pilot yet" in told
+    assert "plan=true: 7 seeds are still to come on CartPole-v1, so this is no pilot yet" in told
     assert not (tmp_path / "s" / "looks.json").exists()
 
 
@@ -555,7 +551,7 @@ def test_the_same_seeds_trained_with_other_settings_are_other_runs(tmp_path, cap
     for _ in range(2):
         said = run(capsys, arms(tmp_path / "s", 60, lr=3e-3))
         assert "is interim" in said
-        assert "the verdict was given on other runs of ppo" in said
+        assert "the 5 % were spent on other runs of ppo" in said
     assert "is inconclusive" in run(capsys, arms(tmp_path / "s", 0))  # those that it was given on
 
 
@@ -680,7 +676,7 @@ def test_looks_are_those_of_the_studies_however_they_are_named(tmp_path, capsys,
     jobs = [first / "apo", first / "ppo", other / "apo", other / "ppo"]
     for paths in ([first, other], [other, first], [tmp_path / "out"], jobs, [".", "../a"], ["ppo", "apo", other]):
         said = run(capsys, *map(str, paths), f"out={tmp_path / 'page'}")
-        assert "the verdict was given on " in said
+        assert "the 5 % were spent on " in said
     looks = [held(each)["envs"]["CartPole-v1"] for each in (first, other)]
     assert [each["taken"] for each in looks] == [[6], []]  # the verdict stays that of one study
     assert looks[0]["known"] == looks[1]["known"]
@@ -701,7 +697,8 @@ def test_studies_that_declare_different_looks_are_refused_together(tmp_path, cap
         write_looks(tmp_path / name, planned=planned, env="CartPole-v1")
         arms(tmp_path / name)  # the same seeds: those of b count, but those of a have been looked at
     told = refused(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
-    assert "CartPole-v1: looks are declared at [6] and at [9] seeds by the studies; compare one at a time" in told
+    where = [f"at [{n}] ({tmp_path}/{name}/looks.json)" for n, name in ((6, "a"), (9, "b"))]
+    assert f"CartPole-v1: looks are declared {' and '.join(where)} seeds by the studies; compare one at a time" in told
 
 
 def test_that_a_look_was_not_recorded_is_the_first_remark(tmp_path, capsys):
@@ -794,7 +791,7 @@ def test_a_look_by_other_measures_alone_is_one(tmp_path):
 def test_seeds_that_were_shown_cannot_be_left_out(tmp_path):
     write_looks(tmp_path, planned=[6, 8])
     _, book = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 30)}))
-    assert looks_at(book).known == {"apo": "0-9", "ppo": "0-9"}
+    assert looks_at(book).known == {"apo": [*range(10)], "ppo": [*range(10)]}
     book.save()
     fewer, _ = judge(tmp_path, task({"ppo": scores(8), "apo": scores(8, 30)}))
     assert fewer.primary[0].verdict.why == "seeds 8-9 of apo, shown before, are gone; bring back or retrain"
@@ -825,7 +822,7 @@ def test_environments_that_were_shown_cannot_be_left_out(tmp_path):
     assert fewer.overall[0].verdict == ("interim", "C, shown before, is left out or of other runs", False)
     # the arm alone is left out there
     fewer, _ = judge(tmp_path, task(nine, "A"), task(nine, "B"), task({"ppo": scores(9), "other": scores(9)}, "C"))
-    assert [o.verdict.word for o in fewer.overall] == ["interim"]
+    assert fewer.overall[0].verdict.why == "C, shown before, is left out or of other runs"
     more, _ = judge(tmp_path, *(task(nine, env) for env in "ABCD"))
     assert more.overall[0].verdict.word == "better"
 
@@ -849,7 +846,7 @@ def test_a_plan_elsewhere_gives_a_study_no_new_looks(tmp_path, capsys):
     write_looks(tmp_path / "b", planned=[9], env="CartPole-v1")
     said = run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
     assert "is interim" in said
-    assert "the verdict was given on seeds 0-5 of ppo and seeds 0-5 of apo" in said
+    assert "the 5 % were spent on seeds 0-5 of ppo and seeds 0-5 of apo" in said
     assert held(tmp_path / "a")["envs"]["CartPole-v1"]["planned"] == []
 
 
@@ -872,14 +869,31 @@ def test_a_plan_after_an_interim_look_stays_told(tmp_path, capsys):
     write_run(tmp_path / "s" / "more", "apo", seeds=[6], level=100.0, status="interrupted")
     assert "is interim" in run(capsys, folder, "margin=20%")
     shutil.rmtree(tmp_path / "s" / "more")
+    arms(tmp_path / "s", 9, n=7)
     run(capsys, folder, "plan=true", "margin=20%", "most=8")
     assert held(tmp_path / "s")["envs"]["CartPole-v1"]["shown"] == [6]
+    arms(tmp_path / "s", 9, n=8)
+    assert "Differences of 6 seeds on CartPole-v1 were shown before" in run(capsys, folder)
+
+
+def test_what_was_only_waiting_was_not_shown(tmp_path):
+    seeds = dict.fromkeys(range(8), "waiting")
+    arms = {"ppo": scores(8), "apo": scores(8, 30)}
+    one = comparison(task(arms, "A"), task(arms, "B"))
+    one.pending = [task({}, "C", absent={"ppo": seeds, "apo": seeds})]
+    first = verdict.judge(one, "ppo", Question("evaluation"), books := LookBooks(tmp_path))
+    assert first.overall[0].verdict.why == "C is still to come"
+    books.books[0].declare("C", [8], 8)
+    assert looks_at(books, "C").shown == []
+    books.save()
+    without, _ = judge(tmp_path, task(arms, "A"), task(arms, "B"))
+    assert without.overall[0].verdict.word == "better"
 
 
 def test_a_plan_waits_for_arms_and_environments_without_a_score(tmp_path, capsys):
     folder = study(tmp_path / "s")
     write_run(tmp_path / "s" / "c5", "apo", seeds=range(5), anchor_coef=5, status="interrupted")
-    told = "5 seeds on CartPole-v1 are still to come, so this is no pilot yet"
+    told = "5 seeds are still to come on CartPole-v1, so this is no pilot yet"
     assert told in refused(capsys, folder, "plan=true", "margin=20%")
     folder = study(tmp_path / "t")
     write_run(tmp_path / "t" / "A", "ppo", env="Acrobot-v1", seeds=range(5), status="interrupted")
@@ -910,11 +924,123 @@ def test_links_to_runs_are_looks_at_their_study(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "links" / "looks.json").exists()
 
 
-@pytest.mark.parametrize("text", ["x", "1-", "0-99999999999999999999"])
-def test_odd_seeds_of_a_record_are_damage(tmp_path, text):
+@pytest.mark.parametrize("seeds", [["x"], 5, [None]])
+def test_odd_seeds_of_a_record_are_damage(tmp_path, seeds):
     write_looks(tmp_path)
     content = held(tmp_path)
-    content["envs"]["E"]["known"] = {"apo": text}
+    content["envs"]["E"]["known"] = {"apo": seeds}
     (tmp_path / "looks.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="cannot be read"):
         LookBooks(tmp_path)
+
+
+# One answer to one question ----------------------------------------------------------------------------------------
+
+
+def levels_of(judgement):
+    return {(r.env, r.arm, r.measure): r.against.alpha for r in judgement.results if r.compared}
+
+
+def test_the_same_command_gives_the_same_intervals(tmp_path):
+    write_looks(tmp_path, planned=[6, 10])
+    missing = np.append(scores(5, 30), np.nan)  # without a score by the primary measure
+    arms = {"ppo": scores(6), "apo": missing}
+    first, books = judge(tmp_path, task(arms, finals={"ppo": scores(6), "apo": scores(6, 30)}))
+    again, _ = judge(tmp_path, task(arms, finals={"ppo": scores(6), "apo": scores(6, 30)}), book=books)
+    assert levels_of(first) == levels_of(again)
+    assert levels_of(first)["E", "apo", "final"] == pytest.approx(ALPHA / 2 * SHARES[2][0])
+
+
+def test_arms_are_counted_once_by_whatever_name(tmp_path):
+    def sweep(books, *envs_and_arms):
+        return verdict.judge(comparison(*envs_and_arms), "ppo", Question("evaluation"), books)
+
+    def named(names, env):
+        ids = {name: f"{i}{env}" for name, i in names.items()} | {"ppo": f"p{env}"}
+        one = task({name: scores(8) for name in ids}, env, absent={"ppo": {8: "running"}})
+        one.ids = ids
+        return one
+
+    books = LookBooks(tmp_path)
+    whole = sweep(books, *(named({"apo c=1": 1, "apo c=5": 5}, env) for env in "AB"))
+    assert whole.tests == 6
+    books.save()
+    assert sweep(LookBooks(tmp_path), named({"apo": 1}, "A")).tests == 6
+    # one that is alone first, and then beside others on more environments
+    books = LookBooks(tmp_path / "2")
+    assert sweep(books, named({"apo": 1}, "A")).tests == 1
+    assert sweep(books, *(named({"apo c=1": 1, "apo c=5": 5}, env) for env in "AB")).tests == 6
+
+
+def test_few_seeds_of_one_arm_are_told_whatever_its_name(tmp_path):
+    for few in ("apo", "zoo"):
+        arms = {"ppo": scores(9), "apo": scores(9), "zoo": scores(9)} | {few: scores(2)}
+        _, books = judge(tmp_path / few, task(arms))
+        assert looks_at(books).shown == [2]
+        assert looks_at(books).taken == [9]
+
+
+def test_a_look_is_by_whatever_measure(tmp_path):
+    nothing = np.full(9, np.nan)
+    finals = {"ppo": scores(9), "apo": scores(9)}
+    arms = {arm: np.append(nothing[:6], scores(3)) for arm in finals}  # three have a score by the primary measure
+    first, books = judge(tmp_path, task(arms, finals=finals))
+    assert words(first) == ["inconclusive"]
+    assert looks_at(books).taken == [9]
+    again, _ = judge(tmp_path, task(arms, finals=finals), book=books)
+    assert (words(again), levels_of(again)) == (words(first), levels_of(first))
+    evaluated, _ = judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 30)}), book=books)
+    assert words(evaluated) == ["better"]
+    more, _ = judge(tmp_path, task({"ppo": scores(15), "apo": scores(15, 30)}), book=books)
+    assert words(more) == ["interim"]
+
+
+def test_a_verdict_is_one_by_all_studies(tmp_path):
+    write_looks(tmp_path / "a", planned=[6, 12])
+    books = LookBooks(tmp_path / "a", tmp_path / "b")
+    nothing = np.full(7, np.nan)
+    interim, _ = judge(
+        tmp_path, task({"ppo": nothing, "apo": nothing}, finals={"ppo": TEN[:7], "apo": TEN[:7]}), book=books
+    )
+    assert not interim.primary
+    assert [book.of("E").taken for book in books.books] == [[], []]  # undeclared in one of them
+    at_six, _ = judge(
+        tmp_path, task({"ppo": scores(6), "apo": scores(6, 30)}), book=LookBooks(tmp_path / "b", tmp_path / "a")
+    )
+    assert at_six.primary[0].against.alpha == pytest.approx(ALPHA * SHARES[2][0])
+
+
+def test_a_seed_that_diverged_when_it_was_trained_again_is_not_gone(tmp_path):
+    _, books = judge(tmp_path, task({"ppo": scores(4), "apo": scores(4)}))
+    one = task({"ppo": scores(6), "apo": scores(5)}, absent={"apo": {5: "diverged"}}, limits=(-9, 99))
+    _, books = judge(tmp_path, one, book=books)
+    assert looks_at(books).known["apo"] == [*range(6)]
+    again, _ = judge(tmp_path, one, book=books)
+    assert "interim" not in words(again)
+
+
+def test_most_seeds_that_were_ever_to_come_are_awaited(tmp_path):
+    def coming(n):
+        return task({"ppo": scores(6), "apo": scores(6)}, absent={"apo": dict.fromkeys(range(6, n), "running")})
+
+    books = LookBooks(tmp_path)
+    for n in (20, 9):
+        judge(tmp_path, coming(n), book=books)
+    assert looks_at(books).awaited == {"apo": 20}
+
+
+def test_the_verdict_over_environments_waits_for_the_baseline_too(tmp_path):
+    arms = {"ppo": scores(10), "apo": scores(10, 30)}
+    waiting = task({"apo": scores(10)}, "C", absent={"ppo": dict.fromkeys(range(10), "waiting")})
+    first, _ = judge(tmp_path, task(arms, "A"), task(arms, "B"), waiting)
+    assert first.overall[0].verdict.why == "C is still to come"
+
+
+def test_another_baseline_of_the_same_name_is_told(tmp_path):
+    one, other = task({"ppo": scores(6), "apo": scores(6)}), task({"ppo": scores(6), "apo": scores(6)})
+    one.ids, other.ids = {"ppo": "1"}, {"ppo": "2"}
+    asked, question = (to_record(comparison(x), Question("final"), "ppo") for x in (one, other)), Question("final")
+    before, now = asked
+    told = "baseline=ppo, where arms were compared with ppo of other settings"
+    assert against_records(question, now, [before]).late == (told,)
+    assert against_records(question, before, [before]).late == ()
