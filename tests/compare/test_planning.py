@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from looking import held, refused, run, study, write_looks
 from runs import write_run
 from scipy import stats
-from test_looks import held, refused, run, study, write_looks
 
 from rlexp.compare import planning
 from rlexp.compare.decision import decide
