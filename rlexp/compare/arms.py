@@ -215,6 +215,8 @@ def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]
     for run in runs:
         for seed, curve in run.curves.items():
             if seed in diverged(run):
+                if former := found.pop(seed, None):  # which is then absent, as diverged
+                    again[seed] = others[former.run.folder] = None
                 continue
             if np.isnan(curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out: it finished no training episode")

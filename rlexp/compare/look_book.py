@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rlexp.files import write_atomically
 from rlexp.text import one_line
 
 FILE = "looks.json"
+MOST = 1_000_000  # comparisons
 Arms = dict[str, dict[str, str]]  # environment -> id of an arm -> its name; without the baseline
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -26,6 +28,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
+        json.dumps(content, ensure_ascii=False).encode()  # a surrogate could not be written to a page
         content.pop("updated", None)
         return content | {"envs": {**content["envs"]}}
     except DAMAGE as error:
@@ -58,7 +61,7 @@ class LookBook:
             self.overall, self.over = (
                 [[*map(str, each)] for each in self.content.get(name, ())] for name in ("overall", "over")
             )
-            self.secondary = int(self.content.get("secondary", 0))  # comparisons by other measures, at most
+            self.secondary = min(int(self.content.get("secondary", 0)), MOST)  # comparisons by other measures, at most
         except DAMAGE as error:
             raise _unreadable(self.path, error) from None
         self.changed = False  # since it was read
@@ -74,13 +77,16 @@ class LookBook:
         self.changed |= (now := replace(self.of(env), **new)) != self.looks[env]
         self.looks[env] = now
 
-    def show_arms(self, compared: Arms, secondary: int) -> None:
-        """Note that these arms are compared, whether or not with a verdict, and how often by other measures."""
+    def show_arms(self, compared: Arms, late: bool, secondary: int) -> None:
+        """Note that these arms are compared, whether or not with a verdict, and how often by other measures.
+
+        late: a verdict was given before, of this study or of one beside it.
+        """
         for env, arms in compared.items():
             looks = self.of(env)
             new = {arm: name for arm, name in arms.items() if arm not in looks.compared | looks.late}
-            where = "late" if self.judged else "compared"
-            self._put(env, seen=bool(looks.planned), **{where: getattr(looks, where) | new})
+            where = "late" if late else "compared"
+            self._put(env, **{where: getattr(looks, where) | new})
         self.changed |= secondary > self.secondary
         self.secondary = max(self.secondary, secondary)
 
@@ -89,13 +95,14 @@ class LookBook:
         looks = self.of(env)
         known = {x.id: sorted({*looks.known.get(x.id, ()), *x.ended}) for x in pair}
         awaited = {x.id: max(x.own, looks.awaited.get(x.id, 0)) for x in pair if x.coming}
-        self._put(env, known=looks.known | known, awaited=looks.awaited | awaited)
-
-    def show_early(self, env: str, seeds: int) -> None:
-        """Note that differences of so many seeds are shown, though neither planned nor enough for a verdict."""
-        looks = self.of(env)
-        if not looks.planned and not looks.taken and seeds not in looks.shown:
-            self._put(env, shown=[*looks.shown, seeds])
+        first = {} if looks.planned else {x.id: [len(x.ended), x.own] for x in pair} | looks.shown
+        self._put(
+            env,
+            seen=bool(looks.planned),
+            known=looks.known | known,
+            awaited=looks.awaited | awaited,
+            shown=looks.shown | first,
+        )
 
     def take(self, env: str, *pair: Seeds) -> None:
         """Note that a verdict is given on these, at the most seeds of either."""
@@ -116,21 +123,19 @@ class LookBook:
             self.changed = True
 
     def declare(self, env: str, planned: list[int], pilot: int) -> None:
-        """Note that looks are planned, by a pilot of so many seeds; and of how many differences were shown before."""
-        looks = self.of(env)
-        before = {max(map(len, looks.known.values()))} if looks.known and not looks.planned else set()
-        self._put(env, planned=planned, pilot=pilot, shown=sorted({*looks.shown, *before}))
+        """Note that looks are planned, by a pilot of so many seeds."""
+        self._put(env, planned=planned, pilot=pilot)
 
     def save(self, plan: bool = False, **more: Any) -> None:
         """Write the file; more: the question, such as the primary measure, which stays as at the plan or first answer.
 
-        plan: it is one, and its question replaces a former one. What was recorded by environment stays otherwise, and
-        is added for environments that are new.
+        plan: it is one, and its question replaces a former one, on the environments that are planned. What was recorded
+        by environment stays otherwise, and is added for environments that are new.
 
         Raises:
             StorageError: it cannot be written.
         """
-        content = {**self.content, **more} if plan else _joined(more, self.content)
+        content = _joined(self.content, more) if plan else _joined(more, self.content)
         used = {env: looks for env, looks in self.looks.items() if looks != Looks()}
         content["envs"] = {
             env: asdict(looks) | {"seeds": {str(look): arms for look, arms in looks.seeds.items()}}
@@ -146,27 +151,27 @@ class LookBooks:
     """The looks at all studies whose runs are compared: each keeps its own, and a verdict is one by all of them."""
 
     def __init__(self, *folders: Path) -> None:
-        """Read the studies' files.
-
-        Raises:
-            ConfigError: one cannot be read, or is a symbolic link; or studies declare different looks.
-        """
+        """Read the studies' files; a ConfigError if one cannot be read, or is a symbolic link."""
         self.books = [LookBook(folder) for folder in folders]
         self.judged = any(book.judged for book in self.books)
         self.shown = any(book.shown for book in self.books)
-        for env in dict.fromkeys(env for book in self.books for env in book.looks):
-            planned = {tuple(book.of(env).planned): book.path for book in self.books if book.of(env).planned}
-            if len(planned) > 1:
-                told = " and ".join(f"at {[*looks]} ({path})" for looks, path in planned.items())
-                raise ConfigError(f"{env}: looks are declared {told} seeds by the studies; compare one at a time")
 
     def of(self, env: str) -> list[Looks]:
         """Looks at an environment by study."""
         return [book.of(env) for book in self.books]
 
+    def own(self, book: LookBook, arms: Iterable[Seeds]) -> list[Seeds]:
+        """What a study has of the arms, without those of which it has none; all of the only study."""
+        here = [x.within(book.path.parent) if len(self.books) > 1 else x for x in arms]
+        return [x for x in here if x.seeds]
+
     def planned(self, env: str) -> list[int]:
-        """Declared looks."""
-        return next((looks.planned for looks in self.of(env) if looks.planned), [])
+        """Declared looks; a ConfigError if studies declare different ones."""
+        planned = {tuple(book.of(env).planned): book.path for book in self.books if book.of(env).planned}
+        if len(planned) > 1:
+            told = " and ".join(f"at {[*looks]} ({path})" for looks, path in planned.items())
+            raise ConfigError(f"{env}: looks are declared {told} seeds by the studies; compare one at a time")
+        return [seeds for looks in planned for seeds in looks]
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -220,11 +225,12 @@ class LookBooks:
         return min(share for share, _ in found), next((why for _, why in found if why), "")
 
     def save(self, plan: bool = False, **more: Any) -> dict[Path, str]:
-        """Write the files that changed, see `LookBook.save`; returns those that cannot be written, and why."""
+        """Write the files to which anything is new, see `LookBook.save`; returns those that cannot be, and why."""
         failed = {}
         for book in self.books:
             try:
-                if book.changed or plan:
+                asked = book.shown and _joined(more, book.content) != book.content  # more than before
+                if book.changed or plan or asked:
                     book.save(plan, **more)
             except StorageError as error:
                 failed[book.path] = getattr(error.__cause__, "strerror", None) or str(error)

@@ -11,6 +11,7 @@ Arms are known by their settings, not their names, which depend on what is besid
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 SHARES = {1: (1.0,), 2: (0.2, 0.8), 3: (0.05, 0.15, 0.8)}  # of the error, by number of declared looks
@@ -24,8 +25,22 @@ class Seeds(NamedTuple):
     id: str
     scored: frozenset[int]  # by the measure that gives the verdict
     ended: frozenset[int]  # those that can be seen: trained to the end, or diverged
-    own: int  # how many there are or were to be, whatever became of them
+    seeds: frozenset[int]  # all that there are or were to be, whatever became of them
     coming: int  # how many of these may yet have a score
+    unevaluated: int = 0  # of these, trained to the end
+    runs: Mapping[int, Path] = {}  # seed -> folder of its run, of those that were trained to the end
+
+    @property
+    def own(self) -> int:
+        """How many there are or were to be."""
+        return len(self.seeds)
+
+    def within(self, study: Path) -> "Seeds":
+        """Those whose runs are in a study's folder; all if none is elsewhere."""
+        parents = {run: run.resolve().parent for run in {*self.runs.values()}}
+        elsewhere = {seed for seed, run in self.runs.items() if parents[run] != study.resolve()}
+        here = self.ended - elsewhere
+        return self._replace(ended=here, seeds=here, coming=0) if elsewhere else self
 
 
 @dataclass
@@ -36,7 +51,9 @@ class Looks:
     taken: list[int] = field(default_factory=list)  # at which a verdict was given
     pilot: int = 0  # seeds that there were when the looks were declared
     seen: bool = False  # whether differences have been shown since
-    shown: list[int] = field(default_factory=list)  # at which differences were shown before any plan or verdict
+    shown: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # id -> seeds ended, and all, when first shown; no plan yet
     seeds: dict[int, dict[str, str]] = field(default_factory=dict)  # look -> id -> its seeds at the first verdict
     compared: dict[str, str] = field(default_factory=dict)  # id -> name of the arms up to the study's first verdict
     late: dict[str, str] = field(default_factory=dict)  # those that came later
@@ -48,21 +65,18 @@ class Looks:
 
         Of a look that is none it is the whole: such an interval is for plans.
         """
+        for look, given in self.seeds.items():
+            if all(given.get(x.id) == spans(x.scored) for x in (arm, base)):
+                return self._part(look), ""  # a verdict on these very seeds stays
         if arm.coming + base.coming:
-            return 1.0, f"{counted(arm.coming + base.coming, arm.own + base.own)} still to come"
+            return 1.0, _coming(arm, base)
         seeds = max(arm.own, base.own)
         if self.planned and (arm.own != base.own or seeds not in self.planned):
             return 1.0, self._undeclared(arm, base)
-        share = SHARES[len(self.planned)][self.planned.index(seeds)] if self.planned else 1.0
-        given = self._given(seeds)
-        if all(given.get(x.id) == spans(x.scored) for x in (arm, base)):
-            return share, ""  # a verdict on these very seeds stays
-        return share, self._spent(given, seeds, arm, base) or self._lacking(arm) or self._lacking(base)
+        return self._part(seeds), self._spent(seeds, arm, base) or self._lacking(arm) or self._lacking(base)
 
-    def _given(self, seeds: int) -> dict[str, str]:
-        """Seeds by id that the 5 % were spent on: at this look, or, without a plan, at any."""
-        looks = [self.seeds.get(seeds, {})] if self.planned else self.seeds.values()
-        return {arm: named for look in looks for arm, named in look.items()}
+    def _part(self, seeds: int) -> float:
+        return SHARES[len(self.planned)][self.planned.index(seeds)] if seeds in self.planned else 1.0
 
     def _undeclared(self, arm: Seeds, base: Seeds) -> str:
         """Why arms with so many seeds are not at a declared look."""
@@ -72,8 +86,10 @@ class Looks:
         later = [n for n in self.planned if n > arm.own]
         return told + (f": next at {later[0]}" if later else f"; {NEW}")
 
-    def _spent(self, given: Mapping[str, str], seeds: int, arm: Seeds, base: Seeds) -> str:
-        """Why the error has been spent on other seeds; empty: it has not."""
+    def _spent(self, seeds: int, arm: Seeds, base: Seeds) -> str:
+        """Why the error has been spent on other seeds: at this look, or, without a plan, at any; empty: it has not."""
+        looks = [self.seeds.get(seeds, {})] if self.planned else self.seeds.values()
+        given = {x: named for look in looks for x, named in look.items()}
         apart = [
             f"seeds {given[x.id]} of {x.arm}"
             for x in (base, arm)
@@ -87,26 +103,49 @@ class Looks:
 
     def _lacking(self, x: Seeds) -> str:
         """Why an arm is not all that was shown or announced before; empty: it is."""
-        if gone := {*self.known.get(x.id, ())} - x.ended:
+        gone = {*self.known.get(x.id, ())} - x.ended
+        if self.planned and gone and min(gone) > max(x.seeds):
+            return ""  # left out by number, not by score: what remains are the seeds of a declared look
+        if gone:
             plural = len(gone) > 1
             told = f"seed{'s' * plural} {spans(gone)} of {x.arm}, shown before, {'are' if plural else 'is'} gone"
             return f"{told}; bring back or retrain"
-        if (wanted := self.awaited.get(x.id, 0)) > x.own:
-            return f"{wanted} seeds of {x.arm} were to come when differences were first shown; train the others"
+        if not self.planned and (wanted := self.awaited.get(x.id, 0)) > x.own:
+            return f"{x.arm} was to have {wanted} seeds when differences were shown; train the others"
         return ""
 
     @staticmethod
     def read(entry: Mapping[str, Any]) -> "Looks":
         """An environment's entry of looks.json; any error if it is damaged."""
-        planned, taken, shown = ([*map(int, entry.get(name, ()))] for name in ("planned", "taken", "shown"))
+        planned, taken = (_counts(entry.get(name, [])) for name in ("planned", "taken"))
         if len(planned) not in (0, *SHARES) or planned != sorted(set(planned)):
             raise ValueError(f"planned {planned}")
         seeds = {int(look): _texts(arms) for look, arms in entry.get("seeds", {}).items()}
         compared, late = (_texts(entry.get(name, {})) for name in ("compared", "late"))
-        known = {str(arm): [*map(int, seeds)] for arm, seeds in entry.get("known", {}).items()}
-        awaited = {str(arm): int(n) for arm, n in entry.get("awaited", {}).items()}
-        pilot, seen = int(entry.get("pilot", 0)), bool(entry.get("seen"))
+        shown, known = (
+            {str(arm): _counts(each) for arm, each in entry.get(name, {}).items()} for name in ("shown", "known")
+        )
+        if any(len(each) != 2 for each in shown.values()):
+            raise ValueError(f"shown {shown}")
+        awaited = {str(arm): n for arm, n in entry.get("awaited", {}).items()}
+        pilot, seen = entry.get("pilot", 0), entry.get("seen", False)
+        _counts([pilot, *awaited.values()])
+        if not isinstance(seen, bool):
+            raise ValueError(f"seen {seen!r}")
         return Looks(planned, taken, pilot, seen, shown, seeds, compared, late, awaited, known)
+
+
+def _coming(arm: Seeds, base: Seeds) -> str:
+    """That seeds are still to come, and of those that only lack an evaluation how they get one."""
+    coming, own, trained = arm.coming + base.coming, arm.own + base.own, arm.unevaluated + base.unevaluated
+    told = f"{coming} of {own} seeds {'is' if coming == 1 else 'are'} still to come"
+    return told + (f", of which {trained} by python -m rlexp.evaluate" if trained else "")
+
+
+def _counts(values: Any) -> list[int]:
+    if not isinstance(values, list) or any(type(x) is not int or x < 0 for x in values):
+        raise ValueError(f"no numbers of seeds: {values!r}")
+    return values
 
 
 def _texts(entry: Mapping[Any, Any]) -> dict[str, str]:
@@ -122,8 +161,3 @@ def spans(seeds: Iterable[int]) -> str:
         else:
             runs.append([seed, seed])
     return ", ".join(f"{low}-{high}" if high > low else str(low) for low, high in runs)
-
-
-def counted(some: int, of: int) -> str:
-    """How many seeds of how many, before an adjective: 1 of 20 seeds is."""
-    return f"{some} of {of} seeds {'is' if some == 1 else 'are'}"

@@ -11,6 +11,7 @@ from rlexp.compare.measures import RETURNS
 from rlexp.config.declaration import PRIMARY, Declared, margin_flaw
 from rlexp.config.schema import FinalEvaluation
 from rlexp.errors import ConfigError
+from rlexp.text import one_line
 
 Margin = float | str  # in units of the score, or a share of the span, as "5%"
 
@@ -125,12 +126,12 @@ def _otherwise(question: Question, asked: Mapping[str, Any], recorded: Mapping[s
     """What is asked otherwise than was recorded. An environment that is not in the record is new."""
     primary, baseline = recorded.get("primary"), asked["baseline"]
     former: Any = recorded.get("late")
-    late = [str(each)[:200] for each in former] if isinstance(former, list) else []
+    late = [one_line(str(each), 200) for each in former] if isinstance(former, list) else []
     for env, way, before in _changed(asked, recorded, "evaluation"):
         late.append(f"evaluation on {env} over {way}, where the study was shown by {before:.80}")
     if primary is not None and primary != question.primary and not any(x.startswith("primary=") for x in question.late):
-        late.append(f"primary={question.primary}, where the study was planned or shown by {str(primary)[:20]}")
-    named = str(recorded.get("baseline", baseline))
+        late.append(f"primary={question.primary}, where the study was planned or shown by {one_line(str(primary), 20)}")
+    named = one_line(str(recorded.get("baseline", baseline)))
     ids: Any = recorded.get("baseline_ids")
     if _changed(asked, recorded, "baseline_ids") if isinstance(ids, Mapping) else named != baseline:
         settings = " of other settings" if named == baseline else ""
@@ -154,7 +155,7 @@ def _changed(asked: Mapping[str, Any], recorded: Mapping[str, Any], key: str) ->
 
 
 def _told(value: Any) -> str:
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else one_line(str(value))
 
 
 def _declared(task: Task) -> Iterable[Declared]:
@@ -162,7 +163,9 @@ def _declared(task: Task) -> Iterable[Declared]:
 
 
 def _text(margin: Margin) -> str:
-    return margin.replace(" ", "") if isinstance(margin, str) else f"{margin:.12g}"
+    if isinstance(margin, str):
+        return f"{float(margin.strip().rstrip('%')):.12g}%"
+    return f"{margin:.12g}"
 
 
 def _in_units(task: Task, text: str, primary: str) -> float:

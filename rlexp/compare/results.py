@@ -1,5 +1,6 @@
 """What a comparison finds: results of every arm by every measure, verdicts, and the judgement that holds them."""
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from rlexp.compare.question import Question
 from rlexp.compare.statistics import Difference, Interval, aggregate_iqm
 
 ALPHA = 0.05
+UNEVALUATED = "not evaluated"  # why a seed that was trained to the end has no score by the final evaluation
 Word = Literal["better", "worse", "equivalent", "inconclusive", "interim"]
 
 
@@ -48,16 +50,18 @@ class Result:
         """The environment's id."""
         return self.task.env
 
-    @property
+    @functools.cached_property
     def seeds(self) -> Seeds:
         """The arm's seeds, for the notes on looks."""
         absent = self.task.absent.get(self.arm, {})
         held = {sample.seed for sample in self.task.arms.get(self.arm, ())}
         ended = held | {seed for seed, why in absent.items() if why == "diverged"}
-        own = held | {seed for seed, why in absent.items() if why != NEVER}
-        coming = sum(why in STILL_COMING for why in absent.values())
-        scored = frozenset(own - self.missing.keys())
-        return Seeds(self.arm, self.task.id_of(self.arm), scored, frozenset(ended), len(own), coming)
+        own = frozenset(held | {seed for seed, why in absent.items() if why != NEVER})
+        trained = sum(why == UNEVALUATED for why in self.missing.values())
+        coming = sum(why in STILL_COMING for why in absent.values()) + trained
+        runs = {sample.seed: sample.run.folder for sample in self.task.arms.get(self.arm, ())}
+        scored = own - self.missing.keys()
+        return Seeds(self.arm, self.task.id_of(self.arm), scored, frozenset(ended), own, coming, trained, runs)
 
     @property
     def compared(self) -> bool:

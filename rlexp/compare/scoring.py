@@ -11,7 +11,7 @@ from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.look_book import Arms
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
-from rlexp.compare.results import Pair, Result, floor
+from rlexp.compare.results import UNEVALUATED, Pair, Result, floor
 from rlexp.compare.statistics import Interval
 from rlexp.text import number
 
@@ -72,8 +72,9 @@ def _measured(task: Task, arm: str, measure: str) -> Result:
     scores = np.array([float(f"{x:.12g}") for x in values[np.isfinite(values)]])  # 0.1 + 0.2 is 0.3
     low = floor(task, measure)
     missing = dict(task.absent.get(arm, {}))
-    unknown = zip(samples, np.isfinite(values), strict=True)
-    missing |= {sample.seed: "no score" for sample, finite in unknown if not finite}
+    for sample, value in zip(samples, values, strict=True):
+        if not math.isfinite(value):
+            missing[sample.seed] = UNEVALUATED if measure == "evaluation" and sample.evaluation is None else "no score"
     diverged = 0
     if low is not None and measure in RETURNS:
         diverged = sum(why == "diverged" for why in missing.values())

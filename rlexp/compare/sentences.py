@@ -145,7 +145,8 @@ def _short(r: Result, judgement: Judgement) -> str:
     if r.ranks_differ and not (r.verdict and r.verdict.word == "interim"):
         told = f"P(better) {r.improvement.value:.2f}, p = {corrected(r.p_rank, r.against.alpha)}"
         parts.append(f"by ranks they differ, {told}")
-    parts += [f"but {x.measure} {x.against}" for x in judgement.secondary(r) if _disagrees(r, x)]
+    if not (r.verdict and r.verdict.word == "interim"):
+        parts += [f"but {x.measure} {x.against}" for x in judgement.secondary(r) if _disagrees(r, x)]
     return ", ".join(parts)
 
 

@@ -36,17 +36,23 @@ def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
 
 
 def judge(comparison: Comparison, baseline: str, question: Question, books: LookBooks) -> Judgement:
-    """All results, and a verdict on every arm except the baseline; those are looks, which the books then hold."""
+    """All results, and a verdict on every arm except the baseline; those are looks, which the books then hold.
+
+    Raises:
+        ConfigError: studies declare different looks.
+    """
     check_limits(comparison)
     scored, compared = primary_scores(comparison, baseline, question)
     main = pairs_of(scored, baseline)
     others = [scores_by(comparison, baseline, measure) for measure in MEASURES if measure != question.primary]
     pairs = [pair for found in others for pair in pairs_of(found, baseline)]
     seen = _seen(main, pairs)
+    for env in {env for env, _ in seen}:
+        books.planned(env)
     shares = {where: books.share(where[0], *seeds) for where, seeds in seen.items()}
     # what the first verdict left to each stays; an arm that comes later is said to
     tests, first = number_of(books.everything(compared)), number_of(books.first(compared))
-    late = [(r.env, r.arm) for r, _ in main if books.late(r.env, r.seeds.id)]
+    late = {(r.env, r.arm) for r, _ in main if books.late(r.env, r.seeds.id)}
     for r, base in main:
         share, why = shares[r.env, r.arm]
         shared = tests if (r.env, r.arm) in late else first
@@ -60,13 +66,19 @@ def judge(comparison: Comparison, baseline: str, question: Question, books: Look
     several = [arm for arm in dict.fromkeys(arms) if arms.count(arm) > 1]
     overall = [_overall(arm, main, first, _not_final(arm, main, comparison, books)) for arm in several]
     results = [*scored, *(r for found in others for r in found)]
-    early = {env: earlier for env in dict.fromkeys(env for env, _ in seen) if (earlier := _early(env, seen, books))}
-    judgement = Judgement(question, baseline, results, overall, first, _lost(comparison, results), late, early)
+    answered = [r for r, _ in main if r.verdict and r.verdict.word != "interim"]
+    added = [(r.env, r.arm) for r in answered if (r.env, r.arm) in late]
+    early = {
+        env: earlier
+        for env in dict.fromkeys(r.env for r in answered)
+        if (earlier := _early(env, answered, seen, books))
+    }
+    judgement = Judgement(question, baseline, results, overall, first, _lost(comparison, results), added, early)
     enough = {(r.env, r.arm) for r, base in (*main, *pairs) if _is_enough(r, base)}
-    looks = {where: where in enough for where, (_, why) in shares.items() if not why}
+    looks = {where for where in enough if not shares[where][1]}
     for book in books.books if seen else ():
-        _record(book, judgement, seen, looks)
-        book.show_arms(compared, secondary)
+        _record(book, books, judgement, seen, looks)
+        book.show_arms(compared, books.judged, secondary)
     return judgement
 
 
@@ -81,29 +93,24 @@ def _seen(main: list[Pair], pairs: list[Pair]) -> Seen:
     return seen
 
 
-def _early(env: str, seen: Seen, books: LookBooks) -> list[int]:
-    """Fewer seeds than now, of which differences were shown before any plan or verdict."""
-    most = max(x.own for (where, _), pair in seen.items() for x in pair if where == env)
-    return sorted({n for looks in books.of(env) for n in looks.shown if n < most})
+def _early(env: str, answered: list[Result], seen: Seen, books: LookBooks) -> list[int]:
+    """Of how many seeds differences were shown when there were fewer, before any plan."""
+    now = [x for r in answered if r.env == env for x in seen[env, r.arm]]
+    before = [(x, book.of(env).shown.get(x.id)) for book in books.books for x in books.own(book, now)]
+    return sorted({shown[0] for x, shown in before if shown and shown[1] < x.own})
 
 
-def _record(book: LookBook, judgement: Judgement, seen: Seen, looks: dict[tuple[str, str], bool]) -> None:
-    """Note in the book what is shown: differences, over environments too; and which of it was a look.
-
-    looks: of arms that may have a verdict, whether the seeds are enough for one.
-    """
+def _record(book: LookBook, books: LookBooks, judgement: Judgement, seen: Seen, looks: set[tuple[str, str]]) -> None:
+    """Note in the book what is shown: differences, over environments too; and which arms were looked at."""
     main = [(r, judgement.baseline_of(r)) for r in judgement.primary]
     for o in judgement.overall:
         book.show_over(_key(o.arm, main))
         if o.verdict.word != "interim" and o.verdict.why != TOO_FEW:
             book.take_over(_key(o.arm, main))
-            looks = looks | {where: True for where in seen if where[1] == o.arm}
-    for where, pair in seen.items():  # those that are few first: afterwards there has been a verdict
-        book.show(where[0], *pair)
-        if looks.get(where) is False:
-            book.show_early(where[0], min(x.own for x in pair))
+            looks = looks | {where for where in seen if where[1] == o.arm}
     for where, pair in seen.items():
-        if looks.get(where):
+        book.show(where[0], *books.own(book, pair))
+        if where in looks:
             book.take(where[0], *pair)
 
 

@@ -36,7 +36,7 @@ def test_differences_that_were_shown_before_the_last_seeds_bind_their_number(tmp
         write_run(tmp_path / "s" / f"{algo}2", algo, seeds=range(6, 20), level=100.0, status="interrupted")
     coming = "28 of 40 seeds are still to come"
     assert coming in run(capsys, folder)
-    told = "20 seeds of apo were to come when differences were first shown; train the others"
+    told = "apo was to have 20 seeds when differences were shown; train the others"
     record = tmp_path / "s" / "apo2" / "run.json"
     for algo in ("ppo", "apo"):  # running, without a process: killed
         record = tmp_path / "s" / f"{algo}2" / "run.json"
@@ -154,7 +154,9 @@ def test_looks_are_those_of_the_studies_however_they_are_named(tmp_path, capsys,
         assert "the 5 % were spent on " in said
     looks = [held(each)["envs"]["CartPole-v1"] for each in (first, other)]
     assert [each["taken"] for each in looks] == [[6], []]  # the verdict stays that of one study
-    assert looks[0]["known"] == looks[1]["known"]
+    seeds = [[*each["known"].values()] for each in looks]  # each notes its own
+    assert seeds == [[[*range(6)]] * 2, [[*range(6, 12)]] * 2]
+    assert "is inconclusive" in run(capsys, str(other))  # a study of its own, for all that
     assert not (tmp_path / "out" / "looks.json").exists()
 
 
@@ -214,7 +216,9 @@ def test_a_verdict_comes_back_with_its_seeds(tmp_path):
     first, book = judge(tmp_path, five)
     running = {arm: dict.fromkeys(range(5, 10), "running") for arm in ("ppo", "apo")}
     during, _ = judge(tmp_path, task({"ppo": scores(5), "apo": scores(5, 30)}, absent=running), book=book)
-    assert words(during) == ["interim"]
+    assert words(during) == ["better"]
+    more = task({"ppo": scores(6), "apo": scores(6, 30)}, absent={arm: {9: "running"} for arm in ("ppo", "apo")})
+    assert words(judge(tmp_path, more, book=book)[0]) == ["interim"]
     again, _ = judge(tmp_path, five, book=book)
     assert (words(first), words(again)) == (["better"], ["better"])
 
@@ -265,11 +269,18 @@ def test_a_look_by_other_measures_alone_is_one(tmp_path):
 
 def test_seeds_that_were_shown_cannot_be_left_out(tmp_path):
     write_looks(tmp_path, planned=[6, 8])
-    _, book = judge(tmp_path, task({"ppo": scores(10), "apo": scores(10, 30)}))
+    ten = {"ppo": scores(10), "apo": scores(10, 30)}
+    _, book = judge(tmp_path, task(ten))
     assert looks_at(book).known == {"apo": [*range(10)], "ppo": [*range(10)]}
     book.save()
-    fewer, _ = judge(tmp_path, task({"ppo": scores(8), "apo": scores(8, 30)}))
-    assert fewer.primary[0].verdict.why == "seeds 8-9 of apo, shown before, are gone; bring back or retrain"
+    without = task(ten)
+    without.arms["apo"] = [sample for sample in without.arms["apo"] if sample.seed not in (3, 4)]
+    without.arms["ppo"] = without.arms["ppo"][:8]
+    fewer, _ = judge(tmp_path, without)
+    assert fewer.primary[0].verdict.why == "seeds 3-4 of apo, shown before, are gone; bring back or retrain"
+    # the last ones by number: that is no choice, and leads back to a declared look
+    last, _ = judge(tmp_path, task({"ppo": scores(8), "apo": scores(8, 30)}))
+    assert words(last) == ["better"]
     # one that was given on them stays
     write_looks(tmp_path / "given", planned=[6, 8])
     _, book = judge(tmp_path / "given", task({"ppo": scores(8), "apo": scores(8, 30)}))
@@ -346,8 +357,6 @@ def test_a_plan_after_an_interim_look_stays_told(tmp_path, capsys):
     shutil.rmtree(tmp_path / "s" / "more")
     arms(tmp_path / "s", 9, n=7)
     run(capsys, folder, "plan=true", "margin=20%", "most=8")
-    assert held(tmp_path / "s")["envs"]["CartPole-v1"]["shown"] == [6]
-    arms(tmp_path / "s", 9, n=8)
     assert "Differences of 6 seeds on CartPole-v1 were shown before" in run(capsys, folder)
 
 
@@ -359,7 +368,8 @@ def test_what_was_only_waiting_was_not_shown(tmp_path):
     first = verdict.judge(one, "ppo", Question("evaluation"), books := LookBooks(tmp_path))
     assert first.overall[0].verdict.why == "C is still to come"
     books.books[0].declare("C", [8], 8)
-    assert looks_at(books, "C").shown == []
+    assert not looks_at(books, "C").shown
+    assert not looks_at(books, "C").seen
     books.save()
     without, _ = judge(tmp_path, task(arms, "A"), task(arms, "B"))
     assert without.overall[0].verdict.word == "better"
@@ -414,7 +424,7 @@ def test_odd_seeds_of_a_record_are_damage(tmp_path, seeds):
 
 def test_the_same_command_gives_the_same_intervals(tmp_path):
     write_looks(tmp_path, planned=[6, 10])
-    missing = np.append(scores(5, 30), np.nan)  # without a score by the primary measure
+    missing = np.append(scores(5, 30), np.inf)  # without a score by the primary measure
     arms = {"ppo": scores(6), "apo": missing}
     first, books = judge(tmp_path, task(arms, finals={"ppo": scores(6), "apo": scores(6, 30)}))
     again, _ = judge(tmp_path, task(arms, finals={"ppo": scores(6), "apo": scores(6, 30)}), book=books)
@@ -446,15 +456,18 @@ def test_arms_are_counted_once_by_whatever_name(tmp_path):
 def test_few_seeds_of_one_arm_are_told_whatever_its_name(tmp_path):
     for few in ("apo", "zoo"):
         arms = {"ppo": scores(9), "apo": scores(9), "zoo": scores(9)} | {few: scores(2)}
-        _, books = judge(tmp_path / few, task(arms))
-        assert looks_at(books).shown == [2]
+        first, books = judge(tmp_path / few, task(arms))
+        assert first.early == {}
         assert looks_at(books).taken == [9]
+        again, _ = judge(tmp_path / few, task(arms), book=books)
+        assert again.early == {}
+        more, _ = judge(tmp_path / few, task(arms | {few: scores(9)}), book=books)
+        assert more.early == {"E": [2]}
 
 
 def test_a_look_is_by_whatever_measure(tmp_path):
-    nothing = np.full(9, np.nan)
     finals = {"ppo": scores(9), "apo": scores(9)}
-    arms = {arm: np.append(nothing[:6], scores(3)) for arm in finals}  # three have a score by the primary measure
+    arms = {arm: np.append(np.full(6, np.inf), scores(3)) for arm in finals}  # three have a score by the primary one
     first, books = judge(tmp_path, task(arms, finals=finals))
     assert words(first) == ["inconclusive"]
     assert looks_at(books).taken == [9]
@@ -515,3 +528,120 @@ def test_another_baseline_of_the_same_name_is_told(tmp_path):
     told = "baseline=ppo, where arms were compared with ppo of other settings"
     assert against_records(question, now, [before]).late == (told,)
     assert against_records(question, before, [before]).late == ()
+
+
+# What a third attack found -----------------------------------------------------------------------------------------
+
+
+def test_a_plan_of_one_environment_leaves_the_record_of_the_others(tmp_path, capsys):
+    for env in ("A", "B"):
+        for algo, level in (("ppo", 100.0), ("apo", 101.0)):
+            write_run(tmp_path / "s" / f"{algo}{env}", algo, env=f"{env}-v0", seeds=range(6), level=level)
+    on = {env: [str(tmp_path / "s" / f"{algo}{env}") for algo in ("ppo", "apo")] for env in ("A", "B")}
+    run(capsys, *on["A"], "margin=20", f"out={tmp_path / 'out'}")
+    run(capsys, *on["B"], "plan=true", "margin=12", "most=9")
+    assert held(tmp_path / "s")["margins"] == {"A-v0": "20", "B-v0": "12"}
+    said = run(capsys, *on["A"], "margin=90", f"out={tmp_path / 'out'}")
+    assert "Chosen after the runs: margin=90 on A-v0, where the study was planned or shown with 20." in said
+
+
+def test_how_policies_were_evaluated_is_noted_as_soon_as_they_are(tmp_path, capsys):
+    folder = arms(tmp_path / "s")
+    kept = {algo: (tmp_path / "s" / algo / "evaluation.json").read_text() for algo in ("ppo", "apo")}
+    for algo in kept:
+        (tmp_path / "s" / algo / "evaluation.json").unlink()
+    assert "No seed has a score by the primary measure" in run(capsys, folder)
+    for episodes in (20, 3):
+        for algo, text in kept.items():
+            settings = {"episodes": episodes, "deterministic": True}
+            path = tmp_path / "s" / algo / "evaluation.json"
+            path.write_text(json.dumps(json.loads(text) | {"settings": settings}))
+        said = run(capsys, folder)
+        assert "is **" not in said
+        assert ("Chosen after the runs: evaluation on CartPole-v1 over 3 episodes" in said) == (episodes == 3)
+
+
+def test_seeds_added_while_one_is_still_to_come_are_told(tmp_path):
+    def peek(n, coming=True):
+        absent = {arm: {30: "killed"} for arm in ("ppo", "apo")} if coming else None
+        return task({"ppo": scores(n), "apo": scores(n, 30)}, absent=absent)
+
+    books = LookBooks(tmp_path)
+    for n in (6, 9):
+        assert words(judge(tmp_path, peek(n), book=books)[0]) == ["interim"]
+    verdict_, _ = judge(tmp_path, peek(12, coming=False), book=books)
+    assert (words(verdict_), verdict_.early) == (["better"], {"E": [6]})
+    # the same number as was to be from the first: nothing was chosen
+    books = LookBooks(tmp_path / "2")
+    judge(tmp_path, peek(6), book=books)
+    whole, _ = judge(tmp_path, peek(7, coming=False), book=books)
+    assert (words(whole), whole.early) == (["better"], {})
+
+
+def test_an_arm_of_another_study_stays_late(tmp_path, capsys):
+    p, late = arms(tmp_path / "p"), tmp_path / "late"
+    run(capsys, p)
+    write_run(late / "apo5", "apo", seeds=range(6), level=150.0, anchor_coef=5)
+    first = run(capsys, p, str(late))
+    assert "apo anchor_coef=5 on CartPole-v1 was added after the study's first verdict" in first
+    assert run(capsys, p, str(late)) == first
+
+
+def test_a_joint_look_without_a_verdict_leaves_the_other_study_its_own(tmp_path, capsys):
+    run(capsys, arms(tmp_path / "a"))
+    for algo, level in (("ppo", 100.0), ("apo", 150.0)):
+        write_run(tmp_path / "b" / algo, algo, seeds=range(6, 12), level=level)
+    assert "is interim" in run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "apo is better" in run(capsys, str(tmp_path / "b"))
+
+
+def test_one_that_is_no_verdict_is_not_said_to_be_added(tmp_path, capsys):
+    folder = arms(tmp_path / "s", 0)
+    run(capsys, folder)
+    said = run(capsys, arms(tmp_path / "s", 60, lr=3e-3))
+    assert "is interim" in said
+    assert "was added" not in said
+
+
+def test_plans_on_other_environments_do_not_matter(tmp_path, capsys):
+    for name, planned in (("a", [6]), ("b", [9])):
+        write_looks(tmp_path / name, planned=planned, env="Acrobot-v1")
+    arms(tmp_path / "a")
+    arms(tmp_path / "b")
+    assert "apo" in run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+def test_a_margin_is_the_same_however_it_is_written(tmp_path, capsys):
+    folder = arms(tmp_path / "s")
+    run(capsys, folder, "margin=5%")
+    for same in ("5.0%", "5.00 %"):
+        assert "Chosen after" not in run(capsys, folder, f"margin={same}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"planned": "59"},
+        {"planned": [True]},
+        {"planned": [-5, 9]},
+        {"planned": [10.9]},
+        {"taken": "77"},
+        {"seen": "false"},
+        {"shown": {"apo": [4]}},
+        {"awaited": {"apo": "9"}},
+        {"compared": {"apo": "\ud800"}},
+    ],
+)
+def test_odd_content_of_a_record_is_damage(tmp_path, damage):
+    write_looks(tmp_path)
+    content = held(tmp_path)
+    content["envs"]["E"] |= damage
+    (tmp_path / "looks.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        LookBooks(tmp_path)
+
+
+def test_huge_counts_of_a_record_are_no_traceback(tmp_path):
+    write_looks(tmp_path, secondary=10**400)
+    judgement, _ = judge(tmp_path, task({"ppo": scores(6), "apo": scores(6, 3)}))
+    assert np.isfinite([r.against.low for r in judgement.primary]).all()

@@ -31,7 +31,7 @@ def test_shares_are_of_the_whole_error():
 
     def share(looks, n, m=None):
         return looks.share(
-            *(Seeds(arm, arm, {*range(k)}, {*range(k)}, k, 0) for arm, k in (("apo", n), ("ppo", m or n)))
+            *(Seeds(arm, arm, *[frozenset(range(k))] * 3, 0) for arm, k in (("apo", n), ("ppo", m or n)))
         )
 
     assert share(Looks(), 7) == share(Looks(), 7, 9) == share(Looks(taken=[7]), 7) == (1, "")
@@ -55,7 +55,7 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
             "taken": [5],
             "pilot": 0,
             "seen": False,
-            "shown": [],
+            "shown": {ids["ppo"]: [5, 5], ids["apo"]: [5, 5]},
             "seeds": {"5": {ids["ppo"]: "0-4", ids["apo"]: "0-4"}},
             "compared": {ids["apo"]: "apo"},
             "late": {},
@@ -270,7 +270,7 @@ def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
         LookBooks(tmp_path)
     book = LookBooks(tmp_path / "new")
     assert looks_at(book) == Looks()
-    book.books[0].take("E", *(Seeds(arm, arm, {*range(7)}, {*range(7)}, 7, 0) for arm in ("ppo", "apo")))
+    book.books[0].take("E", *(Seeds(arm, arm, *[frozenset(range(7))] * 3, 0) for arm in ("ppo", "apo")))
     (tmp_path / "new").mkdir()
     book.save(primary="final")
     assert looks_at(LookBooks(tmp_path / "new")).taken == [7]

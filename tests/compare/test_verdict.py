@@ -245,7 +245,12 @@ def test_an_arm_with_missing_seeds_is_never_better_without_saying_how_many_it_ha
 def test_a_seed_without_a_score_is_missing(tmp_path):
     arms = {"ppo": TEN, "apo": np.array([100.0, 101, 102, 103, 104, *[np.nan] * 5])}
     judgement = judge(tmp_path, task(arms, finals={"ppo": TEN, "apo": TEN}))
+    assert of(judgement).missing == dict.fromkeys(range(5, 10), "not evaluated")
+    assert "5 of 10 seeds against 10; 5 of 20 seeds are still to come, of which 5 by python" in said(judgement)[0]
+    arms["apo"][5:] = np.inf
+    judgement = judge(tmp_path / "2", task(arms, finals={"ppo": TEN, "apo": TEN}))
     assert of(judgement).missing == dict.fromkeys(range(5, 10), "no score")
+    assert of(judgement).verdict.word == "better"
     assert "5 of 10 seeds against 10" in said(judgement)[0]
 
 
