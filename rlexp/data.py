@@ -77,7 +77,8 @@ class Rollout:
     steps: np.ndarray  # environment steps per agent, dummies not counted (A,)
     dummy_first: np.ndarray  # whether row 0 is a dummy (A, E)
     open_lengths: np.ndarray  # length of running episodes before this rollout (A, E)
-    episodes: FinishedEpisodes
+    episodes: FinishedEpisodes  # as the learner sees them
+    games: FinishedEpisodes  # as they are recorded: the same, but where the environment went on after an episode's end
     flaw: Flaw | None = None
 
 
@@ -109,6 +110,35 @@ class Batch(NamedTuple):
 def masked(x: Tensor, weights: Tensor) -> Tensor:
     """X where the weight is not 0, else 0, even if x is NaN there. weights: the shape of x."""
     return torch.where(weights > 0, x, 0.0)
+
+
+class Tally:
+    """Finds the episodes that end in rollout after rollout, and keeps what is known of those that are running.
+
+    shape: of agents and environments (A, E).
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.ended = np.zeros(shape, bool)  # in the last row, so that the next one is a dummy
+        self.returns, self.lengths = np.zeros(shape), np.zeros(shape, np.int64)
+
+    def find(self, rewards: np.ndarray, done: np.ndarray) -> tuple[FinishedEpisodes, np.ndarray]:
+        """Episodes that end in these rows (T, A, E), and which rows are dummies (T, A, E)."""
+        dummy = np.concatenate([self.ended[None], done[:-1]])
+        self.ended = done[-1].copy()
+        episodes, self.returns, self.lengths = finished_episodes(rewards, done, dummy, self.returns, self.lengths)
+        return episodes, dummy
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """State of the running episodes."""
+        state = {"prev_done": self.ended, "open_returns": self.returns, "open_lengths": self.lengths}
+        return {name: torch.from_numpy(x.copy()) for name, x in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue them."""
+        self.ended, self.returns, self.lengths = (
+            state[name].numpy() for name in ("prev_done", "open_returns", "open_lengths")
+        )
 
 
 def finished_episodes(

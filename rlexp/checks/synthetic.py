@@ -63,6 +63,7 @@ def rollout_of(
         dummy_first=np.zeros((agents, num_envs), bool),
         open_lengths=open_lengths * 0,
         episodes=episodes,
+        games=episodes,
     )
 
 

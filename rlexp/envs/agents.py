@@ -6,6 +6,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+# key of infos: (N,) bool, whether the game goes on although an episode of the learner's ends, as at a lost life; whole
+# games are recorded then
+CONTINUES = "continues"
+
 
 class AgentVectorEnv(VectorEnv):
     """Concatenates vector environments, so that a vector class with a single random stream has one per agent.
@@ -34,7 +38,12 @@ class AgentVectorEnv(VectorEnv):
         bounds = zip(self.bounds, self.bounds[1:], strict=False)
         results = [part.step(actions[low:high]) for part, (low, high) in zip(self.parts, bounds, strict=True)]
         obs, rewards, terminated, truncated = (np.concatenate([r[i] for r in results]) for i in range(4))
-        return obs, rewards, terminated, truncated, {}
+        if not any(CONTINUES in result[4] for result in results):
+            return obs, rewards, terminated, truncated, {}
+        goes_on = [
+            r[4].get(CONTINUES, np.zeros(part.num_envs, bool)) for r, part in zip(results, self.parts, strict=True)
+        ]
+        return obs, rewards, terminated, truncated, {CONTINUES: np.concatenate(goes_on)}
 
     def close(self, **kwargs: Any) -> None:
         """Close every part."""

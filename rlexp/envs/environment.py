@@ -255,9 +255,7 @@ class Environment:
             return ProcessVectorEnv([make] * len(flat)), flatten
         parts: list[VectorEnv]
         if self._mode() == "vector":
-            unclipped = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)  # rewards are recorded
-            kwargs = unclipped | self.kwargs
-            parts = [gym.make_vec(self.name, len(share), "vector_entry_point", **kwargs) for share in shares(seeds)]
+            parts = [self._vector(len(share), independent) for share in shares(seeds)]
         else:
             plain = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
             make = (lambda: checks.Checked(plain())) if checked else plain
@@ -271,6 +269,11 @@ class Environment:
             return each[0] if len(each) == 1 else each
 
         return parts[0] if len(parts) == 1 else AgentVectorEnv(parts), firsts
+
+    def _vector(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
+        """Environments of the id's vector class, for evaluation if `independent`; more: of its settings."""
+        unclipped = dict.fromkeys(set(CLIPPING) & parameter_names(self._maker()), False)  # rewards are recorded
+        return gym.make_vec(self.name, num_envs, "vector_entry_point", **unclipped | self.kwargs | more)
 
     def _mode(self) -> str:
         """Which kind of vector is made, for both training and evaluation."""

@@ -1,5 +1,6 @@
 """The collector: steps environments with the current policies and returns rollouts."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,8 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from rlexp.data import Flaw, Rollout, finished_episodes
+from rlexp.data import Flaw, Rollout, Tally
+from rlexp.envs.agents import CONTINUES
 from rlexp.envs.checks import raise_fault
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.networks.distributions import Distribution
@@ -69,6 +71,7 @@ class Collector:
         env_device = envs.device if isinstance(envs, TorchVectorEnv) else torch.device("cpu")
         self.rewards = empty(0, device=env_device)
         self.terminated, self.truncated = (empty(0, dtype=torch.bool, device=env_device) for _ in range(2))
+        self.goes_on = np.zeros((agents, num_steps, num_envs), bool)  # the game, after an episode's end
         if env_device.type == "cpu":
             self.host_results = [x.numpy() for x in (self.rewards, self.terminated, self.truncated)]  # shared memory
         self.begin(envs, first_obs)
@@ -81,9 +84,8 @@ class Collector:
         self.host_obs = [slot.obs.numpy() for slot in self.slots] if on_host else []  # shared memory
         self.host_actions = [slot.actions.numpy() for slot in self.slots] if on_host else []
         self._write(first_obs, self.num_steps)
-        self.prev_done = np.zeros(self.shape, bool)
-        self.open_returns = np.zeros(self.shape)
-        self.open_lengths = np.zeros(self.shape, np.int64)
+        self.episodes = Tally(self.shape)
+        self.games: Tally | None = None  # until the environment says that one goes on after an episode's end
 
     def _make_slots(self) -> list[Slot]:
         """Views of all T + 1 steps, made once: making one costs as much as filling it."""
@@ -126,9 +128,10 @@ class Collector:
         actions = self.distribution.to_env(actions.reshape(-1, *actions.shape[2:]))
         began = time.perf_counter()
         try:
-            obs, *results, _ = self.watch.call(self.envs.step, actions)
+            obs, *results, infos = self.watch.call(self.envs.step, actions)
             for stored, found in zip(self.host_results, results, strict=True):
                 stored[:, t] = np.reshape(found, self.shape)
+            self.goes_on[:, t] = np.reshape(infos[CONTINUES], self.shape) if CONTINUES in infos else False
             self._write(obs, t + 1)
         except (Exception, SystemExit) as error:  # user environments may raise or return anything
             raise_fault(error, self.envs, self.watch.name)
@@ -138,13 +141,13 @@ class Collector:
         dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
         rewards, terminated, truncated = (x[:, :-1] for x in (self.rewards, self.terminated, self.truncated))
         done = (terminated | truncated).cpu()  # episodes are counted on the host
-        dummy = torch.cat([torch.from_numpy(self.prev_done)[:, None], done[:, :-1]], 1)  # (A, T, E)
-        self.prev_done = done[:, -1].numpy()
-        open_lengths = self.open_lengths
-        by_time = [x.numpy().swapaxes(0, 1) for x in (rewards.cpu(), done, dummy)]  # (T, A, E)
-        episodes, self.open_returns, self.open_lengths = finished_episodes(
-            by_time[0], by_time[1], by_time[2], self.open_returns, open_lengths
-        )
+        gained, ended = (x.numpy().swapaxes(0, 1) for x in (rewards.cpu(), done))  # (T, A, E)
+        if self.games is None and self.goes_on.any():
+            self.games = copy.deepcopy(self.episodes)
+        games = self.games and self.games.find(gained, ended & ~self.goes_on.swapaxes(0, 1))[0]
+        open_lengths = self.episodes.lengths
+        episodes, dummies = self.episodes.find(gained, ended)
+        dummy = torch.from_numpy(dummies.swapaxes(0, 1).copy())  # (A, T, E)
         return Rollout(
             obs=self.obs[:, : self.num_steps],
             actions=actions,
@@ -160,6 +163,7 @@ class Collector:
             dummy_first=dummy[:, 0].numpy(),
             open_lengths=open_lengths,
             episodes=episodes,
+            games=games or episodes,
             flaw=self._flaw(dummy, done),
         )
 
@@ -212,14 +216,14 @@ class Collector:
         """State of every running episode, without the environments' state."""
         return {
             "obs": self.slots[-1].obs.clone(),
-            "prev_done": torch.from_numpy(self.prev_done.copy()),
-            "open_returns": torch.from_numpy(self.open_returns.copy()),
-            "open_lengths": torch.from_numpy(self.open_lengths.copy()),
+            **self.episodes.state_dict(),
+            "games": self.games.state_dict() if self.games else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue running episodes; the environments must have been restored as well."""
         self.slots[-1].obs.copy_(state["obs"])
-        self.prev_done = state["prev_done"].numpy()
-        self.open_returns = state["open_returns"].numpy()
-        self.open_lengths = state["open_lengths"].numpy()
+        self.episodes.load_state_dict(state)
+        if games := state.get("games"):
+            self.games = Tally(self.shape)
+            self.games.load_state_dict(games)

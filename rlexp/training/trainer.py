@@ -234,7 +234,7 @@ class Trainer(Resumable):
         self.update_number += 1
         steps = rollout.steps * self.live
         self.steps += steps
-        self._count(rollout.episodes)
+        self._count(rollout.games)
         losses[PARAMETER] = self.learner.health()
         values = _to_host(losses | observed)  # the only device synchronisation of an update
         self.clock.lap(UPDATE, compiling=self.learner.compiling)

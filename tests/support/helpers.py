@@ -221,6 +221,7 @@ class HandMade:
             dummy_first=dummy[0],
             open_lengths=open_lengths,
             episodes=episodes,
+            games=episodes,
         )
 
 
