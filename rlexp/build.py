@@ -67,7 +67,14 @@ def build_algorithm(cfg: DictConfig) -> Algorithm:
 
 def build_environment(cfg: DictConfig) -> Environment:
     """The environment factory; no environment is made."""
-    return cast(Environment, _build(cfg.env))
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg.env, resolve=True))
+    wrappers = plain.get("wrappers") or []
+    if isinstance(wrappers, list) and all(isinstance(each, dict) and "_target_" in each for each in wrappers):
+        plain["wrappers"] = [
+            {"_partial_": True, **each} for each in wrappers
+        ]  # each is yet to be given its environment
+        return cast(Environment, _build(OmegaConf.create(plain)))
+    raise ConfigError(f"env.wrappers={wrappers}: give a list, each as {{_target_: module.Class}}, innermost first")
 
 
 def network_builder(

@@ -126,6 +126,9 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
     for key, value in node.items():
         if isinstance(value, Mapping):
             check_call(f"{path}.{key}", value)
+        for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
+            if isinstance(item, Mapping):
+                check_call(f"{path}.{key}[{index}]", item)
     if "_target_" not in node:
         return
     try:

@@ -25,9 +25,10 @@ class Atari(Environment):
 
     def __post_init__(self) -> None:
         """Check settings; no game is made."""
-        what = "Atari is stepped by ALE's vector class; use env.backend=gymnasium and env.vectorization=auto"
-        self._require("backend", self.backend in ("auto", "gymnasium"), what)
-        self._require("vectorization", self.vectorization in ("auto", "vector"), what)
+        what = "Atari is stepped by ALE's vector class"
+        self._require("backend", self.backend in ("auto", "gymnasium"), f"{what}; use auto")
+        self._require("vectorization", self.vectorization in ("auto", "vector"), f"{what}; use auto")
+        self._require("wrappers", not self.wrappers, f"{what}, which makes no single environments")
         super().__post_init__()
         for name, ours in {"episodic_life": "reset", "life_loss_info": "end"}.items():
             if name in self.kwargs:

@@ -43,6 +43,7 @@ class Environment:
     num_envs: int = 8
     vectorization: Literal["auto", "vector", "sync", "async"] = "auto"
     kwargs: dict[str, Any] = field(default_factory=dict)
+    wrappers: list[Any] = field(default_factory=list)
     normalize_obs: bool = False
     clip_obs: float = 10.0
     normalize_reward: bool = False
@@ -70,6 +71,7 @@ class Environment:
         if self.backend in ("torch", "envpool"):
             what = f"has no effect with env.backend={self.backend}; use auto, or env.backend=gymnasium"
             self._require("vectorization", self.vectorization == "auto", what)
+        self._require_wrappers()
         if self.backend == "torch":
             what = (
                 "another environment than Gymnasium's is registered under this id, and env.backend=torch implements "
@@ -87,6 +89,17 @@ class Environment:
         self._require("limits", are_limits(self.limits), what)
         require_known(self.id, self.backend, self.extra)
 
+    def _require_wrappers(self) -> None:
+        """Refuse wrappers of single environments where none is made."""
+        if not self.wrappers:
+            return
+        if bad := [each for each in self.wrappers if not callable(each)]:
+            raise ConfigError(f"env.wrappers: {bad[0]!r} is no wrapper; give each as {{_target_: module.Class}}")
+        for name, kind in (("backend", self.backend), ("vectorization", self.vectorization)):
+            if kind in ("torch", "envpool", "vector"):
+                what = "steps no single environments, which wrappers need; use auto, or remove env.wrappers"
+                raise ConfigError(f"env.{name}={kind}: {what}")
+
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"env.{name}={getattr(self, name)}: {wanted}")
@@ -99,7 +112,8 @@ class Environment:
     @property
     def world(self) -> World | None:
         """Torch dynamics, where the backend has them: steps compile together with the policy."""
-        plain = not set(self.kwargs) - {TIME_LIMIT} and self.vectorization == "auto"  # a world supports nothing else
+        # a world supports nothing else
+        plain = not set(self.kwargs) - {TIME_LIMIT} and self.vectorization == "auto" and not self.wrappers
         if not (self.backend == "torch" or (self.backend == "auto" and plain and has_world(self.id))):
             return None
         world = WORLDS[self.name]()
@@ -251,13 +265,13 @@ class Environment:
             worlds = TorchVectorEnv(world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
             return worlds, lambda seeds: [agent[0] for agent in seeds]
         if self.vectorization == "async":  # by the full id, as a subprocess may not have imported its module
-            make: Callable[[], Any] = partial(gym.make, self.id, disable_env_checker=True, **self.kwargs)
+            make: Callable[[], Any] = partial(_single, self.id, self.kwargs, self.wrappers)
             return ProcessVectorEnv([make] * len(flat)), flatten
         parts: list[VectorEnv]
         if self._mode() == "vector":
             parts = [self._vector(len(share), independent) for share in shares(seeds)]
         else:
-            plain = partial(gym.make, self.name, disable_env_checker=True, **self.kwargs)
+            plain = partial(_single, self.name, self.kwargs, self.wrappers)
             make = (lambda: checks.Checked(plain())) if checked else plain
             # One per agent, so that agents' states are separate. copy=False: the collector copies what it keeps before
             # the next step.
@@ -280,11 +294,23 @@ class Environment:
         if self.vectorization != "auto" or self.backend == "envpool":
             return self.vectorization
         spec = gym.spec(self.name)  # additional wrappers work on single environments only
-        has_vector = self.world is None and spec.vector_entry_point is not None and not spec.additional_wrappers
-        return "vector" if has_vector else "sync"
+        has_vector = self.world is None and spec.vector_entry_point is not None
+        return "vector" if has_vector and not (spec.additional_wrappers or self.wrappers) else "sync"
 
     def _maker(self) -> Any:
         """The class or function that the id names, for the kind of vector that is made."""
         spec = gym.spec(self.name)
         entry = spec.vector_entry_point if self._mode() == "vector" else spec.entry_point
         return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _single(id: str, kwargs: dict[str, Any], wrappers: list[Callable[[gym.Env[Any, Any]], Any]]) -> gym.Env[Any, Any]:
+    """One environment, wrapped from the inside out."""
+    env = gym.make(id, disable_env_checker=True, **kwargs)
+    for wrap in wrappers:
+        env = wrap(env)
+        if not isinstance(env, gym.Env):
+            name = getattr(wrap, "func", wrap)
+            name = getattr(name, "__name__", name)
+            raise ConfigError(f"env.wrappers: {name} makes no gymnasium.Env; derive it from gymnasium.Wrapper")
+    return env

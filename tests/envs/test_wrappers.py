@@ -1,0 +1,97 @@
+"""env.wrappers: of each single environment, in training and in evaluation alike."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from helpers import make_config
+
+from rlexp import build
+from rlexp.errors import ConfigError, EnvironmentFault
+
+TINY = ("env=cartpole", "tuned=none", "total_steps=256", "algo.rollout_steps=16", "compile=false", "progress=none")
+TINY += ("evaluation.episodes=1",)
+
+
+class Halved(gym.ObservationWrapper):
+    """Half of every observation, whose space says so."""
+
+    def __init__(self, env, by=2.0):
+        super().__init__(env)
+        self.by = by
+        space = env.observation_space
+        self.observation_space = gym.spaces.Box(space.low / by, space.high / by, dtype=np.float32)
+
+    def observation(self, observation):
+        return (observation / self.by).astype(np.float32)
+
+
+class Broken(gym.ObservationWrapper):
+    """Drops a number, of which its space does not tell."""
+
+    def observation(self, observation):
+        return observation[:3]
+
+
+class Raises(gym.Wrapper):
+    """Cannot be made."""
+
+    def __init__(self, env):
+        raise RuntimeError("no such file")
+
+
+def made(*wrappers, **more):
+    listed = ",".join(f"{{_target_: test_wrappers.{each}}}" for each in wrappers)
+    words = [f"env.{key}={value}" for key, value in more.items()]
+    return build.build_environment(make_config("env=cartpole", "tuned=none", f"env.wrappers=[{listed}]", *words))
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
+def test_they_are_applied_from_the_inside_out(vectorization):
+    plain, _ = build.build_environment(make_config("env=cartpole", "tuned=none", "env.vectorization=sync")).start([[3]])
+    environment = made("Halved", "Halved,by: 5", vectorization=vectorization)
+    for independent in (False, True):
+        envs, obs = environment.start([[3]], independent=independent)
+        assert obs == pytest.approx(plain.reset(seed=[3])[0] / 10)
+        assert envs.single_observation_space.high[0] == pytest.approx(4.8 / 10)
+        envs.close()
+    assert environment.world is None
+
+
+def test_one_that_breaks_its_space_is_named_with_file_and_line():
+    with pytest.raises(
+        EnvironmentFault, match=r"test_wrappers\.py:\d+: Broken.*has shape \(3,\); its space has \(4,\)"
+    ):
+        made("Broken").try_steps()
+
+
+def test_one_that_cannot_be_made_is_told():
+    with pytest.raises((ConfigError, EnvironmentFault), match=r"cannot be made: .*no such file"):
+        made("Raises").probe()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["env.wrappers=5"], "env.wrappers=5: "),
+        (["env.wrappers=[gymnasium.wrappers.ClipReward]"], "give a list, each as {_target_: module.Class}"),
+        (["env.wrappers=[{_target_: gymnasium.wrappers.ClipRewar}]"], "did you mean ClipReward?"),
+        (["env.wrappers=[{_target_: gymnasium.wrappers.ClipReward,min: 0}]"], "env.wrappers[0].min=0: "),
+        (["env.wrappers=[{_target_: test_wrappers.Halved}]", "env.backend=torch"], "steps no single environments"),
+        (
+            ["env.wrappers=[{_target_: test_wrappers.Halved}]", "env.vectorization=vector"],
+            "steps no single environments",
+        ),
+        (["env.wrappers=[{_target_: builtins.str}]"], "env.wrappers: str makes no gymnasium.Env"),
+        (["env=breakout", "env.wrappers=[{_target_: test_wrappers.Halved}]"], "Atari is stepped by ALE's vector class"),
+    ],
+)
+def test_what_cannot_be_one_is_refused_in_one_line(cli, words, told):
+    result = cli(*TINY, *words)
+    assert result.code == 1
+    assert told in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_wrapped_environment_trains(cli):
+    result = cli(*TINY, "env.wrappers=[{_target_: gymnasium.wrappers.TimeAwareObservation}]")
+    assert result.code == 0, result.err
