@@ -143,13 +143,12 @@ def test_every_grid_of_an_experiment_composes_and_is_accepted(name, monkeypatch)
         common = [f"experiment={name}", *(f"{key}={value}" for key, value in (sweeper.params or {}).items())]
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         grids = [union([[lowest(word, parser) for word in (*grid, *common)]], parser) for grid in sweeper.grids or [[]]]
-    assert sum(map(len, grids)) > 1
     hashes = set()
     for grid in grids:
         for job in (grid[0], grid[-1]):  # they differ in every key that the grid varies
             cfg = make(*job)
             build.check(cfg)
-            assert cfg.env.timeout  # one that hangs may not hold up the others
+            assert cfg.env.timeout or sum(map(len, grids)) == 1  # one that hangs may not hold up the others
             assert config_hash(identity(cfg)) == config_hash(identity(make(*job, "env.timeout=null")))
             hashes.add((cfg.study, config_hash(identity(cfg))))
     assert len(hashes) == sum(len({tuple(grid[0]), tuple(grid[-1])}) for grid in grids)

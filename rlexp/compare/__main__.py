@@ -130,8 +130,8 @@ def run(words: list[str]) -> None:
     missing = missing_jobs(paths, runs)
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
-    baseline = verdict.pick_baseline(comparison, options.get("baseline"))
     books = LookBooks(*comparison.studies)
+    baseline = verdict.pick_baseline(comparison, options.get("baseline"), books.record)
     question = question_of(comparison, options.get("primary"), options.get("margin"), books.record)
     content = to_record(comparison, question, baseline)
     if options.get("plan"):

@@ -44,6 +44,7 @@ class Task:
     # failed, killed, interrupted, running, waiting, unreadable, no episode, never ran. Also of arms without any sample
     absent: dict[str, dict[int, str]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)  # of arms by name, see `fingerprint`
+    runs: dict[str, dict[int, Path]] = field(default_factory=dict)  # arm -> absent seed -> folder of its run, if any
 
     def id_of(self, arm: str) -> str:
         """What stays the same when other arms, of which names depend, come or go."""
@@ -106,8 +107,8 @@ def compare_runs(
     for env in sorted({run.env for run, _ in others} - by_env.keys()):
         unusable = [(run, status) for run, status in others if run.env == env]
         names = names_of([run for run, _ in unusable], {}, varied)
-        absent, ids = _absent({}, {}, unusable, names), _ids({}, unusable, names)
-        pending.append(Task(env, {}, {}, None, None, absent=absent, ids=ids))
+        (absent, folders), ids = _absent({}, {}, unusable, names), _ids({}, unusable, names)
+        pending.append(Task(env, {}, {}, None, None, absent=absent, ids=ids, runs=folders))
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
         runs_of = {name: {sample.seed: sample.run for sample in samples} for name, samples in task.arms.items()}
@@ -163,8 +164,8 @@ def _task(
     limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
     bounds = (float(bounds[0]), float(bounds[1])) if bounds else None
     names = names_of([run for run, _ in others], by_arm, varied)
-    absent, ids = _absent(arms, by_arm, others, names), _ids(by_arm, others, names)
-    return Task(env, arms, apart, threshold, bounds, limits, absent, ids)
+    (absent, folders), ids = _absent(arms, by_arm, others, names), _ids(by_arm, others, names)
+    return Task(env, arms, apart, threshold, bounds, limits, absent, ids, folders)
 
 
 def _started(run: Run) -> str:
@@ -176,8 +177,8 @@ def _absent(
     by_arm: dict[str, list[Run]],
     others: list[tuple[Run, str]],
     names: list[str],
-) -> dict[str, dict[int, str]]:
-    """See `Task.absent`. by_arm: finished runs by their arm; others: the others, with status; names: of their arms."""
+) -> tuple[dict[str, dict[int, str]], dict[str, dict[int, Path]]]:
+    """`Task.absent`, `Task.runs`. by_arm: finished runs; others: the rest, with their status; names: of their arms."""
     lost: list[tuple[str, Run, int, str]] = [
         (name, run, seed, "diverged" if seed in diverged(run) else "no episode")
         for name, arm_runs in by_arm.items()
@@ -190,15 +191,17 @@ def _absent(
         for seed in run.record.get("seeds", ())
     ]
     reasons: dict[str, dict[int, str]] = {name: {} for name in arms}
-    for name, _, seed, reason in sorted(lost, key=lambda entry: _started(entry[1])):  # the last started counts
+    folders: dict[str, dict[int, Path]] = {}
+    for name, run, seed, reason in sorted(lost, key=lambda entry: _started(entry[1])):  # the last started counts
         reasons.setdefault(name, {})[seed] = reason
+        folders.setdefault(name, {})[seed] = run.folder
     held = {name: {sample.seed for sample in arms.get(name, ())} for name in reasons}
     every = sorted({seed for seeds in (*held.values(), *reasons.values()) for seed in seeds})
     absent = {
         name: {seed: reasons[name].get(seed, NEVER) for seed in every if seed not in held[name]}
         for name in sorted(reasons, key=natural)
     }
-    return {name: seeds for name, seeds in absent.items() if seeds}
+    return {name: seeds for name, seeds in absent.items() if seeds}, folders
 
 
 def _ids(by_arm: dict[str, list[Run]], others: list[tuple[Run, str]], names: list[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlexp.compare.looks import Looks, Seeds, spans
+from rlexp.compare.looks import Looks, Seeds
 from rlexp.errors import ConfigError, StorageError
 from rlexp.files import write_atomically
 from rlexp.text import one_line
@@ -77,15 +77,12 @@ class LookBook:
         self.changed |= (now := replace(self.of(env), **new)) != self.looks[env]
         self.looks[env] = now
 
-    def show_arms(self, compared: Arms, late: bool, secondary: int) -> None:
-        """Note that these arms are compared, whether or not with a verdict, and how often by other measures.
-
-        late: a verdict was given before, of this study or of one beside it.
-        """
+    def show_arms(self, compared: Arms, secondary: int) -> None:
+        """Note that these arms are compared, whether or not with a verdict, and how often by other measures."""
         for env, arms in compared.items():
             looks = self.of(env)
             new = {arm: name for arm, name in arms.items() if arm not in looks.compared | looks.late}
-            where = "late" if late else "compared"
+            where = "late" if self.judged else "compared"
             self._put(env, **{where: getattr(looks, where) | new})
         self.changed |= secondary > self.secondary
         self.secondary = max(self.secondary, secondary)
@@ -107,7 +104,7 @@ class LookBook:
     def take(self, env: str, *pair: Seeds) -> None:
         """Note that a verdict is given on these, at the most seeds of either."""
         looks, at = self.of(env), max(x.own for x in pair)
-        seeds = {x.id: spans(x.scored) for x in pair} | looks.seeds.get(at, {})
+        seeds = {x.id: x.named for x in pair} | looks.seeds.get(at, {})
         self._put(env, taken=[*dict.fromkeys([*looks.taken, at])], seeds=looks.seeds | {at: seeds})
 
     def show_over(self, arms: list[str]) -> None:
@@ -209,7 +206,11 @@ class LookBooks:
         """Arms up to the first verdict: those of now, or of studies that had one, by their names now and then."""
         if not self.judged:
             return self.everything(now)
-        before = [{env: x.compared for env, x in book.looks.items()} for book in self.books if book.judged]
+        before = [
+            {env: {i: name for i, name in x.compared.items() if not self.late(env, i)} for env, x in book.looks.items()}
+            for book in self.books
+            if book.judged
+        ]
         return [
             *before,
             {env: {i: name for i, name in arms.items() if not self.late(env, i)} for env, arms in now.items()},
@@ -217,7 +218,9 @@ class LookBooks:
 
     def late(self, env: str, arm: str) -> bool:
         """Whether an arm, by its id, was not among those compared when the first verdict was given."""
-        return self.judged and not any(arm in book.of(env).compared for book in self.books if book.judged)
+        judged = [book.of(env) for book in self.books if book.judged]
+        came_later = any(arm in looks.late for looks in judged)  # than a verdict of one study, in which others are new
+        return bool(judged) and (came_later or not any(arm in looks.compared for looks in judged))
 
     def share(self, env: str, arm: Seeds, base: Seeds) -> tuple[float, str]:
         """As `Looks.share`, by all studies: the least share, and the first reason."""

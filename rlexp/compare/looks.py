@@ -26,21 +26,27 @@ class Seeds(NamedTuple):
     scored: frozenset[int]  # by the measure that gives the verdict
     ended: frozenset[int]  # those that can be seen: trained to the end, or diverged
     seeds: frozenset[int]  # all that there are or were to be, whatever became of them
-    coming: int  # how many of these may yet have a score
-    unevaluated: int = 0  # of these, trained to the end
-    runs: Mapping[int, Path] = {}  # seed -> folder of its run, of those that were trained to the end
+    coming: frozenset[int] = frozenset()  # those of them that may yet have a score
+    unevaluated: frozenset[int] = frozenset()  # of these, those trained to the end
+    diverged: frozenset[int] = frozenset()  # of those that were scored
+    runs: Mapping[int, Path] = {}  # seed -> folder of its run
 
     @property
     def own(self) -> int:
         """How many there are or were to be."""
         return len(self.seeds)
 
+    @property
+    def named(self) -> str:
+        """Those that were scored, as 0-9, 12."""
+        return spans(self.scored) + (f" (diverged: {spans(self.diverged)})" if self.diverged else "")
+
     def within(self, study: Path) -> "Seeds":
         """Those whose runs are in a study's folder; all if none is elsewhere."""
         parents = {run: run.resolve().parent for run in {*self.runs.values()}}
         elsewhere = {seed for seed, run in self.runs.items() if parents[run] != study.resolve()}
-        here = self.ended - elsewhere
-        return self._replace(ended=here, seeds=here, coming=0) if elsewhere else self
+        sets = {name: getattr(self, name) - elsewhere for name in ("ended", "seeds", "coming")}
+        return self._replace(**sets) if elsewhere else self
 
 
 @dataclass
@@ -66,9 +72,9 @@ class Looks:
         Of a look that is none it is the whole: such an interval is for plans.
         """
         for look, given in self.seeds.items():
-            if all(given.get(x.id) == spans(x.scored) for x in (arm, base)):
+            if all(given.get(x.id) == x.named for x in (arm, base)):
                 return self._part(look), ""  # a verdict on these very seeds stays
-        if arm.coming + base.coming:
+        if arm.coming or base.coming:
             return 1.0, _coming(arm, base)
         seeds = max(arm.own, base.own)
         if self.planned and (arm.own != base.own or seeds not in self.planned):
@@ -90,16 +96,16 @@ class Looks:
         """Why the error has been spent on other seeds: at this look, or, without a plan, at any; empty: it has not."""
         looks = [self.seeds.get(seeds, {})] if self.planned else self.seeds.values()
         given = {x: named for look in looks for x, named in look.items()}
-        apart = [
-            f"seeds {given[x.id]} of {x.arm}"
-            for x in (base, arm)
-            if given.get(x.id, spans(x.scored)) != spans(x.scored)
-        ]
+        apart = [f"on seeds {given[x.id]} of {x.arm}" for x in (base, arm) if given.get(x.id, x.named) != x.named]
         if given and base.id not in given:
-            apart.append(f"other runs of {base.arm}")
+            apart.append(f"with another baseline than these runs of {base.arm}")
         if not given and not self.planned and self.taken and seeds not in self.taken:  # a file that does not say which
-            apart.append(f"{self.taken[0]} seeds")
-        return f"the 5 % were spent on {' and '.join(apart)}; {NEW}" if apart else ""
+            apart.append(f"on {self.taken[0]} seeds")
+        if not apart:
+            return ""
+        if later := [n for n in self.planned if n > seeds]:
+            return f"this look was spent {' and '.join(apart)}: next at {later[0]}"
+        return f"the 5 % were spent {' and '.join(apart)}; {NEW}"
 
     def _lacking(self, x: Seeds) -> str:
         """Why an arm is not all that was shown or announced before; empty: it is."""
@@ -137,7 +143,8 @@ class Looks:
 
 def _coming(arm: Seeds, base: Seeds) -> str:
     """That seeds are still to come, and of those that only lack an evaluation how they get one."""
-    coming, own, trained = arm.coming + base.coming, arm.own + base.own, arm.unevaluated + base.unevaluated
+    coming, trained = len(arm.coming) + len(base.coming), len(arm.unevaluated) + len(base.unevaluated)
+    own = arm.own + base.own
     told = f"{coming} of {own} seeds {'is' if coming == 1 else 'are'} still to come"
     return told + (f", of which {trained} by python -m rlexp.evaluate" if trained else "")
 

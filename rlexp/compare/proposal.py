@@ -141,7 +141,7 @@ def _require_undecided(env: str, margin: float, book: LookBook, pilot: int) -> N
     if looks.taken:
         at = f"at {', '.join(map(str, looks.taken))} seeds"
         raise ConfigError(
-            f"plan=true: a verdict on {env} was given {at} ({book.path}), and looks are declared before the first; "
+            f"plan=true: the 5 % of {env} were spent {at} ({book.path}), and looks are declared before that; "
             f"plan a new study, with other seeds"
         )
     if looks.planned and looks.seen:

@@ -57,11 +57,21 @@ class Result:
         held = {sample.seed for sample in self.task.arms.get(self.arm, ())}
         ended = held | {seed for seed, why in absent.items() if why == "diverged"}
         own = frozenset(held | {seed for seed, why in absent.items() if why != NEVER})
-        trained = sum(why == UNEVALUATED for why in self.missing.values())
-        coming = sum(why in STILL_COMING for why in absent.values()) + trained
-        runs = {sample.seed: sample.run.folder for sample in self.task.arms.get(self.arm, ())}
+        unevaluated = frozenset(seed for seed, why in self.missing.items() if why == UNEVALUATED)
+        runs = self.task.runs.get(self.arm, {})
+        runs = runs | {sample.seed: sample.run.folder for sample in self.task.arms.get(self.arm, ())}
         scored = own - self.missing.keys()
-        return Seeds(self.arm, self.task.id_of(self.arm), scored, frozenset(ended), own, coming, trained, runs)
+        return Seeds(
+            self.arm,
+            self.task.id_of(self.arm),
+            scored,
+            frozenset(ended),
+            own,
+            unevaluated | {seed for seed, why in absent.items() if why in STILL_COMING},
+            unevaluated,
+            frozenset(seed for seed in scored if absent.get(seed) == "diverged"),
+            runs,
+        )
 
     @property
     def compared(self) -> bool:

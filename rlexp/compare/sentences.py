@@ -30,7 +30,7 @@ def _nothing_compared(judgement: Judgement) -> str:
         return ""
     scored = [m for m in MEASURES if any(r.measure == m and len(r.scores) for r in judgement.results)]
     if primary in scored:
-        return f"There is nothing to compare with {judgement.baseline}: no other arm has a score on its environments."
+        return f"There is nothing to compare with {judgement.baseline}: {_lacking(judgement)}."
     remedy = {
         "evaluation": "train with evaluation.episodes, or run python -m rlexp.evaluate run=... on each run",
         "evaluation_sampled": "train with evaluation.every",
@@ -38,6 +38,16 @@ def _nothing_compared(judgement: Judgement) -> str:
     }.get(primary, "train longer")
     others = f"; or choose one that the runs have, as in primary={scored[0]}" if scored else ""
     return f"No seed has a score by the primary measure, {primary}: {remedy}{others}."
+
+
+def _lacking(judgement: Judgement) -> str:
+    """What keeps arms from being compared, some of which have a score by the primary measure."""
+    primary = judgement.question.primary
+    without = [r.arm for r in judgement.results if r.measure == primary and not len(r.scores)]
+    if not without:
+        return "no other arm has a score on its environments"
+    remedy = "; run python -m rlexp.evaluate run=... on each of its runs" if primary == "evaluation" else ""
+    return f"{', '.join(dict.fromkeys(without))} has no score by the primary measure, {primary}{remedy}"
 
 
 def sentence(r: Result, judgement: Judgement) -> str:
@@ -191,7 +201,8 @@ def overall_sentence(o: Overall, judgement: Judgement) -> str:
 def _reservations(judgement: Judgement) -> list[str]:
     """What a reader has to know of all verdicts together."""
     question = judgement.question
-    lines = [f"Chosen after the runs: {late}." for late in question.late]
+    compared = any(r.compared for r in judgement.results)
+    lines = [f"Chosen after the runs: {late}." for late in question.late if compared]
     for env in dict.fromkeys(env for env, _ in judgement.added):
         arms = [arm for where, arm in judgement.added if where == env]
         named = "; ".join(arms) if len(arms) <= MOST_SENTENCES else f"{len(arms)} arms"

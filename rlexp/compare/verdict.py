@@ -1,6 +1,8 @@
 """Judges every arm against the baseline: verdicts by the primary measure, intervals by the others."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -22,13 +24,34 @@ TOO_FEW = "too few seeds"
 Seen = dict[tuple[str, str], tuple[Seeds, ...]]  # environment, arm -> its seeds and the baseline's
 
 
-def pick_baseline(comparison: Comparison, wanted: str | None) -> str:
-    """The arm that the others are compared with; a ConfigError if none has that name, or several may be meant."""
+def pick_baseline(comparison: Comparison, wanted: str | None, record: Mapping[str, Any] | None = None) -> str:
+    """The arm that the others are compared with.
+
+    Args:
+        comparison: of the arms.
+        wanted: its name, if one is.
+        record: looks.json, whose baseline it is where neither a name nor an arm called ppo says otherwise.
+
+    Raises:
+        ConfigError: no arm has that name, it has no score yet, or several may be meant.
+    """
     names = comparison.arm_names
+    chosen = wanted or "ppo"
+    waiting = [why for task in comparison.all_tasks for why in task.absent.get(chosen, {}).values()]
+    if chosen not in names and any(why in STILL_COMING for why in waiting):
+        raise ConfigError(
+            f"{chosen}, the baseline, has no score yet ({', '.join(dict.fromkeys(waiting))}); let it end, or compare "
+            f"with another arm, as in baseline={names[0]!r}"
+        )
     if wanted is not None and wanted not in names:
         raise ConfigError(f"baseline={wanted}: no such arm; the arms are: {'; '.join(names)}")
-    if wanted is not None or "ppo" in names:
-        return wanted or "ppo"
+    if chosen in names:
+        return chosen
+    ids: Any = (record or {}).get("baseline_ids")
+    if isinstance(ids, Mapping):
+        former = [name for task in comparison.tasks for name in task.arms if ids.get(task.env) == task.id_of(name)]
+        if former:
+            return former[0]
     of_ppo = [name for name in names if name.startswith("ppo ")]
     if len(of_ppo) > 1:
         raise ConfigError(f"which arm is the baseline? choose one of: {'; '.join(f'baseline={n!r}' for n in of_ppo)}")
@@ -78,7 +101,7 @@ def judge(comparison: Comparison, baseline: str, question: Question, books: Look
     looks = {where for where in enough if not shares[where][1]}
     for book in books.books if seen else ():
         _record(book, books, judgement, seen, looks)
-        book.show_arms(compared, books.judged, secondary)
+        book.show_arms(compared, secondary)
     return judgement
 
 
@@ -110,7 +133,7 @@ def _record(book: LookBook, books: LookBooks, judgement: Judgement, seen: Seen, 
             looks = looks | {where for where in seen if where[1] == o.arm}
     for where, pair in seen.items():
         book.show(where[0], *books.own(book, pair))
-        if where in looks:
+        if where in looks and books.own(book, pair):
             book.take(where[0], *pair)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.networks import noise
 from rlexp.networks.distributions import DiagGaussian, Distribution, make_distribution
-from rlexp.networks.init import orthogonal
+from rlexp.networks.init import Init, initialise
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.spaces import require_readable
@@ -81,6 +81,7 @@ class ActorCritic(nn.Module):
         *,
         shared: bool = False,
         log_std_init: float = 0.0,
+        init: Init = "orthogonal",
         normalize_obs: bool = False,
         clip_obs: float = 10.0,
     ) -> None:
@@ -97,8 +98,8 @@ class ActorCritic(nn.Module):
         gaussian = isinstance(self.distribution, DiagGaussian)
         outputs = self.distribution.noise_size if gaussian else self.distribution.num_params
         self.log_std = nn.Parameter(torch.full((outputs,), float(log_std_init))) if gaussian else None
-        self.actor_head = orthogonal(nn.Linear(int(width), outputs), 0.01)
-        self.critic_head = orthogonal(nn.Linear(int(width), 1), 1.0)
+        self.actor_head = initialise(nn.Linear(int(width), outputs), init, 0.01)
+        self.critic_head = initialise(nn.Linear(int(width), 1), init, 1.0)
 
     def forward(self, obs: Tensor, actor_only: bool = False) -> tuple[Tensor, Tensor | None]:
         """Packed distribution parameters (..., P), and values (...) unless `actor_only`."""

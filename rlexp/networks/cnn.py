@@ -5,7 +5,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlexp.errors import ConfigError
-from rlexp.networks.init import orthogonal
+from rlexp.networks.init import Init, initialise
 
 
 class NatureCNN(nn.Module):
@@ -17,7 +17,7 @@ class NatureCNN(nn.Module):
 
     prefers_loop = True  # on a CPU vmap makes grouped convolutions, which are slower than a loop over agents
 
-    def __init__(self, space: spaces.Box, *, features: int = 512) -> None:
+    def __init__(self, space: spaces.Box, *, features: int = 512, init: Init = "orthogonal") -> None:
         super().__init__()
         shape = space.shape
         self.channels_last = len(shape) == 3 and shape[-1] <= 4 and shape[-1] < min(shape[:2])
@@ -29,17 +29,17 @@ class NatureCNN(nn.Module):
                 "36x36 pixels, (C, H, W) or (H, W, C); use network=mlp"
             )
         self.layers = nn.Sequential(
-            orthogonal(nn.Conv2d(shape[0], 32, 8, 4)),
+            initialise(nn.Conv2d(shape[0], 32, 8, 4), init),
             nn.ReLU(),
-            orthogonal(nn.Conv2d(32, 64, 4, 2)),
+            initialise(nn.Conv2d(32, 64, 4, 2), init),
             nn.ReLU(),
-            orthogonal(nn.Conv2d(64, 64, 3, 1)),
+            initialise(nn.Conv2d(64, 64, 3, 1), init),
             nn.ReLU(),
             nn.Flatten(),
         )
         with torch.no_grad():
             flat = self.layers(torch.zeros(1, *shape)).shape[1]
-        self.head = nn.Sequential(orthogonal(nn.Linear(flat, features)), nn.ReLU())
+        self.head = nn.Sequential(initialise(nn.Linear(flat, features), init), nn.ReLU())
         self.out_features = features
 
     def forward(self, x: Tensor) -> Tensor:

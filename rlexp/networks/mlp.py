@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlexp.errors import ConfigError
-from rlexp.networks.init import orthogonal
+from rlexp.networks.init import Init, initialise
 
 ACTIVATIONS = {kind.__name__.lower(): kind for kind in (nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU, nn.GELU)}
 
@@ -19,7 +19,14 @@ class MLP(nn.Module):
     Raises ConfigError for an unknown activation or a width below 1.
     """
 
-    def __init__(self, space: spaces.Box, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> None:
+    def __init__(
+        self,
+        space: spaces.Box,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        init: Init = "orthogonal",
+    ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ConfigError(f"network activation {activation!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
@@ -29,7 +36,7 @@ class MLP(nn.Module):
         widths = [math.prod(space.shape), *hidden]
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(widths):
-            layers += [orthogonal(nn.Linear(fan_in, fan_out)), ACTIVATIONS[activation]()]
+            layers += [initialise(nn.Linear(fan_in, fan_out), init), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers)
         self.out_features = widths[-1]
 

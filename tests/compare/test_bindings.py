@@ -26,7 +26,7 @@ def test_the_same_seeds_trained_with_other_settings_are_other_runs(tmp_path, cap
     for _ in range(2):
         said = run(capsys, arms(tmp_path / "s", 60, lr=3e-3))
         assert "is interim" in said
-        assert "the 5 % were spent on other runs of ppo" in said
+        assert "the 5 % were spent with another baseline than these runs of ppo" in said
     assert "is inconclusive" in run(capsys, arms(tmp_path / "s", 0))  # those that it was given on
 
 
@@ -332,7 +332,7 @@ def test_a_plan_elsewhere_gives_a_study_no_new_looks(tmp_path, capsys):
     write_looks(tmp_path / "b", planned=[9], env="CartPole-v1")
     said = run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
     assert "is interim" in said
-    assert "the 5 % were spent on seeds 0-5 of ppo and seeds 0-5 of apo" in said
+    assert "the 5 % were spent on seeds 0-5 of ppo and on seeds 0-5 of apo" in said
     assert held(tmp_path / "a")["envs"]["CartPole-v1"]["planned"] == []
 
 
@@ -645,3 +645,104 @@ def test_huge_counts_of_a_record_are_no_traceback(tmp_path):
     write_looks(tmp_path, secondary=10**400)
     judgement, _ = judge(tmp_path, task({"ppo": scores(6), "apo": scores(6, 3)}))
     assert np.isfinite([r.against.low for r in judgement.primary]).all()
+
+
+# What a fourth attack found ----------------------------------------------------------------------------------------
+
+
+def test_a_study_that_was_looked_at_with_another_first_is_judged_like_any(tmp_path, capsys):
+    run(capsys, arms(tmp_path / "a"))
+    b = tmp_path / "b"
+    for algo, level in (("ppo", 100.0), ("apo", 150.0)):
+        write_run(b / algo, algo, seeds=range(6, 12), level=level, **({"anchor_coef": 1} if algo == "apo" else {}))
+    assert "is interim" in run(capsys, str(tmp_path / "a"), str(b))
+    alone = run(capsys, str(b))
+    assert "apo is better" in alone
+    write_run(b / "apo5", "apo", seeds=range(6, 12), level=101.0, anchor_coef=5)
+    first = run(capsys, str(b))
+    assert "apo anchor_coef=5 on CartPole-v1 was added after the study's first verdict" in first
+    assert "apo anchor_coef=1 is better" in first
+    assert first == run(capsys, str(b))
+
+
+def test_a_baseline_that_is_to_come_is_not_replaced(tmp_path, capsys):
+    folder = tmp_path / "s"
+    for coef in (1, 5):
+        write_run(folder / f"apo{coef}", "apo", seeds=range(6), level=100.0 + coef, anchor_coef=coef)
+    write_run(folder / "ppo", "ppo", seeds=range(6), status="interrupted")
+    told = "ppo, the baseline, has no score yet (interrupted); let it end, or compare with another arm"
+    for typed in ([], ["baseline=ppo"]):
+        assert told in refused(capsys, str(folder), *typed)
+    assert not (folder / "looks.json").exists()
+    shutil.rmtree(folder / "ppo")
+    write_run(folder / "ppo", "ppo", seeds=range(6))
+    assert "apo anchor_coef=5 against ppo" in run(capsys, str(folder))
+
+
+def test_the_baseline_stays_when_another_arm_comes_before_it(tmp_path, capsys):
+    folder = tmp_path / "s"
+    for coef in (1, 5):
+        write_run(folder / f"apo{coef}", "apo", seeds=range(6), anchor_coef=coef)
+    assert "apo anchor_coef=5 against apo anchor_coef=1" in run(capsys, str(folder))
+    write_run(folder / "apo0", "apo", seeds=range(6), anchor_coef=0.5)
+    said = run(capsys, str(folder))
+    assert "apo anchor_coef=5 against apo anchor_coef=1" in said
+    assert "Chosen after" not in said
+
+
+def test_a_study_notes_its_own_seeds_alone(tmp_path, capsys):
+    a, b = arms(tmp_path / "a"), tmp_path / "b"
+    for algo in ("ppo", "apo"):
+        write_run(b / algo, algo, seeds=range(6, 12), level=100.0)
+    write_run(b / "more", "apo", seeds=range(12, 20), level=100.0, status="interrupted")
+    assert "is interim" in run(capsys, a, str(b))
+    for text in (held(tmp_path / "a"), held(b)):
+        assert text["envs"]["CartPole-v1"]["taken"] == []
+    assert [*held(tmp_path / "a")["envs"]["CartPole-v1"]["awaited"].values()] == []
+    assert [*held(b)["envs"]["CartPole-v1"]["awaited"].values()] == [14]
+    assert "apo is better" in run(capsys, a)
+
+
+def test_diverged_seeds_of_another_study_are_not_missed(tmp_path, capsys):
+    arms(tmp_path / "a")
+    b = tmp_path / "b"
+    for algo in ("ppo", "apo"):
+        write_run(b / algo, algo, seeds=range(6, 12), level=100.0)
+    record = b / "apo" / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"diverged": {"11": {}}}))
+    write_run(b / "more", "apo", seeds=[12], level=100.0, status="interrupted")
+    assert "is interim" in run(capsys, str(tmp_path / "a"), str(b))
+    assert "gone" not in run(capsys, str(tmp_path / "a"))
+
+
+def test_a_verdict_on_one_environment_is_no_study_elsewhere(tmp_path, capsys):
+    for name, env in (("a", "A-v0"), ("b", "B-v0")):
+        arms(tmp_path / name, env=env)
+    assert "Over 2 environments apo is better" in run(capsys, str(tmp_path / "a"), str(tmp_path / "b"))
+    for name, env in (("a", "A-v0"), ("b", "B-v0")):
+        assert [where for where, looks in held(tmp_path / name)["envs"].items() if looks["taken"]] == [env]
+
+
+def test_a_diverged_seed_that_is_trained_again_is_another_seed(tmp_path):
+    lost = task({"ppo": scores(6), "apo": scores(5, 30)}, absent={"apo": {5: "diverged"}}, limits=(-9, 99))
+    _, books = judge(tmp_path, lost)
+    again, _ = judge(tmp_path, task({"ppo": scores(6), "apo": scores(6, 30)}), book=books)
+    assert again.primary[0].verdict.why.startswith("the 5 % were spent on seeds 0-5 (diverged: 5) of apo")
+
+
+def test_a_spent_look_leaves_the_next(tmp_path):
+    write_looks(tmp_path, planned=[6, 8])
+    failed = {"apo": {5: "failed"}}
+    _, books = judge(tmp_path, task({"ppo": scores(6), "apo": scores(5, 30)}, absent=failed))
+    mended, _ = judge(tmp_path, task({"ppo": scores(6), "apo": scores(6, 30)}), book=books)
+    assert mended.primary[0].verdict.why == "this look was spent on seeds 0-4 of apo: next at 8"
+    assert words(judge(tmp_path, task({"ppo": scores(8), "apo": scores(8, 30)}), book=books)[0]) == ["better"]
+
+
+def test_which_arm_lacks_a_score_is_said(tmp_path, capsys):
+    folder = arms(tmp_path / "s")
+    (tmp_path / "s" / "apo" / "evaluation.json").unlink()
+    said = run(capsys, folder)
+    assert (
+        "There is nothing to compare with ppo: apo has no score by the primary measure, evaluation; run python" in said
+    )

@@ -30,9 +30,7 @@ def test_shares_are_of_the_whole_error():
         assert list(shares) == sorted(shares)  # most is left to the end
 
     def share(looks, n, m=None):
-        return looks.share(
-            *(Seeds(arm, arm, *[frozenset(range(k))] * 3, 0) for arm, k in (("apo", n), ("ppo", m or n)))
-        )
+        return looks.share(*(Seeds(arm, arm, *[frozenset(range(k))] * 3) for arm, k in (("apo", n), ("ppo", m or n))))
 
     assert share(Looks(), 7) == share(Looks(), 7, 9) == share(Looks(taken=[7]), 7) == (1, "")
     assert share(Looks(taken=[7]), 8)[1] == share(Looks(taken=[7]), 6)[1] != ""
@@ -71,7 +69,9 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
     study(tmp_path / "s", 6)
     said = run(capsys, folder)
     assert "apo against ppo on CartPole-v1 is interim: +60 [" in said
-    assert "; the 5 % were spent on seeds 0-4 of ppo and seeds 0-4 of apo; new seeds take a study of their own" in said
+    assert (
+        "; the 5 % were spent on seeds 0-4 of ppo and on seeds 0-4 of apo; new seeds take a study of their own" in said
+    )
     assert not re.search("better|worse|equivalent to", said.split("No margin")[0])
     assert held(tmp_path / "s")["envs"]["CartPole-v1"]["seeds"] == seeds
     study(tmp_path / "s", 5)
@@ -270,7 +270,7 @@ def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
         LookBooks(tmp_path)
     book = LookBooks(tmp_path / "new")
     assert looks_at(book) == Looks()
-    book.books[0].take("E", *(Seeds(arm, arm, *[frozenset(range(7))] * 3, 0) for arm in ("ppo", "apo")))
+    book.books[0].take("E", *(Seeds(arm, arm, *[frozenset(range(7))] * 3) for arm in ("ppo", "apo")))
     (tmp_path / "new").mkdir()
     book.save(primary="final")
     assert looks_at(LookBooks(tmp_path / "new")).taken == [7]
@@ -298,7 +298,7 @@ def test_other_seeds_of_the_same_number_are_another_look(tmp_path, capsys):
         write_run(tmp_path / "s" / algo, algo, seeds=range(10, 15), level=900.0)
     said = run(capsys, folder)
     assert "is interim" in said
-    assert "the 5 % were spent on seeds 0-4 of ppo and seeds 0-4 of apo" in said
+    assert "the 5 % were spent on seeds 0-4 of ppo and on seeds 0-4 of apo" in said
     assert "but" not in said.split("No margin")[0]  # no claim by other measures either
 
 

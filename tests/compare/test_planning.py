@@ -226,8 +226,7 @@ def test_a_plan_after_a_verdict_is_refused(tmp_path, capsys):
     run(capsys, folder)
     said = refused(capsys, folder, "plan=true", "margin=5")
     assert (
-        f"plan=true: a verdict on CartPole-v1 was given at 5 seeds ({folder}/looks.json), and looks are declared"
-        in said
+        f"plan=true: the 5 % of CartPole-v1 were spent at 5 seeds ({folder}/looks.json), and looks are declared" in said
     )
     assert held(tmp_path / "s")["envs"]["CartPole-v1"]["planned"] == []
 

@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces as gym_spaces
 from helpers import make_batch
+from torch import nn
 from torch.testing import assert_close
 
 from rlexp import spaces
@@ -120,3 +122,13 @@ def test_uint8_is_an_image_only_with_three_axes():
     assert Encoder(vector, normalize=True, clip=10.0).normalizer is not None
     with pytest.raises(ConfigError, match=r"env\.normalize_obs=true: images are divided by 255 instead"):
         Encoder(IMAGE, normalize=True, clip=10.0)
+
+
+@pytest.mark.parametrize(("space", "torso"), [(VECTOR, MLP), (gym_spaces.Box(0, 1, (3, 48, 60)), NatureCNN)])
+def test_torch_initialisation_is_torchs_own(space, torso):
+    torch.manual_seed(0)
+    network = ActorCritic(space, gym_spaces.Discrete(2), partial(torso, init="torch"), init="torch")
+    for layer in [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]:
+        bound = layer.weight[0].numel() ** -0.5  # of weights and biases alike
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert 0 < layer.bias.abs().max() <= bound
