@@ -71,7 +71,7 @@ def is_one_line(stderr):
         ("network.torso._target_=rlexp.networks.mlp.MLPP", ["rlexp.networks.mlp has no MLPP; did you mean MLP?"]),
         ("algo.ppo.clip=1", ["there is no setting algo.ppo.clip; python -m rlexp.train --help algo lists the keys"]),
         ("tuned=null", ["is not the name of a yaml; tuned=none leaves it out\n"]),
-        ("experiment=null", ["is not the name of a yaml; leave it out; known: apo_cartpole"]),
+        ("experiment=null", ["is not the name of a yaml; leave it out; known: annotated_breakout"]),
         ("optimizer._target_=torch.optim.sgd", ["is a module; did you mean torch.optim.SGD?"]),
     ],
 )
