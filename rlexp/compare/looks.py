@@ -57,9 +57,7 @@ class Looks:
     taken: list[int] = field(default_factory=list)  # at which a verdict was given
     pilot: int = 0  # seeds that there were when the looks were declared
     seen: bool = False  # whether differences have been shown since
-    shown: dict[str, list[int]] = field(
-        default_factory=dict
-    )  # id -> seeds ended, and all, when first shown; no plan yet
+    shown: dict[str, list[int]] = field(default_factory=dict)  # id -> seeds ended, and all, when first shown, unplanned
     seeds: dict[int, dict[str, str]] = field(default_factory=dict)  # look -> id -> its seeds at the first verdict
     compared: dict[str, str] = field(default_factory=dict)  # id -> name of the arms up to the study's first verdict
     late: dict[str, str] = field(default_factory=dict)  # those that came later
@@ -128,8 +126,10 @@ class Looks:
             raise ValueError(f"planned {planned}")
         seeds = {int(look): _texts(arms) for look, arms in entry.get("seeds", {}).items()}
         compared, late = (_texts(entry.get(name, {})) for name in ("compared", "late"))
+        if isinstance(early := entry.get("shown", {}), list):  # once it was the numbers of seeds, of whatever arm
+            early = {arm: [min(early)] * 2 for arm in compared} if early else {}
         shown, known = (
-            {str(arm): _counts(each) for arm, each in entry.get(name, {}).items()} for name in ("shown", "known")
+            {str(arm): _counts(each) for arm, each in each_of.items()} for each_of in (early, entry.get("known", {}))
         )
         if any(len(each) != 2 for each in shown.values()):
             raise ValueError(f"shown {shown}")

@@ -71,7 +71,7 @@ def judge(comparison: Comparison, baseline: str, question: Question, books: Look
     pairs = [pair for found in others for pair in pairs_of(found, baseline)]
     seen = _seen(main, pairs)
     for env in {env for env, _ in seen}:
-        books.planned(env)
+        books.planned(env)  # or refused
     shares = {where: books.share(where[0], *seeds) for where, seeds in seen.items()}
     # what the first verdict left to each stays; an arm that comes later is said to
     tests, first = number_of(books.everything(compared)), number_of(books.first(compared))
@@ -132,8 +132,9 @@ def _record(book: LookBook, books: LookBooks, judgement: Judgement, seen: Seen, 
             book.take_over(_key(o.arm, main))
             looks = looks | {where for where in seen if where[1] == o.arm}
     for where, pair in seen.items():
-        book.show(where[0], *books.own(book, pair))
-        if where in looks and books.own(book, pair):
+        own = books.own(book, pair)
+        book.show(where[0], *own)
+        if where in looks and own:
             book.take(where[0], *pair)
 
 

@@ -131,7 +131,8 @@ class Collector:
             obs, *results, infos = self.watch.call(self.envs.step, actions)
             for stored, found in zip(self.host_results, results, strict=True):
                 stored[:, t] = np.reshape(found, self.shape)
-            self.goes_on[:, t] = np.reshape(infos[CONTINUES], self.shape) if CONTINUES in infos else False
+            if CONTINUES in infos:
+                self.goes_on[:, t] = np.reshape(infos[CONTINUES], self.shape)
             self._write(obs, t + 1)
         except (Exception, SystemExit) as error:  # user environments may raise or return anything
             raise_fault(error, self.envs, self.watch.name)
@@ -145,6 +146,7 @@ class Collector:
         if self.games is None and self.goes_on.any():
             self.games = copy.deepcopy(self.episodes)
         games = self.games and self.games.find(gained, ended & ~self.goes_on.swapaxes(0, 1))[0]
+        self.goes_on[:] = False
         open_lengths = self.episodes.lengths
         episodes, dummies = self.episodes.find(gained, ended)
         dummy = torch.from_numpy(dummies.swapaxes(0, 1).copy())  # (A, T, E)

@@ -746,3 +746,11 @@ def test_which_arm_lacks_a_score_is_said(tmp_path, capsys):
     assert (
         "There is nothing to compare with ppo: apo has no score by the primary measure, evaluation; run python" in said
     )
+
+
+def test_notes_of_before_are_read(tmp_path):
+    write_looks(tmp_path, shown=[])
+    for early, told in (([], {}), ([7, 4], {"E": [4]})):
+        content = {"envs": {"E": {"planned": [], "taken": [], "shown": early, "compared": {"apo": "apo"}}}}
+        (tmp_path / "looks.json").write_text(json.dumps(content))
+        assert judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 30)}))[0].early == told
