@@ -71,7 +71,7 @@ def build_environment(cfg: DictConfig) -> Environment:
     wrappers = plain.get("wrappers") or []
     if isinstance(wrappers, list) and all(isinstance(each, dict) and "_target_" in each for each in wrappers):
         plain["wrappers"] = [
-            {"_partial_": True, **each} for each in wrappers
+            {**each, "_partial_": True} for each in wrappers
         ]  # each is yet to be given its environment
         return cast(Environment, _build(OmegaConf.create(plain)))
     raise ConfigError(f"env.wrappers={wrappers}: give a list, each as {{_target_: module.Class}}, innermost first")

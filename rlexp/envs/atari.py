@@ -28,11 +28,14 @@ class Atari(Environment):
         what = "Atari is stepped by ALE's vector class"
         self._require("backend", self.backend in ("auto", "gymnasium"), f"{what}; use auto")
         self._require("vectorization", self.vectorization in ("auto", "vector"), f"{what}; use auto")
-        self._require("wrappers", not self.wrappers, f"{what}, which makes no single environments")
+        if self.wrappers:
+            raise ConfigError(f"env.wrappers: {what}, which makes no single environments; remove them")
+        if self.kwargs.get("continuous"):
+            raise ConfigError("env.kwargs.continuous=true: Atari is played by its discrete actions; remove it")
         super().__post_init__()
         for name, ours in {"episodic_life": "reset", "life_loss_info": "end"}.items():
             if name in self.kwargs:
-                what = f"is env.life_loss={ours} or ignore here, which records whole games"
+                what = f"is env.life_loss={ours} or ignore here"
                 raise ConfigError(f"env.kwargs.{name}={self.kwargs[name]}: {what}")
 
     def _vector(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
@@ -50,7 +53,8 @@ class Lives(VectorWrapper):
     are recorded: `infos` says where one continues (`CONTINUES`). The first observation of an episode holds its frame
     as often as frames are stacked, as of the wrapper `FrameStack`; ALE's own begin with zeros.
 
-    A game that ends in the very step after a lost life ends for the learner, too, one row later.
+    A game that ends in the very step after a lost life ends one row later, for the learner and on record, so that its
+    length is one too many and the next game's one too few.
 
     Args:
         env: ALE's vector class under next-step autoreset, in which only games end episodes.

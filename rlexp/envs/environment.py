@@ -307,8 +307,11 @@ class Environment:
 def _single(id: str, kwargs: dict[str, Any], wrappers: list[Callable[[gym.Env[Any, Any]], Any]]) -> gym.Env[Any, Any]:
     """One environment, wrapped from the inside out."""
     env = gym.make(id, disable_env_checker=True, **kwargs)
-    for wrap in wrappers:
-        env = wrap(env)
+    for index, wrap in enumerate(wrappers):
+        try:
+            env = wrap(env)
+        except TypeError as error:  # most often an argument that it lacks, or does not take
+            raise TypeError(f"env.wrappers[{index}]: {error}") from error
         if not isinstance(env, gym.Env):
             name = getattr(wrap, "func", wrap)
             name = getattr(name, "__name__", name)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from rlexp.envs.agents import AgentVectorEnv
+from rlexp.envs.agents import CONTINUES, AgentVectorEnv
 from rlexp.envs.checks import raise_fault
 from rlexp.envs.environment import Environment
 from rlexp.errors import EnvironmentFault
@@ -60,12 +60,15 @@ class Episodes:
     def _step(self, actions: np.ndarray, playing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert self.envs is not None
         if not self.single:
-            obs, rewards, terminated, truncated, _ = self.envs.step(actions)
-            return obs, np.asarray(rewards, float), np.asarray(terminated, bool) | np.asarray(truncated, bool)
+            obs, rewards, terminated, truncated, infos = self.envs.step(actions)
+            over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+            return obs, np.asarray(rewards, float), over & ~np.asarray(infos.get(CONTINUES, False), bool)
         rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), bool)
         for index in np.flatnonzero(playing).tolist():
-            self.obs[index], rewards[index], terminated, truncated, _ = self.single[index].step(actions[index])
+            self.obs[index], rewards[index], terminated, truncated, info = self.single[index].step(actions[index])
             ended[index] = terminated or truncated
+            if ended[index] and info.get(CONTINUES, False):
+                self.obs[index], ended[index] = self.single[index].reset()[0], False
         return self.obs, rewards, ended
 
     def _fault(self, what: str) -> EnvironmentFault:

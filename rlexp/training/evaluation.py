@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlexp.envs import Environment
+from rlexp.envs.agents import CONTINUES
 from rlexp.envs.checks import raise_fault
 from rlexp.errors import EnvironmentFault
 from rlexp.networks.distributions import Distribution
@@ -82,14 +83,15 @@ def _play(
             watch.raise_if_stopped()
             actions = act(torch.from_numpy(np.ascontiguousarray(obs)).to(device, dtype).unflatten(0, shape))
             try:
-                obs, rewards, terminated, truncated, _ = watch.call(envs.step, actions)
+                obs, rewards, terminated, truncated, infos = watch.call(envs.step, actions)
             except (Exception, SystemExit) as error:
                 raise_fault(error, envs, environment.id)
             if not (np.isfinite(rewards) | ~playing.reshape(-1)).all():
                 raise EnvironmentFault(f"env.id={environment.id}: returned a reward that is not finite in evaluation")
             totals += np.where(playing, np.reshape(rewards, shape), 0.0)
             lengths += playing
-            playing &= ~(np.asarray(terminated, bool) | np.asarray(truncated, bool)).reshape(shape)
+            ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+            playing &= ~(ended & ~np.asarray(infos.get(CONTINUES, False), bool)).reshape(shape)
             finite = obs.dtype.kind != "f" or np.isfinite(obs).reshape(len(obs), -1).all(1)
             if not (finite | ~playing.reshape(-1)).all():
                 raise EnvironmentFault(

@@ -14,6 +14,7 @@ from rlexp.compare import verdict
 from rlexp.compare.look_book import LookBooks
 from rlexp.compare.looks import SHARES
 from rlexp.compare.question import Question, against_records, to_record
+from rlexp.compare.scoring import number_of
 from rlexp.compare.verdict import ALPHA
 from rlexp.errors import ConfigError
 
@@ -754,3 +755,10 @@ def test_notes_of_before_are_read(tmp_path):
         content = {"envs": {"E": {"planned": [], "taken": [], "shown": early, "compared": {"apo": "apo"}}}}
         (tmp_path / "looks.json").write_text(json.dumps(content))
         assert judge(tmp_path, task({"ppo": scores(9), "apo": scores(9, 30)}))[0].early == told
+
+
+def test_arms_that_took_each_others_name_are_counted_each():
+    first, later = ({env: {f"{k}{env}": "apo"} for env in "AB"} for k in (1, 2))
+    recorded = {env: first[env] | later[env] for env in "AB"}  # one after the other, each alone, each called apo
+    assert number_of([first]) == 3
+    assert number_of([later, recorded]) == 6

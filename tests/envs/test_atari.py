@@ -1,14 +1,17 @@
 """Atari as a single ALE stepped by hand, frame by frame: frames, rewards, lives, starts, and whole games on record."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from helpers import make_trainer
+from helpers import last_metrics, make_trainer, resumed, train
 
 from rlexp.envs.agents import CONTINUES
 from rlexp.envs.atari import FIRE, NOOP, Atari, Lives
 from rlexp.errors import ConfigError
+from rlexp.training.evaluation import evaluate
 
 ale_py = pytest.importorskip("ale_py")
 SETTINGS = {"noop_max": 0, "repeat_action_probability": 0.0}
@@ -244,6 +247,57 @@ def test_recorded_returns_are_of_whole_games(tmp_path):
     assert games > 0
 
 
+def test_every_agent_says_that_its_games_go_on(tmp_path):
+    envs, _ = atari(num_envs=1).start([[0], [1]])
+    seen = np.zeros(2, bool)
+    for action in actions_of("breakout", 200):
+        *_, infos = envs.step(np.array([action, action]))
+        seen |= infos[CONTINUES]
+    assert seen.all()
+    envs.close()
+
+
+FROZEN = {"deterministic": True, "max_steps": 99, "device": torch.device("cpu")}
+
+
+class Lives3(gym.Env):
+    """Three lives of five steps, reward 1 each; a reset after the first two goes on."""
+
+    observation_space, action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0 if self.steps >= 15 else self.steps
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        ends = self.steps % 5 == 0
+        infos = {CONTINUES: True} if ends and self.steps < 15 else {}
+        return np.ones(1, np.float32), 1.0, ends, False, infos
+
+
+@pytest.fixture
+def lives():
+    gym.register("Lives3-v0", Lives3)
+    yield ("env.id=Lives3-v0", "env=cartpole", "tuned=none", "compile=false", "env.num_envs=1", "algo.rollout_steps=8")
+    del gym.registry["Lives3-v0"]
+
+
+def test_games_of_single_environments_are_whole_too(tmp_path, lives):
+    words = (*lives, "total_steps=128", "evaluation.every=32", "evaluation.curve_episodes=1", "log_every=32")
+    words += ("algo.minibatches=1", "env.vectorization=sync")
+    whole = train(tmp_path / "whole", *words)
+    rows = last_metrics(tmp_path / "whole")
+    assert rows["episodic_return"] == 15
+    assert (rows["evaluation_return"], rows["evaluation_return_sampled"]) == (15, 15)
+    parts = resumed(tmp_path / "parts", *words, after=5)
+    assert last_metrics(tmp_path / "parts")["episodes"] == rows["episodes"]
+    assert whole.recent[0] == parts.recent[0]
+    played = evaluate(whole.learner.policy, whole.collector.distribution, whole.environment, 1, episodes=2, **FROZEN)
+    assert [episode["return"] for episode in played[0]] == [15, 15]
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -251,6 +305,7 @@ def test_recorded_returns_are_of_whole_games(tmp_path):
         ({"kwargs": {"life_loss_info": True}}, "env.kwargs.life_loss_info=True: is env.life_loss=end or ignore here"),
         ({"backend": "torch"}, "env.backend=torch: Atari is stepped by ALE's vector class"),
         ({"vectorization": "sync"}, "env.vectorization=sync: Atari is stepped by ALE's vector class"),
+        ({"kwargs": {"continuous": True}}, "env.kwargs.continuous=true: Atari is played by its discrete actions"),
         ({"kwargs": {"reward_clipping": True}}, "would clip recorded returns"),
     ],
 )

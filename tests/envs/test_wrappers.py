@@ -25,6 +25,13 @@ class Halved(gym.ObservationWrapper):
         return (observation / self.by).astype(np.float32)
 
 
+class Raised(gym.ObservationWrapper):
+    """One more than every observation."""
+
+    def observation(self, observation):
+        return observation + 1
+
+
 class Broken(gym.ObservationWrapper):
     """Drops a number, of which its space does not tell."""
 
@@ -48,10 +55,10 @@ def made(*wrappers, **more):
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
 def test_they_are_applied_from_the_inside_out(vectorization):
     plain, _ = build.build_environment(make_config("env=cartpole", "tuned=none", "env.vectorization=sync")).start([[3]])
-    environment = made("Halved", "Halved,by: 5", vectorization=vectorization)
+    environment = made("Halved", "Raised", "Halved,by: 5", vectorization=vectorization)
     for independent in (False, True):
         envs, obs = environment.start([[3]], independent=independent)
-        assert obs == pytest.approx(plain.reset(seed=[3])[0] / 10)
+        assert obs == pytest.approx((plain.reset(seed=[3])[0] / 2 + 1) / 5)
         assert envs.single_observation_space.high[0] == pytest.approx(4.8 / 10)
         envs.close()
     assert environment.world is None
