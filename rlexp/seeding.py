@@ -72,10 +72,20 @@ class AgentStreams:
         """State of each generator."""
         return {name: getattr(self, name).get_state() for name in ("noise", "order", "memory", "loss")}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Restore each generator."""
-        for name, value in state.items():
-            getattr(self, name).set_state(value.cpu())
+    def load_state_dict(self, state: dict[str, torch.Tensor], restart: int = 0) -> bool:
+        """Restore each generator; returns whether all could be.
+
+        Those of another kind of device cannot, and start anew, seeded with the update `restart` at which that is.
+        """
+        exact = True
+        for key, (name, value) in zip((_NOISE, _ORDER, _MEMORY, _LOSS), state.items(), strict=True):
+            generator: torch.Generator = getattr(self, name)
+            if value.shape == generator.get_state().shape:
+                generator.set_state(value.cpu())
+            else:
+                generator.manual_seed(_torch_seed(np.random.SeedSequence(self.seed, spawn_key=(key, restart))))
+                exact = False
+        return exact
 
 
 def env_seeds(seed: int, num_envs: int, restart: int = 0) -> list[int]:

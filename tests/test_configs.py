@@ -25,6 +25,7 @@ GROUPS = ("algo", "env", "network", "gae", "optimizer", "tuned", "experiment")
 FILES = [f"{group}/{path.stem}" for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 NEEDS = {  # what a file cannot do without, where the default environment is none for it
     "network/nature_cnn": ["env=breakout"],
+    "network/impala_cnn": ["env=breakout"],
     "tuned/cleanrl_continuous": ["env=hopper"],
 }
 

@@ -255,11 +255,9 @@ class Environment:
 
         flat = flatten(seeds)
         if self.backend == "envpool":
-            envpool = importlib.import_module("envpool")
             with warnings.catch_warnings():  # "precision lowered", for every Box of every pool
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting")
-                pool = envpool.make_gymnasium(self.name, num_envs=len(flat), env_seed=flat, **self.kwargs)
-                return AgentVectorEnv([pool]), lambda _: None
+                return AgentVectorEnv([self._pool(flat)]), lambda _: None
         world = None if independent else self.world  # evaluation uses Gymnasium's
         if world is not None:
             worlds = TorchVectorEnv(world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
@@ -283,6 +281,11 @@ class Environment:
             return each[0] if len(each) == 1 else each
 
         return parts[0] if len(parts) == 1 else AgentVectorEnv(parts), firsts
+
+    def _pool(self, seeds: list[int]) -> VectorEnv:
+        """Envpool's environments, one per seed."""
+        envpool = importlib.import_module("envpool")
+        return envpool.make_gymnasium(self.name, num_envs=len(seeds), env_seed=seeds, **self.kwargs)
 
     def _vector(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
         """Environments of the id's vector class, for evaluation if `independent`; more: of its settings."""

@@ -15,8 +15,14 @@ from rlexp.text import closest, nearest, one_line
 from rlexp.user_code import describe_error, package_of, where_raised
 
 # id prefix -> the module that registers it, and the pip extra that installs it
-HOMES = {"ALE/": ("ale_py", "atari"), "MiniGrid-": ("minigrid", ""), "BabyAI-": ("minigrid", "")}
-MODULES = {"mujoco": "mujoco", "box2d": "Box2D", "atari": "ale_py"}  # pip extra -> module that it installs
+HOMES = {"ALE/": ("ale_py", "atari"), "MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
+MODULES = {
+    "mujoco": "mujoco",
+    "box2d": "Box2D",
+    "atari": "ale_py",
+    "minigrid": "minigrid",
+    "envpool": "envpool",
+}  # pip extra -> module that it installs
 NOT_SETTINGS = {"self", "args", "kwargs", "num_envs", "render_mode"}  # parameters of environments
 
 

@@ -4,7 +4,7 @@ conf/network/*.yaml names a torso by `_target_` with `_partial_: true`; it is ca
 which may have any leading dimensions.
 """
 
-from rlexp.networks.cnn import NatureCNN
+from rlexp.networks.cnn import ImpalaCNN, NatureCNN
 from rlexp.networks.mlp import MLP
 
-__all__ = ["MLP", "NatureCNN"]
+__all__ = ["MLP", "ImpalaCNN", "NatureCNN"]

@@ -172,10 +172,11 @@ class Resumable:
         if len(numbers) > 1:
             raise ValueError(f"they are from different updates: {sorted(numbers)}")
         self.update_number = numbers.pop()
+        exact = True
         for run, state in zip(self.runs, states, strict=True):
             progress = state["trainer"]
             for stream, saved in zip(self.streams[run.agents], state["streams"], strict=True):
-                stream.load_state_dict(saved)
+                exact &= stream.load_state_dict(saved, self.update_number)
             self.steps[run.agents] = np.array(progress["steps"], np.int64)
             self.episodes[run.agents] = np.array(progress["episodes"], np.int64)
             for recent, episodes in zip(self.recent[run.agents], progress["recent"], strict=True):
@@ -189,6 +190,8 @@ class Resumable:
             run.rows = [int(count) for count in progress["rows"]]
             run.diverged = {seed: Divergence(**entry) for seed, entry in progress.get("diverged", {}).items()}
             self.live[run.agents] = [seed not in run.diverged for seed in run.seeds]
+        if not exact:
+            log.warning("saved on another kind of device: random streams start anew, so the rest is not as it would be")
         self.unevaluated = [
             run for run, state in zip(self.runs, states, strict=True) if state["trainer"].get("unevaluated")
         ]

@@ -275,3 +275,23 @@ def test_signals_save_and_kill_loses_only_what_came_after_the_checkpoint(tmp_pat
     process.wait()
     assert process.returncode == 128 + signal.SIGINT
     assert json.loads((run / "run.json").read_text())["launches"] == 3
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_streams_of_its_own(tmp_path, caplog):
+    first = make_trainer(tmp_path, *SETTINGS)
+    stop_after(first, 3)
+    with pytest.raises(Interrupted):
+        first.train(False)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    for name in state["streams"][0]:
+        state["streams"][0][name] = torch.zeros(16, dtype=torch.uint8)  # a GPU's generator: seed and offset
+    torch.save(state, path)
+    found = []
+    for folder in (tmp_path, tmp_path):
+        second = make_trainer(folder, *SETTINGS)
+        second.restore()
+        found.append([getattr(second.streams[0], name).get_state() for name in state["streams"][0]])
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+    assert len({tuple(x.tolist()) for x in found[0]}) == 4
+    assert "saved on another kind of device: random streams start anew" in caplog.text
