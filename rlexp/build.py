@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config. Only this module sees the config: parts get plain values."""
 
+import copy
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ import torch
 from gymnasium import spaces
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
@@ -18,7 +19,7 @@ from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
 from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
-from rlexp.config.identity import typed_config
+from rlexp.config.identity import flatten, typed_config
 from rlexp.config.schema import FinalEvaluation, seeds_of
 from rlexp.config.signatures import typed
 from rlexp.envs import Environment
@@ -28,6 +29,7 @@ from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line, with_article
 from rlexp.training.how import STACKED, Choice, choose_batching, choose_compile, choose_threads
 from rlexp.training.learner import Learner
+from rlexp.training.live import Live, LiveStore
 from rlexp.training.optimizers import Traits, traits
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.trainer import RunSettings, Trainer
@@ -132,13 +134,18 @@ def _packages(cfg: DictConfig) -> set[str]:
 
 
 def build_trainer(
-    cfgs: Sequence[DictConfig], records: Sequence[Recorder], display: Display, watch: Watch | None = None
+    cfgs: Sequence[DictConfig],
+    records: Sequence[Recorder],
+    display: Display,
+    watch: Watch | None = None,
+    store: LiveStore | None = None,
 ) -> Trainer:
     """The trainer of several runs side by side, and all its parts.
 
     cfgs, records: one per run; configs are passed by `check` and differ only in seeds and per-agent settings: learning
-    rate, γ, λ and scheduled hyperparameters. watch: of environment calls; default: without a time limit. Raises
-    ConfigError if spaces are not supported, or the network cannot read them.
+    rate, γ, λ and scheduled hyperparameters. watch: of environment calls; default: without a time limit. store: of
+    hyperparameters that are changed by hand, with live=true. Raises ConfigError if spaces are not supported, or the
+    network cannot read them.
     """
     cfg = cfgs[0]
     device = torch.device(cfg.device)
@@ -164,6 +171,7 @@ def build_trainer(
     make_optimizer = _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
     optimizer_traits = _traits(cfg)
     batching = choose_batching(cfg.batching, networks, algo, make_optimizer, optimizer_traits, found)
+    live = _live(cfg, algo, store) if cfg.live and store is not None else None
     learner = Learner(
         networks,
         algo,
@@ -176,6 +184,7 @@ def build_trainer(
         world=environment.world,
         watch=watch,
         verify_loss=not cfg.debug,
+        most_epochs=None if live is None else live.most_epochs,
     )
     if batching.value == STACKED:
         check_stacked(networks, learner.groups[0].params | learner.groups[0].buffers, observation_space, device)
@@ -199,7 +208,22 @@ def build_trainer(
             evaluate_every=None if cfg.evaluation.every is None else int(cfg.evaluation.every),
             curve_episodes=cfg.evaluation.curve_episodes,
         ),
+        live=live,
     )
+
+
+def _live(cfg: DictConfig, algo: Algorithm, store: LiveStore) -> Live:
+    """What follows hyperparameters that are changed by hand."""
+
+    def rebuild(values: dict[str, Any]) -> Algorithm:
+        changed = copy.deepcopy(cfg)
+        with open_dict(changed.algo):
+            changed.algo.update(values)
+        return build_algorithm(changed)
+
+    lr = _learning_rate(cfg) if _traits(cfg).follows_lr else None
+    ranges: Any = {} if cfg.live_ranges is None else OmegaConf.to_container(cfg.live_ranges, resolve=True)
+    return Live(store, algo, rebuild, lr, flatten(ranges))
 
 
 def _per_agent(cfgs: Sequence[DictConfig], make: Callable[[DictConfig], Part]) -> list[Part]:

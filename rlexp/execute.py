@@ -114,6 +114,7 @@ def remove_if_empty(folder: Path) -> None:
 def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trainer, list[RunWriter]]":
     """The trainer of the jobs' agents, and one writer per job."""
     from rlexp import build  # imports torch
+    from rlexp.run.live import LiveFiles
     from rlexp.run.progress import ProgressDisplay
     from rlexp.run.writer import RunWriter
 
@@ -121,7 +122,8 @@ def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trai
     each = zip(jobs, firsts, strict=False)
     writers = [RunWriter(job.folder, job.settings, job.seeds, first, job.choices) for job, first in each]
     cfgs = [job.cfg for job in jobs]
-    return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch), writers
+    store = LiveFiles(jobs[0].folder)
+    return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch, store), writers
 
 
 def train_jobs(jobs: Sequence[Job], resume: bool) -> None:

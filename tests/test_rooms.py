@@ -24,6 +24,7 @@ ROOMS = [
     "debug",
     "execute",
     "evaluate",
+    "tune_live",
     "study",
     "compare",
     "sweep",

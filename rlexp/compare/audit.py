@@ -115,6 +115,9 @@ def code_remarks(runs: Collection[Run]) -> list[str]:
     codes = {str(code) for run in runs if (code := run.record.get("code"))}
     if len(codes) > 1:
         remarks.append(f"rlexp's training code differs between the runs: {', '.join(sorted(codes))}")
+    if changed := [run for run in runs if run.record.get("live", {}).get("changes")]:
+        named = abbreviate([run.folder.name for run in changed])
+        remarks.append(f"{len(changed)} of {len(runs)} runs were changed by hand while they went (live.csv): {named}")
     dirty = sum(bool(run.record.get("dirty")) for run in runs)
     if dirty:
         remarks.append(f"{dirty} of {len(runs)} runs had uncommitted changes in the code")

@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from rlexp.config.declaration import margin_flaw
+from rlexp.config.declaration import is_number, margin_flaw
+from rlexp.config.identity import flatten
 from rlexp.config.schema import CHOICES, GROUPS, TUNING_SEED, EvaluationConfig, RunConfig
 from rlexp.config.signatures import check_call
 from rlexp.errors import ConfigError
@@ -60,6 +61,10 @@ def check_run_settings(cfg: DictConfig) -> None:
     if extends and cfg.stale == "rerun":
         why = f"resume={cfg.resume} retrains nothing"
         raise ConfigError(f"stale=rerun: {why}; to train from scratch, leave out resume={cfg.resume}")
+    if extends and cfg.live:
+        why = "its changes belong to updates of a run of that length"
+        raise ConfigError(f"live=true: {why}; leave out resume={cfg.resume}")
+    check_live_ranges(cfg.live_ranges)
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
         if value not in choices and not (key == "resume" and extends):
@@ -74,6 +79,17 @@ def check_run_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"device={cfg.device}: no such device; use cpu, cuda or cuda:0")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={cfg.device}: torch sees no CUDA device here; use device=cpu")
+
+
+def check_live_ranges(given: Any) -> None:
+    """Refuse (ConfigError) what is no mapping of keys to [lowest, highest]."""
+    plain: Any = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    flat: dict[str, Any] = flatten(plain) if isinstance(plain, dict) else {"": plain}
+    for key, between in flat.items() if plain is not None else ():
+        pair = isinstance(between, tuple) and len(between) == 2 and all(map(is_number, between))
+        if not (pair and between[0] <= between[1]):
+            what = "must be [lowest, highest], as in live_ranges={optimizer: {lr: [0, 1e-3]}}"
+            raise ConfigError(f"live_ranges{'.' * bool(key)}{key}={between}: {what}")
 
 
 def check_groups(plain: Mapping[str, Any]) -> None:

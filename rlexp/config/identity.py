@@ -35,7 +35,9 @@ NOT_IDENTITY = (
     "env.limits",
     "evaluation.every",
     "evaluation.curve_episodes",
+    "live_ranges",
 )
+LIVE = "live"  # in the identity only of runs that may be changed by hand
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
 
@@ -80,6 +82,8 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
+    if not kept.get(LIVE):
+        kept.pop(LIVE, None)
     for key in NOT_IDENTITY:
         group, _, name = key.partition(".")
         if name and isinstance(kept.get(group), dict):

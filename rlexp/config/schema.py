@@ -63,6 +63,8 @@ class RunConfig:
     progress: str = "auto"
     profile: bool = False
     debug: bool = False
+    live: bool = False
+    live_ranges: Any = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     algo: Any = None
     env: Any = None

@@ -61,6 +61,7 @@ class MetricsLog:
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
         self.writers: dict[int | None, EventFileWriter] = {}  # by seed; None: the run's
+        self.notes: list[Event] = []  # texts of the run
 
     def resume(self, steps: Mapping[int, int], seconds: float, counts: Mapping[int, int]) -> None:
         """Cut metrics.csv and the events to a checkpoint; a CheckpointError, and no change, if rows are missing."""
@@ -182,6 +183,15 @@ class MetricsLog:
             summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()])
             self.writers[key].add_event(Event(wall_time=time, step=step, summary=summary))
 
+    def note(self, step: int, wall_time: float, tag: str, text: str) -> None:
+        """Add a text to the run's folder."""
+        from torch.utils.tensorboard import summary  # see `_open`
+
+        event = Event(wall_time=self.started + wall_time, step=step, summary=summary.text(tag, text))
+        self.notes.append(event)
+        if None in self.writers:
+            self.writers[None].add_event(event)
+
     def _open(self, seed: int | None) -> EventFileWriter:
         # imported here: it takes a second, and only runs that write need it
         from torch.utils.tensorboard import summary
@@ -197,6 +207,8 @@ class MetricsLog:
         writer = EventFileWriter(str(folder))
         for part in first:
             writer.add_event(Event(wall_time=self.started, step=0, summary=part))
+        for note in self.notes if seed is None else ():
+            writer.add_event(note)
         return writer
 
     def close(self) -> None:

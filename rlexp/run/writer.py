@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rlexp.run.record import RunRecord
 from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import summarize
 from rlexp.training.how import Choice
+from rlexp.training.live import Change, Range
 
 Episodes = list[list[dict[str, Any]]]  # of a frozen evaluation, by agent
 
@@ -44,6 +45,7 @@ class RunWriter:
         self.together = len(seeds)  # agents in the batch, those of other runs included
         self.rows = [0] * len(seeds)  # of metrics.csv, by seed
         self.diverged: dict[int, Divergence] = {}  # by seed
+        self.changes = 0  # of hyperparameters, see `training/live.py`
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
         self.metrics_log = MetricsLog(folder, seeds, flatten(config))
@@ -93,6 +95,15 @@ class RunWriter:
     def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Set cells of each agent's last row; metrics of all agents (A,)."""
         self.metrics_log.amend({name: values[self.agents] for name, values in metrics.items()})
+
+    def change(self, changes: Sequence[Change], ranges: Mapping[str, Range]) -> None:
+        """Record changes of hyperparameters in TensorBoard and run.json, which also has the ranges of all."""
+        for change in changes:
+            text = f"{change.key} is {change.value}, was {change.before}, from update {change.update + 1} on"
+            self.metrics_log.note(change.step, self.seconds, "live", text)
+        self.changes += len(changes)
+        live = {"changes": self.changes, "ranges": {key: list(between) for key, between in ranges.items()}}
+        self.record.update(live=live)
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""

@@ -58,6 +58,14 @@ class Inputs(NamedTuple):
         return batch._replace(replay=replay, key=key)
 
 
+PADDED = ("replay", "key")  # of a `Batch`: one entry per minibatch
+
+
+def _padded(x: Tensor, to: int) -> Tensor:
+    """(A, n, ...) -> (A, to, ...), by zeros."""
+    return torch.cat([x, x.new_zeros(x.shape[0], to - x.shape[1], *x.shape[2:])], 1)
+
+
 def rows_with_weight(weights: Tensor) -> Tensor:
     """Row indices (A, T*E) that replace each dummy row, which must not be read, by the agent's first other row.
 
@@ -82,6 +90,7 @@ class Learner:
         recordable: the optimizer's steps can be part of a graph; see `optimizers.Traits`.
         world: torch dynamics of environments whose step is fused with acting, if any.
         watch: aborts compilation when the run is asked to stop.
+        most_epochs: that an update may have; default: those of the algorithm.
         verify_loss: call the loss twice before the first minibatch, and require equal results.
     """
 
@@ -99,6 +108,7 @@ class Learner:
         world: World | None,
         watch: Watch,
         verify_loss: bool,
+        most_epochs: int | None = None,
     ) -> None:
         self.algo, self.lr, self.streams, self.compiled, self.verify_loss = algo, lr, streams, compiled, verify_loss
         size = len(networks) if stacked else 1
@@ -110,6 +120,7 @@ class Learner:
         unrecordable = "" if recordable else f"{name} uses more than parameters, gradients and tensors of its state"
         self.graphs = [Graphs(watch, self.notes, type(algo).__name__, unrecordable) for _ in self.groups]
         self.actor = Actor(self.groups, self.graphs, world)
+        self.most_epochs = most_epochs or algo.epochs  # so that graphs have room for them
         self.updated = False  # whether an update has created the optimizers' state
         self.metric_names: list[str] = []
         self.reads = Reads()  # attributes of the algorithm that its loss reads
@@ -177,6 +188,10 @@ class Learner:
         data = data._replace(key=torch.stack([self._keys(stream, minibatches) for stream in self.streams]))
         self.reads.require_same(algo)  # hooks such as `observe` may have changed an attribute
         order = torch.stack([self._order(stream, data.weights.shape[1]) for stream in self.streams])  # (A, epochs, N)
+        if self.most_epochs > algo.epochs:  # rows that are not read, so that graphs are the same for any number
+            most = self.most_epochs * algo.minibatches
+            data = data._replace(**{name: tree_map(partial(_padded, to=most), getattr(data, name)) for name in PADDED})
+            order = _padded(order, to=self.most_epochs)
         metrics: list[Metrics] = []
         for (group, part), graphs in zip(self._parts(), self.graphs, strict=True):
             group.set_rates(rates[part], per_agent=isinstance(self.lr, PerAgent))
@@ -219,14 +234,14 @@ class Learner:
 
         N is divisible by the number of minibatches, which is checked when the run is configured.
         """
-        epochs, rows = order.shape[1:]
+        rows = order.shape[2]
         minibatches, target_kl = self.algo.minibatches, self.algo.target_kl
         offset = torch.arange(agents.size, device=order.device)[:, None, None] * rows
-        order = (order + offset).reshape(agents.size, epochs * minibatches, rows // minibatches)
+        order = (order + offset).reshape(agents.size, self.most_epochs * minibatches, rows // minibatches)
         order = order.transpose(0, 1).flatten(1)  # (epochs * minibatches, a*B)
         flat = data.map_rows(lambda x: x.flatten(0, 1))
         inputs = Inputs(agents.buffers, coefficients, flat, order, agents.lr_scale)
-        numbers = torch.arange(epochs * minibatches, device=order.device).split(1)
+        numbers = torch.arange(self.algo.epochs * minibatches, device=order.device).split(1)
         step = self._stepper(agents, graphs, inputs, numbers[0], last)
         total: Tensor | None = None
         done = 0

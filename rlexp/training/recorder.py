@@ -1,6 +1,6 @@
 """Interfaces through which the trainer records runs and shows progress; implemented in `run/`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ import numpy as np
 
 from rlexp.training.divergence import Divergence
 from rlexp.training.how import Choice
+from rlexp.training.live import Change, Range
 
 
 class Recorder(Protocol):
@@ -51,6 +52,9 @@ class Recorder(Protocol):
 
     def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Set cells of each agent's last row; metrics of all agents (A,)."""
+
+    def change(self, changes: Sequence[Change], ranges: Mapping[str, Range]) -> None:
+        """Record changes of hyperparameters; ranges: of all that may change."""
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint."""

@@ -31,6 +31,7 @@ from rlexp.training.divergence import Divergence, not_finite, remedy
 from rlexp.training.evaluation import evaluate
 from rlexp.training.how import Choice, compiled_in_fact, describe
 from rlexp.training.learner import Learner
+from rlexp.training.live import Change, Live
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
 from rlexp.training.return_scaler import ReturnScaler
@@ -70,6 +71,7 @@ class Trainer(Resumable):
         runs: recorders, one per run, in the order of the agents.
         display: shows progress.
         settings: run-level settings.
+        live: follows hyperparameters that are changed by hand; None: nothing is.
     """
 
     def __init__(
@@ -86,10 +88,11 @@ class Trainer(Resumable):
         runs: list[Recorder],
         display: Display,
         settings: RunSettings,
+        live: Live | None = None,
     ) -> None:
         self.environment, self.algo, self.gae, self.learner = environment, algo, gae, learner
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
-        self.how, self.display, self.clock = how, display, Clock()
+        self.how, self.display, self.live_values, self.clock = how, display, live, Clock()
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
@@ -167,6 +170,8 @@ class Trainer(Resumable):
                 run.begin(len(self.streams), self.how)
             for run in self.runs:
                 run.mark_training()  # from now on the run may be what kills the process
+            if self.live_values is not None:
+                self._change(self.live_values.begin(self.learner, self.update_number))
             if not resume:
                 self.environment.try_steps(self.watch)
             processor = ProcessorShare(torch.get_num_threads())
@@ -182,11 +187,19 @@ class Trainer(Resumable):
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
+                    if self.live_values is not None:
+                        self._change(self.live_values.follow(self.update_number, int(self.steps[0])))
                     update()
                     if self.update_number <= first + WARM_UP:
                         processor.restart()
                     processor.check()
             self.finish()
+
+    def _change(self, changes: list[Change]) -> None:
+        """Record changes of hyperparameters."""
+        assert self.live_values is not None
+        if changes or not self.update_number:
+            self.runs[0].change(changes, self.live_values.ranges)
 
     def _close(self) -> None:
         """Close the environments; an error is logged, so that it cannot hide what ended the run."""

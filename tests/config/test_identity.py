@@ -32,6 +32,7 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "env.limits": [0, 500],
     "evaluation.every": "5e4",
     "evaluation.curve_episodes": 3,
+    "live_ranges": "{algo: {clip_coef: [0, 1]}}",
 }
 
 
@@ -90,7 +91,16 @@ def test_every_key_that_is_no_part_of_the_identity_is_tried_above():
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "num_seeds=2", "total_steps=1000", "algo=apo", "env=acrobot", "gae.gamma=0.5", "evaluation.episodes=3"],
+    [
+        "seed=1",
+        "num_seeds=2",
+        "total_steps=1000",
+        "algo=apo",
+        "env=acrobot",
+        "gae.gamma=0.5",
+        "evaluation.episodes=3",
+        "live=true",
+    ],
 )
 def test_what_can_change_results_changes_the_identity(override):
     assert hash_of("tuned=none", override) != hash_of("tuned=none")

@@ -130,7 +130,8 @@ def batch_key(job: Planned) -> dict[str, Any]:
     if "optimizer" not in init_parts(job.cfg):  # else the optimizers may be at different steps
         settings["init_from"] = settings.get("init_from") is not None
     shared = {key: value for key, value in settings.items() if key not in (*per_agent, *NOT_TRAINING)}
-    return shared | {UPDATE: _update_number(job)} | ({DEATHS: job.name} if job.deaths else {})
+    alone = ({DEATHS: job.name} if job.deaths else {}) | ({"live": job.name} if job.cfg.live else {})
+    return shared | {UPDATE: _update_number(job)} | alone
 
 
 def _update_number(job: Planned) -> int:

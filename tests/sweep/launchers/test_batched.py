@@ -11,8 +11,10 @@ from torch.testing import assert_close
 
 from rlexp import build
 from rlexp.algos.ppo import PPO
+from rlexp.compare.audit import code_remarks
 from rlexp.errors import ConfigError, DivergedError
 from rlexp.signals import Interrupted
+from rlexp.study.runs import find_runs
 
 SMALL = ("total_steps=768", "env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2")
 OWN = (  # what agents may have of their own
@@ -139,6 +141,19 @@ def test_jobs_that_have_come_to_different_steps_are_apart(cli):
     assert result.code == 0, result.err
     assert "4 jobs: 2 to resume, 2 to run" in result.out
     assert "2 batches: the update reached must be the same within one" in result.out
+
+
+def test_jobs_that_may_be_changed_by_hand_share_no_batch_and_compare_says_which_were(cli):
+    words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "compile=false", *SMALL)
+    result = cli(*words, "seed=0,1", "live=true")
+    assert result.code == 0, result.err
+    assert result.out.count("alone: ") == 2
+    assert "2 batches: live must be the same within one" in result.out
+    one, _ = sorted(job for job in Path("outputs/s").iterdir() if job.is_dir())
+    assert "live=true" in one.name.lower()
+    (one / "run.json").write_text(json.dumps(record(one) | {"live": {"changes": 3, "ranges": {}}}))
+    said = f"1 of 2 runs were changed by hand while they went (live.csv): {one.name}"
+    assert said in code_remarks(find_runs(["outputs/s"]))
 
 
 def test_what_kills_a_batch_is_tried_alone(cli):

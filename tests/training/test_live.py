@@ -1,0 +1,312 @@
+"""live=true: what is changed by hand is in force from the next update on, is kept, and is repeated by a resumed run."""
+
+import csv
+import logging
+import os
+from dataclasses import dataclass
+
+import pytest
+import torch
+from helpers import make_trainer, record, records, train, weights_of
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rlexp import tune_live
+from rlexp.algos.ppo import PPO
+from rlexp.errors import ConfigError
+
+SETTINGS = ("live=true", "total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
+SETTINGS += ("algo.minibatches=2", "log_every=256")  # eight updates
+
+
+class Killed(BaseException):
+    """The process ends here, and saves nothing."""
+
+
+def edits(trainer, folder, by_update, end_before=None):
+    """Edit live.yaml before some updates, as somebody does at an editor."""
+    iterate = trainer.iterate
+
+    def once_more():
+        if trainer.update_number == end_before:
+            raise Killed
+        iterate()
+        for key, value in by_update.get(trainer.update_number, {}).items():
+            edit(folder, key, value)
+
+    trainer.iterate = once_more
+    return trainer
+
+
+def edit(folder, key, value):
+    path = folder / "live.yaml"
+    lines = path.read_text().splitlines()
+    assert any(line.startswith(f"{key}:") for line in lines)
+    path.write_text("\n".join(f"{key}: {value}" if line.startswith(f"{key}:") else line for line in lines) + "\n")
+
+
+def changes(folder):
+    with open(folder / "live.csv", newline="") as file:
+        return [(int(row["update"]), row["key"], row["before"], row["value"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "apo", "ppo_kl"])
+def test_a_live_run_that_nobody_changes_is_the_plain_one(tmp_path, algo):
+    plain = train(tmp_path / "plain", *SETTINGS, "live=false", f"algo={algo}", "num_seeds=2")
+    live = train(tmp_path / "live", *SETTINGS, f"algo={algo}", "num_seeds=2")
+    assert all(torch.equal(weights_of(live)[name], tensor) for name, tensor in weights_of(plain).items())
+    assert records(tmp_path / "live") == records(tmp_path / "plain")
+    assert not (tmp_path / "live" / "live.csv").exists()
+    assert not (tmp_path / "plain" / "live.yaml").exists()
+    assert record(tmp_path / "live")["live"]["changes"] == 0
+
+
+def test_live_yaml_names_what_may_change_with_its_range(tmp_path):
+    train(tmp_path, *SETTINGS, "algo=apo", "optimizer.lr=[1e-3,0]", "live_ranges={algo.clip_coef: [0.05, 0.5]}")
+    lines = [line for line in (tmp_path / "live.yaml").read_text().splitlines() if not line.startswith("#")]
+    assert [" ".join(line.split()) for line in lines] == [
+        "optimizer.lr: [0.001, 0.0] # 0 to 0.01",
+        "algo.clip_coef: 0.2 # 0.05 to 0.5",
+        "algo.vf_coef: 0.5 # 0 to 1",
+        "algo.ent_coef: 0.0 # 0 to 1",
+        "algo.anchor_coef: 1.0 # 0 to 2",
+        "algo.epochs: 2 # 1 to 16",
+    ]
+
+
+def test_a_change_is_in_force_from_the_next_update_on_and_is_kept(tmp_path):
+    trainer = make_trainer(tmp_path, *SETTINGS)
+    seen = []
+    update = trainer.learner.update
+
+    def watched(rollout, targets, progress, *, last=False):
+        drawn = trainer.streams[0].order.get_state()
+        metrics = update(rollout, targets, progress, last=last)
+        coefficients = trainer.algo.coefficients(progress, 1, trainer.learner.device)
+        seen.append((trainer.learner.groups[0].lr, float(coefficients["ent_coef"]), trainer.algo.epochs))
+        assert not torch.equal(drawn, trainer.streams[0].order.get_state())
+        return metrics
+
+    trainer.learner.update = watched
+    edits(trainer, tmp_path, {2: {"optimizer.lr": "1e-4"}, 3: {"algo.ent_coef": "0.5", "algo.epochs": 5}})
+    trainer.train(False)
+    first = (2.5e-4, 0.0, 2) if trainer.runs[0].config["optimizer"]["lr"] == 2.5e-4 else seen[0]
+    assert seen[:2] == [first] * 2
+    assert seen[2] == (1e-4, 0.0, 2)
+    assert seen[3:] == [(1e-4, 0.5, 5)] * 5
+    before = str(first[0])
+    assert changes(tmp_path) == [
+        (2, "optimizer.lr", before, "0.0001"),
+        (3, "algo.ent_coef", "0.0", "0.5"),
+        (3, "algo.epochs", "2", "5"),
+    ]
+    assert record(tmp_path)["live"]["changes"] == 3
+    accumulator = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    texts = [event.tensor_proto.string_val[0].decode() for event in accumulator.Tensors("live/text_summary")]
+    assert texts[1] == "algo.ent_coef is 0.5, was 0.0, from update 4 on"
+    assert len(texts) == 3
+    with open(tmp_path / "metrics.csv") as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([first[0]] * 2 + [1e-4] * 6)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "apo"])
+@pytest.mark.parametrize("checkpoint", [4, 0])
+def test_a_killed_run_repeats_its_changes_and_is_the_uninterrupted_one(tmp_path, algo, checkpoint):
+    every = {4: "checkpoint_every=1024", 0: "checkpoint_every=100000"}[checkpoint]
+    words = (*SETTINGS, f"algo={algo}", every, "num_seeds=2")
+    by_update = {2: {"optimizer.lr": "1e-4"}, 4: {"algo.epochs": 4}, 6: {"algo.clip_coef": "[0.3, 0.1]"}}
+    whole = edits(make_trainer(tmp_path / "whole", *words), tmp_path / "whole", by_update)
+    whole.train(False)
+
+    first = edits(make_trainer(tmp_path / "parts", *words), tmp_path / "parts", by_update, end_before=7)
+    with pytest.raises(Killed):
+        first.train(False)
+    assert (tmp_path / "parts" / "checkpoint.pt").exists() == bool(checkpoint)
+    second = make_trainer(tmp_path / "parts", *words)
+    second.train(bool(checkpoint))
+    assert second.algo.epochs == 4
+    assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert changes(tmp_path / "parts") == changes(tmp_path / "whole")  # and none twice
+    assert record(tmp_path / "parts")["live"]["changes"] == 3
+
+
+def test_what_was_edited_while_the_run_was_down_is_in_force_when_it_goes_on(tmp_path):
+    words = (*SETTINGS, "checkpoint_every=512")
+    first = edits(make_trainer(tmp_path, *words), tmp_path, {3: {"algo.vf_coef": 0.9}}, end_before=5)
+    with pytest.raises(Killed):
+        first.train(False)
+    edit(tmp_path, "algo.vf_coef", 0.1)
+    second = make_trainer(tmp_path, *words)
+    second.train(True)
+    assert changes(tmp_path) == [(3, "algo.vf_coef", "0.5", "0.9"), (4, "algo.vf_coef", "0.9", "0.1")]
+
+
+REFUSED = {
+    "clip_coef: 7": "algo.clip_coef=7: its range is 0 to 1",
+    "clip_coef: 0": "algo.clip_coef=0.0: must be above 0",  # by the objective itself
+    "clip_coef: [0.1, 3]": "algo.clip_coef=[0.1, 3]: its range is 0 to 1",
+    "clip_coef: much": "algo.clip_coef=much: is not a schedule",
+    "clip_coef: .nan": "is not a schedule",
+    "clip_coef:": "algo.clip_coef=None: is not a schedule",
+    "epochs: 2.5": "algo.epochs=2.5: must be a whole number",
+    "epochs: 0": "algo.epochs=0: its range is 1 to 16",
+    "epochs: [2, 4]": "must be a whole number",
+    "max_grad_norm: 1": "algo.max_grad_norm: cannot be changed while the run goes; optimizer.lr, algo.clip_coef",
+    "[": "live.yaml: cannot be read",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_is_refused_in_the_log_once_and_the_run_goes_on(tmp_path, line, caplog):
+    caplog.set_level(logging.INFO)
+    trainer = make_trainer(tmp_path, *SETTINGS)
+    iterate = trainer.iterate
+
+    def once_more():
+        iterate()
+        if trainer.update_number == 3:
+            text = (tmp_path / "live.yaml").read_text()
+            key = f"algo.{line.partition(':')[0]}:"
+            kept = [each for each in text.splitlines() if not each.startswith(key)]
+            new = line if line == "[" else f"algo.{line}"
+            (tmp_path / "live.yaml").write_text("\n".join([*kept, new]) + "\n")
+
+    trainer.iterate = once_more
+    trainer.train(False)
+    assert trainer.update_number == 8
+    said = [entry.getMessage() for entry in caplog.records if "live.yaml" in entry.getMessage()]
+    assert len(said) == 1
+    assert REFUSED[line] in said[0]
+    assert "\n" not in said[0]
+    assert not (tmp_path / "live.csv").exists()
+
+
+class IgnoresRate(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(1e-3 * p.grad)
+
+
+@dataclass(kw_only=True)
+class Derived(PPO):
+    def __post_init__(self):
+        super().__post_init__()
+        self.twice = 2 * self.ent_coef.highest
+
+
+@dataclass(kw_only=True)
+class ReadsEpochs(PPO):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss / self.epochs, metrics
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "said"),
+    [
+        ("Derived", "algo.ent_coef", 0.5, "algo.twice is derived from it, and fixed once training starts"),
+        ("ReadsEpochs", "algo.epochs", 3, "the loss reads it, so it is fixed once training starts"),
+    ],
+)
+def test_what_an_objective_has_fixed_stays(tmp_path, kind, key, value, said, caplog):
+    trainer = make_trainer(tmp_path, *SETTINGS, f"algo._target_={__name__}.{kind}")
+    edits(trainer, tmp_path, {3: {key: value}})
+    trainer.train(False)
+    assert said in caplog.text
+    assert not (tmp_path / "live.csv").exists()
+
+
+def test_a_change_compiles_nothing_anew(tmp_path):
+    trainer = make_trainer(tmp_path, *SETTINGS, "algo=apo", "compile=true")
+    made = []
+    by_update = {3: {"algo.epochs": 7, "optimizer.lr": "1e-4", "algo.anchor_coef": 0.5}, 6: {"algo.epochs": 1}}
+    edits(trainer, tmp_path, by_update)
+    iterate = trainer.iterate
+
+    def once_more():
+        iterate()
+        made.append((trainer.learner.compiling, {name: id(graph) for name, graph in graphs.made.items()}))
+
+    graphs = trainer.learner.graphs[0]
+    trainer.iterate = once_more
+    trainer.train(False)
+    assert all(graphs.made.values())
+    assert len(graphs.made) == 2
+    assert made[2:] == [made[2]] * 6
+    assert not graphs.warned_of_layout
+
+
+def test_an_optimizer_that_ignores_changes_has_no_live_learning_rate(tmp_path):
+    trainer = make_trainer(tmp_path, *SETTINGS)
+    assert "optimizer.lr" in trainer.live_values.values
+    words = (f"optimizer._target_={__name__}.IgnoresRate", "~optimizer.eps", "~optimizer.fused")
+    fixed = make_trainer(tmp_path / "x", *SETTINGS, *words)
+    assert "optimizer.lr" not in fixed.live_values.values
+
+
+RANGES = {
+    "live_ranges={algo.clip_coef: [1, 0]}": r"live_ranges\.algo\.clip_coef=\(1, 0\): must be \[lowest, highest\]",
+    "live_ranges={algo.clip_coef: 1}": "must be",
+    "live_ranges=3": "must be",
+    "live_ranges={algo.gamma: [0, 1]}": "live_ranges: algo.gamma cannot be changed while the run goes; optimizer.lr",
+    "resume=extend": "live=true: its changes belong to updates of a run of that length; leave out resume=extend",
+}
+
+
+@pytest.mark.parametrize("word", RANGES)
+def test_wrong_settings_are_one_line(tmp_path, word):
+    with pytest.raises(ConfigError, match=RANGES[word]):
+        make_trainer(tmp_path, *SETTINGS, word)
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_and_sets(tmp_path, capsys):
+    train(tmp_path, *SETTINGS, "stop_at=100000", "algo=apo")
+    tune_live.main([f"run={tmp_path}", "algo.clip_coef=[0.3,0]", "optimizer.lr=1e-4"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("algo.clip_coef is [0.3, 0], was 0.2: ")
+    assert said[1].startswith("optimizer.lr is 0.0001, was ")
+    text = (tmp_path / "live.yaml").read_text()
+    assert OmegaConf.create(text)["algo.clip_coef"] == [0.3, 0]
+    assert "# 0 to 1" in next(line for line in text.splitlines() if line.startswith("algo.clip_coef"))
+    tune_live.main([f"run={tmp_path}"])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["algo.clip_coef", "[0.3,", "0]", "0", "to", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run=nowhere"], "run=nowhere: "),
+        ([], "run=: name a run"),
+        (["run={}", "algo.clip=1"], "algo.clip=1: cannot be changed while the run goes; did you mean algo.clip_coef?"),
+        (["run={}", "algo.clip_coef=7"], "algo.clip_coef=7: its range is 0 to 1"),
+        (["run={}", "algo.clip_coef=much"], "algo.clip_coef=much: is not a schedule"),
+        (["run={}", "algo.clip_coef=["], "cannot be read"),
+    ],
+)
+def test_the_command_refuses_in_one_line(tmp_path, words, said, capsys):
+    train(tmp_path, *SETTINGS)
+    before = (tmp_path / "live.yaml").read_text()
+    with pytest.raises(SystemExit):
+        tune_live.main([word.format(tmp_path) for word in words or ["run="]])
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "live.yaml").read_text() == before
+
+
+def test_runs_that_are_not_live_are_refused(tmp_path, capsys):
+    train(tmp_path, *SETTINGS, "live=false")
+    with pytest.raises(SystemExit):
+        tune_live.main([f"run={tmp_path}"])
+    assert "has no live.yaml; only runs started with live=true can be changed" in capsys.readouterr().err
+    assert not os.path.exists(tmp_path / "live.yaml")
