@@ -207,6 +207,7 @@ def build_trainer(
             evaluation={entry.name: cfg.evaluation[entry.name] for entry in dataclasses.fields(FinalEvaluation)},
             evaluate_every=None if cfg.evaluation.every is None else int(cfg.evaluation.every),
             curve_episodes=cfg.evaluation.curve_episodes,
+            video_every=None if cfg.evaluation.video_every is None else int(cfg.evaluation.video_every),
         ),
         live=live,
     )

@@ -26,6 +26,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
 def names(text: str) -> list[str]:
     """Names with commas in between, each once."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

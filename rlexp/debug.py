@@ -76,7 +76,7 @@ def _debugged(job: Job) -> Any:
     cfg.compile, cfg.batching, cfg.profile = False, "loop", False
     cfg.stop_at = 1  # the first update is the last, so its metrics are logged
     cfg.checkpoint_every = max(cfg.total_steps, 1)
-    cfg.evaluation.every, cfg.live = None, False
+    cfg.evaluation.every, cfg.evaluation.video_every, cfg.live = None, None, False
     if cfg.env is not None and cfg.env.get("vectorization") == "async":
         cfg.env.vectorization = "sync"
     return cfg

@@ -1,6 +1,10 @@
 """Frozen policies: evaluate a run on a fixed list of seeds, or load a policy to act with.
 
 python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000] [trust=package,...]
+                         [video=true [observation=true]]
+
+video: an mp4 of each episode in the run's folder videos/, which TensorBoard shows, too; observation: what the policy
+sees beside each picture.
 
 trust: packages besides rlexp and torch whose networks and environments may be built, which runs their code.
 """
@@ -31,11 +35,13 @@ from rlexp.run import checkpoint
 from rlexp.run.names import missing_folder
 from rlexp.run.record import RunRecord
 from rlexp.run.trust import require_trusted
+from rlexp.run.video import require_encoder, write_video
 from rlexp.run.writer import write_evaluation
-from rlexp.seeding import AgentStreams
+from rlexp.seeding import AgentStreams, evaluation_seeds
 from rlexp.text import one_line, sanitize
 from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import evaluate, summarize
+from rlexp.training.watching import Episode
 from rlexp.watch import Watch
 
 TO_ACT: Mapping[str, type] = {"network": ActorCritic}  # config groups needed to act, and their classes
@@ -51,11 +57,20 @@ class SavedRun:
     networks: list[ActorCritic]
     observation_shape: tuple[int, ...]
     observation_dtype: torch.dtype
+    spaces: dict[str, Any]  # observation and action, as plain data
 
     def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Distribution parameters (A, E, P) and values (A, E) of raw observations (A, E, ...)."""
         outputs = [network(o) for network, o in zip(self.networks, obs, strict=True)]
         return torch.stack([params for params, _ in outputs]), torch.stack([values for _, values in outputs])
+
+    def episode(self, environment: Environment, agent: int, seed: int, *, observation: bool, watch: Watch) -> Episode:
+        """An episode of one agent, to be watched; observation: with what the policy sees beside it."""
+        network = self.networks[agent]
+        encode = network.encoder if observation else None
+        return Episode(
+            lambda obs: network(obs, True)[0], network.distribution, environment, seed, watch=watch, encode=encode
+        )
 
 
 def load_run(
@@ -126,7 +141,7 @@ def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: lis
                 tensors[name].copy_(tensor[state["seeds"].index(seed)])
         networks.append(network)
     shape, dtype = tuple(observation_space.shape or ()), spaces.storage_dtype(observation_space)
-    return SavedRun(folder, config, seeds, networks, shape, dtype)
+    return SavedRun(folder, config, seeds, networks, shape, dtype, state["spaces"])
 
 
 class FrozenPolicy:
@@ -183,6 +198,8 @@ OPTIONS: Options = {
     "deterministic": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
     "max_steps": positive,
     "trust": names,
+    "video": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
+    "observation": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
 }
 
 
@@ -190,6 +207,9 @@ def run_command(words: list[str]) -> None:
     """Evaluate every agent of a run and write evaluation.json into its folder."""
     _, options = parse(words, OPTIONS)
     run, trust = options.pop("run", ""), options.pop("trust", [])
+    video, observation = options.pop("video", False), options.pop("observation", False)
+    if video:
+        require_encoder("video=true")
     if not run:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
     settings = asdict(FinalEvaluation(**options))
@@ -215,6 +235,20 @@ def run_command(words: list[str]) -> None:
         record.update(files=record.digests())
     for agent in content["agents"]:
         print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
+    if video:
+        with watch.on():
+            _film(saved, environment, settings, watch, observation)
+
+
+def _film(saved: SavedRun, environment: Environment, settings: dict[str, Any], watch: Watch, observation: bool) -> None:
+    """Write a video of each episode of each agent."""
+    for agent, seed in enumerate(saved.seeds):
+        for number, episode_seed in enumerate(evaluation_seeds(settings["episodes"])):
+            episode = saved.episode(environment, agent, episode_seed, observation=observation, watch=watch)
+            episode.deterministic, episode.max_steps = settings["deterministic"], settings["max_steps"]
+            name = f"evaluation_seed_{seed}-episode_{number}"
+            path = write_video(saved.folder, name, number, episode)
+            print(f"{path}: return {episode.total:.2f}, {episode.length} steps")
 
 
 main = functools.partial(command, "rlexp.evaluate", __doc__, run_command)

@@ -116,12 +116,15 @@ def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trai
     from rlexp import build  # imports torch
     from rlexp.run.live import LiveFiles
     from rlexp.run.progress import ProgressDisplay
+    from rlexp.run.video import require_encoder
     from rlexp.run.writer import RunWriter
 
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     each = zip(jobs, firsts, strict=False)
     writers = [RunWriter(job.folder, job.settings, job.seeds, first, job.choices) for job, first in each]
     cfgs = [job.cfg for job in jobs]
+    if (every := cfgs[0].evaluation.video_every) is not None:
+        require_encoder(f"evaluation.video_every={every}")
     store = LiveFiles(jobs[0].folder)
     return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch, store), writers
 

@@ -24,6 +24,8 @@ ROOMS = [
     "debug",
     "execute",
     "evaluate",
+    "export",
+    "play",
     "tune_live",
     "study",
     "compare",

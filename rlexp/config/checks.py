@@ -16,6 +16,7 @@ from rlexp.config.signatures import check_call
 from rlexp.errors import ConfigError
 from rlexp.text import did_you_mean, nearest
 
+OPTIONAL = ("stop_at", "torch_threads", "evaluation.every", "evaluation.video_every")
 EXTENDING = r"extend(:\d+)?"  # value of resume; the run to extend may be named by its total_steps
 
 
@@ -39,11 +40,12 @@ def check_run_settings(cfg: DictConfig) -> None:
         "evaluation.max_steps": 1,
         "evaluation.every": 1,
         "evaluation.curve_episodes": 1,
+        "evaluation.video_every": 1,
         "stop_at": 1,
         "torch_threads": 1,
     }
     for key, low in least.items():
-        value, optional = OmegaConf.select(cfg, key), key in ("stop_at", "torch_threads", "evaluation.every")
+        value, optional = OmegaConf.select(cfg, key), key in OPTIONAL
         if value is not None and value < low:
             raise ConfigError(f"{key}={value}: must be at least {low}{', or null' if optional else ''}")
         if value is not None and (not math.isfinite(value) or value != int(value)):

@@ -35,6 +35,7 @@ NOT_IDENTITY = (
     "env.limits",
     "evaluation.every",
     "evaluation.curve_episodes",
+    "evaluation.video_every",
     "live_ranges",
 )
 LIVE = "live"  # in the identity only of runs that may be changed by hand

@@ -15,7 +15,15 @@ CONF_DIR = _IN_CHECKOUT if (_IN_CHECKOUT / "config.yaml").is_file() else PACKAGE
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
 OVERLAYS = ("tuned", "experiment")  # groups whose yamls set keys of other groups
-WHOLE_NUMBERS = ("total_steps", "stop_at", "checkpoint_every", "log_every", "evaluation.every")  # may be written as 5e5
+WHOLE_NUMBERS = (
+    "total_steps",
+    "stop_at",
+    "checkpoint_every",
+    "log_every",
+    "evaluation.every",
+    "evaluation.video_every",
+)
+# may be written as 5e5
 
 TUNING_SEED = 1000  # seeds from here on are for tuning, those below for evaluation and comparisons
 
@@ -35,6 +43,7 @@ class EvaluationConfig(FinalEvaluation):
 
     every: Union[int, float, None] = None  # noqa: UP007
     curve_episodes: int = 10
+    video_every: Union[int, float, None] = None  # noqa: UP007
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Several vector environments, e.g. one per agent, as one."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -44,6 +44,10 @@ class AgentVectorEnv(VectorEnv):
             r[4].get(CONTINUES, np.zeros(part.num_envs, bool)) for r, part in zip(results, self.parts, strict=True)
         ]
         return obs, rewards, terminated, truncated, {CONTINUES: np.concatenate(goes_on)}
+
+    def render(self) -> tuple[Any, ...]:
+        """A picture of every environment."""
+        return tuple(picture for part in self.parts for picture in cast(Any, part.render()))
 
     def close(self, **kwargs: Any) -> None:
         """Close every part."""

@@ -1,12 +1,13 @@
 """Atari games by ALE's vector class, with the preprocessing of published PPO scores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from rlexp.envs.agents import CONTINUES
+from rlexp.envs.agents import CONTINUES, AgentVectorEnv
 from rlexp.envs.environment import Environment
 from rlexp.errors import ConfigError
 
@@ -38,10 +39,53 @@ class Atari(Environment):
                 what = f"is env.life_loss={ours} or ignore here"
                 raise ConfigError(f"env.kwargs.{name}={self.kwargs[name]}: {what}")
 
-    def _vector(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
-        games = super()._vector(num_envs, independent, episodic_life=self.life_loss == "reset", **more)
+    def _pictured(self, seeds: list[list[int]]) -> tuple[VectorEnv, Callable[[list[list[int]]], Any]]:
+        whole = {"img_height": 210, "img_width": 160, "grayscale": False, "stack_num": 1}
+
+        def game() -> VectorEnv:
+            # beside the policy's the same game in whole frames, as ALE's vector class renders none
+            games = Pictured(self._games(1, True), self._games(1, True, **whole))
+            games.metadata = {**games.metadata, "render_fps": 60 / self.kwargs.get("frameskip", 4)}
+            return self._with_lives(games, True)
+
+        return AgentVectorEnv([game() for _ in seeds]), lambda seeds: [agent[0] for agent in seeds]
+
+    def _games(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
+        return super()._vector(num_envs, independent, episodic_life=self.life_loss == "reset", **more)
+
+    def _with_lives(self, games: VectorEnv, independent: bool) -> VectorEnv:
         fires = self.kwargs.get("use_fire_reset", True)
         return Lives(games, self.life_loss == "end", fires=fires, ends=not independent)
+
+    def _vector(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
+        return self._with_lives(self._games(num_envs, independent, **more), independent)
+
+
+class Pictured(VectorWrapper):
+    """Games, and the same games in other frames beside them, which are what `render` returns."""
+
+    def __init__(self, env: Any, pictures: VectorEnv) -> None:
+        super().__init__(env)
+        self.pictures = pictures
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start both with the same seeds."""
+        self.shown = self.pictures.reset(seed=seed, options=options)[0]
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step both by the same actions."""
+        self.shown = self.pictures.step(actions)[0]
+        return self.env.step(actions)
+
+    def render(self) -> tuple[Any, ...]:
+        """The frames (H, W, 3) of all games."""
+        return tuple(self.shown[:, -1])
+
+    def close(self, **kwargs: Any) -> None:
+        """Close both."""
+        self.pictures.close(**kwargs)
+        self.env.close(**kwargs)
 
 
 class Lives(VectorWrapper):

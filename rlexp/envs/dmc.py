@@ -20,8 +20,8 @@ class DMC(Environment):
         self._require("backend", self.backend == "envpool", "these tasks are envpool's; remove the setting")
         super().__post_init__()
 
-    def _pool(self, seeds: list[int]) -> VectorEnv:
-        pool = super()._pool(seeds)
+    def _pool(self, seeds: list[int], **more: Any) -> VectorEnv:
+        pool = super()._pool(seeds, **more)
         space = pool.single_observation_space
         if not isinstance(space, spaces.Dict) or any(len(part.shape or ()) > 1 for part in space.values()):
             raise ConfigError(f"env.id={self.id}: its observations are {space}, not a dictionary of vectors")
@@ -50,6 +50,10 @@ class Joined(VectorEnv):
         """Step every environment."""
         obs, *rest = self.pool.step(actions)
         return (self._joined(obs), *rest)
+
+    def render(self) -> Any:
+        """A picture of the first environment."""
+        return self.pool.render()
 
     def close(self, **kwargs: Any) -> None:
         """Close the pool."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from rlexp.config.declaration import are_limits
 from rlexp.envs import checks
 from rlexp.envs.agents import AgentVectorEnv
 from rlexp.envs.classic_control import WORLDS, World
-from rlexp.envs.ids import cannot_be_made, has_world, parameter_names, require_known
+from rlexp.envs.ids import cannot_be_made, has_world, parameter_names, require_drawable, require_known
 from rlexp.envs.processes import ProcessVectorEnv
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault
@@ -182,6 +183,7 @@ class Environment:
         independent: bool = False,
         device: torch.device | None = None,
         checked: bool = False,
+        rendered: bool = False,
     ) -> tuple[VectorEnv, np.ndarray]:
         """A × E environments, reset, and their first observations (A·E, ...).
 
@@ -191,12 +193,13 @@ class Environment:
                 class with a single random stream; Gymnasium's environments replace torch worlds.
             device: of torch worlds; default: the host.
             checked: validate what every reset and step returns, which costs time.
+            rendered: for evaluation, one environment per agent, whose `render` returns pictures.
 
         Raises:
-            ConfigError: the environment cannot be made, or its autoreset mode is not NEXT_STEP.
+            ConfigError: the environment cannot be made, or rendered, or its autoreset mode is not NEXT_STEP.
             EnvironmentFault: it raises an error while being made or in its first reset.
         """
-        return self._start(seeds, independent, device or torch.device("cpu"), checked)[:2]
+        return self._start(seeds, independent, device or torch.device("cpu"), checked, rendered)[:2]
 
     def start_again(
         self, seeds: list[list[int]]
@@ -206,10 +209,10 @@ class Environment:
         return envs, obs, None if self.backend == "envpool" else lambda seeds: self._reset(envs, first(seeds))
 
     def _start(
-        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
+        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool, rendered: bool = False
     ) -> tuple[VectorEnv, np.ndarray, Callable[[list[list[int]]], Any]]:
         try:
-            envs, first = self._make(seeds, independent, device, checked)
+            envs, first = self._pictured(seeds) if rendered else self._make(seeds, independent, device, checked)
         except checks.PASSED_ON:
             raise
         except (Exception, SystemExit) as error:
@@ -282,10 +285,23 @@ class Environment:
 
         return parts[0] if len(parts) == 1 else AgentVectorEnv(parts), firsts
 
-    def _pool(self, seeds: list[int]) -> VectorEnv:
-        """Envpool's environments, one per seed."""
+    def _pictured(self, seeds: list[list[int]]) -> tuple[VectorEnv, Callable[[list[list[int]]], Any]]:
+        """Environments for evaluation that can be rendered, one for each agent; see `_make`."""
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):  # draw without a screen
+            os.environ.setdefault("MUJOCO_GL", "egl")
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        if self.backend == "envpool":
+            require_drawable(self.id, self.name, self.kwargs)
+            pools = [self._pool(agent, render_mode="rgb_array") for agent in seeds]
+            return AgentVectorEnv(pools), lambda _: None
+        make = partial(_single, self.id, self.kwargs | {"render_mode": "rgb_array"}, self.wrappers)
+        envs = SyncVectorEnv([make] * len(seeds), copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+        return envs, lambda seeds: [seed for agent in seeds for seed in agent]
+
+    def _pool(self, seeds: list[int], **more: Any) -> VectorEnv:
+        """Environments of envpool, one per seed; more: of its settings."""
         envpool = importlib.import_module("envpool")
-        return envpool.make_gymnasium(self.name, num_envs=len(seeds), env_seed=seeds, **self.kwargs)
+        return envpool.make_gymnasium(self.name, num_envs=len(seeds), env_seed=seeds, **self.kwargs | more)
 
     def _vector(self, num_envs: int, independent: bool, **more: Any) -> VectorEnv:
         """Environments of the id's vector class, for evaluation if `independent`; more: of its settings."""

@@ -1,8 +1,11 @@
 """Ids of environments: what registers them, and one-line errors for those that are unknown or cannot be made."""
 
+import functools
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +100,18 @@ def cannot_be_made(
     if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and extra:
         line = f"{line.partition(', run')[0]}; pip install 'rlexp[{extra}]'"  # one remedy, not two
     return ConfigError(f"{prefix}{line}")
+
+
+@functools.cache
+def _dies(code: str) -> bool:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode != 0
+
+
+def require_drawable(id: str, name: str, kwargs: dict[str, Any]) -> None:
+    """Refuse (ConfigError) an environment of envpool that cannot be rendered here: it would end the process."""
+    make = f"make_gymnasium({name!r}, num_envs=1, render_mode='rgb_array', **{kwargs!r})"
+    if _dies(f"import envpool; pool = envpool.{make}; pool.reset(); pool.render()"):
+        raise ConfigError(f"env.id={id}: envpool cannot render it on this machine; its physics may need OpenGL")
 
 
 def has_world(id: str) -> bool:

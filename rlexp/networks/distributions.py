@@ -58,6 +58,10 @@ class Categorical:
         """Shifted by the space's `start`."""
         return action if self.start is None else action + self.start
 
+    def to_env_tensor(self, action: Tensor) -> Tensor:
+        """`to_env` of tensors, which can be traced: for exported policies."""
+        return action if self.start is None else action + torch.as_tensor(self.start)
+
 
 class MultiCategorical(Categorical):
     """Independent categoricals, one per action dimension; parameters are their concatenated logits.
@@ -143,6 +147,12 @@ class DiagGaussian:
     def to_env(self, action: np.ndarray) -> np.ndarray:
         """Clipped to the bounds, in the space's dtype; NaN, of an agent that diverges, is 0 before."""
         return np.where(np.isnan(action), 0, action).clip(self.low, self.high).astype(self.dtype, copy=False)
+
+    def to_env_tensor(self, action: Tensor) -> Tensor:
+        """`to_env` of tensors, which can be traced: for exported policies."""
+        low, high = torch.from_numpy(self.low), torch.from_numpy(self.high)
+        action = torch.where(action.isnan(), torch.zeros_like(action), action).to(low.dtype)
+        return torch.minimum(torch.maximum(action, low), high)
 
 
 Distribution = Categorical | DiagGaussian

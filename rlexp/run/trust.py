@@ -1,20 +1,25 @@
 """Trust: which code an untrusted run folder may run when its policies are loaded, and where may be written.
 
 A config names classes to instantiate and modules to import, and both run code. Allowed are classes that rlexp and
-torch.nn define, installed plugins of rlexp (entry points in the group `rlexp`), and packages that the user trusts by
-name.
+torch.nn define, wrappers of well-known packages that only transform, installed plugins of rlexp (entry points
+in the group `rlexp`), and packages that the user trusts by name.
 """
 
 import importlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from gymnasium import ActionWrapper, ObservationWrapper, RewardWrapper
+
 from rlexp.errors import TrustError
 
 KNOWN = ("gymnasium", "ale_py", "envpool", "minigrid")  # importing them only registers environments
 HOMES = ("rlexp", "torch.nn")
+# wrappers of KNOWN that are not of observations, rewards or actions alone; those that write files are not among them
+WRAPPERS = ("FrameStackObservation", "MaxAndSkipObservation", "TimeAwareObservation", "TimeLimit", "StickyAction")
 
 
 def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust: Sequence[str] = ()) -> None:
@@ -39,7 +44,11 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
         for path, value in _nodes(group, node):
             if isinstance(value, Mapping) and "_target_" in value:
                 target = value["_target_"]
-                if not isinstance(target, str) or target.partition(".")[0] not in packages:
+                if isinstance(target, str) and target.partition(".")[0] in packages:
+                    continue
+                if re.fullmatch(r"env\.wrappers\[\d+\]", path) and str(target).partition(".")[0] in KNOWN:
+                    _require_wrapper(f"{path}._target_", str(target))
+                else:
                     _require_class(f"{path}._target_", target, kind if path == group else nn.Module)
     module = str((config["env"] or {}).get("id", "")).rpartition(":")[0] if "env" in wanted else ""
     if module and module.partition(".")[0] not in {*KNOWN, *packages}:
@@ -80,6 +89,19 @@ def _require_class(path: str, target: Any, kind: type) -> None:
         raise TrustError(f"{setting}: is not a class of rlexp or torch.nn; such a run is not loaded")
     if not issubclass(found, kind):
         raise TrustError(f"{setting}: is not a subclass of {kind.__name__}; such a run is not loaded")
+
+
+def _require_wrapper(path: str, target: str) -> None:
+    """Refuse a name of KNOWN that is no wrapper defined there which only transforms."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception:  # no such module, or its dependencies are not installed
+        raise TrustError(f"{path}={target}: there is no such class") from None
+    transforms = isinstance(found, type) and issubclass(found, ObservationWrapper | RewardWrapper | ActionWrapper)
+    defined = getattr(found, "__module__", "").partition(".")[0] in KNOWN
+    if not (defined and (transforms or (isinstance(found, type) and found.__name__ in WRAPPERS))):
+        raise _refusal(f"{path}={target}", target)
 
 
 def _refusal(setting: str, target: str) -> TrustError:

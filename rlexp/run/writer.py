@@ -13,10 +13,12 @@ from rlexp.files import write_atomically
 from rlexp.run import checkpoint
 from rlexp.run.metrics import MetricsLog
 from rlexp.run.record import RunRecord
+from rlexp.run.video import remove_after, write_video
 from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import summarize
 from rlexp.training.how import Choice
 from rlexp.training.live import Change, Range
+from rlexp.training.watching import Episode
 
 Episodes = list[list[dict[str, Any]]]  # of a frozen evaluation, by agent
 
@@ -54,6 +56,7 @@ class RunWriter:
         """Truncate metrics.csv and the event files to where the run starts or resumes: `steps` of all agents (A,)."""
         self.metrics_log.started = self.record.data.setdefault("started_unix", time.time())
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
+        remove_after(self.folder, at)
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
@@ -104,6 +107,10 @@ class RunWriter:
         self.changes += len(changes)
         live = {"changes": self.changes, "ranges": {key: list(between) for key, between in ranges.items()}}
         self.record.update(live=live)
+
+    def film(self, seed: int, step: int, episode: Episode) -> None:
+        """Write a video of an episode of an agent at its step."""
+        write_video(self.folder, f"training_seed_{seed}-step_{step}", step, episode)
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""

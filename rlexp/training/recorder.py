@@ -10,6 +10,7 @@ import numpy as np
 from rlexp.training.divergence import Divergence
 from rlexp.training.how import Choice
 from rlexp.training.live import Change, Range
+from rlexp.training.watching import Episode
 
 
 class Recorder(Protocol):
@@ -55,6 +56,9 @@ class Recorder(Protocol):
 
     def change(self, changes: Sequence[Change], ranges: Mapping[str, Range]) -> None:
         """Record changes of hyperparameters; ranges: of all that may change."""
+
+    def film(self, seed: int, step: int, episode: Episode) -> None:
+        """Write a video of an episode of an agent at its step."""
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint."""

@@ -22,7 +22,7 @@ from rlexp.envs import Environment
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
-from rlexp.seeding import AgentStreams, no_global_randomness, seeded
+from rlexp.seeding import AgentStreams, curve_seeds, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
@@ -36,6 +36,7 @@ from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
 from rlexp.training.return_scaler import ReturnScaler
 from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
+from rlexp.training.watching import Episode
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class RunSettings:
     evaluation: dict[str, Any]  # of the final policy
     evaluate_every: int | None  # rows per agent between evaluations during training
     curve_episodes: int  # of each of those
+    video_every: int | None  # rows per agent between videos
 
 
 class Trainer(Resumable):
@@ -260,6 +262,8 @@ class Trainer(Resumable):
         if bad or not self.live.all():
             going = [run for run in self.runs if self._retire(run, bad)]
         self._log(values, progress, float(steps.sum()) / seconds, going)
+        if self.settings.video_every is not None and (last or self._due(self.settings.video_every)):
+            self._film(going)
         if len(going) < len(self.runs):
             self.save(going)
             raise self._diverged(bad, going)
@@ -407,6 +411,22 @@ class Trainer(Resumable):
         finally:
             for run in runs:
                 run.evaluating += self.curve.seconds - before
+
+    def _film(self, runs: list[Recorder]) -> None:
+        """A video of each run's first agent that is not retired, the same episode each time; a stop leaves it out."""
+        (seed,), agents = curve_seeds(1), len(self.seeds)
+        for run in runs:
+            agent = next(k for k in range(run.agents.start, run.agents.stop) if self.live[k])
+
+            def policy(obs: Tensor, agent: int = agent) -> Tensor:
+                obs = obs.to(self.learner.device).expand(agents, *obs.shape)
+                return self.learner.policy(obs)[0][agent]
+
+            steps = self.settings.evaluation["max_steps"]
+            distribution = self.collector.distribution
+            episode = Episode(policy, distribution, self.environment, seed, max_steps=steps, watch=self.watch)
+            with contextlib.suppress(Interrupted):
+                run.film(self.seeds[agent], int(self.steps[agent]), episode)
 
     def _complete(self) -> None:
         """Evaluate what a stop cut short before this launch."""

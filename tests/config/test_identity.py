@@ -32,6 +32,7 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "env.limits": [0, 500],
     "evaluation.every": "5e4",
     "evaluation.curve_episodes": 3,
+    "evaluation.video_every": "5e4",
     "live_ranges": "{algo: {clip_coef: [0, 1]}}",
 }
 
