@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from rlexp.errors import ConfigError
 from rlexp.networks.init import Init, initialise
 
+PICTURE = 36  # pixels of the shorter side from which on an observation is a picture: what NatureCNN can read
 ACTIVATIONS = {kind.__name__.lower(): kind for kind in (nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU, nn.GELU)}
 
 
 class MLP(nn.Module):
     """Linear layers, each followed by an activation; observations are flattened first.
 
-    Raises ConfigError for an unknown activation or a width below 1.
+    Raises ConfigError for an unknown activation, a width below 1, or images that a convolutional network is meant for.
     """
 
     def __init__(
@@ -32,6 +33,9 @@ class MLP(nn.Module):
             raise ConfigError(f"network activation {activation!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
         if not all(isinstance(width, int) and width >= 1 for width in hidden):
             raise ConfigError(f"network hidden={list(hidden)}: widths must be integers of at least 1, e.g. [64,64]")
+        if len(space.shape) == 3 and sorted(space.shape)[1] >= PICTURE:
+            what = f"images of shape {space.shape} as {math.prod(space.shape):,} numbers"
+            raise ConfigError(f"network MLP would read {what}; use network=nature_cnn, or flatten them by env.wrappers")
         self.event_dims = len(space.shape)
         widths = [math.prod(space.shape), *hidden]
         layers: list[nn.Module] = []

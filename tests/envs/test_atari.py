@@ -1,5 +1,7 @@
 """Atari as a single ALE stepped by hand, frame by frame: frames, rewards, lives, starts, and whole games on record."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -144,6 +146,37 @@ def test_a_lost_life_may_begin_a_new_game_or_be_nothing(life_loss):
         assert not infos[CONTINUES].any()
         after = ended
     assert seen > 3
+
+
+@pytest.mark.parametrize("episodic", [True, False])
+def test_envpools_lives_are_episodes_too_but_go_on_by_a_single_frame(episodic):
+    """Its `episodic_life` goes on with the game, by one frame of FIRE and with the frames from before the loss."""
+    envpool = pytest.importorskip("envpool")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = {"noop_max": 1, "use_fire_reset": True, "repeat_action_probability": 0.0, "reward_clip": False}
+        envs = envpool.make_gymnasium("Breakout-v5", num_envs=1, env_seed=[0], episodic_life=episodic, **settings)
+    hand, after, ends = ByHand(), None, {"life": 0, "game": 0}
+    require_same(envs.reset()[0][0], hand)
+    for action in actions_of("breakout", 500):
+        lives = hand.ale.lives()
+        obs, rewards, terminated, truncated, _ = envs.step(np.array([action]))
+        reward, over = 0, False
+        if after == "game":
+            hand.reset()
+        elif after == "life":
+            reward, over = hand.ale.act(hand.actions[FIRE]), hand.ale.game_over()
+            hand.stack = [*hand.stack[1:], hand.shrunk(hand.ale.getScreenGrayscale())]
+        else:
+            reward, over = hand.step(action)
+        life = not over and hand.ale.lives() < lives
+        require_same(obs[0], hand, over)
+        assert (rewards[0], terminated[0], truncated[0]) == (reward, over or (life and episodic), False)
+        after = "game" if over else "life" if life and episodic else None
+        for kind in ends:
+            ends[kind] += {"life": life, "game": over}[kind]
+    assert ends["life"] > 8
+    assert ends["game"] > 1
 
 
 def test_a_game_without_lives_ends_with_itself():
