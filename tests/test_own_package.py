@@ -275,7 +275,7 @@ def test_what_is_misspelt_or_meant_for_others_is_one_line(folder):
         ("bonus=rnd",): "hydra.searchpath",
         ("hydra.searchpath=[pkg://nowhere.conf]",): "there is no such package",
         ("env.id=their_pkg.maze:Mase-v0",): "did you mean Maze-v0?",
-        ("env.id=MiniGrid-Empty-5x5-v0",): "pip install minigrid",
+        ("env.id=MiniGrid-Empty-5x5-v0",): "is registered by minigrid; use env.id=minigrid:MiniGrid-Empty-5x5-v0",
     }
     shown = [("train", "--help", "algo=calm"), ("train", "--help", "algo.calm_coef", "algo=calm")]
     *said, (_, whole, _), (_, one, _) = folder.many(*(("train", *TINY, *words) for words in told), *shown)

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 from functools import partial
 
 import gymnasium as gym
@@ -381,6 +382,16 @@ def test_settings_of_an_environment_reach_training_and_evaluation():
 def test_evaluation_takes_no_more_processes_than_training():
     assert Environment(id="CartPole-v1", vectorization="async", num_envs=3).evaluation_envs == 3
     assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluation_envs is None
+
+
+def test_an_id_whose_package_is_missing_names_how_it_is_installed(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "minigrid" else found(name))
+    said = (
+        r"needs minigrid, which is not installed: pip install 'rlexp\[minigrid\]'; then env.id=minigrid:MiniGrid-X-v0"
+    )
+    with pytest.raises(ConfigError, match=said):
+        Environment(id="MiniGrid-X-v0")
 
 
 def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):
