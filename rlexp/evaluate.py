@@ -10,6 +10,7 @@ trust: packages besides rlexp and torch whose networks and environments may be b
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -237,18 +238,30 @@ def run_command(words: list[str]) -> None:
         print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
     if video:
         with watch.on():
-            _film(saved, environment, settings, watch, observation)
+            _film(saved, environment, settings, watch, observation, results)
 
 
-def _film(saved: SavedRun, environment: Environment, settings: dict[str, Any], watch: Watch, observation: bool) -> None:
-    """Write a video of each episode of each agent."""
+def _film(
+    saved: SavedRun,
+    environment: Environment,
+    settings: dict[str, Any],
+    watch: Watch,
+    observation: bool,
+    results: list[list[dict[str, Any]]],
+) -> None:
+    """Write a video of each episode of each agent; results: of the same episodes, evaluated."""
     for agent, seed in enumerate(saved.seeds):
         for number, episode_seed in enumerate(evaluation_seeds(settings["episodes"])):
             episode = saved.episode(environment, agent, episode_seed, observation=observation, watch=watch)
             episode.deterministic, episode.max_steps = settings["deterministic"], settings["max_steps"]
             name = f"evaluation_seed_{seed}-episode_{number}"
             path = write_video(saved.folder, name, number, episode)
-            print(f"{path}: return {episode.total:.2f}, {episode.length} steps")
+            known = results[agent][number]
+            same = episode.length == known["length"] and math.isclose(episode.total, known["return"], rel_tol=1e-4)
+            note = (
+                "" if same else f"; evaluated without pictures, it was {known['return']:.2f}, {known['length']} steps"
+            )
+            print(f"{path}: return {episode.total:.2f}, {episode.length} steps{note}")
 
 
 main = functools.partial(command, "rlexp.evaluate", __doc__, run_command)

@@ -142,7 +142,10 @@ def export(saved: SavedRun, agent: int, kind: str) -> Path:
             temporary.unlink(missing_ok=True)
             if isinstance(error, UserError | OSError):
                 raise
-            why = one_line(f"{type(error).__name__}: {error}", 160)
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            why = one_line(f"{type(cause).__name__}: {cause}", 160)
             raise ConfigError(f"{saved.folder}: its network cannot be exported to {kind} ({why})") from error
         temporary.replace(path)
     return path

@@ -49,7 +49,10 @@ class Window:
 
         self.pygame, self.title = pygame, title
         self.screen: Any = None
-        pygame.display.init()
+        try:
+            pygame.display.init()
+        except pygame.error as error:
+            raise ConfigError(f"no window can be opened ({error})") from None
         self.clock = pygame.time.Clock()
 
     def show(self, picture: np.ndarray, fps: float) -> bool:

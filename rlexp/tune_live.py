@@ -19,6 +19,7 @@ from rlexp.run.live import LiveFiles, read_values
 from rlexp.run.names import missing_folder
 from rlexp.run.record import RunRecord
 from rlexp.text import nearest, one_line
+from rlexp.training.live import EPOCHS
 
 
 def run_command(words: list[str]) -> None:
@@ -42,14 +43,17 @@ def run_command(words: list[str]) -> None:
         value = _checked(key, given, ranges)
         line = re.compile(rf"^{re.escape(key)}\s*:[^#\n]*?(\s*#.*)?$", re.MULTILINE)
         text, found = line.subn(rf"{key}: {value}\1", text)
-        if not found:
-            raise ConfigError(f"{path}: has no line {key}; write one")
+        text = text if found else f"{text.rstrip()}\n{key}: {value}\n"
+        if read_values(text).get(key) != value:
+            raise ConfigError(f"{path}: its value of {key} is not on one line; edit it there")
     if not pairs:
         _show(folder, values, ranges)
         return
+    if record.status in ("done", "failed"):
+        raise ConfigError(f"run={folder}: is {record.status}, and does not go on")
     write_atomically(path, text.encode())
     going = record.status == "running"
-    when = "from its next update on" if going else f"when the run goes on; it is {record.status}"
+    when = "from its next update on, if it is still going" if going else f"when the run goes on; it is {record.status}"
     for key in pairs:
         print(f"{key} is {read_values(text)[key]}, was {values.get(key)}: {when}")
 
@@ -61,9 +65,14 @@ def _checked(key: str, given: str, ranges: dict[str, Any]) -> Any:
         value = read_values(f"{key}: {given}")[key]
     except ValueError as error:
         raise ConfigError(f"{key}={given}: cannot be read ({error})") from None
-    schedule, (low, high) = Schedule(value, key), ranges[key]
+    try:
+        schedule, (low, high) = Schedule(value, key), ranges[key]
+    except OverflowError:
+        raise ConfigError(f"{key}: that number is too large") from None
     if min(schedule.knots) < low or max(schedule.knots) > high:
         raise ConfigError(f"{key}={given}: its range is {low:g} to {high:g}")
+    if key == EPOCHS and not (len(schedule.knots) == 1 and schedule.knots[0].is_integer()):
+        raise ConfigError(f"{key}={given}: must be a whole number")
     return value
 
 

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from rlexp.errors import CheckpointError
 from rlexp.files import storage_errors, write_atomically
+from rlexp.run.record import read_record
 from rlexp.text import one_line
 from rlexp.training.live import Change, Range
 
@@ -31,7 +32,7 @@ def read_values(text: str) -> dict[str, Any]:
         plain = OmegaConf.to_container(
             OmegaConf.create(text), resolve=False
         )  # reads 1e-4 as a number, as YAML does not
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ValueError(one_line(str(error), 120)) from None
     if not isinstance(plain, dict):
         raise ValueError("it has no lines like optimizer.lr: 1e-4")
@@ -71,22 +72,30 @@ class LiveFiles:
             return {}
 
     def changes(self) -> list[Change]:
-        """The rows of live.csv; a CheckpointError if it is damaged."""
+        """The rows of live.csv, of which a torn last one is cut off; a CheckpointError if it is damaged."""
+        kept = (read_record(self.path.parent) or {}).get("live", {}).get("changes", 0)
+        changes: list[Change] = []
         try:
+            content = self.log_path.read_bytes()
+            if not content.endswith(b"\n"):  # torn by a crash
+                with open(self.log_path, "rb+") as file:
+                    file.truncate(content.rfind(b"\n") + 1)
             with open(self.log_path, newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]  # else torn by a crash
-            return [
-                Change(int(row["update"]), int(row["step"]), row["key"], row["before"], row["value"]) for row in rows
-            ]
+                rows = list(csv.DictReader(file))
+            changes = [Change(int(r["update"]), int(r["step"]), r["key"], r["before"], r["value"]) for r in rows]
         except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, csv.Error) as error:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             what = f"cannot be read ({error!r}), and says which values the run had"
             raise CheckpointError(f"{self.log_path}: {what}; restore it, or use resume=never") from None
+        if len(changes) < kept:
+            what = f"holds {len(changes)} of {kept} changes that run.json counts"
+            raise CheckpointError(f"{self.log_path}: {what}; restore it, or use resume=never")
+        return changes
 
     def keep(self, change: Change) -> None:
         """Append a row to live.csv, and sync it to disk: it must outlive what follows from it."""
-        new = not self.log_path.exists()
+        new = not self.log_path.exists() or not self.log_path.stat().st_size
         with storage_errors(self.log_path), open(self.log_path, "a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple, Protocol
 
 from rlexp.algos.base import Algorithm
 from rlexp.algos.schedules import Schedule
-from rlexp.errors import ConfigError, UserError
+from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.training.learner import Learner
 
 log = logging.getLogger(__name__)
 
 LR, EPOCHS = "optimizer.lr", "algo.epochs"
+MOST_EPOCHS = 1000  # minibatches of so many are made room for
 Range = tuple[float, float]  # lowest and highest value, both included
 
 
@@ -41,11 +42,12 @@ class LiveStore(Protocol):
         """Append a row to live.csv."""
 
 
-def default_range(key: str, highest: float) -> Range:
-    """Range of a hyperparameter that is at most `highest` when the run starts."""
+def default_range(key: str, value: Schedule) -> Range:
+    """Range of a hyperparameter that has this value when the run starts."""
+    highest = value.highest
     if key == EPOCHS:
         return 1, max(16, 2 * highest)
-    return 0, 10 * highest if key == LR and highest else max(1, 2 * highest)
+    return min(0.0, 2 * min(value.knots)), 10 * highest if key == LR and highest else max(1.0, 2 * highest)
 
 
 class Live:
@@ -78,11 +80,17 @@ class Live:
         self.values: dict[str, Schedule] = {} if lr is None else {LR: lr}
         self.values |= {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
         self.values[EPOCHS] = Schedule(algo.epochs)
-        self.ranges = {key: default_range(key, value.highest) for key, value in self.values.items()}
+        self.ranges = {key: default_range(key, value) for key, value in self.values.items()}
         for key, given in ranges.items():
             if key not in self.ranges:
                 raise ConfigError(f"live_ranges: {key} cannot be changed while the run goes; {self._names()} can")
-            self.ranges[key] = given[0], given[1]
+            self.ranges[key] = low, high = given[0], given[1]
+            knots = self.values[key].knots
+            if min(knots) < low or max(knots) > high:
+                raise ConfigError(f"live_ranges: {key} starts with {self.values[key]}, outside of {low:g} to {high:g}")
+        low, high = self.ranges[EPOCHS]
+        if low < 1 or high > MOST_EPOCHS:
+            raise ConfigError(f"live_ranges: {EPOCHS} must lie within 1 to {MOST_EPOCHS}, not {low:g} to {high:g}")
         self.learner: Learner | None = None  # attached when there is one
         self.left: list[Change] = []  # to be repeated
 
@@ -101,7 +109,7 @@ class Live:
         self.left = [change for change in changes if change.update >= update]
         before = [change for change in changes if change.update < update]
         for change in before:
-            self._apply(change.key, self._checked(change.key, _typed(change.value)))
+            self._apply(change.key, self._repeated(change))
         self.store.offer({key: _plain(key, value) for key, value in self.values.items()}, self.ranges)
         return before
 
@@ -110,18 +118,11 @@ class Live:
         made: list[Change] = []
         while self.left and self.left[0].update <= update:
             change = self.left.pop(0)
-            self._apply(change.key, self._checked(change.key, _typed(change.value)))
+            self._apply(change.key, self._repeated(change))
             made.append(change)
         if self.left:
             return made
-        for key, given in self.store.read().items():
-            try:
-                value = self._checked(key, given)
-            except UserError as error:
-                log.warning("live.yaml: refused: %s; the run goes on with %s", error, self.values.get(key, "the rest"))
-                continue
-            if value.knots == self.values[key].knots:
-                continue
+        for key, value in self._accepted(self.store.read()).items():
             change = Change(update, step, key, str(_plain(key, self.values[key])), str(_plain(key, value)))
             self.store.keep(change)
             self._apply(key, value)
@@ -129,8 +130,39 @@ class Live:
             made.append(change)
         return made
 
-    def _checked(self, key: str, given: Any) -> Schedule:
-        """A new value of a hyperparameter; ConfigError if it is out of range, or the objective refuses it."""
+    def _accepted(self, given: Mapping[str, Any]) -> dict[str, Schedule]:
+        """What is new and allowed of the values in live.yaml; a warning for the rest."""
+        new: dict[str, Schedule] = {}
+        for key, typed in given.items():
+            try:
+                value = self._parsed(key, typed)
+            except (UserError, OverflowError) as error:
+                self._refuse(error, self.values.get(key, "the rest"))
+                continue
+            if value.knots != self.values[key].knots:
+                new[key] = value
+        try:
+            self._require_accepted(new)
+        except UserError as error:  # by the objective, of its hyperparameters together
+            self._refuse(error, "its values")
+            new = {key: value for key, value in new.items() if key == LR}
+        return new
+
+    def _refuse(self, error: Exception, kept: Any) -> None:
+        log.warning("live.yaml: refused: %s; the run goes on with %s", error, kept)
+
+    def _repeated(self, change: Change) -> Schedule:
+        """The value of a change that was made; CheckpointError if it cannot be."""
+        try:
+            if change.key in self.values:
+                return Schedule(_typed(change.value), change.key)
+        except (ValueError, OverflowError, ConfigError):
+            pass
+        what = f"{change.key}={change.value} of update {change.update + 1} is no value of this run"
+        raise CheckpointError(f"live.csv: {what}; restore it, or use resume=never")
+
+    def _parsed(self, key: str, given: Any) -> Schedule:
+        """A new value of a hyperparameter; ConfigError if it is out of range."""
         if key not in self.values:
             raise ConfigError(f"{key}: cannot be changed while the run goes; {self._names()} can")
         value, (low, high) = Schedule(given, key), self.ranges[key]
@@ -138,17 +170,24 @@ class Live:
             raise ConfigError(f"{key}={given}: its range is {low:g} to {high:g}")
         if key == EPOCHS and not (len(value.knots) == 1 and value.knots[0].is_integer()):
             raise ConfigError(f"{key}={given}: must be a whole number")
-        name = key.partition(".")[2]
-        if key == LR:
-            return value
-        assert self.learner is not None
-        if name in self.learner.reads.first and key == EPOCHS:
+        if key == EPOCHS and self.learner is not None and "epochs" in self.learner.reads.first:
             raise ConfigError(f"{key}={given}: the loss reads it, so it is fixed once training starts")
-        other, ours = self.rebuild({name: _plain(key, value)}).shared(), self.rebuild({}).shared()
-        for attribute in ours:
-            if attribute != name and other.get(attribute) != ours[attribute]:
-                raise ConfigError(f"{key}={given}: algo.{attribute} is derived from it, and fixed once training starts")
         return value
+
+    def _require_accepted(self, new: Mapping[str, Schedule]) -> None:
+        """Refuse (ConfigError) new values, all of one save, that the objective does, given the values in force."""
+
+        def made(values: Mapping[str, Schedule]) -> dict[str, str]:
+            plain = {key.partition(".")[2]: _plain(key, value) for key, value in values.items() if key != LR}
+            return self.rebuild(plain).shared()
+
+        if not new.keys() - {LR}:
+            return
+        ours, theirs = made(self.values), made({**self.values, **new})
+        for attribute in ours:
+            if f"algo.{attribute}" not in new and theirs.get(attribute) != ours[attribute]:
+                which = ", ".join(f"{key}={value}" for key, value in new.items() if key != LR)
+                raise ConfigError(f"{which}: algo.{attribute} is derived from it, and fixed once training starts")
 
     def _apply(self, key: str, value: Schedule) -> None:
         assert self.learner is not None

@@ -24,6 +24,7 @@ from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams, curve_seeds, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
+from rlexp.text import one_line
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
 from rlexp.training.curve import EvaluationCurve
@@ -176,6 +177,8 @@ class Trainer(Resumable):
                 self._change(self.live_values.begin(self.learner, self.update_number))
             if not resume:
                 self.environment.try_steps(self.watch)
+            if self.settings.video_every is not None:
+                next(iter(self._episode(0)))  # a picture, so that what cannot be rendered is told now
             processor = ProcessorShare(torch.get_num_threads())
             with self.display.start(self.total_rows, self.update_number * self.rows):
                 if self.unevaluated:
@@ -413,20 +416,26 @@ class Trainer(Resumable):
                 run.evaluating += self.curve.seconds - before
 
     def _film(self, runs: list[Recorder]) -> None:
-        """A video of each run's first agent that is not retired, the same episode each time; a stop leaves it out."""
-        (seed,), agents = curve_seeds(1), len(self.seeds)
+        """A video of each run's first agent that is not retired; a stop leaves it out, and so does an error."""
         for run in runs:
             agent = next(k for k in range(run.agents.start, run.agents.stop) if self.live[k])
+            try:
+                run.film(self.seeds[agent], int(self.steps[agent]), self._episode(agent))
+            except Interrupted:
+                pass
+            except Exception as error:  # of the environment, or its pictures; training has nothing to do with it
+                log.warning("no video: %s", one_line(str(error)), extra={"folder": run.folder})
 
-            def policy(obs: Tensor, agent: int = agent) -> Tensor:
-                obs = obs.to(self.learner.device).expand(agents, *obs.shape)
-                return self.learner.policy(obs)[0][agent]
+    def _episode(self, agent: int) -> Episode:
+        """An episode of an agent to be watched, the same each time."""
+        (seed,), agents = curve_seeds(1), len(self.seeds)
 
-            steps = self.settings.evaluation["max_steps"]
-            distribution = self.collector.distribution
-            episode = Episode(policy, distribution, self.environment, seed, max_steps=steps, watch=self.watch)
-            with contextlib.suppress(Interrupted):
-                run.film(self.seeds[agent], int(self.steps[agent]), episode)
+        def policy(obs: Tensor) -> Tensor:
+            obs = obs.to(self.learner.device).expand(agents, *obs.shape)
+            return self.learner.policy(obs)[0][agent]
+
+        steps, distribution = self.settings.evaluation["max_steps"], self.collector.distribution
+        return Episode(policy, distribution, self.environment, seed, max_steps=steps, watch=self.watch)
 
     def _complete(self) -> None:
         """Evaluate what a stop cut short before this launch."""

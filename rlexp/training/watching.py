@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlexp.config.declaration import is_number
 from rlexp.envs import Environment
 from rlexp.envs.agents import CONTINUES
 from rlexp.envs.checks import raise_fault
@@ -49,6 +50,7 @@ class Episode:
         self.policy, self.distribution, self.environment, self.seed = policy, distribution, environment, seed
         self.deterministic, self.max_steps, self.watch, self.encode = deterministic, max_steps, watch or Watch(), encode
         self.total, self.length = 0.0, 0  # return and steps so far
+        self.shape: tuple[int, ...] | None = None  # of the first picture, and so of all
         self.fps = 30.0  # pictures a second at which it is in real time
 
     @torch.no_grad()
@@ -85,23 +87,29 @@ class Episode:
     def _picture(self, envs: Any, obs: Tensor) -> np.ndarray:
         try:
             (picture,) = self.watch.call(envs.render)
-        except Exception as error:  # anything, from pygame to OpenGL
+        except (Exception, SystemExit) as error:  # anything, from pygame to OpenGL
             why = one_line(f"{type(error).__name__}: {error}", 120)
             raise ConfigError(f"env.id={self.environment.id}: cannot be rendered ({why})") from error
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
             shape = f" of shape {picture.shape}" if isinstance(picture, np.ndarray) else ""
             what = f"its render returns {type(picture).__name__}{shape}, not a picture (H, W, 3)"
             raise ConfigError(f"env.id={self.environment.id}: cannot be rendered: {what}")
+        self.shape = self.shape or picture.shape
+        if picture.dtype != np.uint8 or not picture.size or picture.shape != self.shape:
+            what = (
+                f"its render returns {picture.dtype} of shape {picture.shape}, not uint8 of {self.shape} at each step"
+            )
+            raise ConfigError(f"env.id={self.environment.id}: cannot be rendered: {what}")
         if self.encode is None:
-            return picture.astype(np.uint8)
-        return beside(picture.astype(np.uint8), drawn(self.encode(obs)[0].cpu().numpy(), picture.shape[0]))
+            return picture
+        return beside(picture, drawn(self.encode(obs)[0].cpu().numpy(), picture.shape[0]))
 
 
 def frame_rate(envs: Any) -> float:
     """Pictures a second of an environment in real time; 30 if it is not known."""
     while True:
-        rate = getattr(envs, "metadata", {}).get("render_fps")
-        if rate:
+        rate: Any = getattr(envs, "metadata", {}).get("render_fps")
+        if is_number(rate) and rate > 0:
             return float(rate)
         inner = getattr(envs, "parts", None) or getattr(envs, "envs", None) or [getattr(envs, "env", None)]
         if inner[0] is None or inner[0] is envs:

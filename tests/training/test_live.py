@@ -1,6 +1,7 @@
 """live=true: what is changed by hand is in force from the next update on, is kept, and is repeated by a resumed run."""
 
 import csv
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rlexp import tune_live
 from rlexp.algos.ppo import PPO
-from rlexp.errors import ConfigError
+from rlexp.algos.schedules import Scheduled
+from rlexp.errors import CheckpointError, ConfigError
 
 SETTINGS = ("live=true", "total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2")
 SETTINGS += ("algo.minibatches=2", "log_every=256")  # eight updates
@@ -155,6 +157,9 @@ REFUSED = {
     "epochs: [2, 4]": "must be a whole number",
     "max_grad_norm: 1": "algo.max_grad_norm: cannot be changed while the run goes; optimizer.lr, algo.clip_coef",
     "[": "live.yaml: cannot be read",
+    "clip_coef: 1" + 400 * "0": "too large",
+    "clip_coef: " + 3000 * "[": "live.yaml: cannot be read",
+    "clip_coef: &a [*a]": "live.yaml: ",
 }
 
 
@@ -199,6 +204,82 @@ class Derived(PPO):
     def __post_init__(self):
         super().__post_init__()
         self.twice = 2 * self.ent_coef.highest
+
+
+@dataclass(kw_only=True)
+class Pair(PPO):
+    low: Scheduled = 0.1
+    high: Scheduled = 0.3
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require("low", self.low.highest < self.high.highest, "must be below high")
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss, metrics | {"apart": self.high - self.low}
+
+
+def test_what_belongs_together_is_judged_together_by_the_values_in_force(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, *SETTINGS, f"algo._target_={__name__}.Pair")
+    edits(
+        trainer,
+        tmp_path,
+        {
+            2: {"algo.low": 0.2},
+            3: {"algo.high": 0.15},  # below what low has become
+            4: {"algo.high": 0.3},
+            5: {"algo.low": 0.5, "algo.high": 0.9},  # each alone would be refused
+        },
+    )
+    trainer.train(False)
+    assert [change[1:] for change in changes(tmp_path)] == [
+        ("algo.low", "0.1", "0.2"),
+        ("algo.low", "0.2", "0.5"),
+        ("algo.high", "0.3", "0.9"),
+    ]
+    assert caplog.text.count("algo.low=0.2: must be below high; the run goes on") == 1
+    with open(tmp_path / "metrics.csv") as file:
+        apart = [float(row["apart"]) for row in csv.DictReader(file)]
+    assert apart == pytest.approx([0.2, 0.2, 0.1, 0.1, 0.1, 0.4, 0.4, 0.4], rel=1e-4)
+
+
+def test_a_range_holds_the_first_value(tmp_path):
+    train(tmp_path, *SETTINGS, "algo.ent_coef=-0.5")
+    (line,) = [line for line in (tmp_path / "live.yaml").read_text().splitlines() if line.startswith("algo.ent_coef")]
+    assert line.split("#")[1] == " -1 to 1"
+
+
+def damaged(folder, words):
+    """A run that was killed after two changes."""
+    by_update = {2: {"optimizer.lr": "1e-4"}, 4: {"algo.vf_coef": 0.25}}
+    first = edits(make_trainer(folder, *words), folder, by_update, end_before=6)
+    with pytest.raises(Killed):
+        first.train(False)
+    return folder / "live.csv"
+
+
+def test_a_torn_row_is_cut_off(tmp_path):
+    words = (*SETTINGS, "checkpoint_every=512")
+    path = damaged(tmp_path, words)
+    with open(path, "a") as file:
+        file.write("5,3000,algo.ent_coef,0.0,0.0")  # of 0.05
+    edit(tmp_path, "algo.ent_coef", 0.01)
+    make_trainer(tmp_path, *words).train(True)
+    assert [change[1] for change in changes(tmp_path)] == ["optimizer.lr", "algo.vf_coef", "algo.ent_coef"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "row", "garbled"])
+def test_a_live_csv_that_lacks_a_change_is_one_line(tmp_path, damage):
+    words = (*SETTINGS, "checkpoint_every=512")
+    path = damaged(tmp_path, words)
+    rows = path.read_text().splitlines(keepends=True)
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_text("".join(rows[:-1]) + ("" if damage == "row" else "4,x,algo.vf_coef,0.5,much\n"))
+    with pytest.raises(CheckpointError, match="restore it, or use resume=never"):
+        make_trainer(tmp_path, *words).train(True)
 
 
 @dataclass(kw_only=True)
@@ -256,6 +337,8 @@ RANGES = {
     "live_ranges={algo.clip_coef: 1}": "must be",
     "live_ranges=3": "must be",
     "live_ranges={algo.gamma: [0, 1]}": "live_ranges: algo.gamma cannot be changed while the run goes; optimizer.lr",
+    "live_ranges={algo: {epochs: [5, 9]}}": "live_ranges: algo.epochs starts with 2.0, outside of 5 to 9",
+    "live_ranges={algo: {epochs: [0, 9]}}": "live_ranges: algo.epochs must lie within 1 to 1000, not 0 to 9",
     "resume=extend": "live=true: its changes belong to updates of a run of that length; leave out resume=extend",
 }
 
@@ -270,7 +353,11 @@ def test_wrong_settings_are_one_line(tmp_path, word):
 
 
 def test_the_command_shows_and_sets(tmp_path, capsys):
-    train(tmp_path, *SETTINGS, "stop_at=100000", "algo=apo")
+    train(tmp_path, *SETTINGS, "algo=apo")
+    with pytest.raises(SystemExit):
+        tune_live.main([f"run={tmp_path}", "algo.clip_coef=0.3"])
+    assert "is done, and does not go on" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text(json.dumps(record(tmp_path) | {"status": "interrupted"}))
     tune_live.main([f"run={tmp_path}", "algo.clip_coef=[0.3,0]", "optimizer.lr=1e-4"])
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("algo.clip_coef is [0.3, 0], was 0.2: ")
@@ -279,7 +366,8 @@ def test_the_command_shows_and_sets(tmp_path, capsys):
     assert OmegaConf.create(text)["algo.clip_coef"] == [0.3, 0]
     assert "# 0 to 1" in next(line for line in text.splitlines() if line.startswith("algo.clip_coef"))
     tune_live.main([f"run={tmp_path}"])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["algo.clip_coef", "[0.3,", "0]", "0", "to", "1"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1].split() == ["algo.clip_coef", "[0.3,", "0]", "0", "to", "1"]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +379,8 @@ def test_the_command_shows_and_sets(tmp_path, capsys):
         (["run={}", "algo.clip_coef=7"], "algo.clip_coef=7: its range is 0 to 1"),
         (["run={}", "algo.clip_coef=much"], "algo.clip_coef=much: is not a schedule"),
         (["run={}", "algo.clip_coef=["], "cannot be read"),
+        (["run={}", "algo.epochs=2.5"], "algo.epochs=2.5: must be a whole number"),
+        (["run={}", f"optimizer.lr=1{'0' * 400}"], "optimizer.lr: that number is too large"),
     ],
 )
 def test_the_command_refuses_in_one_line(tmp_path, words, said, capsys):

@@ -44,6 +44,12 @@ class Counter(gym.Env):
     def render(self):
         if "raises" in self.broken:
             raise OSError("no GL")
+        if "late" in self.broken and self.t > 2:
+            raise OSError("no GL any more")
+        if "floats" in self.broken:
+            return np.full((5, 7, 3), 0.5)
+        if "grows" in self.broken:
+            return np.zeros((5 + self.t, 7, 3), np.uint8)
         if "shape" in self.broken:
             return np.zeros((5, 7), np.uint8)
         return np.full((5, 7, 3), 10 * self.t, np.uint8)
@@ -159,6 +165,8 @@ def test_a_resumed_run_makes_the_videos_after_its_checkpoint_again(tmp_path):
     [
         (["env.id=Blind-v0"], "env.id=Blind-v0: cannot be "),
         ([COUNTER, "+env.kwargs.raises=true"], "env.id=Counter-v0: cannot be rendered (OSError: no GL)"),
+        ([COUNTER, "+env.kwargs.floats=true"], "its render returns float64 of shape (5, 7, 3), not uint8"),
+        ([COUNTER, "+env.kwargs.grows=true"], "uint8 of shape (6, 7, 3), not uint8 of (5, 7, 3) at each step"),
         ([COUNTER, "+env.kwargs.shape=true"], "cannot be rendered: its render returns ndarray of shape (5, 7), not a"),
     ],
 )
@@ -171,6 +179,15 @@ def test_what_cannot_be_rendered_is_one_line(tmp_path, words, said, capsys):
     assert said in error
     assert error.count("\n") == 1
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".mp4"]
+
+
+def test_what_cannot_be_rendered_is_told_before_training_and_later_failures_do_not_end_it(tmp_path, caplog):
+    with pytest.raises(ConfigError, match=r"cannot be rendered \(OSError: no GL\)"):
+        train(tmp_path / "x", *SETTINGS, COUNTER, "+env.kwargs.raises=true", "evaluation.video_every=1000")
+    trainer = train(tmp_path / "y", *SETTINGS, COUNTER, "+env.kwargs.late=true", "evaluation.video_every=1000")
+    assert trainer.update_number == 8
+    assert "no video: env.id=Counter-v0: cannot be rendered (OSError: no GL any more)" in caplog.text
+    assert not [path for path in (tmp_path / "y").rglob("*") if path.suffix == ".mp4"]
 
 
 def test_a_missing_extra_is_told_before_anything_is_played(tmp_path, monkeypatch, capsys):
