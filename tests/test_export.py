@@ -24,11 +24,11 @@ CASES = {
     "apo_ce": ("algo=apo_ce", "env=acrobot"),
     "apo_random": ("algo=apo_random", "env=cartpole"),
     "ppo_kl": ("algo=ppo_kl", "env=cartpole"),
-    "continuous, normalised": ("env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
+    "continuous, normalised": ("env.id=Float64-v0", "env.normalize_obs=true", "env.normalize_reward=true"),
     "nature_cnn": ("env.id=ALE-like-v0", "network=nature_cnn", "total_steps=128"),
     "impala_cnn": ("env.id=ALE-like-v0", "network=impala_cnn", "total_steps=128"),
     "integers in, several out": ("env.id=Integers-v0",),
-    "one number in, bounds of float64 out": ("env.id=Float64-v0",),
+    "float32": ("env=pendulum",),
 }
 
 # what somebody else runs: files in, whether both act as expected
@@ -76,7 +76,7 @@ class Spaced(gym.Env):
 
 PIXELS = gym.spaces.Box(0, 255, (2, 36, 36), np.uint8)
 SHIFTED = gym.spaces.MultiDiscrete([3, 2], start=[1, -4])
-FLOATS = gym.spaces.Box(np.array([-0.01, -2.0]), np.array([0.01, 3.0]), dtype=np.float64)
+FLOATS = gym.spaces.Box(np.array([-1e-4, -2.0]), np.array([1e-4, 3.0]), dtype=np.float64)
 gym.register("ALE-like-v0", lambda: Spaced(PIXELS, gym.spaces.Discrete(4, start=2)))
 gym.register("Integers-v0", lambda: Spaced(gym.spaces.MultiDiscrete([3, 5]), SHIFTED))
 gym.register("Float64-v0", lambda: Spaced(gym.spaces.Box(-1, 1, (), np.float64), FLOATS))

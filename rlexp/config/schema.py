@@ -15,7 +15,7 @@ CONF_DIR = _IN_CHECKOUT if (_IN_CHECKOUT / "config.yaml").is_file() else PACKAGE
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
 OVERLAYS = ("tuned", "experiment")  # groups whose yamls set keys of other groups
-WHOLE_NUMBERS = (
+WHOLE_NUMBERS = (  # may be written as 5e5
     "total_steps",
     "stop_at",
     "checkpoint_every",
@@ -23,7 +23,6 @@ WHOLE_NUMBERS = (
     "evaluation.every",
     "evaluation.video_every",
 )
-# may be written as 5e5
 
 TUNING_SEED = 1000  # seeds from here on are for tuning, those below for evaluation and comparisons
 
