@@ -34,14 +34,20 @@ def is_missing(extra: str | None) -> bool:
     return extra in MODULES and importlib.util.find_spec(MODULES[extra]) is None
 
 
+def require_extra(id: str, extra: str | None) -> None:
+    """ConfigError if a known pip extra that an id needs is not installed."""
+    if is_missing(extra):
+        what = f"needs the extra {extra}, which is not installed: pip install 'rlexp[{extra}]'"
+        raise ConfigError(f"env.id={id}: {what}")
+
+
 def require_known(id: str, backend: str, extra: str | None) -> None:
     """Import the module before the colon of an id; ConfigError if it, the id or a pip extra is missing."""
     module, _, name = id.rpartition(":")
+    if backend != "envpool":
+        require_extra(id, extra)
     if backend == "envpool":
         known = _import(id, "envpool", "envpool").list_all_envs()
-    elif is_missing(extra):
-        what = f"needs the extra {extra}, which is not installed: pip install 'rlexp[{extra}]'"
-        raise ConfigError(f"env.id={id}: {what}")
     elif backend == "torch":
         known = [] if module else list(WORLDS)  # torch implements Gymnasium's environments, not a module's
     else:

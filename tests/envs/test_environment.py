@@ -384,6 +384,12 @@ def test_evaluation_takes_no_more_processes_than_training():
     assert Environment(id="CartPole-v1", vectorization="sync", num_envs=3).evaluation_envs is None
 
 
+def test_an_extra_is_asked_for_before_wrappers_that_it_brings(monkeypatch):
+    monkeypatch.setattr("rlexp.envs.ids.MODULES", {"minigrid": "no_such_module"})
+    with pytest.raises(ConfigError, match=r"needs the extra minigrid, which is not installed: pip install"):
+        build.check(make_config("env=minigrid", "env.wrappers=[{_target_: no_such_module.Wrapper}]"))
+
+
 def test_an_id_whose_package_is_missing_names_how_it_is_installed(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "minigrid" else found(name))
