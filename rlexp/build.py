@@ -25,6 +25,8 @@ from rlexp.config.signatures import typed
 from rlexp.envs import Environment
 from rlexp.envs.ids import require_extra
 from rlexp.errors import ConfigError, user_error_behind
+from rlexp.loggers.base import Logger
+from rlexp.loggers.make import make_loggers
 from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line, with_article
@@ -80,6 +82,11 @@ def build_environment(cfg: DictConfig) -> Environment:
     raise ConfigError(f"env.wrappers={wrappers}: give a list, each as {{_target_: module.Class}}, innermost first")
 
 
+def build_loggers(cfg: DictConfig) -> dict[str, Logger]:
+    """The loggers that the config chooses, by name."""
+    return make_loggers(OmegaConf.to_container(cfg.logger, resolve=True) if OmegaConf.is_config(cfg.logger) else {})
+
+
 def network_builder(
     cfg: DictConfig, observation_space: spaces.Space, action_space: spaces.Space
 ) -> Callable[[], ActorCritic]:
@@ -95,6 +102,7 @@ def check(cfg: DictConfig) -> None:
     require_extra(str(OmegaConf.select(cfg, "env.id")), OmegaConf.select(cfg, "env.extra"))  # has wrappers, perhaps
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
     algo, environment = build_algorithm(cfg), build_environment(cfg)
+    build_loggers(cfg)
     _build(cfg.gae)
     _learning_rate(cfg)
     _traits(cfg)

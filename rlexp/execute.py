@@ -121,7 +121,12 @@ def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trai
 
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     each = zip(jobs, firsts, strict=False)
-    writers = [RunWriter(job.folder, job.settings, job.seeds, first, job.choices) for job, first in each]
+    writers = [
+        RunWriter(
+            job.folder, job.settings, job.seeds, first, job.choices, list(job.cfg.tags), build.build_loggers(job.cfg)
+        )
+        for job, first in each
+    ]
     cfgs = [job.cfg for job in jobs]
     if (every := cfgs[0].evaluation.video_every) is not None:
         require_encoder(f"evaluation.video_every={every}")

@@ -15,7 +15,7 @@ from rlexp.config.help import help_text
 from rlexp.config.identity import key_of, sets_env_id
 from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, register_schema
-from rlexp.config.search_path import check_tuned, group_choices, require_unshadowed, untuned
+from rlexp.config.search_path import check_local, check_optional, group_choices, require_unshadowed, untuned
 from rlexp.errors import UserError
 from rlexp.execute import console, remove_if_empty, train_job
 from rlexp.jobs.job import Job, settings_of
@@ -45,7 +45,8 @@ def task(cfg: DictConfig) -> None:
             words = list(chosen.overrides.task)
             if not in_sweep:  # a sweep's plan has done it
                 require_unshadowed(chosen)
-                check_tuned(GlobalHydra.instance().config_loader(), words)
+                check_local(chosen)
+                check_optional(GlobalHydra.instance().config_loader(), words)
                 cfg = drop_replaced(cfg, chosen)
                 for line in untuned([chosen]):
                     log.info("%s", line)

@@ -197,6 +197,7 @@ def their_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=[" ".join(command) for command in COMMANDS])
 def test_commands_parse(name, words, their_files, monkeypatch):
     monkeypatch.setattr("rlexp.envs.ids.is_missing", lambda extra: False)  # whatever is installed here
+    monkeypatch.setenv("WANDB_MODE", "offline")  # nobody is logged in
     if name.startswith("scripts/"):
         assert os.access(ROOT / name, os.X_OK)
     else:

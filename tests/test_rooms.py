@@ -14,6 +14,7 @@ ROOMS = [
     "algos",
     "checks",
     "config",
+    "loggers",
     "envs",
     "compiling",
     "training",

@@ -10,7 +10,8 @@ difference that matters; default: declared) · plan=true (propose and declare nu
 baseline=ARM (default: ppo, else the first) · allow=KEY,KEY or allow=all (settings that may differ besides the tested
 one) · threshold=400 (for retention and steps to threshold; default: each environment's) · beside=FILE.csv (published
 scores: env, score, deviation, seeds, source) · out=FOLDER (default: compare/ in the first path) · figures=false ·
-width=3.4 (of figures, inches; pdf too) · fonts=paths (in svg; default: text). Needs the extra `compare`.
+width=3.4 (of figures, inches; pdf too) · fonts=paths (in svg; default: text) · logger=wandb,mlflow (send answer and
+page there; settings as in training: logger.wandb.project=x). Needs the extra `compare`.
 
 Measures: evaluation · evaluation_sampled · final · area · retention. Answers: better, worse, equivalent (within the
 margin), inconclusive, interim (no verdict, or not yet: the sentence says why). More seeds: the study's own command with
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlexp.commands import Options, boolean, command, names, parse, positive
+from rlexp.compare.logged import loggers_named, send
 from rlexp.compare.page import page
 from rlexp.config.declaration import PRIMARY, margin_flaw
 from rlexp.errors import ConfigError
@@ -95,6 +97,7 @@ OPTIONS: Options = {
     "figures": boolean,
     "width": inches,
     "fonts": lettering,
+    "logger": names,
 }
 USAGE = "python -m rlexp.compare outputs/<study>"
 
@@ -110,8 +113,10 @@ def move(made: Path, folder: Path, figures: Collection[str]) -> None:
 
 def run(words: list[str]) -> None:
     """Read the runs, judge them, print the answer and write the report; or plan the study."""
-    paths, options = parse(words, OPTIONS, USAGE)
+    of_loggers = [word for word in words if word.startswith("logger")]
+    paths, options = parse([word for word in words if not word.startswith("logger.")], OPTIONS, USAGE)
     _require_used(options)
+    loggers = loggers_named(of_loggers)
     try:
         from rlexp.compare import report, verdict
         from rlexp.compare.published import read_published
@@ -156,13 +161,15 @@ def run(words: list[str]) -> None:
     tables = report.sections(comparison, judgement, published)
     text = f"`{typed}`\n\n{report.markdown(comparison, judgement, books, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
+    written = [folder / name for name in (*WRITTEN, *(f"{name}.svg" for name in drawn))]
+    send(loggers, folder, {"command": typed, "studies": paths}, report.plain(comparison, judgement), written)
     print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
 
 
 def _require_used(options: dict[str, Any]) -> None:
     """Refuse settings that would do nothing."""
     if options.get("plan"):
-        useless = dict.fromkeys(("beside", "out", "figures", "width", "fonts"), "plan=true writes no page")
+        useless = dict.fromkeys(("beside", "out", "figures", "width", "fonts", "logger"), "plan=true writes no page")
     else:
         useless = {"most": "is a setting of plan=true"}
         if not options.get("figures", True):

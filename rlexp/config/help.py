@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.config.messages import compose_config
 from rlexp.config.replaced import drop_replaced, plain_value
-from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS, OVERLAYS
+from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS, LOCAL, LOGGER, OVERLAYS
 from rlexp.config.search_path import chain, choices_that_set, folders, read
 from rlexp.config.signatures import parameters_of
 from rlexp.errors import ConfigError
@@ -27,7 +27,8 @@ total_steps, stop_at, checkpoint_every, log_every and evaluation.every count row
 steps plus one row per reset.
 """
 # their yamls have comments on most keys
-DEFAULTS = {"env": "cartpole", "algo": "ppo", "network": "mlp", "optimizer": "adam", "gae": "default"}
+DEFAULTS = {"env": "cartpole", "algo": "ppo", "network": "mlp", "optimizer": "adam", "gae": "default", LOGGER: "none"}
+CHOSEN = (*GROUPS, LOGGER)
 LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_][\w.]*):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*)(?:#(?P<comment>.*))?$"
 )
@@ -73,7 +74,7 @@ class _Explainer:
         self.config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         self.folders = list(folders(self.hydra))
         self.comments = comments(CONF_DIR / "config.yaml")
-        for group in GROUPS:
+        for group in CHOSEN:
             files = [*chain(group, DEFAULTS[group], self.folders), *chain(group, self.choice(group), self.folders)]
             for file in files:
                 self.comments |= {f"{group}.{key}": text for key, text in comments(file).items()}
@@ -86,12 +87,12 @@ class _Explainer:
         """Describe all keys."""
         lines = [HEAD]
         for key in map(str, self.config):
-            lines += ["", *self._group(key)] if key in GROUPS else self._lines(key)
+            lines += ["", *self._group(key)] if key in CHOSEN else self._lines(key)
         return "\n".join(lines)
 
     def one_key(self, key: str) -> str:
         """Describe one key or group; ConfigError if no yaml has the key and its target does not accept it."""
-        if key in GROUPS:
+        if key in CHOSEN:
             return "\n".join(self._group(key))
         above, name, node = self._find(key)
         target = above.get("_target_") if isinstance(above, DictConfig) and "." in key else None
@@ -129,9 +130,10 @@ class _Explainer:
         return f"there is no such setting; {nearest(last, names, f'{parent}.' if parent else '')}"
 
     def _set_by(self, key: str) -> Iterator[tuple[Path, str]]:
-        for group in [group for group in (*GROUPS, *OVERLAYS) if group in OVERLAYS or key.startswith(f"{group}.")]:
+        above = (*OVERLAYS, LOCAL)
+        for group in [group for group in (*CHOSEN, *above) if group in above or key.startswith(f"{group}.")]:
             for file in chain(group, self.choice(group), self.folders):
-                inside = key if group in OVERLAYS else key.removeprefix(f"{group}.")
+                inside = key if group in above else key.removeprefix(f"{group}.")
                 value = OmegaConf.select(OmegaConf.create(read(file)), inside)
                 if value is not None:
                     yield file, str(value)

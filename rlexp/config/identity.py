@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlexp.algos.schedules import Scheduled
 from rlexp.config.imports import MOVED
-from rlexp.config.schema import GROUPS, WHOLE_NUMBERS
+from rlexp.config.schema import GROUPS, LOCAL, LOGGER, WHOLE_NUMBERS
 from rlexp.config.signatures import as_type, typed
 
 # Keys that cannot change results: not part of folder names or hashes.
@@ -37,6 +37,8 @@ NOT_IDENTITY = (
     "evaluation.curve_episodes",
     "evaluation.video_every",
     "live_ranges",
+    LOGGER,
+    "tags",
 )
 LIVE = "live"  # in the identity only of runs that may be changed by hand
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
@@ -57,7 +59,8 @@ def naming(overrides: Sequence[str]) -> list[str]:
     return [
         override
         for override in sorted(override.lstrip("+") for override in overrides)
-        if not (key := key_of(override)).startswith("hydra") and key.partition("@")[0] not in NOT_IDENTITY
+        if not (key := key_of(override).partition("@")[0]).startswith(("hydra", f"{LOGGER}."))
+        and key not in (*NOT_IDENTITY, LOCAL)
     ]
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config.identity import key_of
-from rlexp.config.schema import CONF_DIR, GROUPS
+from rlexp.config.schema import CONF_DIR, GROUPS, LOCAL, LOGGER
 from rlexp.config.search_path import HOW_TO_ADD, choices_that_set, folders
 from rlexp.config.signatures import setting_names
 from rlexp.text import closest, one_line
@@ -69,13 +69,17 @@ def explain(error: Exception, overrides: list[str]) -> str:
         return next(filter(None, map(_no_yaml, overrides)), text)
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1], overrides)
-    if missing := re.search(r"Could not find '([^']+)'", text):
+    if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):  # load: one of a list
         group, _, choice = missing[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        options = listed or sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
         near = closest(choice, options, cutoff=0.4)
         hint = f"did you mean {near}? " if near else ""
-        how = f"; {HOW_TO_ADD}" if group in GROUPS and not near else ""
+        how = f"; {HOW_TO_ADD}" if group in (*GROUPS, LOGGER) and not near else ""
         return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}{how}"
+    if composing := re.search(r"In '([^']+)': \w+ raised while composing config:\n(.+)", text):
+        head = "; its first line must be # @package _global_" if composing[2].startswith(f"Key '{LOCAL}'") else ""
+        return f"{composing[1]}.yaml: {composing[2]}{head}"
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several[1].partition("=")
         return f"{several[1]}: several values; add -m to run one job each, or write {key}=[{values}] for a list"
@@ -90,6 +94,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
 def _no_yaml(override: str) -> str:
     """Message for an override that sets a group to something other than a name, as null; empty for others."""
     group, value = key_of(override), override.partition("=")[2]
+    if group == LOCAL:
+        return f"{override}: is not the name of a yaml; ~{LOCAL} leaves it out"
     if not (CONF_DIR / group).is_dir() or isinstance(yaml.safe_load(value), str | list):
         return ""
     known = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
@@ -102,11 +108,13 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     typed = next((o for o in overrides if key_of(o) == key), key)
     if key in OTHER_COMMANDS:
         return f"{typed}: there is no setting {key} of training; it belongs to {OTHER_COMMANDS[key]}"
+    if key == LOCAL:
+        return f"{typed}: there is no conf/local/{typed.partition('=')[2]}.yaml; see conf/README.md"
     group = key.partition(".")[0]
     config = _compose_leniently(overrides)
     if config is None:
         return f"{typed}: there is no setting {key}; python -m rlexp.train --help lists the keys"
-    with_key = choices_that_set(key, list(folders(config.hydra))) if group in GROUPS else []
+    with_key = choices_that_set(key, list(folders(config.hydra))) if group in (*GROUPS, LOGGER) else []
     if with_key:
         chosen = f"{group}={config.hydra.runtime.choices.get(group)}"
         return f"{typed}: {chosen} has no such setting; {', '.join(with_key)} has it"

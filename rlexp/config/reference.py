@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from rlexp.config.help import comments, header
-from rlexp.config.schema import CONF_DIR, GROUPS, OVERLAYS
+from rlexp.config.schema import CONF_DIR, GROUPS, LOGGER, OVERLAYS
 from rlexp.config.search_path import chain
 
 PAGE = CONF_DIR / "README.md"
@@ -96,7 +96,7 @@ def tables() -> str:
     """Every key and every choice, from the yamls and their comments."""
     file = CONF_DIR / "config.yaml"
     lines = ["### Run", "", f"In [`{file.name}`]({file.name}).", "", *_keys("", settings(file), comments(file))]
-    for group in (*GROUPS, *OVERLAYS, *HYDRA):
+    for group in (*GROUPS, LOGGER, *OVERLAYS, *HYDRA):
         lines += _group(group)
     return "\n".join(lines)
 

@@ -14,7 +14,9 @@ _IN_CHECKOUT = PACKAGE.parent / "conf"
 CONF_DIR = _IN_CHECKOUT if (_IN_CHECKOUT / "config.yaml").is_file() else PACKAGE / "conf"
 
 GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
+LOGGER = "logger"  # group of which none, one or several are chosen, each below its own name
 OVERLAYS = ("tuned", "experiment")  # groups whose yamls set keys of other groups
+LOCAL = "local"  # likewise, but only keys that change no result; see `search_path.check_local`
 WHOLE_NUMBERS = (  # may be written as 5e5
     "total_steps",
     "stop_at",
@@ -79,6 +81,8 @@ class RunConfig:
     network: Any = None
     gae: Any = None
     optimizer: Any = None
+    logger: Any = None
+    tags: list[str] = field(default_factory=list)
 
 
 CHOICES = {

@@ -17,7 +17,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from rlexp.config.schema import CONF_DIR
+from rlexp.config.identity import NOT_IDENTITY, flatten
+from rlexp.config.schema import CONF_DIR, LOCAL
 from rlexp.errors import ConfigError
 from rlexp.text import nearest
 
@@ -115,11 +116,14 @@ def chain(group: str, choice: str | None, search_path: Sequence[Path]) -> Iterat
 
 
 def group_choices(hydra: Any) -> dict[str, str]:
-    """The choice in each config group; tuned=none where there are no tuned values, as the group is optional."""
+    """The choice in each config group; tuned=none where there are no tuned values, no `local` where there is none."""
     choices = {str(name): str(choice) for name, choice in hydra.runtime.choices.items() if not name.startswith("hydra")}
-    tuned = f"{choices.get('tuned')}.yaml"
-    found = any((folder / "tuned" / tuned).is_file() for folder in folders(hydra))
-    return choices if found else choices | {"tuned": "none"}
+    without = {"tuned": "none", LOCAL: None}  # what stands for a yaml that is not there
+    for group, instead in without.items():
+        if not any((folder / group / f"{choices.get(group)}.yaml").is_file() for folder in folders(hydra)):
+            choices.pop(group, None)
+            choices |= {group: instead} if instead else {}
+    return choices
 
 
 def require_unshadowed(hydra: Any) -> None:
@@ -144,13 +148,24 @@ def choices_that_set(path: str, search_path: Sequence[Path]) -> list[str]:
     return list(dict.fromkeys(found))  # a folder may be on the search path twice
 
 
-def check_tuned(loader: ConfigLoader, overrides: Iterable[str]) -> None:
-    """Refuse (ConfigError) an unknown choice of `tuned`: the group is optional, so that Hydra would leave it out."""
-    known = loader.get_group_options("tuned")
+def check_optional(loader: ConfigLoader, overrides: Iterable[str]) -> None:
+    """Refuse (ConfigError) an unknown choice of a group that is optional, which Hydra would leave out."""
+    known = {group: loader.get_group_options(group) for group in ("tuned", LOCAL)}
     for override in overrides:
         key, _, choice = override.partition("=")
-        if key == "tuned" and choice not in (*known, "null"):
-            raise ConfigError(f"tuned={choice}: there is no such choice; {nearest(choice, known)}")
+        if key in known and choice not in (*known[key], "null"):
+            hint = nearest(choice, known[key]) if known[key] else f"there is no conf/{key}/{choice}.yaml"
+            raise ConfigError(f"{key}={choice}: there is no such choice; {hint}")
+
+
+def check_local(hydra: Any) -> None:
+    """Refuse (ConfigError) a yaml in conf/local that sets what changes results: a study must be the same elsewhere."""
+    for file in chain(LOCAL, hydra.runtime.choices.get(LOCAL), list(folders(hydra))):
+        for key in flatten({key: value for key, value in read(file).items() if key != "defaults"}):
+            group, allowed = key.partition(".")[0], {name for name in NOT_IDENTITY if "." not in name}
+            if not (key in NOT_IDENTITY or group in allowed or group == "hydra"):
+                what = "changes results; conf/local is for what does not, as outputs, device or logger"
+                raise ConfigError(f"{file}: {key} {what}. Put it into an experiment")
 
 
 def untuned(hydras: Sequence[Any]) -> list[str]:

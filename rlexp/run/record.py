@@ -48,8 +48,8 @@ class RecordError(ConfigError):
 ENTRIES: dict[type | tuple[type, ...], str] = {  # of run.json, by the type that they have if present
     str: "status config_hash error ended traceback machine started",
     (str, type(None)): "host code commit",
-    dict: "config choices files result parent extends versions sources how time declared diverged live",
-    list: "seeds made_by command",
+    dict: "config choices files result parent extends versions sources how time declared diverged live loggers",
+    list: "seeds made_by command tags",
     int: "launches deaths agents_together",
     (int, float): "paused_at started_unix",
     bool: "training",

@@ -10,10 +10,13 @@ import numpy as np
 
 from rlexp.config.identity import config_hash, flatten
 from rlexp.files import write_atomically
+from rlexp.loggers.base import Logger, Subject
+from rlexp.loggers.make import Loggers, tagged
 from rlexp.run import checkpoint
-from rlexp.run.metrics import MetricsLog
+from rlexp.run.metrics import MetricsLog, chart_group
 from rlexp.run.record import RunRecord
 from rlexp.run.video import remove_after, write_video
+from rlexp.signals import Interrupted, Paused
 from rlexp.training.divergence import Divergence
 from rlexp.training.evaluation import summarize
 from rlexp.training.how import Choice
@@ -27,7 +30,7 @@ class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
 
     config: its identity, see `jobs.job.settings_of`; first: index of its first agent in the batch; choices: in each
-    config group.
+    config group; tags: words to find it by; loggers: where its records go besides, by name.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class RunWriter:
         seeds: list[int],
         first: int = 0,
         choices: dict[str, str] | None = None,
+        tags: Sequence[str] = (),
+        loggers: Mapping[str, Logger] | None = None,
     ) -> None:
         self.folder, self.config, self.seeds = folder, config, seeds
         self.config_hash, self.checkpoint_path = config_hash(config), folder / "checkpoint.pt"
@@ -50,6 +55,8 @@ class RunWriter:
         self.changes = 0  # of hyperparameters, see `training/live.py`
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
+        self.tags, self.loggers = tuple(tags), Loggers(loggers)
+        self.logged = 0  # step of the last row, of all seeds on average
         self.metrics_log = MetricsLog(folder, seeds, flatten(config))
 
     def open(self, steps: np.ndarray) -> None:
@@ -58,6 +65,10 @@ class RunWriter:
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
         remove_after(self.folder, at)
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
+        known = self.record.data.get("loggers", {}) if any(self.rows) else {}
+        self.loggers.open(Subject(self.folder, self.config | {"seeds": self.seeds}, self.tags), known)
+        self.record.data |= {"loggers": known | self.loggers.ids} if self.loggers.ids else {}
+        self.record.data |= {"tags": list(self.tags)} if self.tags else {}
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
         """Record that the run starts or resumes. together: agents in the batch; how: see `training/how.py`."""
@@ -93,11 +104,23 @@ class RunWriter:
         """Log one row per agent that has not diverged; steps and metrics of all agents (A,)."""
         of_run = {name: values[self.agents] for name, values in metrics.items()}
         self.metrics_log.write(steps[self.agents], self.seconds, of_run, without=self.diverged)
+        self.logged = int(steps[self.agents].mean())
+        self._send(of_run)
         self.rows = [count + (seed not in self.diverged) for seed, count in zip(self.seeds, self.rows, strict=True)]
+
+    def _send(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Send metrics of the run's agents to the loggers, less those that have diverged."""
+        diverged = np.array([seed in self.diverged for seed in self.seeds])
+        live = {name: np.where(diverged, np.nan, values) for name, values in metrics.items()}
+        started = float(self.record.data["started_unix"])
+        self.loggers.log(self.logged, started + self.seconds, tagged(chart_group, self.seeds, live))
 
     def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Set cells of each agent's last row; metrics of all agents (A,)."""
-        self.metrics_log.amend({name: values[self.agents] for name, values in metrics.items()})
+        of_run = {name: values[self.agents] for name, values in metrics.items()}
+        self.metrics_log.amend(of_run)
+        self.logged += 1  # what loggers have of a step cannot be changed
+        self._send(of_run)
 
     def change(self, changes: Sequence[Change], ranges: Mapping[str, Range]) -> None:
         """Record changes of hyperparameters in TensorBoard and run.json, which also has the ranges of all."""
@@ -110,12 +133,14 @@ class RunWriter:
 
     def film(self, seed: int, step: int, episode: Episode) -> None:
         """Write a video of an episode of an agent at its step."""
-        write_video(self.folder, f"training_seed_{seed}-step_{step}", step, episode)
+        path = write_video(self.folder, f"training_seed_{seed}-step_{step}", step, episode)
+        self.loggers.video(self.logged, f"training_seed_{seed}", path)
 
     def save(self, state: dict[str, Any], how: Mapping[str, Choice]) -> None:
         """Write the checkpoint, after the rows that it counts."""
         self._note(how)
         self.metrics_log.sync()
+        self.loggers.sync()
         checkpoint.save(self.checkpoint_path, state)
         if self.record.data.pop("deaths", 0):  # the run has made progress since
             self.record.update()
@@ -148,13 +173,22 @@ class RunWriter:
             write_evaluation(self.folder, content)
             means = {agent["seed"]: round(agent["mean_return"], 4) for agent in content["agents"]}
             result["evaluation_return"] = [means.get(seed) for seed in self.seeds]
-        self.close()
+        self.metrics_log.close()
+        self.loggers.close("done", _means(result))
         self.record.update(status="done", result=result, files=self.record.digests())
         return result
 
-    def close(self) -> None:
-        """Close the event files."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Close the event files and the loggers. error: what ended training, None if nothing did."""
         self.metrics_log.close()
+        self.loggers.close("interrupted" if isinstance(error, Interrupted | Paused | None) else "failed", {})
+
+
+def _means(result: Mapping[str, Any]) -> dict[str, float]:
+    """Entries of a result, those of several seeds by their mean over seeds that have not diverged."""
+    each = {name: value if isinstance(value, list) else [value] for name, value in result.items()}
+    there = {name: [x for x in values if x is not None] for name, values in each.items()}
+    return {name: float(np.mean(values)) for name, values in there.items() if values}
 
 
 def write_evaluation(folder: Path, content: dict[str, Any]) -> None:

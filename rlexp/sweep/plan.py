@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config.identity import config_hash, flatten, naming
 from rlexp.config.messages import explain
-from rlexp.config.search_path import check_tuned, group_choices, require_unshadowed
+from rlexp.config.search_path import check_local, check_optional, group_choices, require_unshadowed
 from rlexp.errors import ConfigError
 from rlexp.jobs.extend_from import find_extended, is_extending, pin_parent
 from rlexp.jobs.init_from import check_same_parent
@@ -110,7 +110,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
     """
     from rlexp import build
 
-    check_tuned(composer.loader, itertools.chain.from_iterable(overrides))
+    check_optional(composer.loader, itertools.chain.from_iterable(overrides))
     found: dict[tuple[Path, str], Planned] = {}
     for number, words in enumerate(overrides):
         try:
@@ -120,6 +120,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
         require_unshadowed(config.hydra)
+        check_local(config.hydra)
         planned = _planned(config)
         try:
             build.check(planned.cfg)

@@ -79,8 +79,8 @@ class Recorder(Protocol):
     ) -> Any:
         """Record the results: the run is done."""
 
-    def close(self) -> None:
-        """Close open files."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Close open files. error: what ended training, None if nothing did."""
 
 
 class Display(Protocol):

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ class Trainer(Resumable):
             if resume:
                 self.restore()
             for run in self.runs:
-                stack.callback(run.close)
+                stack.push(partial(_close, run))
                 run.open(self.steps)
             for run in self.runs:
                 run.begin(len(self.streams), self.how)
@@ -470,6 +471,10 @@ class Trainer(Resumable):
         how = self.how | {"compiled": compiled_in_fact(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
             run.save(self.capture(run, by_agent), how)
+
+
+def _close(run: Recorder, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+    run.close(error)
 
 
 def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:

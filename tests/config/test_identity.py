@@ -34,6 +34,8 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "evaluation.curve_episodes": 3,
     "evaluation.video_every": "5e4",
     "live_ranges": "{algo: {clip_coef: [0, 1]}}",
+    "logger": "mlflow",
+    "tags": "[x]",
 }
 
 

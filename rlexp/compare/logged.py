@@ -1,0 +1,40 @@
+"""Sends a comparison to loggers."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlexp.config.messages import compose_config, explain
+from rlexp.config.schema import register_schema
+from rlexp.errors import ConfigError
+from rlexp.execute import console
+from rlexp.loggers.base import Subject
+from rlexp.loggers.make import Loggers, make_loggers
+
+
+def loggers_named(words: Sequence[str]) -> Loggers:
+    """The loggers of `logger=wandb,mlflow` and their settings, as in training; ConfigError if one cannot work."""
+    if not words:
+        return Loggers()
+    chosen = [f"logger=[{word[7:]}]" if re.match(r"logger=[^\[]+,", word) else word for word in words]
+    register_schema()
+    try:
+        cfg = compose_config(chosen)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error, chosen)) from None
+    return Loggers(make_loggers(OmegaConf.to_container(cfg.logger, resolve=True)))
+
+
+def send(loggers: Loggers, folder: Path, config: dict[str, Any], text: str, files: Sequence[Path]) -> None:
+    """Send the answer and the files of a comparison, each logger in a record of its own."""
+    if not loggers.loggers:
+        return
+    with console():
+        loggers.open(Subject(folder.absolute(), config), {})
+        loggers.verdict(text, {path.name: path for path in files if path.is_file()})
+        loggers.close("done", {})

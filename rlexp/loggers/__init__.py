@@ -1,0 +1,1 @@
+"""Experiment trackers that a run's records are sent to, besides its folder."""

@@ -1,0 +1,80 @@
+"""What a logger is: it sends what a run records to another place, besides the run's folder."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlexp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is logged: a run, or the comparison of a study."""
+
+    folder: Path  # outputs/<study>/<job>, of a comparison outputs/<study>/compare
+    config: Mapping[str, Any]  # nested, plain
+    tags: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> str:
+        """Name of the study."""
+        return self.folder.parent.name
+
+    @property
+    def name(self) -> str:
+        """Name of the job, `compare` of a comparison."""
+        return self.folder.name
+
+    @property
+    def outputs(self) -> Path:
+        """The folder that all studies are in."""
+        return self.folder.parents[1]
+
+
+class Logger:
+    """Base class of loggers. One is made for each run; what it raises while the run goes ends the logger, not the run.
+
+    Metrics are named charts/return, as in TensorBoard; a step counts an agent's environment steps.
+    """
+
+    needs: tuple[str, str] | None = None  # a module, and the extra that installs it
+
+    @classmethod
+    def require_installed(cls, setting: str) -> None:
+        """ConfigError that names the setting if a package that is needed is not installed."""
+        if cls.needs is not None:
+            module, extra = cls.needs
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                what = f"needs {error.name or module}, which is not installed: pip install 'rlexp[{extra}]'"
+                raise ConfigError(f"{setting}: {what}") from None
+
+    def check(self) -> None:
+        """Called before any work starts: raise a ConfigError for what can be known to fail, such as no login."""
+
+    def open(self, subject: Subject, id: str | None) -> str:
+        """Start a record, or go on with the one of this id, which an earlier launch returned. Returns the id to keep.
+
+        A run that was killed repeats the rows since its last checkpoint: steps that are recorded may be left out.
+        """
+        raise NotImplementedError
+
+    def log(self, step: int, unix_time: float, values: Mapping[str, float]) -> None:
+        """Record metrics at a step."""
+        raise NotImplementedError
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Record an mp4 file."""
+
+    def sync(self) -> None:
+        """Send what is held back: the run writes its checkpoint."""
+
+    def verdict(self, text: str, files: Mapping[str, Path]) -> None:
+        """Record what `compare` found: its answer, and the files that it wrote, by name."""
+
+    def close(self, status: str, result: Mapping[str, float]) -> None:
+        """End the record. status: done, interrupted or failed; result: of a run that is done."""
+        raise NotImplementedError
