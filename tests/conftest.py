@@ -11,8 +11,10 @@ from rlexp.compiling.compile import Graph
 
 
 def pytest_sessionstart(session):
-    """The front page's example, kept in this checkout, would be found beside that of the tests."""
+    """What users keep in a checkout, such as the front page's example, would be found beside what tests make."""
     root = session.config.rootpath
+    if (root / "conf" / "local").exists():
+        pytest.exit("conf/local: the tests would read it; move it out of this checkout for as long", returncode=1)
     if kept := [name for name in ("their_pkg", "conf/algo/calm.yaml") if (root / name).exists()]:
         pytest.exit(f"{' and '.join(kept)}: the tests make their own; move yours out of this checkout", returncode=1)
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -58,7 +59,14 @@ def only_job(cwd):
 
 
 def test_a_wheel_holds_the_configs_and_trains(tmp_path):
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
+    source = tmp_path / "source"
+    for folder in ("rlexp", "conf"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    (source / "conf" / "local").mkdir()
+    (source / "conf" / "local" / "default.yaml").write_text("# @package _global_\noutputs: mine\n")  # is not packed
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source]
     subprocess.run(build, check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     unpacked = tmp_path / "unpacked"
