@@ -6,8 +6,8 @@ from typing import Any
 
 from rlexp.config.declaration import is_number
 
-# mean returns: of no skill (a random policy over 100 episodes, or the minimum); of mastery (the maximum, or PPO's
-# published score); and the one that counts as solved, where there is a convention
+# mean returns: of no skill (a random policy over 100 episodes, of DeepMind Control 20, or the minimum); of mastery (the
+# maximum, or PPO's published score); and the one that counts as solved, where there is a convention
 SCORES: dict[str, tuple[float, float, float | None]] = {
     "CartPole-v1": (0, 500, 475),
     "Acrobot-v1": (-500, -70, -100),
@@ -22,6 +22,22 @@ SCORES: dict[str, tuple[float, float, float | None]] = {
     "Hopper-v5": (17, 2383, None),
     "Walker2d-v4": (2, 2288, None),
     "Walker2d-v5": (2, 2288, None),
+    "Humanoid-v5": (113, 716, None),
+    "Ant-v5": (-48, 1327, None),  # RL Zoo's PPO after a million steps on v3
+    "BipedalWalker-v3": (-103, 300, 300),
+    # rewards of 0 to 1 in each of 1,000 steps
+    "WalkerWalk-v1": (32, 1000, None),
+    "CheetahRun-v1": (4, 1000, None),
+    "CartpoleSwingupSparse-v1": (0, 1000, None),
+    # mastery: RL Zoo's PPO; of DoorKey-8x8 the same door, farther away
+    "MiniGrid-DoorKey-5x5-v0": (0.04, 0.964, None),
+    "MiniGrid-DoorKey-8x8-v0": (0.01, 0.964, None),
+    "MiniGrid-RedBlueDoors-6x6-v0": (0.03, 0.86, None),
+    "MiniGrid-KeyCorridorS3R1-v0": (0.03, 0.949, None),
+    # the whole game; CleanRL's PPO after ten million steps; Procgen's own normalisation of easy levels
+    "ALE/Pong-v5": (-21, 21, None),
+    "ALE/Breakout-v5": (1.7, 415, None),
+    "StarpilotEasy-v0": (2.5, 64, None),
 }
 
 # Lowest and highest possible return of one episode: the id's time limit, and the limits at a time limit of t steps, by
@@ -46,7 +62,7 @@ _TIME_LIMIT, _KWARGS = "env.kwargs.max_episode_steps", "env.kwargs."
 
 def scores_of(settings: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
     """Reference scores of a run's environment under its time limit, by its settings; None: not known."""
-    name = str(settings.get("env.id"))
+    name = str(settings.get("env.id")).rpartition(":")[2]  # without the module that registers it
     known, own, limit = SCORES.get(name), LIMITS.get(name, (None,))[0], settings.get(_TIME_LIMIT)
     if known is None or limit in (None, own):
         return known

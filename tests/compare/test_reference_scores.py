@@ -78,3 +78,8 @@ def test_reference_scores_follow_the_time_limit_where_they_are_shares_of_it():
     assert scores_of(settings("Acrobot-v1", **{"kwargs.max_episode_steps": 50})) is None
     assert scores_of(settings("CartPole-v1", **{"kwargs.max_episode_steps": "long"})) is None
     assert scores_of(settings("Unknown-v0")) is None
+
+
+def test_reference_scores_are_known_by_the_name_that_a_module_registers():
+    assert scores_of(settings("minigrid:MiniGrid-DoorKey-5x5-v0")) == SCORES["MiniGrid-DoorKey-5x5-v0"]
+    assert scores_of(settings("ale_py:ALE/Pong-v5")) == (-21, 21, None)
