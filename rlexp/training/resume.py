@@ -5,7 +5,6 @@ agents when saved, and joined with that of other runs when restored.
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from rlexp.signals import Interrupted
 from rlexp.text import one_line
 from rlexp.training.collector import Collector
 from rlexp.training.divergence import Divergence
+from rlexp.training.games import Games
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Recorder
 from rlexp.training.return_scaler import ReturnScaler
@@ -70,11 +70,8 @@ class Resumable:
     rows: int
     update_number: int
     steps: np.ndarray
-    episodes: np.ndarray
+    games: Games
     live: np.ndarray
-    recent: list[deque[tuple[float, int]]]
-    since_row: np.ndarray
-    before_row: np.ndarray
     unevaluated: list[Recorder]
     copyable: bool | None
 
@@ -115,10 +112,7 @@ class Resumable:
             "trainer": {
                 "update_number": self.update_number,
                 "steps": self.steps[agents].tolist(),
-                "episodes": self.episodes[agents].tolist(),
-                "recent": [list(recent) for recent in self.recent[agents]],
-                "since_row": self.since_row[agents].tolist(),
-                "before_row": self.before_row[agents].tolist(),
+                **self.games.state_of(agents),
                 "unevaluated": run in self.unevaluated,
                 "evaluating": run.evaluating,
                 "seconds": run.seconds,
@@ -178,12 +172,7 @@ class Resumable:
             for stream, saved in zip(self.streams[run.agents], state["streams"], strict=True):
                 exact &= stream.load_state_dict(saved, self.update_number)
             self.steps[run.agents] = np.array(progress["steps"], np.int64)
-            self.episodes[run.agents] = np.array(progress["episodes"], np.int64)
-            for recent, episodes in zip(self.recent[run.agents], progress["recent"], strict=True):
-                recent.extend(tuple(episode) for episode in episodes)
-            unknown = [[np.nan, np.nan]] * len(run.seeds)  # in checkpoints of earlier versions
-            self.since_row[run.agents] = progress.get("since_row", unknown)
-            self.before_row[run.agents] = progress.get("before_row", unknown)
+            self.games.load_state_of(run.agents, progress)
             run.evaluating = progress.get("evaluating", 0.0)
             run.seconds = progress["seconds"]
             run.time = dict(progress.get("time", {}))

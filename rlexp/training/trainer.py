@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import CHARTS, EVALUATIONS, OF_THE_RUN, PARAMETER
 from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
-from rlexp.data import FinishedEpisodes, Rollout, RunSpec
+from rlexp.data import Rollout, RunSpec
 from rlexp.envs import Environment
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
@@ -31,6 +30,7 @@ from rlexp.training.collector import Collector
 from rlexp.training.curve import EvaluationCurve
 from rlexp.training.divergence import Divergence, not_finite, remedy
 from rlexp.training.evaluation import evaluate
+from rlexp.training.games import Games
 from rlexp.training.how import Choice, compiled_in_fact, describe
 from rlexp.training.learner import Learner
 from rlexp.training.live import Change, Live
@@ -42,8 +42,6 @@ from rlexp.training.watching import Episode
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
-
-WINDOW = 100  # episodes that episodic_return and episodic_length average over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +121,8 @@ class Trainer(Resumable):
         self.num_updates = settings.total_steps // self.rows
         self.update_number = 0  # updates done
         self.steps = np.zeros(agents, np.int64)  # environment steps done, dummies not counted
-        self.episodes = np.zeros(agents, np.int64)  # finished
+        self.games = Games(agents)
         self.live = np.ones(agents, bool)  # not retired; see `divergence.py`
-        self.recent = [deque[tuple[float, int]](maxlen=WINDOW) for _ in self.seeds]  # (return, length)
-        # sum of returns and number of the episodes since the last row of metrics.csv, and what they were just before it
-        self.since_row, self.before_row = np.zeros((agents, 2)), np.zeros((agents, 2))
         self.curve = self._make_curve()
         self.unevaluated: list[Recorder] = []  # runs whose last row still lacks its evaluation, as a stop cut it short
         self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
@@ -253,7 +248,7 @@ class Trainer(Resumable):
         self.update_number += 1
         steps = rollout.steps * self.live
         self.steps += steps
-        self._count(rollout.games)
+        self.games.count(rollout.games)
         losses[PARAMETER] = self.learner.health()
         values = _to_host(losses | observed)  # the only device synchronisation of an update
         self.clock.lap(UPDATE, compiling=self.learner.compiling)
@@ -300,13 +295,6 @@ class Trainer(Resumable):
                 f"env.id={self.environment.id}: environment {flaw.env} of seed {self.seeds[flaw.agent]} returned "
                 f"{flaw.what}{flaw.detail}, at its step {step}; {flaw.remedy}"
             )
-
-    def _count(self, episodes: FinishedEpisodes) -> None:
-        np.add.at(self.episodes, episodes.agents, 1)
-        np.add.at(self.since_row[:, 0], episodes.agents, episodes.returns)
-        np.add.at(self.since_row[:, 1], episodes.agents, 1)
-        for agent, score, length in zip(episodes.agents, episodes.returns, episodes.lengths, strict=True):
-            self.recent[agent].append((float(score), int(length)))
 
     def _due(self, every: int) -> bool:
         """Whether the last update crossed a multiple of `every` rows."""
@@ -366,26 +354,21 @@ class Trainer(Resumable):
 
     # Records -----------------------------------------------------------------------------------------------------
 
-    def _window(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean return and length of each agent's last `WINDOW` episodes (A,); NaN before the first, or if retired."""
-        shown = [recent if live else () for recent, live in zip(self.recent, self.live, strict=True)]
-        means = [np.mean(list(recent), axis=0) if recent else (np.nan, np.nan) for recent in shown]
-        returns, lengths = np.array(means, float).T
-        return returns, lengths
-
     def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[Recorder]) -> None:
         final = self.update_number in (self.num_updates, self.pause_at)  # paused runs are compared by their last row
-        returns, lengths = self._window()
+        returns, lengths = self.games.window(self.live)
         known = returns[~np.isnan(returns)]
         score = float(known.mean()) if len(known) else float("nan")
         self.display.update(self.update_number * self.rows, rate, score, final)
         if not (final or self._due(self.settings.log_every)):
             return
         lr = np.broadcast_to(self.learner.lr(progress), len(self.seeds))
-        charts = dict(zip(CHARTS, (returns, lengths, self._row_returns()), strict=True))
+        charts = dict(zip(CHARTS, (returns, lengths, self.games.next_row()), strict=True))
         if self.curve is not None:
             charts |= dict.fromkeys(EVALUATIONS, np.full(len(self.seeds), np.nan))
-        charts |= dict(zip(OF_THE_RUN, (self.episodes.astype(float), np.full(len(self.seeds), rate), lr), strict=True))
+        charts |= dict(
+            zip(OF_THE_RUN, (self.games.finished.astype(float), np.full(len(self.seeds), rate), lr), strict=True)
+        )
         stopped: Interrupted | None = None
         if runs and self.evaluation_due(self.update_number):
             try:
@@ -397,12 +380,6 @@ class Trainer(Resumable):
         if stopped is not None:
             self.save(runs)
             raise Interrupted(stopped.signum)
-
-    def _row_returns(self) -> np.ndarray:
-        """Mean return of each agent's episodes since the last row (A,), NaN if there are none; begins the next row."""
-        self.before_row, self.since_row = self.since_row, np.zeros_like(self.since_row)
-        total, count = self.before_row.T
-        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
     def _evaluate(self, runs: list[Recorder]) -> dict[str, np.ndarray]:
         """Evaluation of the runs' agents whose parameters are finite: name -> (A,), NaN for others."""
@@ -449,7 +426,7 @@ class Trainer(Resumable):
     def finish(self) -> None:
         """Write the last checkpoint, evaluate, and record the results."""
         self.save()
-        returns, _ = self._window()
+        returns, _ = self.games.window(self.live)
         evaluation = None
         settings = self.settings.evaluation
         if settings["episodes"]:

@@ -326,7 +326,7 @@ def test_games_of_single_environments_are_whole_too(tmp_path, lives):
     assert (rows["evaluation_return"], rows["evaluation_return_sampled"]) == (15, 15)
     parts = resumed(tmp_path / "parts", *words, after=4)  # in the third life of a game
     assert last_metrics(tmp_path / "parts")["episodes"] == rows["episodes"]
-    assert whole.recent[0] == parts.recent[0]
+    assert whole.games.recent[0] == parts.games.recent[0]
     played = evaluate(whole.learner.policy, whole.collector.distribution, whole.environment, 1, episodes=2, **FROZEN)
     assert [episode["return"] for episode in played[0]] == [15, 15]
 

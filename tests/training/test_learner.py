@@ -26,7 +26,9 @@ def test_a_seed_in_a_batch_is_that_seed_alone(tmp_path, algo, env):
     for name, tensor in weights_of(alone).items():
         assert_close(weights_of(batch)[name][3], tensor[0], atol=2e-4, rtol=2e-3, msg=name)
     assert batch.steps[3] == alone.steps[0]
-    assert_close(torch.tensor(list(batch.recent[3])), torch.tensor(list(alone.recent[0])), rtol=1e-5, atol=1e-3)
+    assert_close(
+        torch.tensor(list(batch.games.recent[3])), torch.tensor(list(alone.games.recent[0])), rtol=1e-5, atol=1e-3
+    )
 
 
 def test_a_loop_over_agents_is_the_stacked_batch(tmp_path):

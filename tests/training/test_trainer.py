@@ -43,7 +43,7 @@ def test_steps_and_episodes_are_counted_without_dummies(tmp_path):
     assert trainer.update_number == 3
     assert trainer.total_rows == 96  # dummies included, unlike steps
     assert trainer.steps.tolist() == [80, 80]
-    assert trainer.episodes.tolist() == [16, 16]
+    assert trainer.games.finished.tolist() == [16, 16]
 
 
 def test_what_total_steps_leaves_over_is_not_trained(tmp_path):
@@ -55,10 +55,10 @@ def test_each_row_has_the_mean_return_of_the_episodes_since_the_one_before(tmp_p
     trainer = make_trainer(tmp_path, *NINE, "num_seeds=3")
     nothing = np.zeros(4, int)
     for agents, returns in (([0, 2, 0, 0], [1.0, 5.0, 3.0, 5.0]), ([2, 2, 0, 2], [7.0, 8.0, 4.0, 4.0])):
-        trainer._count(FinishedEpisodes(np.array(agents), nothing, nothing, nothing, np.array(returns), nothing))
+        trainer.games.count(FinishedEpisodes(np.array(agents), nothing, nothing, nothing, np.array(returns), nothing))
     # agent 0: (1 + 3 + 5 + 4) / 4 ; agent 1: none ; agent 2: (5 + 7 + 8 + 4) / 4
-    np.testing.assert_array_equal(trainer._row_returns(), [13 / 4, np.nan, 24 / 4])
-    np.testing.assert_array_equal(trainer._row_returns(), [np.nan] * 3)
+    np.testing.assert_array_equal(trainer.games.next_row(), [13 / 4, np.nan, 24 / 4])
+    np.testing.assert_array_equal(trainer.games.next_row(), [np.nan] * 3)
 
 
 def test_rows_together_tell_the_mean_over_all_episodes(tmp_path):
@@ -78,12 +78,12 @@ def test_returns_are_means_over_the_last_hundred_episodes_of_each_agent(tmp_path
     agents = np.repeat([0, 2], [150, 2])
     numbers = np.concatenate([np.arange(150), [7, 8]])
     nothing = np.zeros_like(agents)
-    trainer._count(FinishedEpisodes(agents, nothing, nothing, nothing, returns=numbers * 1.0, lengths=numbers * 10))
-    returns, lengths = trainer._window()
+    trainer.games.count(FinishedEpisodes(agents, nothing, nothing, nothing, returns=numbers * 1.0, lengths=numbers * 10))
+    returns, lengths = trainer.games.window(trainer.live)
     # of 0 to 149 the last hundred are 50 to 149, whose mean is 99.5; the second agent has seen no episode end
     np.testing.assert_array_equal(returns, [99.5, np.nan, 7.5])
     np.testing.assert_array_equal(lengths, [995.0, np.nan, 75.0])
-    assert trainer.episodes.tolist() == [150, 0, 2]
+    assert trainer.games.finished.tolist() == [150, 0, 2]
 
 
 def test_no_return_is_told_before_an_episode_has_ended(tmp_path):
@@ -148,7 +148,7 @@ def test_the_learner_sees_signs_and_the_record_returns(tmp_path):
     trainer.iterate = partial(_iterate_undisplayed, trainer)
     trainer.iterate()
     assert set(seen[0].flatten().tolist()) <= {-1.0, 0.0}
-    assert all(score < -200 for recent in trainer.recent for score, _ in recent)
+    assert all(score < -200 for recent in trainer.games.recent for score, _ in recent)
 
 
 def _iterate_undisplayed(trainer):
