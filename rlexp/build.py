@@ -23,7 +23,7 @@ from rlexp.config.identity import flatten, typed_config
 from rlexp.config.schema import FinalEvaluation, seeds_of
 from rlexp.config.signatures import typed
 from rlexp.envs import Environment
-from rlexp.envs.ids import require_extra
+from rlexp.envs.ids import require_installed
 from rlexp.errors import ConfigError, user_error_behind
 from rlexp.loggers.base import Logger
 from rlexp.loggers.make import make_loggers
@@ -99,7 +99,8 @@ def check(cfg: DictConfig) -> None:
     """Every check that needs no environment. Raises ConfigError, naming the first invalid setting."""
     check_run_settings(cfg)
     check_initial(cfg)
-    require_extra(str(OmegaConf.select(cfg, "env.id")), OmegaConf.select(cfg, "env.extra"))  # has wrappers, perhaps
+    env_id, extra, install = (OmegaConf.select(cfg, f"env.{key}") for key in ("id", "extra", "install"))
+    require_installed(str(env_id), extra, install)  # brings wrappers, perhaps
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
     algo, environment = build_algorithm(cfg), build_environment(cfg)
     build_loggers(cfg)

@@ -32,6 +32,7 @@ NOT_IDENTITY = (
     "primary",
     "margin",
     "env.timeout",
+    "env.install",
     "env.limits",
     "evaluation.every",
     "evaluation.curve_episodes",

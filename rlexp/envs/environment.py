@@ -52,6 +52,7 @@ class Environment:
     sign_reward: bool = False
     timeout: float | None = None
     extra: str | None = None
+    install: str | None = None
     threshold: float | None = None
     bounds: list[float] | None = None
     limits: list[float | None] | None = None
@@ -88,7 +89,7 @@ class Environment:
         self._require("bounds", ordered, "must be [low, high] with low < high, or null")
         what = "must be [low, high] with low < high, one of which may be null, or null"
         self._require("limits", are_limits(self.limits), what)
-        require_known(self.id, self.backend, self.extra)
+        require_known(self.id, self.backend, self.extra, self.install)
 
     def _require_wrappers(self) -> None:
         """Refuse wrappers of single environments where none is made."""

@@ -34,31 +34,40 @@ def is_missing(extra: str | None) -> bool:
     return extra in MODULES and importlib.util.find_spec(MODULES[extra]) is None
 
 
-def require_extra(id: str, extra: str | None) -> None:
-    """ConfigError if a known pip extra that an id needs is not installed."""
+def require_installed(id: str, extra: str | None, install: str | None) -> None:
+    """ConfigError if what an id needs is not installed: a known pip extra, or a module that comes by `install`."""
     if is_missing(extra):
         what = f"needs the extra {extra}, which is not installed: pip install 'rlexp[{extra}]'"
         raise ConfigError(f"env.id={id}: {what}")
+    module = id.rpartition(":")[0]
+    if module and install:
+        _import(id, module, install)
 
 
-def require_known(id: str, backend: str, extra: str | None) -> None:
+def require_known(id: str, backend: str, extra: str | None, install: str | None = None) -> None:
     """Import the module before the colon of an id; ConfigError if it, the id or a pip extra is missing."""
     module, _, name = id.rpartition(":")
     if backend != "envpool":
-        require_extra(id, extra)
+        require_installed(id, extra, install)
     if backend == "envpool":
-        known = _import(id, "envpool", "envpool").list_all_envs()
+        known = _import(id, "envpool", _pip("envpool")).list_all_envs()
     elif backend == "torch":
         known = [] if module else list(WORLDS)  # torch implements Gymnasium's environments, not a module's
     else:
         if module:
-            gym.register_envs(_import(id, module, extra))
+            gym.register_envs(_import(id, module, install or _pip(extra)))
         known = list(gym.registry)
     if name not in known:
         raise ConfigError(f"env.id={id}: {_unknown(id, backend, known)}")
 
 
-def _import(id: str, module: str, extra: str | None) -> Any:
+def _pip(extra: str | None) -> str | None:
+    """The command that installs an extra."""
+    return f"pip install 'rlexp[{extra}]'" if extra else None
+
+
+def _import(id: str, module: str, install: str | None) -> Any:
+    """A module; where it, or one that it needs, is missing, ConfigError with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -68,8 +77,7 @@ def _import(id: str, module: str, extra: str | None) -> Any:
         elif "." in name:  # of an installed package
             why = missing_module(name)
         else:
-            remedy = f"pip install 'rlexp[{extra}]'" if extra else f"install {name}"
-            why = f"needs {name}, which is not installed: {remedy}"
+            why = f"needs {name}, which is not installed: {install or f'install {name}'}"
         raise ConfigError(f"env.id={id}: {why}") from None
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from gymnasium import ActionWrapper, ObservationWrapper, RewardWrapper
+from gymnasium import ActionWrapper, ObservationWrapper, RewardWrapper, Wrapper
 
 from rlexp.errors import TrustError
 
@@ -46,10 +46,13 @@ def require_trusted(config: Mapping[str, Any], wanted: Mapping[str, type], trust
                 target = value["_target_"]
                 if isinstance(target, str) and target.partition(".")[0] in packages:
                     continue
-                if re.fullmatch(r"env\.wrappers\[\d+\]", path) and str(target).partition(".")[0] in KNOWN:
+                wraps = re.fullmatch(r"env\.wrappers\[\d+\]", path) is not None
+                if wraps and str(target).partition(".")[0] in KNOWN:
                     _require_wrapper(f"{path}._target_", str(target))
                 else:
-                    _require_class(f"{path}._target_", target, kind if path == group else nn.Module)
+                    _require_class(
+                        f"{path}._target_", target, kind if path == group else Wrapper if wraps else nn.Module
+                    )
     module = str((config["env"] or {}).get("id", "")).rpartition(":")[0] if "env" in wanted else ""
     if module and module.partition(".")[0] not in {*KNOWN, *packages}:
         raise _refusal(f"env.id={config['env']['id']}", module)

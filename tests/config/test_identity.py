@@ -29,6 +29,7 @@ OTHER = {  # keys that are no part of a run's identity: a value that is not the 
     "primary": "area",
     "margin": "5%",
     "env.timeout": 9.0,
+    "env.install": "make game",
     "env.limits": [0, 500],
     "evaluation.every": "5e4",
     "evaluation.curve_episodes": 3,
