@@ -17,7 +17,7 @@ from rlexp.text import natural
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
 NEVER = "never ran"  # why an arm lacks a seed that only others have
 # why a seed has no score yet, which it gets when it is trained on
-STILL_COMING = ("running", "waiting", "interrupted", "killed")
+STILL_COMING = ("running", "queued", "waiting", "interrupted", "killed")
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,10 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     if with_key:
         chosen = f"{group}={config.hydra.runtime.choices.get(group)}"
         return f"{typed}: {chosen} has no such setting; {', '.join(with_key)} has it"
+    if plugins := _plugins_with(key):
+        kind, name = key.split(".")[1:]
+        chosen = f"hydra/{kind}={config.hydra.runtime.choices.get(f'hydra/{kind}')}"
+        return f"{typed}: {chosen} has no setting {name}, unlike {' and '.join(plugins)}"
     known = [name for name in _keys(config) if name.startswith("hydra") == key.startswith("hydra")]
     is_foreign = group not in config  # perhaps a group of user code
     shared = f"{group}." if group in GROUPS and "." in key else ""  # the common prefix would make all keys similar
@@ -128,6 +132,15 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     how = f"; {HOW_TO_ADD}" if is_foreign else ""
     hint = f"did you mean {shared}{near}?" if near else f"python -m rlexp.train --help{where} lists the keys{how}"
     return f"{typed}: there is no setting {key}; {hint}"
+
+
+def _plugins_with(key: str) -> list[str]:
+    """Launchers or sweepers that have a setting hydra.launcher.<name> or hydra.sweeper.<name>."""
+    group, _, name = key.rpartition(".")
+    if group not in ("hydra.launcher", "hydra.sweeper"):
+        return []
+    files = sorted((CONF_DIR / group.replace(".", "/")).glob("*.yaml"))
+    return [file.stem for file in files if name in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
 def _compose_leniently(overrides: list[str]) -> DictConfig | None:

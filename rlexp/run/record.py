@@ -23,7 +23,8 @@ Status = Literal["running", "interrupted", "failed", "pruned", "done"]
 MEASURED = ("metrics.csv", "evaluation.json")  # files that comparisons read
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, as run.json has it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -137,7 +138,7 @@ class RunRecord:
         # this process holds the lock, so the earlier one has died; a death before training is not the run's fault
         if self.status == "running" and self.data.get("training", True):
             self.data["deaths"] = self.data.get("deaths", 0) + 1
-        self.data.setdefault("started", _now())
+        self.data.setdefault("started", now())
         self.data["launches"] = self.data.get("launches", 0) + 1
         if changed := code_state.changed_files(self.data, settings):
             self.data.setdefault("made_by", []).append({name: self.data["sources"].get(name) for name in changed})
@@ -146,7 +147,7 @@ class RunRecord:
             status="running",
             training=False,
             agents_together=together,
-            launched=_now(),
+            launched=now(),
         )
 
     def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
@@ -168,5 +169,5 @@ class RunRecord:
         if "status" in changes:
             for name in ("error", "ended", "traceback"):
                 self.data.pop(name, None)
-        self.data.update(changes, updated=_now())
+        self.data.update(changes, updated=now())
         write_atomically(self.path, (json.dumps(self.data, indent=2) + "\n").encode())

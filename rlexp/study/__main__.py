@@ -4,9 +4,11 @@
     python -m rlexp.study status outputs/first traceback=true   with the traceback of each failed job
     python -m rlexp.study clean outputs/first                   remove the folders of failed and killed jobs; asks first
     python -m rlexp.study clean outputs/first what=checkpoints  remove checkpoint.pt of done jobs
+    python -m rlexp.study clean outputs/first what=queued       forget that jobs are queued: a sweep submits them again
 
 Both accept several studies. Settings of clean: what=failed,killed (the default; also interrupted, pruned, checkpoints,
-and waiting: entries of sweep.json) · yes=true (do not ask). Running jobs are never touched.
+queued, which cancels no job of a cluster, and waiting: entries of sweep.json) · yes=true (do not ask). Running jobs are
+never touched.
 """
 
 import functools

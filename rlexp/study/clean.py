@@ -13,18 +13,18 @@ from typing import Literal
 
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
-from rlexp.run import lock
-from rlexp.study.status import JobStatus, PlannedJob, find, planned, read_job_status, read_study
+from rlexp.run import lock, queued
+from rlexp.study.status import JobStatus, PlannedJob, ask_queue, find, planned, read_job_status, read_study
 
 FOLDERS = ("failed", "killed", "interrupted", "pruned")  # statuses of jobs whose folders may be removed
-CLEANABLE = (*FOLDERS, "waiting", "checkpoints")
+CLEANABLE = (*FOLDERS, "queued", "waiting", "checkpoints")
 
 
 @dataclass(frozen=True)
 class Removal:
-    """An item to remove: a run's folder, its checkpoint, or the entry in sweep.json of a job that has not started."""
+    """An item to remove: a run's folder, its checkpoint, its queued.json, or a waiting job's entry in sweep.json."""
 
-    kind: Literal["folder", "checkpoint", "planned job"]
+    kind: Literal["folder", "checkpoint", "queue mark", "planned job"]
     path: Path
     job: JobStatus
     entry: PlannedJob | None = None  # of a planned job
@@ -33,7 +33,8 @@ class Removal:
         files = [Path(root, name) for root, _, names in os.walk(self.path) for name in names] or [self.path]
         size = " " * 13 if self.entry else f"{sum(file.lstat().st_size for file in files) / 1e6:10.1f} MB"
         elsewhere = self.job.status == "killed" and self.job.host not in (None, platform.node())
-        return f"{self.job.status:<11}{size}  {self.path}" + (f"  (ran on {self.job.host})" if elsewhere else "")
+        more = f"  ({self.job.error})" if self.job.mark else f"  (ran on {self.job.host})" if elsewhere else ""
+        return f"{self.job.status:<11}{size}  {self.path}{more}"
 
 
 def removals(study: Path, what: list[str]) -> list[Removal]:
@@ -45,6 +46,8 @@ def removals(study: Path, what: list[str]) -> list[Removal]:
         checkpoint = job.folder / "checkpoint.pt"
         if job.status == "done" and "checkpoints" in what and checkpoint.is_file():
             found.append(Removal("checkpoint", checkpoint, job))
+        elif job.status == "queued" and "queued" in what:
+            found.append(Removal("queue mark", job.folder / queued.NAME, job))
         elif job.status == "waiting" and "waiting" in what and job.folder in entries:
             found.append(Removal("planned job", job.folder, job, entries[job.folder]))
         elif job.status in what and job.status in FOLDERS:
@@ -73,14 +76,17 @@ def _remove(item: Removal) -> str | None:
     if item.entry is not None:
         if lock.is_held(folder) or (folder / "run.json").exists():
             return "it has started in the meantime"
+        if _status(folder) == "queued":
+            return "it has been submitted in the meantime"
         content = json.loads(item.entry.plan.read_text(encoding="utf-8"))
         content["jobs"].pop(item.entry.name, None)
         write_atomically(item.entry.plan, (json.dumps(content, indent=1) + "\n").encode())
+        queued.remove(folder)
         with contextlib.suppress(OSError):  # the folder reserved for it is empty
             folder.rmdir()
-    elif read_job_status(folder, held=False).status != item.job.status:
+    elif _status(folder) != item.job.status:
         return "it has changed in the meantime"
-    elif item.kind == "checkpoint":
+    elif item.kind in ("checkpoint", "queue mark"):
         item.path.unlink()
     elif any(path.parent != folder for path in find(folder, "run.json")):
         return "it contains other runs"
@@ -91,6 +97,11 @@ def _remove(item: Removal) -> str | None:
             else:
                 path.unlink()
     return None
+
+
+def _status(folder: Path) -> str:
+    """Status of a job whose folder is locked here."""
+    return ask_queue([read_job_status(folder, held=False)])[0].status
 
 
 def clean(studies: list[Path], what: list[str], yes: bool) -> None:

@@ -6,19 +6,22 @@ import math
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlexp.errors import ConfigError
-from rlexp.run import lock
+from rlexp.run import lock, queued
 from rlexp.run.names import missing_folder
+from rlexp.run.queued import Queued
 from rlexp.run.record import RecordError, diverged_in, read_record
+from rlexp.study import slurm
 from rlexp.text import aligned, natural, number, one_line
 
 COLUMNS = ("seed", "step", "wall_time", "episodic_return")  # read from metrics.csv
 TAILS = (1 << 16, 1 << 22)  # bytes read from its end: enough for most runs; for thousands of seeds
-ORDER = ("done", "running", "waiting", "interrupted", "pruned", "failed", "killed", "damaged")
+ORDER = ("done", "running", "queued", "waiting", "interrupted", "pruned", "failed", "killed", "damaged")
 ERROR_WIDTH = 100
 
 
@@ -27,14 +30,18 @@ class JobStatus:
     """Status and progress of one job."""
 
     folder: Path
-    status: str  # of run.json, or waiting (not started), killed (its process died), damaged (run.json cannot be read)
-    error: str | None = None  # one line; of a running or finished job, how many seeds diverged
+    # of run.json, or waiting (not started), queued (left in a cluster's queue), killed (its process died), damaged
+    # (run.json cannot be read)
+    status: str
+    # one line; of a running or finished job, how many seeds diverged; of a queued one, where and since when
+    error: str | None = None
     traceback: str | None = None
     progress: float = 0.0  # 0 to 1
     steps: int = 0  # environment steps of the agent that made the fewest
     seconds: float = 0.0  # of training so far
     score: float | None = None  # mean return of the last training episodes over seeds
     host: str | None = None  # of the last launch
+    mark: Queued | None = None  # of a queued job, as its launcher left it
 
     @property
     def duration(self) -> float | None:
@@ -73,7 +80,38 @@ def last_rows(path: Path, seeds: set[int]) -> dict[int, tuple[int, float, float]
 
 
 def read_job_status(folder: Path, held: bool | None = None) -> JobStatus:
-    """Read one job. held: whether a process holds the folder's lock; None: probe it."""
+    """Read one job. held: whether a process holds the folder's lock; None: probe it.
+
+    A job that was left in a queue is queued until it runs or has ended; `ask_queue` says whether it still is.
+    """
+    found = _read_run(folder, held)
+    mark = None if found.status in ("running", "damaged") else queued.still_queued(folder, found.status)
+    return found if mark is None else replace(found, status="queued", error=str(mark), mark=mark)
+
+
+def ask_queue(jobs: list[JobStatus]) -> list[JobStatus]:
+    """The jobs; of those in Slurm's queue, what it says of them. One that it no longer has is what its folder says.
+
+    Ray is not asked: that means to connect to a cluster, which can run code here. Nor is Slurm where squeue is missing.
+    """
+    ids = [job.mark.id for job in jobs if job.mark is not None and job.mark.queue == "slurm"]
+    states = slurm.states_of(ids) if ids else None
+    return jobs if states is None else [_in_slurm(job, states) for job in jobs]
+
+
+def _in_slurm(job: JobStatus, states: Mapping[str, str]) -> JobStatus:
+    if job.mark is None or job.mark.queue != "slurm":
+        return job
+    state = states.get(job.mark.id)
+    if state is not None:
+        return replace(job, error=f"{job.mark}: {state.lower()}")
+    left = _read_run(job.folder)  # after it has left the queue
+    gone = left.status in ("waiting", "killed") and not left.error
+    return replace(left, error=f"{job.mark}: no longer in the queue") if gone else left
+
+
+def _read_run(folder: Path, held: bool | None = None) -> JobStatus:
+    """Read one job, whatever queue it is in."""
     try:
         record = read_record(folder)
         if record is not None and record["status"] == "running" and held is None:
@@ -142,13 +180,14 @@ def planned(study: Path) -> dict[Path, PlannedJob]:
 
 
 def read_study(study: Path) -> list[JobStatus]:
-    """All jobs in the study, started or planned, in natural order; a ConfigError if there is none."""
+    """All jobs in the study, started or planned, in natural order; a ConfigError if there is none. Asks their queue."""
     if not study.is_dir():
         raise ConfigError(missing_folder(study))
     folders = {path.parent for path in find(study, "run.json")} | planned(study).keys()
     if not folders:
         raise ConfigError(f"{study}: there is no run in or below it (no run.json)")
-    return [read_job_status(folder) for folder in sorted(folders, key=lambda folder: natural(name_of(folder, study)))]
+    order = sorted(folders, key=lambda folder: natural(name_of(folder, study)))
+    return ask_queue([read_job_status(folder) for folder in order])
 
 
 def name_of(folder: Path, study: Path) -> str:
@@ -165,13 +204,13 @@ def duration(seconds: float) -> str:
 
 
 def study_seconds_left(jobs: list[JobStatus]) -> float | None:
-    """Estimate until all running and waiting jobs are done, at the current parallelism; None if unknown."""
+    """Estimate until all running, queued and waiting jobs are done, at the current parallelism; None if unknown."""
     left = [job.seconds_left for job in jobs if job.seconds_left is not None]
     if not left:
         return None
     known = [job.duration for job in jobs if job.status in ("running", "done") and job.duration is not None]
     running = sum(job.status == "running" for job in jobs)
-    unmeasured = sum(job.status == "waiting" for job in jobs) + running - len(left)
+    unmeasured = sum(job.status in ("waiting", "queued") for job in jobs) + running - len(left)
     return max(*left, (sum(left) + unmeasured * sum(known) / len(known)) / running)
 
 

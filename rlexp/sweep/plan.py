@@ -21,6 +21,7 @@ from rlexp.jobs.extend_from import find_extended, is_extending, pin_parent
 from rlexp.jobs.init_from import check_same_parent
 from rlexp.jobs.job import Job, settings_of
 from rlexp.provenance.sources import training_digest
+from rlexp.run import queued
 from rlexp.run.lock import is_held
 from rlexp.run.record import RecordError, RunRecord, read_record
 from rlexp.sweep.compose import Composer
@@ -77,14 +78,20 @@ class Planned(Job):
         return (self.folder / "checkpoint.pt").is_file()
 
     def status(self, locked: bool = False) -> str:
-        """Status in run.json, or "waiting", "elsewhere" (run by another process), "killed" or "damaged".
+        """Status in run.json, or "waiting", "queued", "elsewhere" (run by another process), "killed" or "damaged".
 
         locked: the caller holds the folder's lock.
         """
+        status = self.own_status(locked)
+        marked = status not in ("elsewhere", "damaged") and queued.still_queued(self.folder, status)
+        return "queued" if marked else status  # in a cluster's queue; see `queue.settle`
+
+    def own_status(self, locked: bool = False) -> str:
+        """The status, whatever queue the job is in."""
         if not locked and is_held(self.folder):
             return "elsewhere"
-        status = self.record.get("status")
-        return "killed" if status == "running" else status or "waiting"
+        status = str(self.record.get("status", "waiting"))
+        return "killed" if status == "running" else status
 
     def is_left(self, retry_failed: bool, locked: bool = False) -> bool:
         """Whether it remains to be run."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from rlexp.config.schema import TUNING_SEED
@@ -19,12 +18,12 @@ from rlexp.errors import UserError
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.provenance.code_state import code_state
-from rlexp.run.declared import declare, otherwise
+from rlexp.run.declared import otherwise
 from rlexp.run.lock import FolderLock
-from rlexp.run.record import RunRecord
 from rlexp.study.status import planned, read_job_status, table
-from rlexp.sweep.launchers.base import JobLauncher, Result
+from rlexp.sweep.launchers.base import JobLauncher, Result, note
 from rlexp.sweep.plan import UNFINISHED, Planned, changes, summary
+from rlexp.sweep.queue import settle
 from rlexp.sweep.reserve import reserving
 from rlexp.text import one_line
 
@@ -37,13 +36,11 @@ class SweepError(UserError):
     """Jobs of a sweep failed."""
 
 
-class JobDied(Exception):
-    """The process of a job was killed or ran out of memory."""
-
-
 def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> None:
     """Run the jobs that are left, then print the status of all; raises SweepError if some failed or did not finish."""
     with reserving(jobs):
+        for line in settle(launcher, jobs):
+            print(line, flush=True)
         left = [job for job in jobs if job.is_left(retry_failed)]
         left.sort(key=lambda job: job.status() == "killed")  # come last: what killed them may kill the sweep again
         print(summary(jobs, left), flush=True)
@@ -99,21 +96,7 @@ def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:
                 waiting = [job for job in unfinished if job not in died]
                 continue
         for job, result in zip(batch, results, strict=True):
-            _note(job, result)
-
-
-def _note(job: Planned, result: Result) -> None:
-    """Record a failure that the job itself did not record in its folder."""
-    if isinstance(result, Exception) and job.status() in ("waiting", "killed"):
-        error: Exception = JobDied(f"its process was killed or ran out of memory ({one_line(result, 300)})")
-    elif isinstance(result, JobReturn) and result.status == JobStatus.FAILED and job.status() in UNFINISHED:
-        error = result._return_value
-    else:
-        return
-    job.folder.mkdir(parents=True, exist_ok=True)
-    record = RunRecord(job.folder)
-    declare(record, job.declared)
-    record.fail(error, job.settings, job.seeds)
+            note(job, result)
 
 
 # The plan ------------------------------------------------------------------------------------------------------------

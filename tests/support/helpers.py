@@ -26,7 +26,8 @@ from rlexp.training.profiling import Profiled
 
 # eager, as compiling takes longer than most tests; RLEXP_TEST_COMPILE=true scripts/test ... runs them compiled
 COMPILE = f"compile={os.environ.get('RLEXP_TEST_COMPILE', 'false')}"
-SUPPORT = str(Path(__file__).parent)  # on the PYTHONPATH of processes that import what lies here
+# PYTHONPATH of processes: what lies here, and the rlexp that is tested, whichever is installed
+SUPPORT = os.pathsep.join([str(Path(__file__).parent), str(Path(build.__file__).parents[1])])
 TINY = ("study=tests", "progress=none", "tuned=none", "evaluation.episodes=0", COMPILE)
 
 

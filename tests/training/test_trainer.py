@@ -78,7 +78,9 @@ def test_returns_are_means_over_the_last_hundred_episodes_of_each_agent(tmp_path
     agents = np.repeat([0, 2], [150, 2])
     numbers = np.concatenate([np.arange(150), [7, 8]])
     nothing = np.zeros_like(agents)
-    trainer.games.count(FinishedEpisodes(agents, nothing, nothing, nothing, returns=numbers * 1.0, lengths=numbers * 10))
+    trainer.games.count(
+        FinishedEpisodes(agents, nothing, nothing, nothing, returns=numbers * 1.0, lengths=numbers * 10)
+    )
     returns, lengths = trainer.games.window(trainer.live)
     # of 0 to 149 the last hundred are 50 to 149, whose mean is 99.5; the second agent has seen no episode end
     np.testing.assert_array_equal(returns, [99.5, np.nan, 7.5])

@@ -1,7 +1,7 @@
 """Base class of the launchers, and the one that runs jobs in this process; a job's folder tells how it ended."""
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
@@ -10,9 +10,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, UserError
+from rlexp.run.declared import declare
+from rlexp.run.record import RunRecord
 from rlexp.study.status import read_job_status
 from rlexp.sweep.compose import Composer
-from rlexp.sweep.plan import Planned, plan
+from rlexp.sweep.plan import UNFINISHED, Planned, plan
 from rlexp.sweep.reserve import reserving
 from rlexp.text import number, one_line
 
@@ -39,10 +41,42 @@ def execute(context: HydraContext, task_function: TaskFunction, config: DictConf
     return done
 
 
+class JobDied(Exception):
+    """The process of a job was killed or ran out of memory."""
+
+
+def note(job: Planned, result: Result) -> None:
+    """Record a failure that the job itself did not record in its folder."""
+    status = job.own_status()
+    if isinstance(result, Exception) and status in ("waiting", "killed"):
+        error: Exception = JobDied(f"its process was killed or ran out of memory ({one_line(result, 300)})")
+    elif isinstance(result, JobReturn) and result.status == JobStatus.FAILED and status in UNFINISHED:
+        error = result._return_value
+    else:
+        return
+    job.folder.mkdir(parents=True, exist_ok=True)
+    record = RunRecord(job.folder)
+    declare(record, job.declared)
+    record.fail(error, job.settings, job.seeds)
+
+
+def ending(job: Planned, result: Result) -> str:
+    """How a job ended, in one line: the status in its folder, or the error that kept it from writing one."""
+    now = read_job_status(job.folder)
+    status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
+    error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
+    if status == "failed" or error is not None:
+        status, more = "failed", f": {now.error if status == 'failed' else error}"
+    elif status == "interrupted" and now.error:
+        status = now.error  # paused at 256 steps
+    return f"{status}: {job.name}{more}"
+
+
 class JobLauncher(Launcher):
     """Base class of the launchers; takes composed jobs."""
 
     needs: tuple[str, str] | None = None  # a module, and the extra that installs it
+    wait = True  # for the jobs to end; False: `launch_jobs` leaves them in a queue, see `queue.leave`
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what Hydra passes to its plugins; raises ConfigError if a package that is needed is not installed."""
@@ -84,15 +118,12 @@ class JobLauncher(Launcher):
         return results
 
     def print_end(self, job: Planned, position: int, total: int, result: Result) -> None:
-        """Print how a job ended: the status in its folder, or the error that kept it from writing one."""
-        now = read_job_status(job.folder)
-        status, more = now.status, "" if now.score is None else f", return {number(now.score)}"
-        error = result._return_value if isinstance(result, JobReturn) and result.status == JobStatus.FAILED else None
-        if status == "failed" or error is not None:
-            status, more = "failed", f": {now.error if status == 'failed' else error}"
-        elif status == "interrupted" and now.error:
-            status = now.error  # paused at 256 steps
-        print(f"[{position}/{total}] {status}: {job.name}{more}", flush=True)
+        """Print how a job ended."""
+        print(f"[{position}/{total}] {ending(job, result)}", flush=True)
+
+    def still_queued(self, queue: str, ids: Collection[str]) -> Collection[str] | None:
+        """Those of the jobs that are in the queue or run; None if this launcher cannot ask it."""
+        return None
 
 
 class Basic(JobLauncher):
@@ -120,6 +151,13 @@ def threads_per_process(cores: int, processes: int, threads: int | None, jobs: S
             f"hydra.launcher.n_jobs"
         )
     return each
+
+
+def require_flag(name: str, value: Any) -> bool:
+    """Refuse a launcher's setting unless it is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"hydra.launcher.{name}={value}: must be true or false")
+    return value
 
 
 def require_whole(name: str, value: Any, least: int | None = None) -> int:

@@ -2,32 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+import uuid
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
 from rlexp.errors import ConfigError
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole
-from rlexp.sweep.launchers.worker import WorkerSignal, prepare, stoppable
+from rlexp.sweep.launchers.base import JobLauncher, Result, require_flag, require_whole
+from rlexp.sweep.launchers.keeper import NAMESPACE, Keeper, on_worker, result_of
+from rlexp.sweep.launchers.worker import stoppable
 from rlexp.sweep.plan import Planned
+from rlexp.sweep.queue import leave, told
 from rlexp.text import one_line
 
-
-def on_worker(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig, folder: str, threads: int, stop: Path
-) -> JobReturn | None:
-    """Run one job in a Ray worker, possibly on another machine; None if it was stopped."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not imported yet, except by earlier jobs of this sweep
-    os.chdir(folder)
-    prepare(config)
-    # WorkerSignal: Ray interrupts jobs with SIGINT only, whatever stopped the sweep
-    with contextlib.suppress(SystemExit, KeyboardInterrupt), WorkerSignal(stop):
-        return execute(context, task_function, config)
-    return None
+ANSWER = 30.0  # seconds for a keeper to answer
 
 
 class Ray(JobLauncher):
@@ -39,15 +27,34 @@ class Ray(JobLauncher):
     needs = ("ray", "ray")
 
     def __init__(
-        self, address: str | None = None, cpus_per_job: int = 1, gpus_per_job: float = 0, max_retries: int = 1
+        self,
+        address: str | None = None,
+        wait: bool = True,
+        cpus_per_job: int = 1,
+        gpus_per_job: float = 0,
+        max_retries: int = 1,
     ) -> None:
-        self.address = address
+        self.address, self.wait = address, require_flag("wait", wait)
+        if not wait and address in (None, "", "local"):
+            raise ConfigError(
+                "hydra.launcher.wait=false: without hydra.launcher.address the Ray cluster ends with this command: "
+                "start one with ray start --head, and add hydra.launcher.address=auto"
+            )
         self.cpus_per_job = require_whole("cpus_per_job", cpus_per_job, least=1)
         require_whole("max_retries", max_retries, least=-1)
         self.resources = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_retries": max_retries}
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
-        """Run all jobs."""
+        """Run all jobs, or with wait=false leave them on the cluster."""
+        with self._connected() as ray:
+            if self.wait:
+                return self.collect(jobs, self._run(ray, jobs))
+            self._leave(ray, jobs)
+            return [None] * len(jobs)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """While entered, this process is a driver of the cluster."""
         import ray
 
         settings: dict[str, Any] = {"address": self.address, "log_to_driver": False, "logging_level": "error"}
@@ -57,11 +64,48 @@ class Ray(JobLauncher):
             ray.init(**settings)
         except ConnectionError as error:
             what = f"hydra.launcher.address={self.address}: cannot connect to a Ray cluster"
-            raise ConfigError(f"{what}: {one_line(str(error))}") from None
+            token = "; it wants a token: RAY_AUTH_MODE=token" if "AuthToken" in str(error.__cause__) else ""
+            raise ConfigError(f"{what}: {one_line(str(error))}{token}") from None
         try:
-            return self.collect(jobs, self._run(ray, jobs))
+            yield ray
         finally:
             ray.shutdown()
+
+    def _leave(self, ray: Any, jobs: Sequence[Planned]) -> None:
+        """Leave the jobs to a keeper on the cluster."""
+        name = f"rlexp-{uuid.uuid4().hex[:8]}"
+        stop = (jobs[0].study / ".ray" / f"{name}.stop").absolute()
+
+        def submit(mine: Sequence[Planned]) -> list[str]:
+            stop.parent.mkdir(parents=True, exist_ok=True)
+            options = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "num_cpus": 0}
+            keeper = ray.remote(Keeper).options(**options, max_concurrency=2).remote(os.getcwd())
+            kept = (self.hydra_context, self.task_function, self.resources, self.cpus_per_job, stop)
+            try:
+                ray.get(keeper.start.remote(list(mine), *kept))
+            except BaseException:
+                ray.kill(keeper)
+                raise
+            return [f"{name}_{index}" for index in range(len(mine))]
+
+        mine = leave("ray", jobs, submit)
+        if mine:
+            where = f"{len(mine)} jobs are on the Ray cluster {ray.get_runtime_context().gcs_address}, kept by {name}"
+            print(told(where, mine, "", f"touch {os.path.relpath(stop)}"), flush=True)
+
+    def still_queued(self, queue: str, ids: Collection[str]) -> Collection[str] | None:
+        """Those of the jobs that the cluster still has; None if it is another queue's, or no cluster answers."""
+        if queue != "ray" or not self.address:
+            return None
+        found: list[str] = []
+        try:
+            with self._connected() as ray:
+                for name in {id.rpartition("_")[0] for id in ids}:
+                    if re.fullmatch(r"rlexp-[0-9a-f]{8}", name):
+                        found += [f"{name}_{index}" for index in _indices_left(ray, name)]
+        except (ConfigError, TimeoutError):
+            return None
+        return found
 
     def _run(self, ray: Any, jobs: Sequence[Planned]) -> Iterator[tuple[int, Result]]:
         remote = ray.remote(on_worker).options(**self.resources)
@@ -81,13 +125,12 @@ class Ray(JobLauncher):
                     for call in pending:  # interrupts running jobs, which save themselves
                         ray.cancel(call)
                 if not cancelled:
-                    yield from ((calls[call], _result_of(ray, call)) for call in ended)
+                    yield from ((calls[call], result_of(ray, call)) for call in ended)
 
 
-def _result_of(ray: Any, call: Any) -> Result:
+def _indices_left(ray: Any, name: str) -> list[int]:
+    """Places of a keeper's jobs that have not ended; none if it is gone, and its jobs with it."""
     try:
-        return ray.get(call)
-    except ray.exceptions.TaskCancelledError:
-        return None
-    except ray.exceptions.RayError as error:  # its process or machine died
-        return error
+        return list(ray.get(ray.get_actor(name, namespace=NAMESPACE).indices_left.remote(), timeout=ANSWER))
+    except (ValueError, ray.exceptions.RayActorError):
+        return []

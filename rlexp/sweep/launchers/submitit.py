@@ -6,17 +6,27 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
-from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole, threads_per_process
+from rlexp.errors import ConfigError, UserError
+from rlexp.run import queued
+from rlexp.sweep.launchers.base import (
+    JobLauncher,
+    Result,
+    execute,
+    note,
+    require_flag,
+    require_whole,
+    threads_per_process,
+)
 from rlexp.sweep.launchers.worker import prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
+from rlexp.sweep.queue import leave, mark_queued, told
+from rlexp.text import one_line
 
 POLL = 0.5  # seconds between polls of local jobs; Slurm is polled a tenth as often
 
@@ -31,17 +41,20 @@ class OnNode:
 
     context: HydraContext
     task_function: TaskFunction
-    config: DictConfig
+    job: Planned
     threads: int
     stop: Path | None  # a file that exists once the sweep has been stopped; None on Slurm, where jobs outlive the sweep
 
     def __call__(self) -> JobReturn | None:
         """Run it; None if the sweep was stopped."""
         os.environ["OMP_NUM_THREADS"] = str(self.threads)  # torch is not imported yet
-        prepare(self.config)
+        prepare(self.job.config)
         try:
             with stop_on_file(self.stop) if self.stop else contextlib.nullcontext():
-                return execute(self.context, self.task_function, self.config)
+                result = execute(self.context, self.task_function, self.job.config)
+                if self.stop is None:  # the sweep may have left
+                    note(self.job, result)
+                return result
         except SystemExit as stop:
             if self.stop is not None and self.stop.exists():
                 return None  # if the process exited instead, submitit would take half a minute to notice
@@ -69,6 +82,7 @@ class Submitit(JobLauncher):
     def __init__(
         self,
         cluster: Literal["slurm", "local"],
+        wait: bool = True,
         n_jobs: int | None = None,
         timeout_min: float = 60,
         signal_delay_s: int = 120,
@@ -77,7 +91,12 @@ class Submitit(JobLauncher):
         mem_gb: float | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.cluster = cluster
+        self.cluster, self.wait = cluster, require_flag("wait", wait)
+        if cluster == "local" and not wait:
+            raise ConfigError(
+                "hydra.launcher.wait=false: the processes of submitit_local end with this command; submitit_slurm and "
+                "ray leave their jobs on a cluster"
+            )
         self.n_jobs = None if n_jobs is None else require_whole("n_jobs", n_jobs, least=1)
         self.cpus_per_task = require_whole("cpus_per_task", cpus_per_task, least=1)
         self.max_num_timeout = require_whole("max_num_timeout", max_num_timeout, least=0)
@@ -92,33 +111,61 @@ class Submitit(JobLauncher):
         self.parameters = options | dict(parameters or {})
 
     def launch_jobs(self, jobs: Sequence[Planned]) -> Sequence[Result]:
-        """Submit the jobs and wait for them. On Slurm all are queued at once, and stay queued if this process ends."""
-        import submitit
-
-        log = jobs[0].study / ".submitit"
-
-        def submit(index: int, stop: Path | None) -> Any:
-            config = jobs[index].config
-            return executor.submit(OnNode(self.hydra_context, self.task_function, config, self.cpus_per_task, stop))
-
-        kind: Any = submitit.SlurmExecutor if self.cluster == "slurm" else submitit.LocalExecutor
-        executor = kind(log, max_num_timeout=self.max_num_timeout)
-        executor.update_parameters(**self.parameters)
+        """Submit the jobs and wait for them, or with wait=false leave them in Slurm's queue."""
         if self.cluster == "slurm":
-            with executor.batch():
-                submitted = [submit(index, None) for index in range(len(jobs))]
-            queued = f"{len(jobs)} jobs are in Slurm's queue, logs in {log}"
-            print(f"{queued}; Ctrl-C stops waiting, not the jobs", flush=True)
-            try:
-                return self.collect(jobs, self._ended(jobs, lambda index: submitted[index], len(jobs), lambda: False))
-            except KeyboardInterrupt:
-                print(f"stopped waiting; the jobs continue: python -m rlexp.study status {jobs[0].study}", flush=True)
-                raise SystemExit(130) from None
+            return self._on_slurm(jobs)
+        executor = self._executor(jobs)
         cores = len(os.sched_getaffinity(0))
         at_once = min(self.n_jobs or max(1, cores // self.cpus_per_task), len(jobs))
         threads_per_process(cores, at_once, self.cpus_per_task, jobs)
         with stoppable() as stop:
-            return self.collect(jobs, self._ended(jobs, partial(submit, stop=stop.path), at_once, stop.path.exists))
+
+            def submit(index: int) -> Any:
+                return executor.submit(self._on_node(jobs[index], stop.path))
+
+            return self.collect(jobs, self._ended(jobs, submit, at_once, stop.path.exists))
+
+    def _executor(self, jobs: Sequence[Planned]) -> Any:
+        import submitit
+
+        kind: Any = submitit.SlurmExecutor if self.cluster == "slurm" else submitit.LocalExecutor
+        executor = kind(_logs(jobs), max_num_timeout=self.max_num_timeout)
+        executor.update_parameters(**self.parameters)
+        return executor
+
+    def _on_node(self, job: Planned, stop: Path | None) -> OnNode:
+        return OnNode(self.hydra_context, self.task_function, job, self.cpus_per_task, stop)
+
+    def _on_slurm(self, jobs: Sequence[Planned]) -> Sequence[Result]:
+        """Queue all jobs at once, each with a mark in its folder; they stay queued if this process ends."""
+        submitted: list[Any] = []
+
+        def submit(mine: Sequence[Planned]) -> list[str]:
+            try:
+                executor = self._executor(mine)
+                with executor.batch():
+                    submitted.extend(executor.submit(self._on_node(job, None)) for job in mine)
+            except Exception as error:  # of submitit, or of sbatch
+                raise UserError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
+            return [str(job.job_id) for job in submitted]
+
+        if not self.wait:
+            mine = leave("slurm", jobs, submit)
+            if mine:
+                ids = [str(job.job_id) for job in submitted]
+                span = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
+                whole = ids[0].partition("_")[0]
+                where = f"{len(ids)} jobs are in Slurm's queue ({span}), logs in {_logs(jobs)}"
+                print(told(where, mine, f"squeue --jobs={whole}", f"scancel {whole}"), flush=True)
+            return [None] * len(jobs)
+        mark_queued("slurm", jobs, lambda: submit(jobs))
+        queued_jobs = f"{len(jobs)} jobs are in Slurm's queue, logs in {_logs(jobs)}"
+        print(f"{queued_jobs}; Ctrl-C stops waiting, not the jobs", flush=True)
+        try:
+            return self.collect(jobs, self._ended(jobs, lambda index: submitted[index], len(jobs), lambda: False))
+        except KeyboardInterrupt:
+            print(f"stopped waiting; the jobs continue: python -m rlexp.study status {jobs[0].study}", flush=True)
+            raise SystemExit(130) from None
 
     def _ended(
         self, jobs: Sequence[Planned], submit: Callable[[int], Any], at_once: int, stopped: Callable[[], bool]
@@ -138,8 +185,14 @@ class Submitit(JobLauncher):
                     ended = job.done() or jobs[index].status() == "done"  # Slurm without accounting cannot tell
                 if ended:
                     del running[index]
+                    if not local:
+                        queued.remove(jobs[index].folder)
                     yield index, _result_of(job)
             time.sleep(POLL if local else 10 * POLL)
+
+
+def _logs(jobs: Sequence[Planned]) -> Path:
+    return jobs[0].study / ".submitit"
 
 
 def _result_of(job: Any) -> Result:

@@ -55,7 +55,7 @@ class WorkerSignal(StopSignal):
 
     def receive(self, signum: int, frame: FrameType | None = None) -> None:
         """Receive a signal, or the sweep's instead."""
-        with contextlib.suppress(OSError):  # while the sweep runs
+        with contextlib.suppress(OSError, ValueError):  # while the sweep runs; empty if made by hand
             signum, frame = int(self.path.read_text(encoding="utf-8")), None
         super().receive(signum, frame)
 

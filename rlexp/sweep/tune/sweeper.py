@@ -41,6 +41,8 @@ class Optuna(Grids):
                 f"hydra/sweeper=optuna needs {error.name}, which is not installed: pip install 'rlexp[tune]'"
             ) from None
 
+        if not getattr(self.launcher, "wait", True):
+            raise ConfigError("hydra.launcher.wait=false: a tuning waits for its trials, by which it chooses the next")
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         for word in words:
             if key_of(word) in ("seed", "num_seeds", "stop_at"):

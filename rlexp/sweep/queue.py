@@ -1,0 +1,126 @@
+"""Jobs in a cluster's queue: `leave` submits and marks them, `settle` sees to those that an earlier command left."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from hydra.plugins.launcher import Launcher
+
+from rlexp.run import queued
+from rlexp.run.lock import FolderLock
+from rlexp.run.queued import QUEUES, Queued
+from rlexp.study import slurm
+from rlexp.sweep.launchers.base import JobLauncher, ending
+from rlexp.sweep.plan import Planned
+
+MOST_NAMED = 3  # jobs in one line
+
+
+def mark_queued(queue: str, jobs: Sequence[Planned], submit: Callable[[], Sequence[str]]) -> None:
+    """Submit the jobs and mark each in its folder; submit: returns their ids in the queue."""
+    records = [queued.digest(job.folder) for job in jobs]  # of before: a job may start at once
+    for job, id, record in zip(jobs, submit(), records, strict=True):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        queued.write(job.folder, queue, id, record)
+
+
+def leave(queue: str, jobs: Sequence[Planned], submit: Callable[[Sequence[Planned]], Sequence[str]]) -> list[Planned]:
+    """Submit and mark jobs, but none that another command has submitted meanwhile; returns those submitted."""
+    with study_locks(jobs):
+        mine = [job for job in jobs if job.status() not in ("queued", "elsewhere", "done")]
+        if mine:
+            mark_queued(queue, mine, lambda: submit(mine))
+    return mine
+
+
+def told(queued_jobs: str, jobs: Sequence[Planned], look: str, stop: str) -> str:
+    """What a command says that leaves its jobs in a queue."""
+    studies = " ".join(dict.fromkeys(str(job.study) for job in jobs))
+    lines = (
+        queued_jobs,
+        f"  to look: python -m rlexp.study status {studies}{look and '; '}{look}",
+        f"  to stop: {stop}",
+        "  the same command tells what has ended, and submits again what left the queue unfinished",
+    )
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def study_locks(jobs: Sequence[Planned]) -> Iterator[None]:
+    """Hold the locks of the jobs' studies: one command at a time submits, and changes marks."""
+    with contextlib.ExitStack() as stack:
+        for study in sorted({job.study for job in jobs}):
+            study.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(study)
+            while not lock.acquire():  # tries for a second; other commands hold it for a moment
+                pass
+            stack.callback(lock.release)
+        yield
+
+
+def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
+    """See to jobs that an earlier command left in a queue: returns lines that say what has become of them.
+
+    The mark of a job that has ended, or that its queue no longer has, is removed; the latter is run again.
+    """
+    marks = {job: mark for job in jobs if (mark := queued.read(job.folder)) is not None}
+    if not marks:
+        return []
+    present = {name: _present(launcher, name, marks) for name in {mark.queue for mark in marks.values()}}
+    ends: list[tuple[Planned, str]] = []
+    still: dict[str, list[Planned]] = {}
+    unknown: dict[str, list[Planned]] = {}
+    with study_locks(list(marks)):
+        for job, mark in marks.items():
+            found = present[mark.queue]
+            if queued.read(job.folder) != mark or job.own_status() == "elsewhere":
+                continue  # settled by another command, or running
+            if queued.still_queued(job.folder, job.own_status()) is None:
+                queued.remove(job.folder)
+                ends.append((job, ""))
+            elif found is None:
+                unknown.setdefault(mark.queue, []).append(job)
+            elif mark.id in found:
+                still.setdefault(mark.queue, []).append(job)
+            else:
+                queued.remove(job.folder)
+                logs = f"; logs in {job.study / '.submitit'}" if mark.queue == "slurm" else ""
+                ends.append((job, f" ({mark}: no longer in the queue{logs})"))
+    lines = [f"[{place}/{len(ends)}] {ending(job, None)}{why}" for place, (job, why) in enumerate(ends, 1)]
+    lines += [f"{_named(some)} in {QUEUES[name]}'s queue: not submitted again" for name, some in still.items()]
+    lines += [_unknown(name, some) for name, some in unknown.items()]
+    return lines
+
+
+def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> set[str] | None:
+    """Ids of jobs that the queue still has; None if it cannot be asked. Asked only about jobs that have not ended."""
+    ids = [
+        mark.id
+        for job, mark in marks.items()
+        if mark.queue == queue and queued.still_queued(job.folder, job.own_status()) is not None
+    ]
+    if not ids:
+        return set()
+    if queue == "slurm":
+        states = slurm.states_of(ids)
+        return None if states is None else set(states)
+    found = launcher.still_queued(queue, ids) if isinstance(launcher, JobLauncher) else None
+    return None if found is None else set(found)
+
+
+def _named(jobs: Sequence[Planned]) -> str:
+    more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
+    names = ", ".join(f"{job.name} ({mark.id})" for job in jobs[:MOST_NAMED] if (mark := queued.read(job.folder)))
+    return f"{names}{more}: still"
+
+
+def _unknown(queue: str, jobs: Sequence[Planned]) -> str:
+    """That jobs may be queued or not, and how to submit them again."""
+    how = {
+        "slurm": "where squeue is, the same command can ask Slurm",
+        "ray": "hydra/launcher=ray with hydra.launcher.address can ask Ray",
+    }
+    studies = " ".join(dict.fromkeys(str(job.study) for job in jobs))
+    return (
+        f"{len(jobs)} jobs may still be queued ({queued.read(jobs[0].folder)}) and are left: {how.get(queue, '')}; "
+        f"python -m rlexp.study clean {studies} what=queued lets them be submitted again"
+    )

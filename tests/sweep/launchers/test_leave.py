@@ -1,0 +1,214 @@
+"""Jobs that a sweep leaves on a cluster are trained, shown, and neither lost nor submitted twice."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from helpers import jobs, record, status
+from process import wait_until
+from slurm import Slurm
+from sweeps import named, start
+
+from rlexp.run import queued
+from rlexp.study import __main__ as study
+from rlexp.study.status import read_study
+
+LEAVE = ("hydra/launcher=submitit_slurm", "hydra.launcher.wait=false")
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A cluster on which nothing begins until its `at_once` says so."""
+    pytest.importorskip("submitit", reason="extra slurm is not installed")
+    monkeypatch.chdir(tmp_path)
+    cluster = Slurm(tmp_path / "slurm", at_once=0)
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+    cluster.close()
+
+
+def statuses():
+    return {re.search(r"seed=(\d)", job.folder.name)[1]: job.status for job in read_study(Path("outputs/s"))}
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, statuses()
+        time.sleep(0.05)
+
+
+def marks():
+    return sorted(Path("outputs/s").glob("*/queued.json"))
+
+
+def test_a_sweep_leaves_its_jobs_to_slurm_and_the_next_one_goes_on_from_there(sweep, slurm, capsys):
+    words = ("seed=0,1,2", "total_steps=6000", *LEAVE)
+    result = sweep(*words)
+    assert result.code == 0, result.err
+    for told in (
+        "3 jobs are in Slurm's queue (1001_0 to 1001_2), logs in outputs/s/.submitit\n",
+        "to look: python -m rlexp.study status outputs/s; squeue --jobs=1001\n",
+        "to stop: scancel 1001\n",
+        "3 queued\n",
+    ):
+        assert told in result.out
+    study.main(["status", "outputs/s"])
+    assert len(re.findall(r"queued .* Slurm job 1001_\d, submitted \S+ on \S+: pending", capsys.readouterr().out)) == 3
+
+    again = sweep(*words)
+    assert (again.code, "3 jobs: 3 queued" in again.out) == (0, True)
+    assert "still in Slurm's queue: not submitted again" in again.out
+    assert len(slurm.states()) == 3
+
+    slurm.call("scancel", "1001_2")
+    (slurm.folder / "at_once").write_text("1")
+    wait_for(lambda: "running" in statuses().values())
+    wait_for(lambda: "done" in statuses().values())
+    assert statuses()["2"] == "waiting"
+    result = sweep(*words)
+    assert result.code == 0, result.err
+    assert re.search(r"^\[1/2\] done: \S+seed=0\S+, return \d", result.out, re.MULTILINE)
+    assert re.search(r"^\[2/2\] waiting: .*seed=2\S+ \(Slurm job 1001_2, .*: no longer in", result.out, re.MULTILINE)
+    assert "1 jobs are in Slurm's queue (1002)" in result.out
+    assert len(slurm.states()) == 4
+    wait_for(lambda: set(statuses().values()) == {"done"})
+    result = sweep(*words)
+    assert (result.code, "3 jobs: 3 done" in result.out) == (0, True)
+    assert len(re.findall(r"^\[\d/2\] done: ", result.out, re.MULTILINE)) == 2
+    assert marks() == []
+    assert all("launches" in record(job) and record(job)["launches"] == 1 for job in jobs() if job.parent.name == "s")
+
+
+def test_two_sweeps_at_once_submit_each_job_once(tmp_path, slurm):
+    two = [start(tmp_path, "seed=0,1,2", *LEAVE, **slurm.environment) for _ in range(2)]
+    printed = [process.communicate() for process in two]
+    assert [process.returncode for process in two] == [0, 0], printed
+    assert len(slurm.states()) == 3
+    assert len({queued.read(job).id for job in jobs(tmp_path)}) == 3
+
+
+def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
+    assert sweep("seed=0", "resume=must", *LEAVE).code == 0
+    (slurm.folder / "at_once").write_text("1")
+    wait_for(lambda: set(statuses().values()) == {"failed"})
+    result = sweep("seed=0", "resume=must", *LEAVE)
+    assert result.code == 1
+    assert re.search(r"^\[1/1\] failed: .*resume=must: there is no checkpoint", result.out, re.MULTILINE)
+    assert len(slurm.states()) == 1
+
+
+def test_a_job_that_waits_for_the_second_time_is_queued_until_it_has_begun(sweep, slurm):
+    words = ("seed=0", *LEAVE)
+    assert sweep("seed=0", "stop_at=128").code == 0
+    assert sweep(*words).code == 0
+    assert statuses() == {"0": "queued"}
+    (job,) = jobs()
+    for again in (
+        "failed",
+        "interrupted",
+        "running",
+    ):  # run.json as it was before the job was submitted, or is preempted
+        (job / "run.json").write_text(json.dumps(record(job) | {"status": again}))
+        mark = json.loads((job / "queued.json").read_text()) | {"record": queued.digest(job)}
+        (job / "queued.json").write_text(json.dumps(mark))
+        assert statuses() == {"0": "queued"}
+        assert "1 jobs: 1 queued" in sweep(*words).out
+    (job / "run.json").write_text(json.dumps(record(job) | {"status": "failed", "error": "E: x"}))  # since
+    assert statuses() == {"0": "failed"}
+    assert re.search(r"\[1/1\] failed: \S+: E: x", sweep(*words).out)
+    assert (marks(), len(slurm.states())) == ([], 1)
+    assert sweep(*words, "retry_failed=true").code == 0
+    assert (statuses(), len(slurm.states())) == ({"0": "queued"}, 2)
+    (job / "run.json").write_text(json.dumps(record(job) | {"status": "interrupted", "error": ""}))  # by scancel
+    assert statuses() == {"0": "queued"}
+    slurm.call("scancel", queued.read(job).id)
+    assert statuses() == {"0": "interrupted"}
+    result = sweep(*words)
+    assert re.search(
+        r"\[1/1\] interrupted: \S+, return \S+ \(Slurm job 1002, .*; logs in outputs/s/.submitit\)", result.out
+    )
+    assert "1 jobs: 1 to resume" in result.out
+    assert (statuses(), len(slurm.states())) == ({"0": "queued"}, 3)
+
+
+def test_where_slurm_cannot_be_asked_nothing_is_submitted_until_the_user_says_so(sweep, slurm, capsys):
+    words = ("seed=0,1", *LEAVE)
+    assert sweep(*words).code == 0
+    (slurm.folder / "bin" / "squeue").unlink()
+    result = sweep(*words)
+    assert result.code == 0
+    assert re.search(
+        r"^2 jobs may still be queued \(Slurm job 1001_0, .*\) and are left: .*"
+        r"python -m rlexp.study clean outputs/s what=queued lets",
+        result.out,
+        re.MULTILINE,
+    )
+    assert len(slurm.states()) == 2
+    study.main(["status", "outputs/s"])
+    assert len(re.findall(r"queued .* Slurm job 1001_\d, submitted \S+ on", capsys.readouterr().out)) == 2
+    study.main(["clean", "outputs/s", "what=queued", "yes=true"])
+    assert "removed 2 of 2" in capsys.readouterr().out
+    assert sweep(*words).code == 0
+    assert len(slurm.states()) == 4
+
+
+def test_jobs_that_a_waiting_sweep_leaves_behind_are_known_too(tmp_path, slurm):
+    words = ("seed=0,1", "hydra/launcher=submitit_slurm")
+    process = start(tmp_path, *words, **slurm.environment)
+    wait_until(lambda: len(marks()) == 2, process)
+    process.kill()
+    process.wait()
+    again = start(tmp_path, *words, **slurm.environment)
+    assert "2 jobs: 2 queued" in again.communicate()
+    assert len(slurm.states()) == 2
+
+
+def test_a_waiting_sweep_leaves_no_mark(sweep, slurm):
+    (slurm.folder / "at_once").write_text("1")
+    result = sweep("seed=0", "hydra/launcher=submitit_slurm")
+    assert result.code == 0, result.err
+    assert "[1/1] done: " in result.out
+    assert (status(named("seed=0")), marks()) == ("done", [])
+
+
+def test_what_sbatch_refuses_is_told_in_one_line(sweep, slurm):
+    (slurm.folder / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+    result = sweep("seed=0,1", *LEAVE)
+    assert result.code == 1
+    assert result.err.count("\n") == 2  # sbatch's line is the other
+    assert re.search(r"\nrlexp: hydra/launcher: could not start any job .*invalid partition.*\n", result.err)
+    assert marks() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("submitit_slurm", "hydra.launcher.wait=maybe"), "hydra.launcher.wait=maybe: must be true or false"),
+        (("ray", "hydra.launcher.wait=false"), "without hydra.launcher.address the Ray cluster ends with this command"),
+        (("submitit_local", "hydra.launcher.wait=false"), "hydra/launcher=submitit_local has no setting wait, unlike"),
+        (("submitit_local", "+hydra.launcher.wait=false"), "the processes of submitit_local end with this command"),
+        (
+            ("joblib", "hydra.launcher.wait=false"),
+            "hydra/launcher=joblib has no setting wait, unlike ray and submitit_",
+        ),
+        (("basic", "hydra.launcher.wait=false"), "hydra/launcher=basic has no setting wait, unlike ray and submitit_"),
+        (
+            ("submitit_slurm", "hydra.launcher.wait=false", "hydra/sweeper=optuna", "optimizer.lr=interval(1e-4,1e-2)"),
+            "hydra.launcher.wait=false: a tuning waits for its trials",
+        ),
+    ],
+)
+def test_what_cannot_be_left_is_told_in_one_line(sweep, words, told):
+    if words[0] in ("ray", "submitit_slurm", "submitit_local"):
+        pytest.importorskip(words[0].partition("_")[0], reason="extra")
+    result = sweep(
+        *(() if "hydra/sweeper=optuna" in words else ("seed=0,1",)), f"hydra/launcher={words[0]}", *words[1:]
+    )
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: [^\n]+\n", result.err)
+    assert told in result.err
+    assert not Path("outputs").exists()
