@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlexp.evaluate import load_policy
+    from rlexp.saved import load_policy
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_policy"]
@@ -12,7 +12,7 @@ __all__ = ["__version__", "load_policy"]
 def __getattr__(name: str) -> Any:
     """`load_policy` is imported when first asked for, as it brings torch along."""
     if name == "load_policy":
-        from rlexp.evaluate import load_policy
+        from rlexp.saved import load_policy
 
         return load_policy
     raise AttributeError(name)

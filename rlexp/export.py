@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from rlexp import spaces
 from rlexp.commands import Options, command, names, parse, whole
 from rlexp.errors import ConfigError, UserError
-from rlexp.evaluate import SavedRun, load_run
 from rlexp.files import storage_errors
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.run.record import RunRecord
+from rlexp.saved import SavedRun, load_run
 from rlexp.text import one_line
 
 ROWS = 1000  # observations on which a file is compared with the policy

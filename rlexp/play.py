@@ -17,7 +17,8 @@ from rlexp.build import build_environment
 from rlexp.commands import Options, command, names, parse, positive, whole
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
-from rlexp.evaluate import OPTIONS, TO_ACT, load_run
+from rlexp.evaluate import OPTIONS
+from rlexp.saved import TO_ACT, load_run
 from rlexp.seeding import evaluation_seeds
 from rlexp.watch import Watch
 

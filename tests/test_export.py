@@ -12,7 +12,7 @@ from helpers import train, write_config
 
 import rlexp
 from rlexp import export
-from rlexp.evaluate import load_run
+from rlexp.saved import load_run
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

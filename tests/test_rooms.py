@@ -24,6 +24,7 @@ ROOMS = [
     "jobs",
     "debug",
     "execute",
+    "saved",
     "evaluate",
     "export",
     "play",
