@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers import curves, jobs, record, refusal, stop_after, train
+from helpers import curves, jobs, make_jobs, record, refusal, stop_after, train, trainer_of
+from own_logger import Lines
 
 import rlexp.compare.__main__ as compare
 from rlexp.loggers.make import tagged
+from rlexp.run.writer import RunWriter
+from rlexp.training.divergence import Divergence
 
 TINY = ["tuned=none", "log_every=256", "progress=none", "evaluation.episodes=2", "study=s", "compile=false"]
 SHORT = [*TINY, "total_steps=4096", "algo.rollout_steps=64"]
@@ -198,8 +201,6 @@ def test_compare_sends_its_answer_and_what_it_wrote(cli, tmp_path, own, capsys):
 def test_a_run_that_is_stopped_within_python_closes_as_interrupted(tmp_path, own, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["+logger.lines._target_=own_logger.Lines", "total_steps=4096", "algo.rollout_steps=64"]
-    from helpers import make_jobs, trainer_of
-
     trainer = trainer_of(make_jobs(tmp_path / "outputs" / "s" / "job", *words))
     stop_after(trainer, 2)
     with pytest.raises(BaseException, match="SIGTERM"):
@@ -207,3 +208,25 @@ def test_a_run_that_is_stopped_within_python_closes_as_interrupted(tmp_path, own
     assert calls(tmp_path, "close")[-1]["status"] == "interrupted"
     train(tmp_path / "outputs" / "s" / "job", *words, resume=True)
     assert calls(tmp_path, "close")[-1]["status"] == "done"
+
+
+def test_an_evaluation_made_later_is_sent_one_step_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = RunWriter(tmp_path / "s" / "job", {}, [5], loggers={"lines": Lines()})
+    writer.folder.mkdir(parents=True)
+    writer.open(np.array([0]))
+    writer.log(np.array([30]), {"episodic_return": np.array([1.0])})
+    writer.amend({"evaluation_return": np.array([2.0])})
+    sent = [(line["step"], line["values"]) for line in calls(tmp_path, "log")]
+    assert sent == [(30, {"charts/episodic_return": 1.0}), (31, {"charts/evaluation_return": 2.0})]
+
+
+def test_what_a_seed_that_diverged_has_is_not_sent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = RunWriter(tmp_path / "s" / "job", {}, [5, 6], loggers={"lines": Lines()})
+    writer.folder.mkdir(parents=True)
+    writer.open(np.array([0, 0]))
+    writer.diverged[5] = Divergence(10, 1, "loss", "nan")
+    writer.log(np.array([30, 40]), {"loss": np.array([7.0, 1.0])})
+    (sent,) = calls(tmp_path, "log")
+    assert sent["values"] == {"losses/loss": 1.0, "seeds/loss/6": 1.0}
