@@ -94,6 +94,14 @@ def test_a_run_that_begins_anew_has_a_record_of_its_own(cli, tmp_path, own):
     assert [line["id"] for line in calls(tmp_path, "open")] == [None, None]
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_has_a_new_record(cli, tmp_path, own):
+    for _ in range(2):
+        words = ["algo._target_=diverging.SpoilsPPO", "algo.victim=0", "algo.since=0.0"]
+        assert cli(*SHORT, "logger=lines", *words).code == 1
+    assert [line["id"] for line in calls(tmp_path, "open")] == [None, None]
+    assert len({line["folder"] for line in calls(tmp_path, "open")}) == 1
+
+
 def test_what_holds_metrics_back_sends_them_before_each_checkpoint(cli, tmp_path, own):
     assert cli(*SHORT, "logger=lines", "checkpoint_every=1024").code == 0
     kinds = [line["call"] for line in calls(tmp_path)]
