@@ -84,7 +84,9 @@ def build_environment(cfg: DictConfig) -> Environment:
 
 def build_loggers(cfg: DictConfig) -> dict[str, Logger]:
     """The loggers that the config chooses, by name."""
-    return make_loggers(OmegaConf.to_container(cfg.logger, resolve=True) if OmegaConf.is_config(cfg.logger) else {})
+    return make_loggers(
+        OmegaConf.to_container(cfg.logger, resolve=True) if OmegaConf.is_config(cfg.logger) else cfg.logger
+    )
 
 
 def network_builder(

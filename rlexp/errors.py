@@ -13,6 +13,10 @@ class ConfigError(UserError):
     """An invalid setting: the message names the key, the value and what is valid."""
 
 
+class LoggerError(ConfigError):
+    """A logger cannot start: nothing is trained, and the run stays as it is."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, of another program, or does not fit the run."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, UserError
+from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, LoggerError, UserError
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.jobs.job import Job
@@ -28,6 +28,7 @@ from rlexp.user_code import chain, was_quit
 from rlexp.watch import Watch
 
 if TYPE_CHECKING:
+    from rlexp.loggers.make import Loggers
     from rlexp.run.writer import RunWriter
     from rlexp.training.trainer import Trainer
 
@@ -121,17 +122,23 @@ def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trai
 
     firsts = itertools.accumulate((len(job.seeds) for job in jobs), initial=0)
     each = zip(jobs, firsts, strict=False)
-    writers = [
-        RunWriter(
-            job.folder, job.settings, job.seeds, first, job.choices, list(job.cfg.tags), build.build_loggers(job.cfg)
-        )
-        for job, first in each
-    ]
+    writers = [RunWriter(job.folder, job.settings, job.seeds, first, job.choices, _loggers(job)) for job, first in each]
     cfgs = [job.cfg for job in jobs]
     if (every := cfgs[0].evaluation.video_every) is not None:
         require_encoder(f"evaluation.video_every={every}")
     store = LiveFiles(jobs[0].folder)
     return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch, store), writers
+
+
+def _loggers(job: Job) -> "Loggers":
+    """The loggers of a job, and what they are told of it."""
+    from rlexp import build
+    from rlexp.loggers.base import Subject
+    from rlexp.loggers.make import Loggers
+
+    cfg, config = job.cfg, job.settings | {"seeds": job.seeds}
+    subject = Subject(cfg.study, job.folder.name, job.folder, Path(cfg.outputs), config, tuple(cfg.tags))
+    return Loggers(build.build_loggers(cfg), subject)
 
 
 def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
@@ -250,7 +257,7 @@ def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: B
         started = record.status == "running"
         guilty = job.folder in error.runs if isinstance(error, DivergedError) else len(jobs) == 1
         at_run_time = not isinstance(error, UserError) or isinstance(error, EnvironmentFault)
-        if isinstance(error, CheckpointError) or not (started or job.in_sweep or at_run_time):
+        if isinstance(error, CheckpointError | LoggerError) or not (started or job.in_sweep or at_run_time):
             continue  # nothing has run: leave the folder as it is
         if guilty and not asked:
             run_error = error.for_run(job.folder) if isinstance(error, DivergedError) else error

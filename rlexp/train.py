@@ -45,7 +45,8 @@ def task(cfg: DictConfig) -> None:
             words = list(chosen.overrides.task)
             if not in_sweep:  # a sweep's plan has done it
                 require_unshadowed(chosen)
-                check_local(chosen)
+                loader = GlobalHydra.instance().config_loader()
+                check_local(cfg, chosen, lambda words: loader.load_configuration("config", words, RunMode.RUN))
                 check_optional(GlobalHydra.instance().config_loader(), words)
                 cfg = drop_replaced(cfg, chosen)
                 for line in untuned([chosen]):

@@ -116,7 +116,6 @@ def run(words: list[str]) -> None:
     of_loggers = [word for word in words if word.startswith("logger")]
     paths, options = parse([word for word in words if not word.startswith("logger.")], OPTIONS, USAGE)
     _require_used(options)
-    loggers = loggers_named(of_loggers)
     try:
         from rlexp.compare import report, verdict
         from rlexp.compare.published import read_published
@@ -130,6 +129,8 @@ def run(words: list[str]) -> None:
 
     folder = Path(options.get("out") or Path(paths[0]) / "compare")
     _require_no_links(folder, named="out" in options)
+    typed = shlex.join(["python", "-m", "rlexp.compare", *words])
+    loggers = loggers_named(of_loggers, folder, {"command": typed}, [Path(path).resolve().name for path in paths])
     published = read_published(options["beside"]) if "beside" in options else {}
     runs = find_runs(paths)
     missing = missing_jobs(paths, runs)
@@ -157,13 +158,12 @@ def run(words: list[str]) -> None:
     failed = books.save(**content)  # before anything is told: whoever has seen a verdict has looked
     comparison.remarks[:0] = [f"{path}: this look could not be recorded ({why})" for path, why in failed.items()]
     print(report.plain(comparison, judgement))
-    typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     tables = report.sections(comparison, judgement, published)
     text = f"`{typed}`\n\n{report.markdown(comparison, judgement, books, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
-    written = [folder / name for name in (*WRITTEN, *(f"{name}.svg" for name in drawn))]
-    send(loggers, folder, {"command": typed, "studies": paths}, report.plain(comparison, judgement), written)
     print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
+    written = [folder / name for name in (*WRITTEN, *(f"{name}.svg" for name in drawn))]
+    send(loggers, report.plain(comparison, judgement), written)
 
 
 def _require_used(options: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from rlexp.config.messages import compose_config, explain
 from rlexp.config.schema import register_schema
@@ -17,24 +18,29 @@ from rlexp.loggers.base import Subject
 from rlexp.loggers.make import Loggers, make_loggers
 
 
-def loggers_named(words: Sequence[str]) -> Loggers:
-    """The loggers of `logger=wandb,mlflow` and their settings, as in training; ConfigError if one cannot work."""
+def loggers_named(words: Sequence[str], folder: Path, config: dict[str, Any], studies: Sequence[str]) -> Loggers:
+    """The loggers of `logger=wandb,mlflow` and their settings, as in training; ConfigError if one cannot work.
+
+    folder: of the comparison's page; config: what they are told of it; studies: names.
+    """
     if not words:
         return Loggers()
     chosen = [f"logger=[{word[7:]}]" if re.match(r"logger=[^\[]+,", word) else word for word in words]
     register_schema()
     try:
         cfg = compose_config(chosen)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        group = OmegaConf.to_container(cfg.logger, resolve=True) if OmegaConf.is_config(cfg.logger) else cfg.logger
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(explain(error, chosen)) from None
-    return Loggers(make_loggers(OmegaConf.to_container(cfg.logger, resolve=True)))
+    subject = Subject("+".join(studies), "compare", folder, Path(cfg.outputs), config, kind="compare")
+    return Loggers(make_loggers(group), subject)
 
 
-def send(loggers: Loggers, folder: Path, config: dict[str, Any], text: str, files: Sequence[Path]) -> None:
+def send(loggers: Loggers, text: str, files: Sequence[Path]) -> None:
     """Send the answer and the files of a comparison, each logger in a record of its own."""
     if not loggers.loggers:
         return
     with console():
-        loggers.open(Subject(folder.absolute(), config), {})
+        loggers.open({})
         loggers.verdict(text, {path.name: path for path in files if path.is_file()})
         loggers.close("done", {})

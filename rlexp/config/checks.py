@@ -17,6 +17,7 @@ from rlexp.errors import ConfigError
 from rlexp.text import did_you_mean, nearest
 
 OPTIONAL = ("stop_at", "torch_threads", "evaluation.every", "evaluation.video_every")
+MOST_OF_A_TAG = 64  # characters, which is what Weights & Biases takes
 EXTENDING = r"extend(:\d+)?"  # value of resume; the run to extend may be named by its total_steps
 
 
@@ -66,6 +67,9 @@ def check_run_settings(cfg: DictConfig) -> None:
     if extends and cfg.live:
         why = "its changes belong to updates of a run of that length"
         raise ConfigError(f"live=true: {why}; leave out resume={cfg.resume}")
+    for tag in cfg.tags:
+        if not (isinstance(tag, str) and 0 < len(tag) <= MOST_OF_A_TAG):
+            raise ConfigError(f"tags={list(cfg.tags)}: each must be a text of 1 to {MOST_OF_A_TAG} characters")
     check_live_ranges(cfg.live_ranges)
     for key, choices in CHOICES.items():
         value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]

@@ -92,7 +92,7 @@ class _Explainer:
 
     def one_key(self, key: str) -> str:
         """Describe one key or group; ConfigError if no yaml has the key and its target does not accept it."""
-        if key in CHOSEN:
+        if key in (*CHOSEN, LOCAL):
             return "\n".join(self._group(key))
         above, name, node = self._find(key)
         target = above.get("_target_") if isinstance(above, DictConfig) and "." in key else None

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from rlexp.config.identity import NOT_IDENTITY, flatten
-from rlexp.config.schema import CONF_DIR, LOCAL
+from rlexp.config.identity import differing, flatten, key_of
+from rlexp.config.schema import CONF_DIR, LOCAL, LOGGER
 from rlexp.errors import ConfigError
 from rlexp.text import nearest
 
@@ -26,6 +27,20 @@ HOW_TO_ADD = (
     "your yamls are found in conf/ of the working directory, in conf/ of an installed package with an entry point in "
     "the group rlexp, and with hydra.searchpath=[pkg://their_pkg.conf]"
 )
+
+# What conf/local may set, besides loggers and the launcher: neither results nor what compare makes of them depend on it
+OF_A_MACHINE = (
+    "outputs",
+    "device",
+    "torch_threads",
+    "compile",
+    "batching",
+    "checkpoint_every",
+    "progress",
+    "env.timeout",
+    "evaluation.video_every",
+)
+OF_A_STUDY = {"mode": RunMode.RUN, "sweeper": None, "run": None, "sweep": None, "callbacks": None}  # of hydra: default
 
 
 class PluginSearchPath(SearchPathPlugin):
@@ -158,14 +173,30 @@ def check_optional(loader: ConfigLoader, overrides: Iterable[str]) -> None:
             raise ConfigError(f"{key}={choice}: there is no such choice; {hint}")
 
 
-def check_local(hydra: Any) -> None:
-    """Refuse (ConfigError) a yaml in conf/local that sets what changes results: a study must be the same elsewhere."""
-    for file in chain(LOCAL, hydra.runtime.choices.get(LOCAL), list(folders(hydra))):
-        for key in flatten({key: value for key, value in read(file).items() if key != "defaults"}):
-            group, allowed = key.partition(".")[0], {name for name in NOT_IDENTITY if "." not in name}
-            if not (key in NOT_IDENTITY or group in allowed or group == "hydra"):
-                what = "changes results; conf/local is for what does not, as outputs, device or logger"
-                raise ConfigError(f"{file}: {key} {what}. Put it into an experiment")
+def has_local(hydra: Any) -> bool:
+    """Whether the yaml of `local` is there."""
+    choice = hydra.runtime.choices.get(LOCAL)
+    return any((folder / LOCAL / f"{choice}.yaml").is_file() for folder in folders(hydra))
+
+
+def check_local(config: DictConfig, hydra: Any, compose: Callable[[list[str]], DictConfig]) -> None:
+    """Refuse (ConfigError) a yaml in conf/local that changes more of a config than `OF_A_MACHINE`, by whatever way.
+
+    So that a study's commands mean the same everywhere. compose: composes a config, with its node hydra.
+    """
+    if not has_local(hydra):
+        return
+    words = [word for word in hydra.overrides.task if key_of(word) != LOCAL]
+    without = compose([*words, f"~{LOCAL}"])
+    plain: list[Any] = [OmegaConf.to_container(each, resolve=False) for each in (config, without)]
+    flat = [flatten({key: value for key, value in each.items() if key != "hydra"}) for each in plain]
+    free = (LOGGER, "tags", *OF_A_MACHINE)
+    changed = [key for key in differing(flat) if not {key, key.partition(".")[0]} & set(free)]
+    parts = [k for k, none in OF_A_STUDY.items() if (hydra.get(k) or none) != (without.hydra.get(k) or none)]
+    if changed or parts:
+        key = changed[0] if changed else f"hydra.{parts[0]}"
+        file, may = f"conf/{LOCAL}/{hydra.runtime.choices[LOCAL]}.yaml", ", ".join((*free, "hydra.launcher"))
+        raise ConfigError(f"{file} changes {key}, but may only set {may}; put the rest into an experiment")
 
 
 def untuned(hydras: Sequence[Any]) -> list[str]:

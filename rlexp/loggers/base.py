@@ -13,24 +13,13 @@ from rlexp.errors import ConfigError
 class Subject:
     """What is logged: a run, or the comparison of a study."""
 
-    folder: Path  # outputs/<study>/<job>, of a comparison outputs/<study>/compare
-    config: Mapping[str, Any]  # nested, plain
+    study: str
+    name: str  # of the job; of a comparison "compare"
+    folder: Path  # where its files are
+    outputs: Path  # the folder that all studies are in
+    config: dict[str, Any]  # nested, plain
     tags: tuple[str, ...] = ()
-
-    @property
-    def study(self) -> str:
-        """Name of the study."""
-        return self.folder.parent.name
-
-    @property
-    def name(self) -> str:
-        """Name of the job, `compare` of a comparison."""
-        return self.folder.name
-
-    @property
-    def outputs(self) -> Path:
-        """The folder that all studies are in."""
-        return self.folder.parents[1]
+    kind: str = "train"  # or "compare"
 
 
 class Logger:

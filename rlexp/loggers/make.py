@@ -1,6 +1,8 @@
 """Makes the loggers that a config names, and calls them so that none can end a run."""
 
+import copy
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,22 +11,24 @@ import numpy as np
 from hydra.utils import get_object, instantiate
 
 from rlexp.config.signatures import check_call, typed
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, LoggerError
 from rlexp.loggers.base import Logger, Subject
 from rlexp.text import one_line, with_article
 
 log = logging.getLogger(__name__)
 
+WITHOUT = "logger=none trains without"
+
 
 def chosen(group: Any) -> dict[str, dict[str, Any]]:
     """Settings of the loggers that are chosen: what has no `_target_` was only set, as in conf/local. ConfigError."""
-    if not isinstance(group or {}, Mapping):
-        raise ConfigError(f"logger={group}: must be names of yamls in conf/logger/, as in logger=[wandb,mlflow]")
-    return {str(name): dict(node) for name, node in (group or {}).items() if _has_target(node)}
-
-
-def _has_target(node: Any) -> bool:
-    return isinstance(node, Mapping) and "_target_" in node
+    if group is not None and not isinstance(group, Mapping):
+        raise ConfigError(f"logger={group}: in a yaml write `defaults: [override /logger: {group}]`")
+    for name, node in (group or {}).items():
+        if not isinstance(node, Mapping):
+            what = "a logger's yaml has one key, its name, with _target_ and settings below it"
+            raise ConfigError(f"logger.{name}={node}: {what}; see rlexp/loggers/README.md")
+    return {str(name): dict(node) for name, node in (group or {}).items() if "_target_" in node}
 
 
 def make_loggers(group: Any) -> dict[str, Logger]:
@@ -38,9 +42,24 @@ def make_loggers(group: Any) -> dict[str, Logger]:
             what = f"is {with_article(type(kind).__name__)}, not a class derived from rlexp.loggers.base.Logger"
             raise ConfigError(f"{path}._target_={node['_target_']}: {what}")
         kind.require_installed(f"logger={name}")
-        made[name] = instantiate(typed(node), _convert_="all")
-        made[name].check()
+        try:
+            made[name] = instantiate(typed(node), _convert_="all")
+            made[name].check()
+        except (ConfigError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # user code may also call sys.exit
+            raise ConfigError(
+                f"logger={name}: cannot be used ({_told(error.__cause__ or error)}); {WITHOUT}"
+            ) from error
     return made
+
+
+def _told(error: BaseException) -> str:
+    """An error of user code or a library, in one line."""
+    try:
+        return one_line(f"{type(error).__name__}: {error}", 300)
+    except Exception:  # of its __str__
+        return type(error).__name__
 
 
 def tagged(group_of: Callable[[str], str], seeds: list[int], values: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -59,27 +78,45 @@ def tagged(group_of: Callable[[str], str], seeds: list[int], values: Mapping[str
 
 
 class Loggers:
-    """Loggers of one run; one that fails while the run goes is left out from then on, and the log says so."""
+    """Loggers of one run; one that fails while the run goes is left out from then on, and the log says so.
 
-    def __init__(self, loggers: Mapping[str, Logger] | None = None) -> None:
-        self.loggers = dict(loggers or {})
+    Each gets copies: what it does with them reaches neither the run nor another logger.
+    """
+
+    def __init__(self, loggers: Mapping[str, Logger] | None = None, subject: Subject | None = None) -> None:
+        self.loggers, self.subject = dict(loggers or {}), subject
         self.ids: dict[str, str] = {}  # of the records, by logger
+        self.process = os.getpid()
 
-    def open(self, subject: Subject, ids: Mapping[str, str]) -> None:
-        """Start the records, or go on with those of an earlier launch; a ConfigError if one cannot."""
-        for name, logger in self.loggers.items():
+    def open(self, ids: Mapping[str, Any]) -> None:
+        """Start the records, or go on with those of an earlier launch, by logger; a LoggerError if one cannot."""
+        waiting, self.loggers = self.loggers, {}
+        for name, logger in waiting.items():
             try:
-                self.ids[name] = logger.open(subject, ids.get(name))
-            except ConfigError:
+                self.ids[name] = self._opened(name, logger, ids.get(name))
+            except (ConfigError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # of a library, a server, a network
-                why = one_line(f"{type(error).__name__}: {error}", 300)
-                raise ConfigError(f"logger={name}: cannot start ({why}); logger=none leaves it out") from error
+            except BaseException as error:  # of a library, a server, a network, or sys.exit
+                raise LoggerError(f"logger={name}: cannot start ({_told(error)}); {WITHOUT}") from error
+            self.loggers[name] = logger
+
+    def _opened(self, name: str, logger: Logger, known: Any) -> str:
+        """The id of the record that is begun or gone on with."""
+        assert self.subject is not None
+        if known is not None:
+            try:
+                if not isinstance(known, str):
+                    raise TypeError(f"{known!r} is no id")
+                return _text(logger.open(copy.deepcopy(self.subject), known))
+            except Exception as error:  # the record is gone, or elsewhere
+                line = "logger=%s: cannot go on with the record %s (%s); a new one begins"
+                log.warning(line, name, known, _told(error), extra={"folder": self.subject.folder})
+        return _text(logger.open(copy.deepcopy(self.subject), None))
 
     def log(self, step: int, unix_time: float, values: Mapping[str, float]) -> None:
         """Record metrics at a step."""
         if values:
-            self._each(lambda logger: logger.log(step, unix_time, values))
+            self._each(lambda logger: logger.log(step, unix_time, dict(values)))
 
     def video(self, step: int, name: str, path: Path) -> None:
         """Record an mp4 file."""
@@ -91,18 +128,29 @@ class Loggers:
 
     def verdict(self, text: str, files: Mapping[str, Path]) -> None:
         """Record what `compare` found."""
-        self._each(lambda logger: logger.verdict(text, files))
+        self._each(lambda logger: logger.verdict(text, dict(files)))
 
     def close(self, status: str, result: Mapping[str, float]) -> None:
         """End the records."""
-        self._each(lambda logger: logger.close(status, result))
+        self._each(lambda logger: logger.close(status, dict(result)))
         self.loggers = {}
 
     def _each(self, call: Callable[[Logger], None]) -> None:
         for name, logger in list(self.loggers.items()):
             try:
                 call(logger)
-            except Exception as error:  # a server that is gone must not end a training that goes well
-                why = one_line(f"{type(error).__name__}: {error}", 300)
-                log.warning("logger=%s failed (%s): the run goes on without; metrics.csv has everything", name, why)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a server that is gone, or sys.exit, must not end a training that goes well
+                if os.getpid() != self.process:  # a child that the logger forked must not go on as the run
+                    os._exit(1)
+                assert self.subject is not None
+                line = "logger=%s failed (%s) and is left out from now on; the files in %s have everything"
+                log.warning(line, name, _told(error), self.subject.folder, extra={"folder": self.subject.folder})
                 del self.loggers[name]
+
+
+def _text(id: Any) -> str:
+    if not isinstance(id, str):
+        raise TypeError(f"open returned {one_line(repr(id), 40)}, not the record's id as text")
+    return id

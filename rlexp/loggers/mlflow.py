@@ -42,7 +42,11 @@ class Mlflow(Logger):
         guard = FileLock(f"{local}.lock") if not self.tracking_uri else contextlib.nullcontext()
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        with guard:  # two processes would make the same tables
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by default it tries for minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        with guard:
+            if not (self.tracking_uri or local.exists()):
+                _make_database(local)
             self.client = _client(uri)
             experiment = self._experiment(subject, None if self.tracking_uri else local.parent / "mlflow")
         if id is None:
@@ -106,6 +110,17 @@ class Mlflow(Logger):
         for name, value in result.items():
             self.client.log_metric(self.id, f"result/{name}", value)
         self.client.set_terminated(self.id, ENDED[status])
+
+
+def _make_database(path: Path) -> None:
+    """Make the database, in one step: one that is made by half would be none for good."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+        left.unlink(missing_ok=True)
+    store = _client(f"sqlite:///{temporary}")._tracking_client.store
+    store.engine.dispose()
+    temporary.replace(path)
 
 
 def _client(uri: str) -> Any:

@@ -41,6 +41,8 @@ class Wandb(Logger):
         """Refuse to go online where nobody is logged in: the library would ask, or wait."""
         import wandb
 
+        if self.mode not in ("online", "offline", "disabled"):
+            raise ConfigError(f"WANDB_MODE={self.mode}: must be online, offline or disabled")
         if self.mode != "online":
             return
         try:
@@ -55,12 +57,13 @@ class Wandb(Logger):
         """Start or resume the run of this id."""
         import wandb
 
+        subject.outputs.mkdir(parents=True, exist_ok=True)  # of a comparison there may be none here
         id = id or uuid.uuid4().hex[:8]
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,
             group=self.group or subject.study,
-            job_type="compare" if subject.name == "compare" else "train",
+            job_type=subject.kind,
             name=subject.name,
             id=id,
             resume="allow",

@@ -10,7 +10,6 @@ import numpy as np
 
 from rlexp.config.identity import config_hash, flatten
 from rlexp.files import write_atomically
-from rlexp.loggers.base import Logger, Subject
 from rlexp.loggers.make import Loggers, tagged
 from rlexp.run import checkpoint
 from rlexp.run.metrics import MetricsLog, chart_group
@@ -30,7 +29,7 @@ class RunWriter:
     """Writes run.json, metrics.csv, TensorBoard's events, the checkpoint and the final evaluation of one run.
 
     config: its identity, see `jobs.job.settings_of`; first: index of its first agent in the batch; choices: in each
-    config group; tags: words to find it by; loggers: where its records go besides, by name.
+    config group; loggers: where its records go besides.
     """
 
     def __init__(
@@ -40,8 +39,7 @@ class RunWriter:
         seeds: list[int],
         first: int = 0,
         choices: dict[str, str] | None = None,
-        tags: Sequence[str] = (),
-        loggers: Mapping[str, Logger] | None = None,
+        loggers: Loggers | None = None,
     ) -> None:
         self.folder, self.config, self.seeds = folder, config, seeds
         self.config_hash, self.checkpoint_path = config_hash(config), folder / "checkpoint.pt"
@@ -55,7 +53,7 @@ class RunWriter:
         self.changes = 0  # of hyperparameters, see `training/live.py`
         self.record = RunRecord(folder)
         self.record.data["choices"] = choices or self.record.data.get("choices", {})
-        self.tags, self.loggers = tuple(tags), Loggers(loggers)
+        self.loggers = loggers or Loggers()
         self.logged = 0  # step of the last row, of all seeds on average
         self.metrics_log = MetricsLog(folder, seeds, flatten(config))
 
@@ -65,10 +63,12 @@ class RunWriter:
         at = dict(zip(self.seeds, steps[self.agents].tolist(), strict=True))
         remove_after(self.folder, at)
         self.metrics_log.resume(at, self.seconds, dict(zip(self.seeds, self.rows, strict=True)))
-        known = self.record.data.get("loggers", {}) if any(self.rows) else {}
-        self.loggers.open(Subject(self.folder, self.config | {"seeds": self.seeds}, self.tags), known)
+        self.logged = int(steps[self.agents].mean())
+        known = self.record.data.get("loggers", {}) if self.logged else {}  # of a run that begins anew they are others
+        self.loggers.open(known)
         self.record.data |= {"loggers": known | self.loggers.ids} if self.loggers.ids else {}
-        self.record.data |= {"tags": list(self.tags)} if self.tags else {}
+        if self.loggers.subject is not None and self.loggers.subject.tags:
+            self.record.data["tags"] = list(self.loggers.subject.tags)
 
     def begin(self, together: int, how: Mapping[str, Choice]) -> None:
         """Record that the run starts or resumes. together: agents in the batch; how: see `training/how.py`."""

@@ -127,7 +127,7 @@ def plan(composer: Composer, overrides: Sequence[Sequence[str]]) -> list[Planned
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
         require_unshadowed(config.hydra)
-        check_local(config.hydra)
+        check_local(config, config.hydra, composer)
         planned = _planned(config)
         try:
             build.check(planned.cfg)

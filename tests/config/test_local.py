@@ -18,7 +18,7 @@ def write(folder, text, name="default"):
 def test_what_it_sets_holds_unless_the_command_says_otherwise(cli, tmp_path):
     assert cli(*SHORT).code == 0
     (before,) = jobs()
-    write(tmp_path, f"{HEAD}tags: [laptop]\nevaluation:\n  every: 512\nhydra:\n  launcher: {{}}\n")
+    write(tmp_path, f"{HEAD}tags: [laptop]\ncompile: false\nhydra:\n  launcher: {{}}\n")
     assert cli(*SHORT, "resume=never").code == 0
     assert record(jobs()[1])["tags"] == ["laptop"]
     assert jobs()[1].name == f"{before.name}_2"  # the same run
@@ -53,10 +53,15 @@ def test_it_may_choose_loggers(cli, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words", "told"),
     [
-        (f"{HEAD}algo:\n  clip_coef: 0.3\n", [], "default.yaml: algo.clip_coef changes results"),
-        (f"{HEAD}total_steps: 3\n", [], "default.yaml: total_steps changes results"),
-        (f"{HEAD}evaluation:\n  episodes: 3\n", [], "default.yaml: evaluation.episodes changes results"),
-        (f"{HEAD}live: true\n", [], "default.yaml: live changes results"),
+        (f"{HEAD}algo:\n  clip_coef: 0.3\n", [], "default.yaml changes algo.clip_coef, but may only set"),
+        (f"{HEAD}log_every: 3\n", [], "default.yaml changes log_every, but may only set"),
+        (f"{HEAD}evaluation:\n  max_steps: 7\n", [], "default.yaml changes evaluation.max_steps, but may only set"),
+        (f"{HEAD}live: true\n", [], "default.yaml changes live, but may only set"),
+        (f"{HEAD}defaults: [override /algo: apo]\n", [], "default.yaml changes algo."),
+        (f"{HEAD}defaults: [/optimizer/adam_annealed@optimizer, _self_]\n", [], "default.yaml changes optimizer.lr"),
+        (f"{HEAD}hydra: {{run: {{dir: here}}}}\n", [], "default.yaml changes hydra.run"),
+        (f"{HEAD}primary: final\n", [], "default.yaml changes primary"),
+        (f"{HEAD}stop_at: 512\n", [], "default.yaml changes stop_at"),
         ("tags: [x]\n", [], "local/default.yaml: Key 'local' not in 'RunConfig'; its first line must be"),
         (f"{HEAD}tagss: [x]\n", [], "local/default.yaml: Key 'tagss' not in 'RunConfig'"),
         (f"{HEAD}tags: [x]\n", ["local=defaul"], "local=defaul: there is no such choice; did you mean default?"),
@@ -71,3 +76,12 @@ def test_what_is_wrong_is_one_line(cli, tmp_path, text, words, told, several):
 
 def test_one_that_is_not_there_is_one_line(cli):
     assert "local=laptop: there is no conf/local/laptop.yaml" in refusal(cli(*SHORT, "local=laptop"))
+
+
+@pytest.mark.parametrize("sweeper", ["{params: {algo.ent_coef: '0,0.1'}}", "{grids: [[seed=1], [seed=2]]}"])
+def test_it_makes_no_sweep(cli, tmp_path, sweeper):
+    write(tmp_path, f"{HEAD}hydra:\n  mode: MULTIRUN\n  sweeper: {sweeper}\n")
+    assert "default.yaml changes hydra.mode" in refusal(cli(*SHORT))
+    write(tmp_path, f"{HEAD}hydra:\n  sweeper: {sweeper}\n")
+    assert "default.yaml changes hydra.sweeper" in refusal(cli("-m", *SHORT))
+    assert jobs() == []

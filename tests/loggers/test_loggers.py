@@ -6,22 +6,27 @@ import json
 import numpy as np
 import pytest
 from helpers import curves, jobs, make_jobs, record, refusal, stop_after, train, trainer_of
-from own_logger import Lines
+from own_logger import Forks, Lines
 
 import rlexp.compare.__main__ as compare
-from rlexp.loggers.make import tagged
+from rlexp.loggers.base import Subject
+from rlexp.loggers.make import Loggers, tagged
 from rlexp.run.writer import RunWriter
 from rlexp.training.divergence import Divergence
 
 TINY = ["tuned=none", "log_every=256", "progress=none", "evaluation.episodes=2", "study=s", "compile=false"]
 SHORT = [*TINY, "total_steps=4096", "algo.rollout_steps=64"]
-OWN = "lines:\n  _target_: own_logger.Lines\n  file: lines.jsonl\n  fail_in: null\n"
+OWN = "lines:\n  _target_: own_logger.Lines\n  file: lines.jsonl\n  fail_in: null\n  how: error\n"
 
 
 @pytest.fixture
 def own(tmp_path):
     (tmp_path / "conf" / "logger").mkdir(parents=True)
     (tmp_path / "conf" / "logger" / "lines.yaml").write_text(OWN)
+
+
+def lines(folder):
+    return Loggers({"lines": Lines()}, Subject("s", "job", folder / "s" / "job", folder, {}))
 
 
 def calls(folder, *kinds):
@@ -109,22 +114,26 @@ def test_what_holds_metrics_back_sends_them_before_each_checkpoint(cli, tmp_path
     assert kinds[-2:] == ["sync", "close"]
 
 
-@pytest.mark.parametrize("call", ["log", "sync", "close"])
-def test_a_logger_that_fails_while_the_run_goes_is_left_out(cli, tmp_path, own, call):
-    result = cli(*SHORT, "logger=lines", f"logger.lines.fail_in={call}")
+@pytest.mark.parametrize(
+    ("call", "how"), [("log", "error"), ("sync", "exit"), ("close", "exit"), ("log", "unspeakable")]
+)
+def test_a_logger_that_fails_while_the_run_goes_is_left_out(cli, tmp_path, own, call, how):
+    result = cli(*SHORT, "logger=lines", f"logger.lines.fail_in={call}", f"logger.lines.how={how}")
     assert result.code == 0, result.err
     (job,) = jobs()
     assert record(job)["status"] == "done"
     told = [line for line in (job / "train.log").read_text().splitlines() if "logger=lines failed" in line]
     assert len(told) == 1
-    assert "ConnectionError: no route to host" in told[0]
+    assert {"error": "ConnectionError: no route to host", "exit": "SystemExit: 3", "unspeakable": "Unspeakable"}[
+        how
+    ] in told[0]
     assert len(rows_of(job)) > 4
     assert calls(tmp_path, call) == []
 
 
 def test_a_logger_that_cannot_start_is_one_line_and_nothing_is_trained(cli, tmp_path, own):
     told = refusal(cli(*SHORT, "logger=lines", "logger.lines.fail_in=open"))
-    assert "logger=lines: cannot start (ConnectionError: no route to host); logger=none" in told
+    assert "logger=lines: cannot start (ConnectionError: no route to host); logger=none trains without" in told
     assert not any((job / "metrics.csv").exists() for job in jobs())
     assert cli(*SHORT).code == 0  # without it
 
@@ -158,6 +167,10 @@ WRONG = {
     "+logger.lines={_target_: own_logger.Nothing}": "logger.lines._target_=own_logger.Nothing",
     "logger=[wandb,mlflo]": "logger=mlflo: there is no such choice; did you mean mlflow?",
     "tags=3": "tags",
+    "tags=[a,'']": "tags=['a', '']: each must be a text of 1 to 64 characters",
+    "+logger.lines=3": "logger.lines=3: a logger's yaml has one key",
+    "+logger.lines={_target_: own_logger.Lines, fail_in: check}": "logger=lines: cannot be used (Conn",
+    "+logger.lines={_target_: own_logger.Lines, fail_in: made}": "logger=lines: cannot be used (Conn",
 }
 
 
@@ -220,7 +233,7 @@ def test_a_run_that_is_stopped_within_python_closes_as_interrupted(tmp_path, own
 
 def test_an_evaluation_made_later_is_sent_one_step_later(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    writer = RunWriter(tmp_path / "s" / "job", {}, [5], loggers={"lines": Lines()})
+    writer = RunWriter(tmp_path / "s" / "job", {}, [5], loggers=lines(tmp_path))
     writer.folder.mkdir(parents=True)
     writer.open(np.array([0]))
     writer.log(np.array([30]), {"episodic_return": np.array([1.0])})
@@ -231,10 +244,60 @@ def test_an_evaluation_made_later_is_sent_one_step_later(tmp_path, monkeypatch):
 
 def test_what_a_seed_that_diverged_has_is_not_sent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    writer = RunWriter(tmp_path / "s" / "job", {}, [5, 6], loggers={"lines": Lines()})
+    writer = RunWriter(tmp_path / "s" / "job", {}, [5, 6], loggers=lines(tmp_path))
     writer.folder.mkdir(parents=True)
     writer.open(np.array([0, 0]))
     writer.diverged[5] = Divergence(10, 1, "loss", "nan")
     writer.log(np.array([30, 40]), {"loss": np.array([7.0, 1.0])})
     (sent,) = calls(tmp_path, "log")
     assert sent["values"] == {"losses/loss": 1.0, "seeds/loss/6": 1.0}
+
+
+def test_what_a_logger_does_to_what_it_gets_reaches_nobody(cli, tmp_path, own):
+    assert cli(*SHORT).code == 0
+    before = curves(".")
+    words = ["+logger.first._target_=own_logger.Vandal", "logger=lines"]
+    assert cli(*SHORT, *words, "stop_at=2048", "resume=never").code == 0
+    assert cli(*SHORT, *words).code == 0
+    one, other = jobs()
+    assert other.name == f"{one.name}_2"
+    assert record(one)["config"] == record(other)["config"]
+    assert curves(".")[other.name] == before[one.name]
+    assert all(line["values"] for line in calls(tmp_path, "log"))
+
+
+@pytest.mark.parametrize("known", ["gone", 5, ["x"]])
+def test_a_record_that_is_gone_is_begun_anew(cli, tmp_path, own, known):
+    assert cli(*SHORT, "logger=lines", "stop_at=2048").code == 0
+    (job,) = jobs()
+    (job / "run.json").write_text(json.dumps(record(job) | {"loggers": {"lines": known}}))
+    result = cli(*SHORT, "logger=lines")
+    assert result.code == 0, result.err
+    assert "logger=lines: cannot go on with the record" in (job / "train.log").read_text()
+    assert [line["id"] for line in calls(tmp_path, "open")] == [None, None]
+    assert record(job)["loggers"] == {"lines": f"record of {job.name}"}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "batched"])
+def test_a_sweep_whose_logger_cannot_start_is_trained_without_it_later(cli, tmp_path, own, launcher):
+    words = ["-m", "algo.ent_coef=0,0.1", f"hydra/launcher={launcher}"]
+    result = cli(*SHORT, *words, "logger=lines", "logger.lines.fail_in=open")
+    assert result.code == 1
+    assert "logger=lines: cannot start" in result.out + result.err
+    assert "close" not in [line["call"] for line in calls(tmp_path)]  # of what never opened
+    assert cli(*SHORT, *words).code == 0
+    assert [record(job)["status"] for job in jobs()] == ["done", "done"]
+
+
+def test_records_of_nested_studies_are_in_outputs(cli, tmp_path, own):
+    assert cli(*SHORT, "logger=lines", "study=a/b").code == 0
+    (opened,) = calls(tmp_path, "open")
+    assert (opened["study"], opened["outputs"]) == ("a/b", "outputs")
+
+
+def test_a_child_of_a_logger_does_not_go_on_as_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = Loggers({"forks": Forks()}, Subject("s", "job", tmp_path, tmp_path, {}))
+    both.open({})
+    both.log(1, 1.0, {"x": 1.0})
+    assert both.loggers["forks"].status == 1  # os._exit of the child, which would have printed and gone on

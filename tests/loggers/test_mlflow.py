@@ -53,7 +53,7 @@ def test_a_run_and_its_resumption_are_one_run_of_theirs(cli, tmp_path):
 
 
 def test_rows_that_a_killed_run_repeats_are_not_there_twice(tmp_path):
-    subject = Subject(tmp_path / "outputs" / "s" / "job", {"a": {"b": 1}})
+    subject = Subject("s", "job", tmp_path, tmp_path / "outputs", {"a": {"b": 1}})
     (tmp_path / "outputs").mkdir()
     first = Mlflow()
     id = first.open(subject, None)
@@ -72,7 +72,7 @@ def test_rows_that_a_killed_run_repeats_are_not_there_twice(tmp_path):
 def test_more_metrics_than_it_takes_at_once(tmp_path):
     (tmp_path / "outputs").mkdir()
     logger = Mlflow()
-    id = logger.open(Subject(tmp_path / "outputs" / "s" / "job", {f"k{n}": n for n in range(250)}), None)
+    id = logger.open(Subject("s", "job", tmp_path, tmp_path / "outputs", {f"k{n}": n for n in range(250)}), None)
     logger.sent = float("inf")  # nothing is sent before the end
     for step in range(30):
         logger.log(step, 1.0, {f"m{n}": float(n) for n in range(70)})
@@ -87,7 +87,7 @@ def test_several_processes_make_one_database(tmp_path):
     code = (
         "import sys; from pathlib import Path; from rlexp.loggers.mlflow import Mlflow; "
         "from rlexp.loggers.base import Subject; logger = Mlflow(); "
-        "logger.open(Subject(Path('outputs/s') / sys.argv[1], {'a': 1}), None); "
+        "logger.open(Subject('s', sys.argv[1], Path('.'), Path('outputs'), {'a': 1}), None); "
         "[logger.log(step, 1.0, {'x': 1.0}) or logger.sync() for step in range(20)]; logger.close('done', {})"
     )
     (tmp_path / "outputs").mkdir()
@@ -104,7 +104,7 @@ def test_the_verdict_is_its_description_and_files_are_artifacts(tmp_path):
     (tmp_path / "outputs").mkdir()
     (tmp_path / "compare.md").write_text("text")
     logger = Mlflow()
-    id = logger.open(Subject(tmp_path / "outputs" / "s" / "compare", {}), None)
+    id = logger.open(Subject("s", "compare", tmp_path, tmp_path / "outputs", {}), None)
     logger.verdict("apo is better", {"compare.md": tmp_path / "compare.md"})
     logger.video(3, "seed_0", tmp_path / "compare.md")
     logger.close("done", {})

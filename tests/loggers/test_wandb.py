@@ -140,7 +140,7 @@ def test_videos_and_verdict_reach_it(cli, tmp_path):
     assert shown["videos/training_seed_0/size"] == video.stat().st_size
     logger = Wandb(mode="offline")
     (tmp_path / "compare.md").write_text("text")
-    logger.open(Subject(tmp_path / "outputs" / "s" / "compare", {"command": "x"}), None)
+    logger.open(Subject("s", "compare", tmp_path, tmp_path / "outputs", {"command": "x"}, kind="compare"), None)
     logger.verdict("apo is better", {"compare.md": tmp_path / "compare.md"})
     logger.close("done", {})
     found = next(launch for launch in launches(tmp_path) if run_of(launch).display_name == "compare")

@@ -6,13 +6,22 @@ import os
 from rlexp.loggers.base import Logger
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
 class Lines(Logger):
-    def __init__(self, file="lines.jsonl", fail_in=None):
-        self.file, self.fail_in = file, fail_in
+    def __init__(self, file="lines.jsonl", fail_in=None, how="error"):
+        self.file, self.fail_in, self.how = file, fail_in, how
+        if fail_in == "made":
+            raise ConnectionError("no route")
 
     def note(self, call, **what):
         if call == self.fail_in:
-            raise ConnectionError("no route\nto host")
+            raise {"error": ConnectionError("no route\nto host"), "exit": SystemExit(3), "unspeakable": Unspeakable()}[
+                self.how
+            ]
         with open(self.file, "a") as file:
             file.write(json.dumps({"call": call} | what) + "\n")
 
@@ -21,7 +30,9 @@ class Lines(Logger):
 
     def open(self, subject, id):
         known = {"study": subject.study, "name": subject.name, "tags": subject.tags, "config": subject.config}
-        self.note("open", id=id, folder=str(subject.folder), **known)
+        if id == "gone":
+            raise KeyError(id)
+        self.note("open", id=id, folder=str(subject.folder), outputs=str(subject.outputs), **known)
         return id or f"record of {subject.name}"
 
     def log(self, step, unix_time, values):
@@ -38,3 +49,34 @@ class Lines(Logger):
 
     def close(self, status, result):
         self.note("close", status=status, result=dict(result))
+
+
+class Vandal(Logger):
+    """Empties whatever it is given."""
+
+    def open(self, subject, id):
+        subject.config["algo"].clear()
+        subject.config["seeds"].clear()
+        return "x"
+
+    def log(self, step, unix_time, values):
+        values.clear()
+
+    def close(self, status, result):
+        result.clear()
+
+
+class Forks(Logger):
+    """Its child exits as a program would."""
+
+    def open(self, subject, id):
+        return "x"
+
+    def log(self, step, unix_time, values):
+        if child := os.fork():
+            self.status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        else:
+            raise SystemExit(0)
+
+    def close(self, status, result):
+        pass

@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rlexp.errors import ConfigError, UserError
+from rlexp.errors import ConfigError, LoggerError, UserError
 from rlexp.run.declared import declare
 from rlexp.run.record import RunRecord
 from rlexp.study.status import read_job_status
@@ -52,6 +52,8 @@ def note(job: Planned, result: Result) -> None:
         error: Exception = JobDied(f"its process was killed or ran out of memory ({one_line(result, 300)})")
     elif isinstance(result, JobReturn) and result.status == JobStatus.FAILED and status in UNFINISHED:
         error = result._return_value
+        if isinstance(error, LoggerError):  # the job itself is not to blame, and trains without
+            return
     else:
         return
     job.folder.mkdir(parents=True, exist_ok=True)
