@@ -48,9 +48,9 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setitem(libraries.OPTIONS, "aot_inductor.compile_wrapper_opt_level", "O0")
 
 
-# of pixels only the convolutions are their own, which take the compiler half a minute
+# of pixels only the convolutions are their own, and one agent alone is one of those stacked; each takes half a minute
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow) if case == "pixels" else case for case in CASES]
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in ("pixels", "alone") else case for case in CASES]
 )
 def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     builder = libraries.Builder
@@ -134,6 +134,7 @@ def test_what_cannot_be_compiled_runs_without_and_says_so_once(tmp_path, caplog,
     assert told["time"]["seconds"]["compiling"] > 0  # and acting is not blamed for it
 
 
+@pytest.mark.slow
 def test_a_library_that_ends_whoever_loads_it_is_tried_in_another_process(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RLEXP_CACHE", str(tmp_path))
     source = tmp_path / "deadly.cpp"

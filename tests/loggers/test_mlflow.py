@@ -83,6 +83,7 @@ def test_more_metrics_than_it_takes_at_once(tmp_path):
     assert len(client(tmp_path).get_metric_history(id, "m69")) == 30
 
 
+@pytest.mark.slow
 def test_several_processes_make_one_database(tmp_path):
     code = (
         "import sys; from pathlib import Path; from rlexp.loggers.mlflow import Mlflow; "

@@ -114,6 +114,7 @@ def test_a_resumed_run_is_the_same_run_of_theirs(cli, tmp_path):
     assert codes == [[1], [0]]
 
 
+@pytest.mark.slow  # what is theirs: test_loggers
 def test_jobs_of_a_batch_are_runs_of_their_own(cli, tmp_path):
     words = ["-m", "hydra/launcher=batched", "optimizer.lr=1e-3,1e-4", "num_seeds=2"]
     result = cli(*TINY, *OFFLINE, *words)
