@@ -94,13 +94,13 @@ def ask_queue(jobs: list[JobStatus]) -> list[JobStatus]:
 
     Ray is not asked: that means to connect to a cluster, which can run code here. Nor is Slurm where squeue is missing.
     """
-    ids = [job.mark.id for job in jobs if job.mark is not None and job.mark.queue == "slurm"]
+    ids = [job.mark.id for job in jobs if job.mark is not None and job.mark.queue == "slurm" and job.mark.id]
     states = slurm.states_of(ids) if ids else None
     return jobs if states is None else [_in_slurm(job, states) for job in jobs]
 
 
 def _in_slurm(job: JobStatus, states: Mapping[str, str]) -> JobStatus:
-    if job.mark is None or job.mark.queue != "slurm":
+    if job.mark is None or job.mark.queue != "slurm" or not job.mark.id:
         return job
     state = states.get(job.mark.id)
     if state is not None:

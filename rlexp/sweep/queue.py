@@ -2,12 +2,15 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from hydra.plugins.launcher import Launcher
 
+from rlexp.errors import UserError
 from rlexp.run import queued
 from rlexp.run.lock import FolderLock
 from rlexp.run.queued import QUEUES, Queued
+from rlexp.signals import signals_later
 from rlexp.study import slurm
 from rlexp.sweep.launchers.base import JobLauncher, ending
 from rlexp.sweep.plan import Planned
@@ -15,21 +18,53 @@ from rlexp.sweep.plan import Planned
 MOST_NAMED = 3  # jobs in one line
 
 
-def mark_queued(queue: str, jobs: Sequence[Planned], submit: Callable[[], Sequence[str]]) -> None:
-    """Submit the jobs and mark each in its folder; submit: returns their ids in the queue."""
-    records = [queued.digest(job.folder) for job in jobs]  # of before: a job may start at once
-    for job, id, record in zip(jobs, submit(), records, strict=True):
-        job.folder.mkdir(parents=True, exist_ok=True)
-        queued.write(job.folder, queue, id, record)
+class NotSubmittedError(UserError):
+    """Jobs were not submitted, none of them, and that is certain."""
 
 
-def leave(queue: str, jobs: Sequence[Planned], submit: Callable[[Sequence[Planned]], Sequence[str]]) -> list[Planned]:
-    """Submit and mark jobs, but none that another command has submitted meanwhile; returns those submitted."""
+def leave(
+    queue: str,
+    jobs: Sequence[Planned],
+    submit: Callable[[Sequence[Planned]], Sequence[str]],
+    ids: Callable[[int], str] = lambda place: "",
+) -> list[Planned]:
+    """Mark and submit jobs, but none that another command has submitted meanwhile; returns those submitted.
+
+    The marks are there first, and stay unless `submit` raises NotSubmittedError.
+
+    Args:
+        queue: one of QUEUES.
+        jobs: to be submitted.
+        submit: submits those that it is given, all or none; returns their ids in the queue.
+        ids: of the job at that place, where it is known before.
+    """
     with study_locks(jobs):
         mine = [job for job in jobs if job.status() not in ("queued", "elsewhere", "done")]
-        if mine:
-            mark_queued(queue, mine, lambda: submit(mine))
+        if not mine:
+            return []
+        marks = [queued.entry(queue, ids(place), queued.digest(job.folder)) for place, job in enumerate(mine)]
+        try:
+            for job, mark in zip(mine, marks, strict=True):
+                queued.write(job.folder, mark)
+        except BaseException:
+            _unmark(mine)
+            raise
+        try:
+            found = submit(mine)
+        except NotSubmittedError:
+            _unmark(mine)
+            raise
+        with signals_later():
+            for job, mark, id in zip(mine, marks, found, strict=True):
+                if mark.id != id:
+                    queued.write(job.folder, replace(mark, id=id))
     return mine
+
+
+def _unmark(jobs: Sequence[Planned]) -> None:
+    for job in jobs:
+        with contextlib.suppress(OSError):  # its folder could not be made
+            queued.remove(job.folder)
 
 
 def told(queued_jobs: str, jobs: Sequence[Planned], look: str, stop: str) -> str:
@@ -69,6 +104,7 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
     ends: list[tuple[Planned, str]] = []
     still: dict[str, list[Planned]] = {}
     unknown: dict[str, list[Planned]] = {}
+    unsure: list[Planned] = []
     with study_locks(list(marks)):
         for job, mark in marks.items():
             found = present[mark.queue]
@@ -77,6 +113,8 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
             if queued.still_queued(job.folder, job.own_status()) is None:
                 queued.remove(job.folder)
                 ends.append((job, ""))
+            elif mark.queue and not mark.id:
+                unsure.append(job)
             elif found is None:
                 unknown.setdefault(mark.queue, []).append(job)
             elif mark.id in found:
@@ -88,6 +126,7 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
     lines = [f"[{place}/{len(ends)}] {ending(job, None)}{why}" for place, (job, why) in enumerate(ends, 1)]
     lines += [f"{_named(some)} in {QUEUES[name]}'s queue: not submitted again" for name, some in still.items()]
     lines += [_unknown(name, some) for name, some in unknown.items()]
+    lines += [unsure_of(unsure)] if unsure else []
     return lines
 
 
@@ -96,7 +135,7 @@ def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> se
     ids = [
         mark.id
         for job, mark in marks.items()
-        if mark.queue == queue and queued.still_queued(job.folder, job.own_status()) is not None
+        if mark.queue == queue and mark.id and queued.still_queued(job.folder, job.own_status()) is not None
     ]
     if not ids:
         return set()
@@ -105,6 +144,19 @@ def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> se
         return None if states is None else set(states)
     found = launcher.still_queued(queue, ids) if isinstance(launcher, JobLauncher) else None
     return None if found is None else set(found)
+
+
+def unsure_of(jobs: Sequence[Planned]) -> str:
+    """That jobs may have been submitted or not, and how to decide."""
+    return (
+        f"{len(jobs)} jobs may have been submitted or not, which cannot be known, and are left: look in the queue "
+        f"(squeue --me --name=rlexp); if they are not there, {_clean(jobs)} lets them be submitted again"
+    )
+
+
+def _clean(jobs: Sequence[Planned]) -> str:
+    studies = " ".join(dict.fromkeys(str(job.study) for job in jobs))
+    return f"python -m rlexp.study clean {studies} what=queued"
 
 
 def _named(jobs: Sequence[Planned]) -> str:
@@ -119,8 +171,7 @@ def _unknown(queue: str, jobs: Sequence[Planned]) -> str:
         "slurm": "where squeue is, the same command can ask Slurm",
         "ray": "hydra/launcher=ray with hydra.launcher.address can ask Ray",
     }
-    studies = " ".join(dict.fromkeys(str(job.study) for job in jobs))
     return (
         f"{len(jobs)} jobs may still be queued ({queued.read(jobs[0].folder)}) and are left: {how.get(queue, '')}; "
-        f"python -m rlexp.study clean {studies} what=queued lets them be submitted again"
+        f"{_clean(jobs)} lets them be submitted again"
     )

@@ -31,8 +31,7 @@ def squeue(tmp_path, monkeypatch):
 
 
 def mark(folder, id="7_0", queue="slurm", record=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    queued.write(folder, queue, id, record)
+    queued.write(folder, queued.entry(queue, id, record))
     return folder
 
 

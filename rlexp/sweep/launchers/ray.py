@@ -12,7 +12,7 @@ from rlexp.sweep.launchers.base import JobLauncher, Result, require_flag, requir
 from rlexp.sweep.launchers.keeper import NAMESPACE, Keeper, on_worker, result_of
 from rlexp.sweep.launchers.worker import stoppable
 from rlexp.sweep.plan import Planned
-from rlexp.sweep.queue import leave, told
+from rlexp.sweep.queue import NotSubmittedError, leave, told
 from rlexp.text import one_line
 
 ANSWER = 30.0  # seconds for a keeper to answer
@@ -83,12 +83,14 @@ class Ray(JobLauncher):
             kept = (self.hydra_context, self.task_function, self.resources, self.cpus_per_job, stop)
             try:
                 ray.get(keeper.start.remote(list(mine), *kept))
-            except BaseException:
-                ray.kill(keeper)
+            except BaseException as error:
+                ray.kill(keeper)  # and with it the jobs
+                if isinstance(error, Exception):
+                    raise NotSubmittedError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
                 raise
             return [f"{name}_{index}" for index in range(len(mine))]
 
-        mine = leave("ray", jobs, submit)
+        mine = leave("ray", jobs, submit, lambda index: f"{name}_{index}")
         if mine:
             where = f"{len(mine)} jobs are on the Ray cluster {ray.get_runtime_context().gcs_address}, kept by {name}"
             print(told(where, mine, "", f"touch {os.path.relpath(stop)}"), flush=True)

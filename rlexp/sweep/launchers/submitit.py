@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +27,12 @@ from rlexp.sweep.launchers.base import (
 )
 from rlexp.sweep.launchers.worker import prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
-from rlexp.sweep.queue import leave, mark_queued, told
+from rlexp.sweep.queue import NotSubmittedError, leave, told, unsure_of
 from rlexp.text import one_line
 
 POLL = 0.5  # seconds between polls of local jobs; Slurm is polled a tenth as often
+# what sbatch says of a controller that did not answer, though it may have got the job
+UNSURE = r"timed out|zero bytes|transmi|send/recv|connection reset|header length|unexpected message|interrupt"
 
 
 @dataclass
@@ -141,16 +145,19 @@ class Submitit(JobLauncher):
         submitted: list[Any] = []
 
         def submit(mine: Sequence[Planned]) -> list[str]:
+            before = _scripts(mine)
             try:
                 executor = self._executor(mine)
                 with executor.batch():
                     submitted.extend(executor.submit(self._on_node(job, None)) for job in mine)
             except Exception as error:  # of submitit, or of sbatch
-                raise UserError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
+                if _scripts(mine) == before or _is_refusal(error):
+                    raise NotSubmittedError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
+                raise UserError(f"hydra/launcher: {unsure_of(mine)} ({one_line(error)})") from error
             return [str(job.job_id) for job in submitted]
 
+        mine = leave("slurm", jobs, submit)
         if not self.wait:
-            mine = leave("slurm", jobs, submit)
             if mine:
                 ids = [str(job.job_id) for job in submitted]
                 span = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
@@ -158,11 +165,14 @@ class Submitit(JobLauncher):
                 where = f"{len(ids)} jobs are in Slurm's queue ({span}), logs in {_logs(jobs)}"
                 print(told(where, mine, f"squeue --jobs={whole}", f"scancel {whole}"), flush=True)
             return [None] * len(jobs)
-        mark_queued("slurm", jobs, lambda: submit(jobs))
-        queued_jobs = f"{len(jobs)} jobs are in Slurm's queue, logs in {_logs(jobs)}"
+        if not mine:  # another command has submitted them meanwhile
+            return [None] * len(jobs)
+        queued_jobs = f"{len(mine)} jobs are in Slurm's queue, logs in {_logs(jobs)}"
         print(f"{queued_jobs}; Ctrl-C stops waiting, not the jobs", flush=True)
         try:
-            return self.collect(jobs, self._ended(jobs, lambda index: submitted[index], len(jobs), lambda: False))
+            results = self.collect(mine, self._ended(mine, lambda index: submitted[index], len(mine), lambda: False))
+            by_job = dict(zip(mine, results, strict=True))
+            return [by_job.get(job) for job in jobs]
         except KeyboardInterrupt:
             print(f"stopped waiting; the jobs continue: python -m rlexp.study status {jobs[0].study}", flush=True)
             raise SystemExit(130) from None
@@ -193,6 +203,21 @@ class Submitit(JobLauncher):
 
 def _logs(jobs: Sequence[Planned]) -> Path:
     return jobs[0].study / ".submitit"
+
+
+def _scripts(jobs: Sequence[Planned]) -> set[Path]:
+    """What submitit has written for sbatch; it writes one just before it calls sbatch."""
+    return set(_logs(jobs).glob(".submission_file_*"))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether sbatch certainly submitted nothing: it could not be started, or says why it did not."""
+    if isinstance(error, OSError) and error.filename == "sbatch":
+        return True
+    cause = error.__cause__
+    if not isinstance(cause, subprocess.CalledProcessError) or cause.returncode <= 0:
+        return False
+    return bool(cause.stderr) and not re.search(UNSURE, cause.stderr, re.IGNORECASE)
 
 
 def _result_of(job: Any) -> Result:

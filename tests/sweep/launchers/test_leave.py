@@ -1,7 +1,9 @@
 """Jobs that a sweep leaves on a cluster are trained, shown, and neither lost nor submitted twice."""
 
+import contextlib
 import json
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 from helpers import jobs, record, status
 from process import wait_until
 from slurm import Slurm
-from sweeps import named, start
+from sweeps import QUICK, named, start
 
+from rlexp.errors import StorageError
+from rlexp.files import write_atomically
 from rlexp.run import queued
 from rlexp.study import __main__ as study
 from rlexp.study.status import read_study
@@ -182,6 +186,81 @@ def test_what_sbatch_refuses_is_told_in_one_line(sweep, slurm):
     assert result.err.count("\n") == 2  # sbatch's line is the other
     assert re.search(r"\nrlexp: hydra/launcher: could not start any job .*invalid partition.*\n", result.err)
     assert marks() == []
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        "slurm_receive_msg: Zero Bytes were transmitted or received",
+        "",
+        None,
+    ],
+)
+def test_what_may_have_been_submitted_is_not_submitted_again(tmp_path, sweep, slurm, says):
+    sbatch = slurm.folder / "bin" / "sbatch"
+    real = sbatch.rename(sbatch.with_name("real"))
+    answer = f"printf '%s' '{says}' >&2; exit 1" if says is not None else "echo Thank you"
+    sbatch.write_text(f'#!/bin/sh\n{real} "$@" > /dev/null\n{answer}\n')
+    sbatch.chmod(0o755)
+    words = ("seed=0,1", *LEAVE)
+    result = sweep(*words)
+    assert result.code == 1
+    unsure = (
+        r"2 jobs may have been submitted or not, which cannot be known, and are left: .*squeue --me --name=rlexp.*"
+        r"python -m rlexp.study clean outputs/s what=queued lets them"
+    )
+    assert re.search(rf"^rlexp: hydra/launcher: {unsure}", result.err, re.MULTILINE)
+    real.rename(sbatch)
+    result = sweep(*words)
+    assert re.search(rf"^{unsure}", result.out, re.MULTILINE)
+    assert statuses() == {"0": "queued", "1": "queued"}
+    assert len(slurm.states()) == 2
+    study.main(["clean", "outputs/s", "what=queued", "yes=true"])
+    assert sweep(*words).code == 0
+    assert len(slurm.states()) == 4
+
+
+def test_a_sweep_that_is_killed_while_it_submits_is_not_repeated_unawares(tmp_path, sweep, slurm):
+    sbatch = slurm.folder / "bin" / "sbatch"
+    real = sbatch.rename(sbatch.with_name("real"))
+    sbatch.write_text(f'#!/bin/sh\n{real} "$@"\nkill -9 $PPID\n')
+    sbatch.chmod(0o755)
+    assert start(tmp_path, *QUICK, "seed=0,1", *LEAVE, **slurm.environment).wait() == -9
+    real.rename(sbatch)
+    result = sweep("seed=0,1", *LEAVE)
+    assert "2 jobs may have been submitted or not" in result.out
+    assert len(slurm.states()) == 2
+
+
+def test_what_cannot_be_marked_is_not_submitted(sweep, slurm, monkeypatch):
+    written = []
+
+    def write(path, data):
+        written.append(path)
+        if len(written) == 2:
+            raise StorageError(f"{path}: cannot be written (No space left on device)")
+        write_atomically(path, data)
+
+    monkeypatch.setattr(queued, "write_atomically", write)
+    result = sweep("seed=0,1,2", *LEAVE)
+    assert result.code == 1
+    assert re.fullmatch(r"rlexp: \S+queued.json: cannot be written .*\n", result.err)
+    assert (marks(), slurm.states()) == ([], {})
+
+
+def test_ctrl_c_while_ids_are_written_waits_for_them(sweep, slurm, monkeypatch):
+    plain = queued.write
+
+    def write(folder, mark):
+        if mark.id:
+            signal.raise_signal(signal.SIGINT)
+        plain(folder, mark)
+
+    monkeypatch.setattr(queued, "write", write)
+    with contextlib.suppress(KeyboardInterrupt):
+        assert sweep("seed=0,1,2", *LEAVE).code == 130
+    assert [queued.read(mark.parent).id for mark in marks()] == ["1001_0", "1001_1", "1001_2"]
 
 
 @pytest.mark.parametrize(
