@@ -1,7 +1,7 @@
 """Jobs in a cluster's queue: `leave` submits and marks them, `settle` sees to those that an earlier command left."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hydra.plugins.launcher import Launcher
@@ -27,6 +27,8 @@ def leave(
     jobs: Sequence[Planned],
     submit: Callable[[Sequence[Planned]], Sequence[str]],
     ids: Callable[[int], str] = lambda place: "",
+    clusters: str | None = None,
+    controller: str | None = None,
 ) -> list[Planned]:
     """Mark and submit jobs, but none that another command has submitted meanwhile; returns those submitted.
 
@@ -37,12 +39,17 @@ def leave(
         jobs: to be submitted.
         submit: submits those that it is given, all or none; returns their ids in the queue.
         ids: of the job at that place, where it is known before.
+        clusters: see `Queued`.
+        controller: see `Queued`.
     """
     with study_locks(jobs):
         mine = [job for job in jobs if job.status() not in ("queued", "elsewhere", "done")]
         if not mine:
             return []
-        marks = [queued.entry(queue, ids(place), queued.digest(job.folder)) for place, job in enumerate(mine)]
+        marks = [
+            queued.entry(queue, ids(place), queued.digest(job.folder), clusters, controller)
+            for place, job in enumerate(mine)
+        ]
         try:
             for job, mark in zip(mine, marks, strict=True):
                 queued.write(job.folder, mark)
@@ -115,9 +122,9 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
                 ends.append((job, ""))
             elif mark.queue and not mark.id:
                 unsure.append(job)
-            elif found is None:
+            elif mark not in found:
                 unknown.setdefault(mark.queue, []).append(job)
-            elif mark.id in found:
+            elif found[mark]:
                 still.setdefault(mark.queue, []).append(job)
             else:
                 queued.remove(job.folder)
@@ -130,20 +137,16 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
     return lines
 
 
-def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> set[str] | None:
-    """Ids of jobs that the queue still has; None if it cannot be asked. Asked only about jobs that have not ended."""
-    ids = [
-        mark.id
+def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> Mapping[Queued, bool]:
+    """Whether the queue still has each job, where it can tell. Asked only about jobs that have not ended."""
+    asked = [
+        mark
         for job, mark in marks.items()
         if mark.queue == queue and mark.id and queued.still_queued(job.folder, job.own_status()) is not None
     ]
-    if not ids:
-        return set()
     if queue == "slurm":
-        states = slurm.states_of(ids)
-        return None if states is None else set(states)
-    found = launcher.still_queued(queue, ids) if isinstance(launcher, JobLauncher) else None
-    return None if found is None else set(found)
+        return {mark: state != slurm.GONE for mark, state in slurm.states_of(asked).items()}
+    return launcher.still_queued(asked) if asked and isinstance(launcher, JobLauncher) else {}
 
 
 def unsure_of(jobs: Sequence[Planned]) -> str:
@@ -168,8 +171,8 @@ def _named(jobs: Sequence[Planned]) -> str:
 def _unknown(queue: str, jobs: Sequence[Planned]) -> str:
     """That jobs may be queued or not, and how to submit them again."""
     how = {
-        "slurm": "where squeue is, the same command can ask Slurm",
-        "ray": "hydra/launcher=ray with hydra.launcher.address can ask Ray",
+        "slurm": "Slurm does not tell here: no answer of squeue, another cluster, or jobs of another user",
+        "ray": "hydra/launcher=ray with hydra.launcher.address of that cluster can ask Ray",
     }
     return (
         f"{len(jobs)} jobs may still be queued ({queued.read(jobs[0].folder)}) and are left: {how.get(queue, '')}; "

@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 
 from rlexp.errors import ConfigError, UserError
 from rlexp.run import queued
+from rlexp.study import slurm
 from rlexp.sweep.launchers.base import (
     JobLauncher,
     Result,
@@ -156,14 +157,17 @@ class Submitit(JobLauncher):
                 raise UserError(f"hydra/launcher: {unsure_of(mine)} ({one_line(error)})") from error
             return [str(job.job_id) for job in submitted]
 
-        mine = leave("slurm", jobs, submit)
+        clusters = _clusters(self.parameters)
+        controller = None if clusters else slurm.cluster_name()
+        mine = leave("slurm", jobs, submit, clusters=clusters, controller=controller)
         if not self.wait:
             if mine:
                 ids = [str(job.job_id) for job in submitted]
                 span = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
                 whole = ids[0].partition("_")[0]
                 where = f"{len(ids)} jobs are in Slurm's queue ({span}), logs in {_logs(jobs)}"
-                print(told(where, mine, f"squeue --jobs={whole}", f"scancel {whole}"), flush=True)
+                there = f" --clusters={clusters}" if clusters else ""
+                print(told(where, mine, f"squeue{there} --jobs={whole}", f"scancel{there} {whole}"), flush=True)
             return [None] * len(jobs)
         if not mine:  # another command has submitted them meanwhile
             return [None] * len(jobs)
@@ -203,6 +207,14 @@ class Submitit(JobLauncher):
 
 def _logs(jobs: Sequence[Planned]) -> Path:
     return jobs[0].study / ".submitit"
+
+
+def _clusters(parameters: Mapping[str, Any]) -> str | None:
+    """Slurm's clusters that sbatch may choose from: of its variables, which come first, or of the settings."""
+    settings = parameters.get("additional_parameters") or {}
+    found = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")
+    found = found or settings.get("clusters") or settings.get("M")
+    return str(found) if found else None
 
 
 def _scripts(jobs: Sequence[Planned]) -> set[Path]:

@@ -160,6 +160,19 @@ def test_where_slurm_cannot_be_asked_nothing_is_submitted_until_the_user_says_so
     assert len(slurm.states()) == 4
 
 
+def test_another_cluster_is_not_taken_for_the_one_that_has_the_jobs(sweep, slurm, monkeypatch):
+    assert sweep("seed=0", *LEAVE).code == 0
+    slurm.call("scancel", "1001")
+    with monkeypatch.context() as there:
+        there.setenv("SLURM_CONF", "there")
+        assert re.search(r"^1 jobs may still be queued .*another cluster", sweep("seed=0", *LEAVE).out, re.MULTILINE)
+        assert (statuses(), len(slurm.states())) == ({"0": "queued"}, 1)
+    parameters = "hydra.launcher.parameters={additional_parameters: {clusters: far}}"
+    result = sweep("seed=0", *LEAVE, parameters)
+    assert "squeue --clusters=far --jobs=1002\n  to stop: scancel --clusters=far 1002\n" in result.out
+    assert queued.read(jobs()[0]).clusters == "far"
+
+
 def test_jobs_that_a_waiting_sweep_leaves_behind_are_known_too(tmp_path, slurm):
     words = ("seed=0,1", "hydra/launcher=submitit_slurm")
     process = start(tmp_path, *words, **slurm.environment)
