@@ -95,6 +95,28 @@ def test_two_sweeps_at_once_submit_each_job_once(tmp_path, slurm):
     assert len({queued.read(job).id for job in jobs(tmp_path)}) == 3
 
 
+def test_a_sweep_that_waits_submits_no_job_of_one_that_leaves(tmp_path, slurm):
+    sbatch = slurm.folder / "bin" / "sbatch"
+    real = sbatch.rename(sbatch.with_name("real"))
+    sbatch.write_text(f'#!/bin/sh\nsleep 2\nexec {real} "$@"\n')
+    sbatch.chmod(0o755)
+    ways = ((LEAVE[0],), LEAVE)
+    two = [start(tmp_path, "seed=0,1,2", *way, **slurm.environment) for way in ways]
+    wait_for(lambda: two[1].returncode is not None)
+    wait_for(lambda: two[0].returncode is not None or "Ctrl-C stops waiting" in two[0].output.read_text())
+    assert len(slurm.states()) == 3
+    two[0].kill()
+
+
+@pytest.mark.parametrize("launcher", ["basic", "submitit_slurm"])
+def test_a_sweep_that_waits_says_at_last_that_it_waits_for_no_queued_job(sweep, slurm, launcher):
+    assert sweep("seed=0,1", *LEAVE).code == 0
+    result = sweep("seed=0,1", f"hydra/launcher={launcher}")
+    assert result.code == 1
+    assert result.err == "rlexp: 2 of 2 jobs are still queued on a cluster; this command waits for none\n"
+    assert len(slurm.states()) == 2
+
+
 def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
     assert sweep("seed=0", "resume=must", *LEAVE).code == 0
     (slurm.folder / "at_once").write_text("1")
