@@ -77,12 +77,13 @@ def _unmark(jobs: Sequence[Planned]) -> None:
 def told(queued_jobs: str, jobs: Sequence[Planned], look: str, stop: str) -> str:
     """What a command says that leaves its jobs in a queue."""
     studies = " ".join(dict.fromkeys(str(job.study) for job in jobs))
-    lines = (
+    lines = [
         queued_jobs,
         f"  to look: python -m rlexp.study status {studies}{look and '; '}{look}",
         f"  to stop: {stop}",
-        "  the same command tells what has ended, and submits again what left the queue unfinished",
-    )
+    ]
+    if not any(job.fresh for job in jobs):  # the same command would begin others
+        lines.append("  the same command tells what has ended, and submits again what left the queue unfinished")
     return "\n".join(lines)
 
 
@@ -99,27 +100,32 @@ def study_locks(jobs: Sequence[Planned]) -> Iterator[None]:
         yield
 
 
-def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
-    """See to jobs that an earlier command left in a queue: returns lines that say what has become of them.
+def settle(launcher: Launcher, jobs: Sequence[Planned]) -> tuple[list[str], set[Planned]]:
+    """See to jobs that an earlier command left in a queue: lines that say what has become of them, and which to keep.
 
-    The mark of a job that has ended, or that its queue no longer has, is removed; the latter is run again.
+    The mark of a job that has ended, or that its queue no longer has, is removed; the latter is run again. To be kept
+    are jobs that failed, perhaps in another process, and are in the queue all the same.
     """
     marks = {job: mark for job in jobs if (mark := queued.read(job.folder)) is not None}
     if not marks:
-        return []
+        return [], set()
     present = {name: _present(launcher, name, marks) for name in {mark.queue for mark in marks.values()}}
     ends: list[tuple[Planned, str]] = []
     still: dict[str, list[Planned]] = {}
     unknown: dict[str, list[Planned]] = {}
     unsure: list[Planned] = []
+    kept: set[Planned] = set()
     with study_locks(list(marks)):
         for job, mark in marks.items():
             found = present[mark.queue]
             if queued.read(job.folder) != mark or job.own_status() == "elsewhere":
                 continue  # settled by another command, or running
             if queued.still_queued(job.folder, job.own_status()) is None:
-                queued.remove(job.folder)
-                ends.append((job, ""))
+                if found.get(mark):
+                    kept.add(job)
+                else:
+                    queued.remove(job.folder)
+                ends.append((job, f" ({mark}: still in the queue)" if job in kept else ""))
             elif mark.queue and not mark.id:
                 unsure.append(job)
             elif mark not in found:
@@ -128,22 +134,25 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> list[str]:
                 still.setdefault(mark.queue, []).append(job)
             else:
                 queued.remove(job.folder)
+                if job.is_paused():
+                    ends.append((job, ""))
+                    continue
                 logs = f"; logs in {job.study / '.submitit'}" if mark.queue == "slurm" else ""
                 ends.append((job, f" ({mark}: no longer in the queue{logs})"))
     lines = [f"[{place}/{len(ends)}] {ending(job, None)}{why}" for place, (job, why) in enumerate(ends, 1)]
     lines += [f"{_named(some)} in {QUEUES[name]}'s queue: not submitted again" for name, some in still.items()]
     lines += [_unknown(name, some) for name, some in unknown.items()]
     lines += [unsure_of(unsure)] if unsure else []
-    return lines
+    return lines, kept
+
+
+def _may_run_again(job: Planned) -> bool:
+    return job.own_status() == "failed" or queued.still_queued(job.folder, job.own_status()) is not None
 
 
 def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> Mapping[Queued, bool]:
-    """Whether the queue still has each job, where it can tell. Asked only about jobs that have not ended."""
-    asked = [
-        mark
-        for job, mark in marks.items()
-        if mark.queue == queue and mark.id and queued.still_queued(job.folder, job.own_status()) is not None
-    ]
+    """Whether the queue still has each job, where it can tell. Asked only about jobs that may be run again."""
+    asked = [mark for job, mark in marks.items() if mark.queue == queue and mark.id and _may_run_again(job)]
     if queue == "slurm":
         return {mark: state != slurm.GONE for mark, state in slurm.states_of(asked).items()}
     return launcher.still_queued(asked) if asked and isinstance(launcher, JobLauncher) else {}

@@ -43,9 +43,12 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
     """
     waits = bool(getattr(launcher, "wait", True))
     with reserving(jobs):
-        for line in settle(launcher, jobs):
+        lines, kept = settle(launcher, jobs)
+        for line in lines:
             print(line, flush=True)
-        left = [job for job in jobs if job.is_left(retry_failed)]
+        left = [job for job in jobs if job.is_left(retry_failed) and job not in kept]
+        if not waits:  # a place in the queue for nothing
+            left = [job for job in left if not job.is_paused()]
         left.sort(key=lambda job: job.status() == "killed")  # come last: what killed them may kill the sweep again
         print(summary(jobs, left), flush=True)
         for line in [*untuned([planned.config.hydra for planned in jobs]), *changes(jobs)]:

@@ -11,7 +11,7 @@ import pytest
 from helpers import jobs, record, status
 from process import wait_until
 from slurm import Slurm
-from sweeps import QUICK, named, start
+from sweeps import QUICK, TINY, named, start
 
 from rlexp.errors import StorageError
 from rlexp.files import write_atomically
@@ -117,6 +117,48 @@ def test_a_sweep_that_waits_says_at_last_that_it_waits_for_no_queued_job(sweep, 
     assert len(slurm.states()) == 2
 
 
+def test_a_job_that_paused_as_asked_is_told_so_and_not_submitted_again(sweep, slurm):
+    words = ("seed=0", "stop_at=128", *LEAVE)
+    assert sweep(*words).code == 0
+    (slurm.folder / "at_once").write_text("1")
+    wait_for(lambda: set(slurm.states().values()) == {"COMPLETED"})
+    (slurm.folder / "at_once").write_text("0")
+    result = sweep(*words)
+    assert result.code == 0
+    assert re.search(r"^\[1/1\] paused at 128 steps: \S+, return \S+$", result.out, re.MULTILINE)
+    assert "paused" not in sweep(*words).out.partition("\n")[0]
+    assert (marks(), len(slurm.states())) == ([], 1)
+    assert sweep("seed=0", *LEAVE).code == 0
+    assert len(slurm.states()) == 2
+
+
+def test_a_failed_job_that_is_still_in_the_queue_is_not_submitted_again(sweep, slurm):
+    words = ("seed=0", "retry_failed=true", *LEAVE)
+    assert sweep("seed=0", "stop_at=128").code == 0
+    assert sweep("seed=0", *LEAVE).code == 0
+    (job,) = jobs()
+    (job / "run.json").write_text(json.dumps(record(job) | {"status": "failed", "error": "E: x"}))
+    for again in (words, words[:1] + words[2:], words):
+        assert re.search(r"^\[1/1\] failed: \S+: E: x \(Slurm job 1001, .*: still in the queue\)", sweep(*again).out)
+    assert len(slurm.states()) == 1
+    slurm.call("scancel", "1001")
+    sweep(*words)
+    assert len(slurm.states()) == 2
+
+
+def test_a_single_run_is_not_left(cli, slurm):
+    result = cli(*TINY[1:], *QUICK, "seed=0", *LEAVE)
+    assert (result.code, slurm.states()) == (1, {})
+    assert result.err == "rlexp: hydra.launcher.wait=false: a single run is trained here; add -m to leave it queued\n"
+    assert not list(Path().glob("outputs/s/*"))
+
+
+def test_of_new_folders_the_same_command_tells_nothing(sweep, slurm):
+    result = sweep("seed=0", "resume=never", *LEAVE)
+    assert "to stop: scancel 1001\n" in result.out
+    assert "the same command" not in result.out
+
+
 def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
     assert sweep("seed=0", "resume=must", *LEAVE).code == 0
     (slurm.folder / "at_once").write_text("1")
@@ -145,7 +187,8 @@ def test_a_job_that_waits_for_the_second_time_is_queued_until_it_has_begun(sweep
         assert "1 jobs: 1 queued" in sweep(*words).out
     (job / "run.json").write_text(json.dumps(record(job) | {"status": "failed", "error": "E: x"}))  # since
     assert statuses() == {"0": "failed"}
-    assert re.search(r"\[1/1\] failed: \S+: E: x", sweep(*words).out)
+    slurm.call("scancel", queued.read(job).id)
+    assert re.search(r"\[1/1\] failed: \S+: E: x\n", sweep(*words).out)
     assert (marks(), len(slurm.states())) == ([], 1)
     assert sweep(*words, "retry_failed=true").code == 0
     assert (statuses(), len(slurm.states())) == ({"0": "queued"}, 2)
