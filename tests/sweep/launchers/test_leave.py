@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import jobs, record, status
@@ -18,6 +19,7 @@ from rlexp.files import write_atomically
 from rlexp.run import queued
 from rlexp.study import __main__ as study
 from rlexp.study.status import read_study
+from rlexp.sweep.launchers.ray import Ray
 
 LEAVE = ("hydra/launcher=submitit_slurm", "hydra.launcher.wait=false")
 
@@ -144,6 +146,35 @@ def test_a_failed_job_that_is_still_in_the_queue_is_not_submitted_again(sweep, s
     slurm.call("scancel", "1001")
     sweep(*words)
     assert len(slurm.states()) == 2
+
+
+def test_of_another_ray_cluster_or_a_keeper_that_does_not_answer_nothing_is_concluded(monkeypatch):
+    ray = pytest.importorskip("ray", reason="extra ray is not installed")
+    answers = {
+        "rlexp-00000000": [1],
+        "rlexp-11111111": ray.exceptions.ActorDiedError(),
+        "rlexp-22222222": ray.exceptions.ActorUnavailableError("lost", None),
+        "rlexp-33333333": ray.exceptions.GetTimeoutError(),
+        "rlexp-44444444": ValueError("no such actor"),
+    }
+
+    def get(answer, timeout):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def actor(name, namespace):
+        return SimpleNamespace(indices_left=SimpleNamespace(remote=lambda: answers[name]))
+
+    here = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    fake = SimpleNamespace(get=get, get_actor=actor, get_runtime_context=lambda: here, exceptions=ray.exceptions)
+    monkeypatch.setattr(Ray, "_connected", lambda self: contextlib.nullcontext(fake))
+    ids = ["rlexp-00000000_0", *(f"{name}_1" for name in answers)]
+    marks = [queued.entry("ray", id, None, controller=here.gcs_address) for id in ids]
+    marks += [queued.entry("ray", ids[0], None, controller=other) for other in ("10.0.0.2:6379", None)]
+    found = Ray(address="auto").still_queued(marks)
+    assert found == {marks[0]: False, marks[1]: True, marks[2]: False, marks[5]: False}
+    assert Ray().still_queued(marks) == {}
 
 
 def test_a_single_run_is_not_left(cli, slurm):
