@@ -106,39 +106,44 @@ def settle(launcher: Launcher, jobs: Sequence[Planned]) -> tuple[list[str], set[
     The mark of a job that has ended, or that its queue no longer has, is removed; the latter is run again. To be kept
     are jobs that failed, perhaps in another process, and are in the queue all the same.
     """
-    marks = {job: mark for job in jobs if (mark := queued.read(job.folder)) is not None}
-    if not marks:
+    marked = [job for job in jobs if queued.read(job.folder) is not None]
+    if not marked:
         return [], set()
+    with study_locks(marked):  # also while it asks: another command may be submitting jobs that it has marked
+        return _settled(launcher, marked)
+
+
+def _settled(launcher: Launcher, jobs: Sequence[Planned]) -> tuple[list[str], set[Planned]]:
+    marks = {job: mark for job in jobs if (mark := queued.read(job.folder)) is not None}
     present = {name: _present(launcher, name, marks) for name in {mark.queue for mark in marks.values()}}
     ends: list[tuple[Planned, str]] = []
     still: dict[str, list[Planned]] = {}
     unknown: dict[str, list[Planned]] = {}
     unsure: list[Planned] = []
     kept: set[Planned] = set()
-    with study_locks(list(marks)):
-        for job, mark in marks.items():
-            found = present[mark.queue]
-            if queued.read(job.folder) != mark or job.own_status() == "elsewhere":
-                continue  # settled by another command, or running
-            if queued.still_queued(job.folder, job.own_status()) is None:
-                if found.get(mark):
-                    kept.add(job)
-                else:
-                    queued.remove(job.folder)
-                ends.append((job, f" ({mark}: still in the queue)" if job in kept else ""))
-            elif mark.queue and not mark.id:
-                unsure.append(job)
-            elif mark not in found:
-                unknown.setdefault(mark.queue, []).append(job)
-            elif found[mark]:
-                still.setdefault(mark.queue, []).append(job)
+    for job, mark in marks.items():
+        found = present[mark.queue]
+        if job.own_status() == "elsewhere":
+            continue  # it runs
+        if queued.still_queued(job.folder, job.own_status()) is None:
+            if found.get(mark):
+                kept.add(job)
             else:
                 queued.remove(job.folder)
-                if job.is_paused():
-                    ends.append((job, ""))
-                    continue
-                logs = f"; logs in {job.study / '.submitit'}" if mark.queue == "slurm" else ""
-                ends.append((job, f" ({mark}: no longer in the queue{logs})"))
+            ends.append((job, f" ({mark}: still in the queue)" if job in kept else ""))
+        elif mark.queue and not mark.id:
+            unsure.append(job)
+        elif mark not in found:
+            unknown.setdefault(mark.queue, []).append(job)
+        elif found[mark]:
+            still.setdefault(mark.queue, []).append(job)
+        else:
+            queued.remove(job.folder)
+            if job.is_paused():
+                ends.append((job, ""))
+                continue
+            logs = f"; logs in {job.study / '.submitit'}" if mark.queue == "slurm" else ""
+            ends.append((job, f" ({mark}: no longer in the queue{logs})"))
     lines = [f"[{place}/{len(ends)}] {ending(job, None)}{why}" for place, (job, why) in enumerate(ends, 1)]
     lines += [f"{_named(some)} in {QUEUES[name]}'s queue: not submitted again" for name, some in still.items()]
     lines += [_unknown(name, some) for name, some in unknown.items()]

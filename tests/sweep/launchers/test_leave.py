@@ -17,8 +17,10 @@ from sweeps import QUICK, TINY, named, start
 from rlexp.errors import StorageError
 from rlexp.files import write_atomically
 from rlexp.run import queued
+from rlexp.run.lock import is_held
 from rlexp.study import __main__ as study
 from rlexp.study.status import read_study
+from rlexp.sweep import queue
 from rlexp.sweep.launchers.ray import Ray
 
 LEAVE = ("hydra/launcher=submitit_slurm", "hydra.launcher.wait=false")
@@ -175,6 +177,19 @@ def test_of_another_ray_cluster_or_a_keeper_that_does_not_answer_nothing_is_conc
     found = Ray(address="auto").still_queued(marks)
     assert found == {marks[0]: False, marks[1]: True, marks[2]: False, marks[5]: False}
     assert Ray().still_queued(marks) == {}
+
+
+def test_while_a_queue_is_asked_no_other_command_submits(sweep, slurm, monkeypatch):
+    assert sweep("seed=0", *LEAVE).code == 0
+    held, plain = [], queue.slurm.states_of
+
+    def states_of(marks):
+        held.append(is_held(Path("outputs/s")))
+        return plain(marks)
+
+    monkeypatch.setattr(queue.slurm, "states_of", states_of)
+    assert sweep("seed=0", *LEAVE).code == 0
+    assert held == [True]
 
 
 def test_a_single_run_is_not_left(cli, slurm):
