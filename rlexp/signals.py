@@ -99,6 +99,24 @@ class Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """While entered, SIGTERM, SIGINT and SIGHUP wait: they are delivered at the end. Only for what takes a moment."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for signum in STOPPING:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                before[signum] = signal.signal(signum, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for signum in received[:1]:
+            signal.raise_signal(signum)
+
+
+@contextlib.contextmanager
 def end_on_signal() -> Iterator[None]:
     """While entered, SIGTERM, SIGINT and SIGHUP end the command at once: it has nothing to save.
 

@@ -16,7 +16,7 @@ from rlexp.config.identity import key_of, sets_env_id
 from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, register_schema
 from rlexp.config.search_path import check_local, check_optional, group_choices, require_unshadowed, untuned
-from rlexp.errors import UserError
+from rlexp.errors import ConfigError, UserError
 from rlexp.execute import console, remove_if_empty, train_job
 from rlexp.jobs.job import Job, settings_of
 from rlexp.run.names import register_resolvers
@@ -44,6 +44,10 @@ def task(cfg: DictConfig) -> None:
         try:
             words = list(chosen.overrides.task)
             if not in_sweep:  # a sweep's plan has done it
+                if chosen.launcher.get("wait") is False:
+                    raise ConfigError(
+                        "hydra.launcher.wait=false: a single run is trained here; add -m to leave it queued"
+                    )
                 require_unshadowed(chosen)
                 loader = GlobalHydra.instance().config_loader()
                 check_local(cfg, chosen, lambda words: loader.load_configuration("config", words, RunMode.RUN))

@@ -42,6 +42,7 @@ class JobStatus:
     score: float | None = None  # mean return of the last training episodes over seeds
     host: str | None = None  # of the last launch
     mark: Queued | None = None  # of a queued job, as its launcher left it
+    untold: bool = False  # whether its queue could not be asked for it
 
     @property
     def duration(self) -> float | None:
@@ -94,16 +95,17 @@ def ask_queue(jobs: list[JobStatus]) -> list[JobStatus]:
 
     Ray is not asked: that means to connect to a cluster, which can run code here. Nor is Slurm where squeue is missing.
     """
-    ids = [job.mark.id for job in jobs if job.mark is not None and job.mark.queue == "slurm"]
-    states = slurm.states_of(ids) if ids else None
-    return jobs if states is None else [_in_slurm(job, states) for job in jobs]
+    states = slurm.states_of(job.mark for job in jobs if job.mark is not None)
+    return [_in_slurm(job, states) for job in jobs]
 
 
-def _in_slurm(job: JobStatus, states: Mapping[str, str]) -> JobStatus:
-    if job.mark is None or job.mark.queue != "slurm":
+def _in_slurm(job: JobStatus, states: Mapping[Queued, str]) -> JobStatus:
+    if job.mark is None:
         return job
-    state = states.get(job.mark.id)
-    if state is not None:
+    state = states.get(job.mark)
+    if state is None:
+        return replace(job, untold=True)
+    if state != slurm.GONE:
         return replace(job, error=f"{job.mark}: {state.lower()}")
     left = _read_run(job.folder)  # after it has left the queue
     gone = left.status in ("waiting", "killed") and not left.error
@@ -247,4 +249,8 @@ def table(jobs: list[JobStatus], study: Path) -> str:
         if job.status in ("failed", "killed", "damaged"):
             failures += [f"{job.status}: {job.folder}"] + ([f"  {error}"] if error != cut else [])
     shared = [f"all: {common}", ""] if common else []
-    return "\n".join([*shared, *aligned(rows, right=(2, 3, 4)), "", summary(jobs), *failures])
+    untold = [job for job in jobs if job.untold]
+    note = (
+        [f"the queue could not be asked for {len(untold)} of the queued jobs: they may have left it"] if untold else []
+    )
+    return "\n".join([*shared, *aligned(rows, right=(2, 3, 4)), "", summary(jobs), *note, *failures])

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ class Planned(Job):
         status = self.status(locked)
         died_often = self.deaths + bool(self.record.get("training", True)) >= DEATHS
         return status in ("failed", "damaged") or (status == "killed" and died_often)
+
+    def is_paused(self) -> bool:
+        """Whether it has paused where `stop_at` says."""
+        found = re.fullmatch(r"paused at (\d+) steps", str(self.record.get("error", "")))
+        reached = found is not None and self.cfg.stop_at is not None and int(found[1]) >= self.cfg.stop_at
+        return reached and self.own_status() == "interrupted"
 
     @property
     def deaths(self) -> int:

@@ -37,11 +37,18 @@ class SweepError(UserError):
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> None:
-    """Run the jobs that are left, then print the status of all; raises SweepError if some failed or did not finish."""
+    """Run the jobs that are left, then print the status of all; raises SweepError if some failed or did not finish.
+
+    So it does if some are left in a queue, unless the launcher leaves its jobs, too.
+    """
+    waits = bool(getattr(launcher, "wait", True))
     with reserving(jobs):
-        for line in settle(launcher, jobs):
+        lines, kept = settle(launcher, jobs)
+        for line in lines:
             print(line, flush=True)
-        left = [job for job in jobs if job.is_left(retry_failed)]
+        left = [job for job in jobs if job.is_left(retry_failed) and job not in kept]
+        if not waits:  # a place in the queue for nothing
+            left = [job for job in left if not job.is_paused()]
         left.sort(key=lambda job: job.status() == "killed")  # come last: what killed them may kill the sweep again
         print(summary(jobs, left), flush=True)
         for line in [*untuned([planned.config.hydra for planned in jobs]), *changes(jobs)]:
@@ -55,11 +62,19 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
             root = studies.pop() if len(studies) == 1 else Path(str(jobs[0].cfg.outputs))
             print(table([read_job_status(job.folder) for job in jobs], root), flush=True)
     failed = [job for job in jobs if job.has_failed()]
-    if failed:
-        raise SweepError(f"{len(failed)} of {len(jobs)} jobs failed; retry_failed=true reruns them")
     unfinished = [job for job in left if job.cfg.stop_at is None and job.status() in UNFINISHED]
-    if unfinished:
-        raise SweepError(f"{len(unfinished)} of {len(jobs)} jobs did not finish; the same command resumes them")
+    remarks = []
+    if failed:
+        remarks.append(f"{len(failed)} of {len(jobs)} jobs failed; retry_failed=true reruns them")
+    elif unfinished:
+        remarks.append(f"{len(unfinished)} of {len(jobs)} jobs did not finish; the same command resumes them")
+    queued_jobs = [job for job in jobs if job.status() == "queued"]
+    if queued_jobs and waits:
+        remarks.append(
+            f"{len(queued_jobs)} of {len(jobs)} jobs are still queued on a cluster; this command waits for none"
+        )
+    if remarks:
+        raise SweepError("; ".join(remarks))
 
 
 def dispatch(launcher: Launcher, jobs: Sequence[Planned]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def squeue(tmp_path, monkeypatch):
 
     def answer(lines, error="", code=0):
         (tmp_path / "bin").mkdir(exist_ok=True)
-        script = f"#!/bin/sh\necho \"$@\" >> {tmp_path}/called\nprintf '{lines}'\nprintf '{error}' >&2\nexit {code}\n"
+        call = 'echo "$@" $SQUEUE_STATES $SLURM_CLUSTERS >> '
+        script = f"#!/bin/sh\n{call}{tmp_path}/called\nprintf '{lines}'\nprintf '{error}' >&2\nexit {code}\n"
         (tmp_path / "bin/squeue").write_text(script)
         (tmp_path / "bin/squeue").chmod(0o755)
         return tmp_path / "called"
@@ -30,10 +32,17 @@ def squeue(tmp_path, monkeypatch):
     return answer
 
 
-def mark(folder, id="7_0", queue="slurm", record=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    queued.write(folder, queue, id, record)
+def mark(folder, id="7_0", queue="slurm", record=None, **more):
+    queued.write(folder, replace(queued.entry(queue, id, record), **more))
     return folder
+
+
+def of_slurm(*ids, **more):
+    return [replace(queued.entry("slurm", id, None), **more) for id in ids]
+
+
+def told(marks):
+    return {mark.id: state for mark, state in slurm.states_of(marks).items()}
 
 
 def of(study):
@@ -103,10 +112,68 @@ def test_a_strangers_mark_is_only_read(tmp_path, squeue, content):
 
 def test_of_ids_only_numbers_reach_squeue(squeue):
     called = squeue("")
-    assert slurm.states_of(["--help", "1,2", "3_x", "rlexp-0_1", "$(id)", "٣"]) == {}
+    strange = ("--help", "1,2", "3_x", "rlexp-0_1", "$(id)", "٣", "0", str(2**31), str(2**32 + 5), "")
+    assert told(of_slurm(*strange)) == {}
+    assert told(of_slurm("5", clusters="--help")) == told(of_slurm("5", clusters="a b")) == {}
     assert not called.exists()
-    assert slurm.states_of(["12", "5_3", "5_4", "-1"]) == {}
+    assert told(of_slurm("12", "5_3", "5_4", "-1")) == {"12": slurm.GONE, "5_3": slurm.GONE, "5_4": slurm.GONE}
     assert called.read_text().endswith("--jobs=12,5\n")
+
+
+def test_squeue_is_asked_as_if_its_user_had_set_nothing(squeue, monkeypatch):
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    monkeypatch.setenv("SLURM_CLUSTERS", "elsewhere")
+    called = squeue("7 PENDING\\n\\377\\376 x\\n")
+    assert told(of_slurm("7")) == {"7": "PENDING"}
+    assert told(of_slurm("7", clusters="a,b")) == {"7": "PENDING"}
+    plain = "--noheader --array --format=%i %T"
+    assert called.read_text() == f"{plain} --jobs=7\n{plain} --clusters=a,b --jobs=7\n"
+
+
+def test_one_job_that_slurm_has_forgotten_says_nothing_of_others(squeue):
+    called = squeue("")
+    script = 'case "$*" in *jobs=7) echo 7 PENDING;; *) echo Invalid job id specified >&2; exit 1;; esac\n'
+    (called.parent / "bin/squeue").write_text(f"#!/bin/sh\n{script}")
+    assert told(of_slurm("7", "8")) == {"7": "PENDING", "8": slurm.GONE}
+
+
+def test_of_clusters_one_of_which_does_not_answer_absence_says_nothing(squeue):
+    squeue("7 PENDING\\n", "squeue: error: slurm_persist_conn_open_without_init: failed\\n")
+    assert told(of_slurm("7", "8", clusters="a,b")) == {"7": "PENDING"}
+
+
+def test_of_another_users_job_or_another_cluster_slurm_cannot_tell(tmp_path, squeue):
+    called = squeue("7 PENDING\\n")
+    assert told(of_slurm("7", "8", user="someone")) == {"7": "PENDING"}
+    assert told(of_slurm("7", "8", user=None)) == {"7": "PENDING"}
+    assert told(of_slurm("7", "8", controller="b")) == {}  # there is no scontrol
+    (tmp_path / "bin/scontrol").write_text("#!/bin/sh\necho 'ClusterName             = a'\n")
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    assert told(of_slurm("7", "8", controller="b")) == {}
+    assert told(of_slurm("7", "8", controller="a")) == {"7": "PENDING", "8": slurm.GONE}
+    assert called.read_text().count("\n") == 3
+    study = tmp_path / "s"
+    plan(study, mark(study / "theirs", "8", user="someone").name, mark(study / "mine", "8").name)
+    assert of(study) == {"theirs": "queued", "mine": "waiting"}
+    line = "\nthe queue could not be asked for 1 of the queued jobs: they may have left it"
+    assert line in table(read_study(study), study)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "long"])
+def test_a_mark_that_is_no_small_file_is_not_read(tmp_path, kind):
+    path = mark(tmp_path / "job") / queued.NAME
+    good = path.read_text()
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        (tmp_path / "other").write_text(good)
+        path.symlink_to(tmp_path / "other")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text(good + " " * 5000)
+    assert str(queued.read(tmp_path / "job")) == "queued.json cannot be read"
 
 
 def test_clean_forgets_a_queued_job_only_if_told_to(cli, squeue):

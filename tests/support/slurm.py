@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-COMMANDS = ("sbatch", "srun", "squeue", "scancel", "sacct")
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "sacct", "scontrol")
 LIVE = ("PENDING", "RUNNING")
 KILL_WAIT = 20.0  # seconds from SIGTERM to SIGKILL
 
@@ -164,10 +164,18 @@ def chosen(ids):
 def squeue(*words):
     (ids,) = [word.removeprefix("--jobs=").split(",") for word in words if word.startswith("--jobs=")]
     assert set(words) >= {"--noheader", "--array", "--format=%i %T"}
+    assert not [name for name in os.environ if name.startswith("SQUEUE_")]
     found = [name for name in chosen(ids) if state(name) in LIVE]
     if len(ids) == 1 and not found:  # Slurm forgets jobs minutes after they ended; this one at once
         sys.exit("slurm_load_jobs error: Invalid job id specified")
     print(*(f"{name} {state(name)}" for name in found), sep="\n")
+
+
+def scontrol(*words):
+    assert words == ("show", "config")
+    print(
+        f"Configuration data\nClusterName             = {os.environ.get('SLURM_CONF', 'here')}\nCommunication = (null)"
+    )
 
 
 def scancel(*ids):

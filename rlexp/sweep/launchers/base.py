@@ -1,7 +1,7 @@
 """Base class of the launchers, and the one that runs jobs in this process; a job's folder tells how it ended."""
 
 import importlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, LoggerError, UserError
 from rlexp.run.declared import declare
+from rlexp.run.queued import Queued
 from rlexp.run.record import RunRecord
 from rlexp.study.status import read_job_status
 from rlexp.sweep.compose import Composer
@@ -123,9 +124,9 @@ class JobLauncher(Launcher):
         """Print how a job ended."""
         print(f"[{position}/{total}] {ending(job, result)}", flush=True)
 
-    def still_queued(self, queue: str, ids: Collection[str]) -> Collection[str] | None:
-        """Those of the jobs that are in the queue or run; None if this launcher cannot ask it."""
-        return None
+    def still_queued(self, marks: Collection[Queued]) -> Mapping[Queued, bool]:
+        """Whether each job is in its queue or runs; without those of which this launcher cannot know."""
+        return {}
 
 
 class Basic(JobLauncher):

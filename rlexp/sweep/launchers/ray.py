@@ -4,18 +4,20 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlexp.errors import ConfigError
+from rlexp.run.queued import Queued
 from rlexp.sweep.launchers.base import JobLauncher, Result, require_flag, require_whole
 from rlexp.sweep.launchers.keeper import NAMESPACE, Keeper, on_worker, result_of
 from rlexp.sweep.launchers.worker import stoppable
 from rlexp.sweep.plan import Planned
-from rlexp.sweep.queue import leave, told
+from rlexp.sweep.queue import NotSubmittedError, leave, told
 from rlexp.text import one_line
 
 ANSWER = 30.0  # seconds for a keeper to answer
+ID = re.compile(r"rlexp-[0-9a-f]{8}_[0-9]{1,9}")  # a keeper's name, and the job's place
 
 
 class Ray(JobLauncher):
@@ -83,28 +85,32 @@ class Ray(JobLauncher):
             kept = (self.hydra_context, self.task_function, self.resources, self.cpus_per_job, stop)
             try:
                 ray.get(keeper.start.remote(list(mine), *kept))
-            except BaseException:
-                ray.kill(keeper)
+            except BaseException as error:
+                ray.kill(keeper)  # and with it the jobs
+                if isinstance(error, Exception):
+                    raise NotSubmittedError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
                 raise
             return [f"{name}_{index}" for index in range(len(mine))]
 
-        mine = leave("ray", jobs, submit)
+        here = ray.get_runtime_context().gcs_address
+        mine = leave("ray", jobs, submit, lambda index: f"{name}_{index}", controller=here)
         if mine:
-            where = f"{len(mine)} jobs are on the Ray cluster {ray.get_runtime_context().gcs_address}, kept by {name}"
+            where = f"{len(mine)} jobs are on the Ray cluster {here}, kept by {name}"
             print(told(where, mine, "", f"touch {os.path.relpath(stop)}"), flush=True)
 
-    def still_queued(self, queue: str, ids: Collection[str]) -> Collection[str] | None:
-        """Those of the jobs that the cluster still has; None if it is another queue's, or no cluster answers."""
-        if queue != "ray" or not self.address:
-            return None
-        found: list[str] = []
-        try:
-            with self._connected() as ray:
-                for name in {id.rpartition("_")[0] for id in ids}:
-                    if re.fullmatch(r"rlexp-[0-9a-f]{8}", name):
-                        found += [f"{name}_{index}" for index in _indices_left(ray, name)]
-        except (ConfigError, TimeoutError):
-            return None
+    def still_queued(self, marks: Collection[Queued]) -> Mapping[Queued, bool]:
+        """Whether the cluster still has each job; without those of other clusters, or where it does not answer."""
+        if not self.address:
+            return {}
+        found: dict[Queued, bool] = {}
+        with contextlib.suppress(ConfigError), self._connected() as ray:
+            here = ray.get_runtime_context().gcs_address
+            own = [mark for mark in marks if mark.queue == "ray" and mark.controller == here and ID.fullmatch(mark.id)]
+            for name in {mark.id.rpartition("_")[0] for mark in own}:
+                left = _indices_left(ray, name)
+                if left is not None:
+                    kept = [mark for mark in own if mark.id.rpartition("_")[0] == name]
+                    found |= {mark: int(mark.id.rpartition("_")[2]) in left for mark in kept}
         return found
 
     def _run(self, ray: Any, jobs: Sequence[Planned]) -> Iterator[tuple[int, Result]]:
@@ -128,9 +134,11 @@ class Ray(JobLauncher):
                     yield from ((calls[call], result_of(ray, call)) for call in ended)
 
 
-def _indices_left(ray: Any, name: str) -> list[int]:
-    """Places of a keeper's jobs that have not ended; none if it is gone, and its jobs with it."""
+def _indices_left(ray: Any, name: str) -> list[int] | None:
+    """Places of a keeper's jobs that have not ended; none if it is gone, and its jobs with it. None if unknown."""
     try:
         return list(ray.get(ray.get_actor(name, namespace=NAMESPACE).indices_left.remote(), timeout=ANSWER))
-    except (ValueError, ray.exceptions.RayActorError):
+    except (ValueError, ray.exceptions.ActorDiedError):
         return []
+    except (TimeoutError, ray.exceptions.RayError):  # of another moment perhaps: a machine cannot be reached
+        return None

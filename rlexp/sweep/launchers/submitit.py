@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 
 from rlexp.errors import ConfigError, UserError
 from rlexp.run import queued
+from rlexp.study import slurm
 from rlexp.sweep.launchers.base import (
     JobLauncher,
     Result,
@@ -25,10 +28,12 @@ from rlexp.sweep.launchers.base import (
 )
 from rlexp.sweep.launchers.worker import prepare, stop_on_file, stoppable
 from rlexp.sweep.plan import Planned
-from rlexp.sweep.queue import leave, mark_queued, told
+from rlexp.sweep.queue import NotSubmittedError, leave, told, unsure_of
 from rlexp.text import one_line
 
 POLL = 0.5  # seconds between polls of local jobs; Slurm is polled a tenth as often
+# what sbatch says of a controller that did not answer, though it may have got the job
+UNSURE = r"timed out|zero bytes|transmi|send/recv|connection reset|header length|unexpected message|interrupt"
 
 
 @dataclass
@@ -141,28 +146,37 @@ class Submitit(JobLauncher):
         submitted: list[Any] = []
 
         def submit(mine: Sequence[Planned]) -> list[str]:
+            before = _scripts(mine)
             try:
                 executor = self._executor(mine)
                 with executor.batch():
                     submitted.extend(executor.submit(self._on_node(job, None)) for job in mine)
             except Exception as error:  # of submitit, or of sbatch
-                raise UserError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
+                if _scripts(mine) == before or _is_refusal(error):
+                    raise NotSubmittedError(f"hydra/launcher: could not start any job ({one_line(error)})") from error
+                raise UserError(f"hydra/launcher: {unsure_of(mine)} ({one_line(error)})") from error
             return [str(job.job_id) for job in submitted]
 
+        clusters = _clusters(self.parameters)
+        controller = None if clusters else slurm.cluster_name()
+        mine = leave("slurm", jobs, submit, clusters=clusters, controller=controller)
         if not self.wait:
-            mine = leave("slurm", jobs, submit)
             if mine:
                 ids = [str(job.job_id) for job in submitted]
                 span = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
                 whole = ids[0].partition("_")[0]
                 where = f"{len(ids)} jobs are in Slurm's queue ({span}), logs in {_logs(jobs)}"
-                print(told(where, mine, f"squeue --jobs={whole}", f"scancel {whole}"), flush=True)
+                there = f" --clusters={clusters}" if clusters else ""
+                print(told(where, mine, f"squeue{there} --jobs={whole}", f"scancel{there} {whole}"), flush=True)
             return [None] * len(jobs)
-        mark_queued("slurm", jobs, lambda: submit(jobs))
-        queued_jobs = f"{len(jobs)} jobs are in Slurm's queue, logs in {_logs(jobs)}"
+        if not mine:  # another command has submitted them meanwhile
+            return [None] * len(jobs)
+        queued_jobs = f"{len(mine)} jobs are in Slurm's queue, logs in {_logs(jobs)}"
         print(f"{queued_jobs}; Ctrl-C stops waiting, not the jobs", flush=True)
         try:
-            return self.collect(jobs, self._ended(jobs, lambda index: submitted[index], len(jobs), lambda: False))
+            results = self.collect(mine, self._ended(mine, lambda index: submitted[index], len(mine), lambda: False))
+            by_job = dict(zip(mine, results, strict=True))
+            return [by_job.get(job) for job in jobs]
         except KeyboardInterrupt:
             print(f"stopped waiting; the jobs continue: python -m rlexp.study status {jobs[0].study}", flush=True)
             raise SystemExit(130) from None
@@ -193,6 +207,29 @@ class Submitit(JobLauncher):
 
 def _logs(jobs: Sequence[Planned]) -> Path:
     return jobs[0].study / ".submitit"
+
+
+def _clusters(parameters: Mapping[str, Any]) -> str | None:
+    """Slurm's clusters that sbatch may choose from: of its variables, which come first, or of the settings."""
+    settings = parameters.get("additional_parameters") or {}
+    found = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")
+    found = found or settings.get("clusters") or settings.get("M")
+    return str(found) if found else None
+
+
+def _scripts(jobs: Sequence[Planned]) -> set[Path]:
+    """What submitit has written for sbatch; it writes one just before it calls sbatch."""
+    return set(_logs(jobs).glob(".submission_file_*"))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether sbatch certainly submitted nothing: it could not be started, or says why it did not."""
+    if isinstance(error, OSError) and error.filename == "sbatch":
+        return True
+    cause = error.__cause__
+    if not isinstance(cause, subprocess.CalledProcessError) or cause.returncode <= 0:
+        return False
+    return bool(cause.stderr) and not re.search(UNSURE, cause.stderr, re.IGNORECASE)
 
 
 def _result_of(job: Any) -> Result:
