@@ -299,7 +299,7 @@ def test_time_in_which_a_process_is_stopped_is_not_its_environments(monkeypatch)
         assert watch.call(step) == "made"
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_a_signal_is_heard_though_an_environment_hangs(tmp_path, vectorization):
     words = ("total_steps=1e7", "checkpoint_every=64", "env.id=poison:Hangs-v0", "+env.kwargs.when=hang")
     process = start(tmp_path, *words, f"env.vectorization={vectorization}")

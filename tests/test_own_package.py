@@ -234,6 +234,7 @@ def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
     assert sorted(trained) == sorted(alone * 2)
 
 
+@pytest.mark.slow
 def test_random_numbers_of_a_loss_are_the_agents_own(folder):
     noisy = ["algo=calm", "algo.noise_coef=1.0"]
     folder.train(
@@ -298,6 +299,7 @@ def test_a_run_is_one_however_it_is_typed(folder):
     assert len(folder.records()) == 1
 
 
+@pytest.mark.slow
 def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     words = ["-m", "hydra/launcher=batched", "algo=calm"]
     annotated, plain = folder.train([*words, "algo.calm_coef=0.1,0.2"], [*words, "algo.noise_coef=0.1,0.2"])
@@ -334,6 +336,7 @@ def test_from_one_run_to_the_next(folder):
     assert (first / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 def test_why_it_is_slow_and_where_it_breaks(folder):
     values, broken = "        values =", "        if self.noise_coef > 1.0:\n            values_of_nobody\n"
     folder.edit("their_pkg/calm.py", values, broken + values)

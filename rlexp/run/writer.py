@@ -110,6 +110,8 @@ class RunWriter:
 
     def _send(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Send metrics of the run's agents to the loggers, less those that have diverged."""
+        if not self.loggers.loggers:
+            return
         diverged = np.array([seed in self.diverged for seed in self.seeds])
         live = {name: np.where(diverged, np.nan, values) for name, values in metrics.items()}
         started = float(self.record.data["started_unix"])

@@ -162,6 +162,7 @@ def test_clear_lines_for_what_cannot_be(tmp_path, capsys):
         assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_study_gives_the_same_bytes_every_time(tmp_path):
     settings = "num_seeds=3 env=cartpole tuned=none total_steps=4096 progress=none compile=false evaluation.episodes=2"
     words = [*settings.split(), f"outputs={tmp_path}", "study=first", "torch_threads=1"]

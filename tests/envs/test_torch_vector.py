@@ -87,7 +87,7 @@ def test_a_batch_a_loop_and_a_lone_seed_agree(tmp_path, env):
     for name, tensor in weights_of(batch).items():
         assert_close(weights_of(loop)[name], tensor, atol=2e-4, rtol=2e-3)
         assert_close(weights_of(alone)[name][0], tensor[2], atol=2e-4, rtol=2e-3)
-    assert batch.episodes[2] == alone.episodes[0]
+    assert batch.games.finished[2] == alone.games.finished[0]
 
 
 def test_the_bootstrap_step_leaves_the_environments_where_they_are(tmp_path):

@@ -296,6 +296,7 @@ def test_the_older_code_of_the_parent_is_told(cli):
     assert OmegaConf.load(ended("s", 2048)[0] / ".hydra" / "config.yaml").resume == "extend"
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverged_stays_retired(cli):
     # it diverges in the third and last update of the short run, after the row that is due in the second
     words = (*WORDS, "algo=apo", "algo._target_=diverging.SpoilsAPO", "algo.since=0.6", "num_seeds=3", "study=s")

@@ -134,6 +134,7 @@ def test_a_study_in_a_yaml_declares_per_environment(cli, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_trials_and_the_best_of_a_tuning_declare(cli):
     pytest.importorskip("optuna", reason="extra tune is not installed")
     words = ("-m", *TINY, *AREA, "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))")

@@ -53,7 +53,9 @@ def test_a_sweep_that_is_killed_loses_only_what_came_after_the_checkpoint(tmp_pa
     assert int(re.search(r"resumed at (\d+) of 1280", result.out)[1]) >= 320
 
 
-@pytest.mark.parametrize("environment", [{}, {"NO_LOCKS": "ENOTSUP"}], ids=["locks", "no locks"])
+@pytest.mark.parametrize(
+    "environment", [pytest.param({}, marks=pytest.mark.slow), {"NO_LOCKS": "ENOTSUP"}], ids=["locks", "no locks"]
+)
 def test_two_sweeps_at_once_run_no_job_twice(tmp_path, environment):
     words = ("seed=0,1,2,3", "total_steps=1280", "env.num_envs=2", "algo.rollout_steps=32", "log_every=64")
     processes = [start(tmp_path, *words, **environment) for _ in range(2)]
@@ -111,6 +113,7 @@ def test_a_bad_setting_of_any_job_is_told_before_the_first_starts(sweep):
     assert sweep("seed=0,1", "tuned=ppo_cartpol").code == 1
 
 
+@pytest.mark.slow
 def test_resume_never_trains_all_jobs_anew_beside_those_before(sweep):
     assert sweep("seed=0,1").code == 0
     for suffix in ("_2", "_3"):
@@ -196,7 +199,10 @@ def at_each_job(monkeypatch):
     return record
 
 
-@pytest.mark.parametrize("env", ["env=cartpole", "env.id=poison:Raises-v0", "env.id=poison:RaisesAtReset-v0"])
+@pytest.mark.parametrize(
+    "env",
+    ["env=cartpole", pytest.param("env.id=poison:Raises-v0", marks=pytest.mark.slow), "env.id=poison:RaisesAtReset-v0"],
+)
 def test_a_job_leaves_no_objects_to_the_next(sweep, at_each_job, env):
     blocks = at_each_job(sys.getallocatedblocks)
     sweep("seed=0,1,2,3,4,5,6,7", env)
@@ -271,6 +277,7 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
     assert "1 died 3 times (retry_failed=true reruns them), 1 done" in result.out
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_the_trouble_of_its_own_job(sweep):
     assert sweep("seed=0,1,2,3", "stop_at=128").code == 0
     for job in (jobs()[0], jobs()[3]):
@@ -299,7 +306,7 @@ def test_damaged_plans_and_places_where_nobody_may_write_are_told_in_one_line(sw
     ("launcher", "number"),
     [
         ("basic", signal.SIGTERM),
-        ("joblib", signal.SIGINT),
+        pytest.param("joblib", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )

@@ -115,7 +115,7 @@ def test_the_others_are_what_each_would_be_alone(tmp_path):
     ("batching", "what", "since", "update"),
     [
         ("auto", "loss", 0.25, 3),
-        ("loop", "gradient", 0, 1),
+        pytest.param("loop", "gradient", 0, 1, marks=pytest.mark.slow),
         pytest.param("auto", "gradient", 0, 1, marks=pytest.mark.slow),
         pytest.param("loop", "loss", 0.25, 3, marks=pytest.mark.slow),
     ],

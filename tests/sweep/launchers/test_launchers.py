@@ -55,7 +55,7 @@ def same_as_alone(job):
 @pytest.mark.parametrize(
     "launcher",
     [
-        "joblib",
+        pytest.param("joblib", marks=pytest.mark.slow),
         pytest.param("submitit_local", marks=pytest.mark.slow),
         pytest.param("ray", marks=pytest.mark.slow),
         "batched",

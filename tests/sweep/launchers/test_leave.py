@@ -215,6 +215,7 @@ def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
     assert len(slurm.states()) == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_for_the_second_time_is_queued_until_it_has_begun(sweep, slurm):
     words = ("seed=0", *LEAVE)
     assert sweep("seed=0", "stop_at=128").code == 0
@@ -295,6 +296,7 @@ def test_jobs_that_a_waiting_sweep_leaves_behind_are_known_too(tmp_path, slurm):
     assert len(slurm.states()) == 2
 
 
+@pytest.mark.slow
 def test_a_waiting_sweep_leaves_no_mark(sweep, slurm):
     (slurm.folder / "at_once").write_text("1")
     result = sweep("seed=0", "hydra/launcher=submitit_slurm")

@@ -71,6 +71,7 @@ def test_workers_whose_sweep_is_killed_save_what_they_run_and_end(tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_takes_the_machine_gets_a_saved_job_that_goes_on_when_it_is_begun_again(sweep):
     pytest.importorskip("submitit", reason="extra slurm is not installed")
     result = sweep("env.id=poison:Announced-v0", "total_steps=512", "hydra/launcher=submitit_local")

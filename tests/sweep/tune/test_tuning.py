@@ -75,6 +75,7 @@ def test_only_the_best_is_evaluated_during_training(tune):
     assert ["evaluation_return" in found for found in columns] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_where_it_stopped(tune):
     assert tune(n_trials=2).code == 0
     assert tune(n_trials=4).code == 0
@@ -206,7 +207,7 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert states()[2:] == ["FAIL", "FAIL"]
 
 
-@pytest.mark.parametrize("judged", [{}, {"pruner": "median", "rungs": "[0.5]"}])
+@pytest.mark.parametrize("judged", [pytest.param({}, marks=pytest.mark.slow), {"pruner": "median", "rungs": "[0.5]"}])
 def test_a_trial_does_not_win_by_the_seeds_that_did_not_diverge(tune, judged):
     params = ("algo.victim=5,1001",)  # a seed that no trial has, and one of two
     settings = {"sampler": "grid", "num_seeds": 2, "evaluation_seeds": 0, **judged}
@@ -251,6 +252,7 @@ def test_values_that_cannot_be_together_are_a_failed_trial(tune):
     assert re.search(r"failed: algo.minibatches=32: .*env.num_envs=1 algo.minibatches=32", result.out)
 
 
+@pytest.mark.slow
 def test_what_was_the_best_before_further_trials_is_not_compared(tune):
     from rlexp.compare.arms import compare_runs
     from rlexp.study.runs import find_runs
