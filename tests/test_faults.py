@@ -278,6 +278,7 @@ def test_an_environment_that_hangs_fails_after_its_time_limit(train, vectorizati
     assert status(the_job()) == "failed"
 
 
+@pytest.mark.slow
 def test_slow_steps_within_the_time_limit_are_left_alone(train):
     words = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=32", "algo.minibatches=2", "evaluation.episodes=0")
     assert train(*words, "env.id=poison:Slow-v0", "env.timeout=0.5").code == 0
@@ -315,6 +316,7 @@ def test_a_signal_is_heard_though_an_environment_hangs(tmp_path, vectorization):
     assert last_metrics(the_job(tmp_path))["step"] > 0
 
 
+@pytest.mark.slow
 def test_a_signal_is_heard_though_an_environment_hangs_in_a_reset_and_catches_everything(tmp_path):
     process = start(tmp_path, "total_steps=1e7", "env.id=poison:HangsAtReset-v0", "checkpoint_every=64")
     wait_until(lambda: any((job / "checkpoint.pt").exists() for job in jobs(tmp_path)), process)

@@ -4,7 +4,7 @@ import pytest
 from helpers import last_metrics, train
 
 
-@pytest.mark.parametrize(("algo", "seeds"), [("ppo", 2), ("apo", 1)])
+@pytest.mark.parametrize(("algo", "seeds"), [pytest.param("ppo", 2, marks=pytest.mark.slow), ("apo", 1)])
 def test_cartpole_is_learnt(tmp_path, algo, seeds):
     settings = (f"tuned={algo}_cartpole", "total_steps=24_000", f"num_seeds={seeds}")
     train(tmp_path, f"algo={algo}", "env=cartpole", *settings)

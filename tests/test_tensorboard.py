@@ -91,6 +91,7 @@ def page(tensorboard, tmp_path_factory):
     driver.quit()
 
 
+@pytest.mark.slow
 def test_pages_show_names_what_differs_all_seeds_in_one_chart_and_the_config(page):
     # one test, as tests may be dealt out to several processes, each of which would make the study and start a browser
     page("timeseries", r"first/algo=ppo,env=cartpole,\S+/seed_0", r"first/algo=apo,env=cartpole,\S+/seed_1", "charts")

@@ -161,6 +161,7 @@ def test_looks_are_those_of_the_studies_however_they_are_named(tmp_path, capsys,
     assert not (tmp_path / "out" / "looks.json").exists()
 
 
+@pytest.mark.slow
 def test_the_margins_of_several_studies_are_kept(tmp_path, capsys):
     for name, env in (("a", "Acrobot-v1"), ("b", "CartPole-v1")):
         arms(tmp_path / name, 1, env=env)

@@ -86,6 +86,7 @@ def test_every_figure_is_drawn_for_odd_studies(tmp_path, name):
     assert written == {f"{each}.{kind}" for each in drawn for kind in ("svg", "png")} <= {*figures.FILES}
 
 
+@pytest.mark.slow
 def test_a_figure_for_a_paper_has_its_width_and_its_fonts_and_the_same_bytes_every_time(tmp_path):
     comparison = study([CARTPOLE], TWO, 20)  # with rasterized seeds
     judgement = judged(tmp_path, comparison)

@@ -379,6 +379,7 @@ def test_a_margin_of_an_environment_that_comes_later_is_not_late(tmp_path, capsy
     assert "margin=9% on Acrobot-v1, where the study was planned or shown with 5%" in run(capsys, folder, "margin=9%")
 
 
+@pytest.mark.slow
 def test_another_plan_before_any_verdict_replaces_the_first(tmp_path, capsys):
     folder = study(tmp_path / "s")
     run(capsys, folder, "plan=true", "margin=20%")

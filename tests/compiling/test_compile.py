@@ -73,6 +73,7 @@ def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
 
 
+@pytest.mark.slow
 def test_a_library_belongs_to_its_graph_and_is_found_again():
     x = torch.arange(4.0)
 

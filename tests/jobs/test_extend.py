@@ -206,6 +206,7 @@ def test_what_cannot_be_extended_is_refused_in_one_line(cli):
 
 
 @pytest.mark.parametrize("launcher", ["basic", "batched"])
+@pytest.mark.slow
 def test_each_job_of_a_sweep_extends_its_own_run(cli, launcher):
     words = (
         "-m",

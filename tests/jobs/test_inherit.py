@@ -193,6 +193,7 @@ def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli, parents
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("batched", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_sweep_over_parents(cli, launcher):
     alone = train(cli, "-m", "seed=0,1", "study=p", "init_with=[optimizer]").out
     assert "init_with=[optimizer]: has no effect without init_from" in alone

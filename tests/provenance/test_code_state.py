@@ -57,6 +57,7 @@ def edit(file, old, new):
     file.write_text(file.read_text().replace(old, new))
 
 
+@pytest.mark.slow
 def test_an_edited_objective_is_told_by_the_next_sweep_and_refused_by_compare(
     run, package, tmp_path, capsys, monkeypatch
 ):

@@ -89,6 +89,7 @@ def test_processes_share_the_cores(sweep, monkeypatch):
     assert sweep(*words).code == 0  # not by the processes that work in the first folder
 
 
+@pytest.mark.slow
 def test_batches_in_processes_leave_what_single_runs_leave_and_survive_what_befalls_one(sweep, monkeypatch):
     joblib = pytest.importorskip("joblib", reason="extra joblib is not installed")
     monkeypatch.setenv("OMP_NUM_THREADS", "77")

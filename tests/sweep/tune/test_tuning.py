@@ -88,6 +88,7 @@ def test_the_same_command_goes_on_where_it_stopped(tune):
     assert re.search(r"was started with other spaces \(optimizer.lr was .*\); .*study=", changed.err)
 
 
+@pytest.mark.slow
 def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path, tune):
     slow = ("total_steps=3200", "checkpoint_every=640")
     few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 0}
@@ -186,6 +187,7 @@ def test_a_rung_comes_after_a_whole_update_of_each_trials_own_size(tune):
     assert sorted(record(job)["paused_at"] for job in trials()) == [256, 288]  # of 64 and of 96 rows
 
 
+@pytest.mark.slow
 def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     params = ("optimizer.lr=1e-3,1e30",)
     result = tune(sampler="grid", params=params)
