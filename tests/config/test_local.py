@@ -37,6 +37,8 @@ def test_another_is_chosen_by_name_and_changes_no_folder(cli, tmp_path):
     before, after = jobs()
     assert after.name == f"{before.name}_2"
     assert record(after)["tags"] == ["cluster"]
+    assert cli(*SHORT[:-1], "algo.rollout_steps=32", "local=cluster").code == 0
+    assert not [job.name for job in jobs() if "local" in job.name]
 
 
 def test_it_may_choose_loggers(cli, tmp_path):

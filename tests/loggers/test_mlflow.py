@@ -69,14 +69,17 @@ def test_rows_that_a_killed_run_repeats_are_not_there_twice(tmp_path):
     assert [(metric.step, metric.value) for metric in found] == [(10, 5.0), (20, 10.0), (30, 15.0), (40, 20.0)]
 
 
-def test_more_metrics_than_it_takes_at_once(tmp_path):
+def test_more_metrics_than_it_takes_at_once(tmp_path, monkeypatch):
     (tmp_path / "outputs").mkdir()
     logger = Mlflow()
     id = logger.open(Subject("s", "job", tmp_path, tmp_path / "outputs", {f"k{n}": n for n in range(250)}), None)
     logger.sent = float("inf")  # nothing is sent before the end
+    sizes, send = [], logger.client.log_batch
+    monkeypatch.setattr(logger.client, "log_batch", lambda id, metrics: sizes.append(len(metrics)) or send(id, metrics))
     for step in range(30):
         logger.log(step, 1.0, {f"m{n}": float(n) for n in range(70)})
     logger.close("failed", {})
+    assert sizes == [1000, 1000, 130]  # a server refuses more; the database does not
     found = client(tmp_path).get_run(id)
     assert found.info.status == "FAILED"
     assert len(found.data.params) == 250
