@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from traceback import clear_frames
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -16,14 +16,13 @@ from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, Logge
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.jobs.job import Job
+from rlexp.jobs.log import log_file, log_of, log_result, log_start, warn_of_declaration
 from rlexp.provenance.patches import keep_patches
-from rlexp.provenance.sources import training_digest
-from rlexp.run.declared import declare, otherwise
+from rlexp.run.declared import declare
 from rlexp.run.lock import FolderLock
-from rlexp.run.record import RunRecord, diverged_in
+from rlexp.run.record import RunRecord
 from rlexp.run.trust import require_no_links
 from rlexp.signals import Interrupted, Paused, forward_signal
-from rlexp.training.timing import shares
 from rlexp.user_code import chain, was_quit
 from rlexp.watch import Watch
 
@@ -33,34 +32,6 @@ if TYPE_CHECKING:
     from rlexp.training.trainer import Trainer
 
 log = logging.getLogger("rlexp")
-
-
-def log_of(folder: Path) -> logging.LoggerAdapter[logging.Logger]:
-    """A logger whose lines go to the train.log of this run only."""
-    return logging.LoggerAdapter(log, {"folder": folder})
-
-
-def log_result(record: RunRecord, folder: Path, note: str) -> None:
-    """Log the folder, one line per agent, and the speed."""
-    log, result, seeds = log_of(folder), record.data.get("result", {}), record.data["seeds"]
-    log.info("%s: %s", note, folder)
-    evaluations = result.get("evaluation_return") or [None] * len(seeds)
-    diverged = diverged_in(record.data)
-    for seed, training, evaluation in zip(seeds, result["training_return"], evaluations, strict=True):
-        if seed in diverged:
-            log.info("  seed %s: diverged at step %s, and was retired", seed, diverged[seed].get("step"))
-            continue
-        training = "no finished episode" if training is None else f"{training:.1f}"
-        frozen = "" if evaluation is None else f", frozen evaluation {evaluation:.1f}"
-        log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)
-    others = record.data.get("agents_together", len(seeds)) - len(seeds)
-    batch = f", batched with {others} agents of other jobs" if others else ""
-    time = record.data.get("time", {})
-    split, evaluating = time.get("seconds", {}), time.get("evaluation")
-    parts = f": {shares(split)}" if split else ""
-    apart = f"; {evaluating:.1f} s of evaluation besides" if evaluating else ""
-    rate, seconds = result["steps_per_second"], result["seconds"]
-    log.info("  %.0f steps/s in all, %.1f s of training%s%s%s", rate, seconds, batch, parts, apart)
 
 
 def should_resume(job: Job) -> bool:
@@ -94,7 +65,7 @@ def train_job(job: Job) -> None:
         job.check_code(record)
         if record.status == "done" and job.cfg.resume != "never":
             log_result(record, job.folder, "already done")
-            _warn_of_declaration(job, record)
+            warn_of_declaration(job, record)
             if job.cfg.profile:
                 log.info("profile=true: nothing left to trace; resume=never trains from scratch")
             if job.cfg.evaluation.every is not None and "evaluation" not in record.data.get("time", {}):
@@ -157,7 +128,7 @@ def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
     writers: list[RunWriter] = []
     trainer: Trainer | None = None
     watch = Watch(OmegaConf.select(jobs[0].cfg, "env.timeout"), str(OmegaConf.select(jobs[0].cfg, "env.id")))
-    handlers = []
+    logs = contextlib.ExitStack()
     if not gc.get_freeze_count():
         # Objects from before the first job need not be scanned at the end of each, which takes a quarter of a second.
         # Once only: garbage of an earlier job, such as its config, would be frozen and never freed.
@@ -169,16 +140,17 @@ def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
             if not resume:
                 inherit.begin(trainer, jobs, writers)
         for job, writer, extension in zip(jobs, writers, extensions, strict=True):
-            handlers.append(_open_folder(job, writer.record))
+            logs.enter_context(log_file(job.folder))
+            _write_settings(job, writer.record)
             lines = [] if resume else inherit.log_lines(writer.record.data, job.overrides)
             if extension is not None:
                 extension.write(writer)
                 lines = extension.lines
-            _log_start(job, writer.record.data, resume)
+            log_start(job, writer.record.data, resume)
             for line in lines:
                 log_of(job.folder).info("%s", line)
             declare(writer.record, job.declared)
-            _warn_of_declaration(job, writer.record)
+            warn_of_declaration(job, writer.record)
         log.info("%s", trainer.describe_how())
         with exit_as_error(), watch.on():
             trainer.train(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
@@ -200,9 +172,7 @@ def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
             clear_frames(one.__traceback__)  # a reference to the error would keep the trainer alive
         raise
     finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
+        logs.close()
         del trainer
         gc.collect()  # the next job of a sweep may need the memory
 
@@ -220,33 +190,13 @@ def exit_as_error() -> Iterator[None]:
         raise ExitError(f"sys.exit({error.code!r}) was called during the run") from error
 
 
-def _open_folder(job: Job, record: RunRecord) -> logging.Handler:
-    """Write the resolved config and the overrides to .hydra/, and patches of uncommitted code; log to train.log."""
+def _write_settings(job: Job, record: RunRecord) -> None:
+    """Write the resolved config and the overrides to .hydra/, and patches of uncommitted code."""
     folder, target = job.folder, job.folder / ".hydra"
     target.mkdir(exist_ok=True)
     write_atomically(target / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True).encode())
     write_atomically(target / "overrides.yaml", OmegaConf.to_yaml(job.overrides).encode())
     keep_patches(job.settings, folder, record.data.get("launches", 0) + 1)
-    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    handler.addFilter(lambda line: getattr(line, "folder", folder) == folder)  # not lines of other runs in the batch
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log.addHandler(handler)
-    return handler
-
-
-def _log_start(job: Job, record: dict[str, Any], resume: bool) -> None:
-    log, cfg, now = log_of(job.folder), job.cfg, training_digest()
-    if resume and record.get("code") not in (None, now):
-        log.warning("rlexp has changed since this run was stopped (%s, now %s); resuming", record["code"], now)
-    last = cfg.seed + cfg.num_seeds - 1
-    agents = f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
-    again = f", launch {record['launches'] + 1}" if record.get("launches") else ""
-    log.info("%s %s in %s%s", "resuming" if resume else "training", agents, job.folder, again)
-
-
-def _warn_of_declaration(job: Job, record: RunRecord) -> None:
-    if line := otherwise(record.data, job.declared):
-        log_of(job.folder).warning("%s", line)
 
 
 def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: BaseException) -> None:
@@ -266,16 +216,3 @@ def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: B
                 record.fail(run_error, job.settings, job.seeds)
         elif started:
             record.update(status="interrupted", error=f"stopped with its batch: {error}" if len(jobs) > 1 else "")
-
-
-@contextlib.contextmanager
-def console() -> Iterator[None]:
-    """While entered, log lines are printed."""
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    handler = logging.StreamHandler(sys.stdout)
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rlexp import spaces
 from rlexp.commands import Options, command, names, parse, whole
 from rlexp.errors import ConfigError, UserError
+from rlexp.extras import needing
 from rlexp.files import storage_errors
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.run.record import RunRecord
@@ -112,11 +113,8 @@ WRITERS = {"onnx": (".onnx", write_onnx), "torch": (".pt2", write_torch)}
 
 def require(name: str) -> Any:
     """A library of the extra; ConfigError if it is missing."""
-    try:
+    with needing("export", "format=onnx", "; format=torch needs none"):
         return importlib.import_module(name)
-    except ImportError:
-        what = f"needs the extra export ({name} is not installed): pip install 'rlexp[export]'"
-        raise ConfigError(f"format=onnx: {what}; format=torch needs none") from None
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, register_schema
 from rlexp.config.search_path import check_local, check_optional, group_choices, require_unshadowed, untuned
 from rlexp.errors import ConfigError, UserError
-from rlexp.execute import console, remove_if_empty, train_job
+from rlexp.execute import remove_if_empty, train_job
 from rlexp.jobs.job import Job, settings_of
+from rlexp.jobs.log import console
 from rlexp.run.names import register_resolvers
 from rlexp.sweep.plugins import register_plugins
 from rlexp.user_code import was_quit

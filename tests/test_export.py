@@ -175,5 +175,5 @@ def test_a_missing_extra_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(SystemExit):
         export.main([f"run={tmp_path}"])
-    said = "needs the extra export (onnxscript is not installed): pip install 'rlexp[export]'; format=torch needs none"
+    said = "needs onnxscript, which is not installed: pip install 'rlexp[export]'; format=torch needs none"
     assert capsys.readouterr().err == f"rlexp.export: format=onnx: {said}\n"

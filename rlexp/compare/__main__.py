@@ -32,6 +32,7 @@ from rlexp.compare.logged import loggers_named, send
 from rlexp.compare.page import page
 from rlexp.config.declaration import PRIMARY, margin_flaw
 from rlexp.errors import ConfigError
+from rlexp.extras import needing
 from rlexp.files import write_atomically
 from rlexp.text import nearest, sanitize_markdown
 
@@ -116,11 +117,9 @@ def run(words: list[str]) -> None:
     of_loggers = [word for word in words if word.startswith("logger")]
     paths, options = parse([word for word in words if not word.startswith("logger.")], OPTIONS, USAGE)
     _require_used(options)
-    try:
+    with needing("compare", "compare"):
         from rlexp.compare import report, verdict
         from rlexp.compare.published import read_published
-    except ImportError as error:
-        raise ConfigError(f"compare needs {error.name}, which is not installed: pip install 'rlexp[compare]'") from None
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
     from rlexp.compare.look_book import LookBooks

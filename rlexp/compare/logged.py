@@ -13,7 +13,7 @@ from yaml import YAMLError
 from rlexp.config.messages import compose_config, explain
 from rlexp.config.schema import register_schema
 from rlexp.errors import ConfigError
-from rlexp.execute import console
+from rlexp.jobs.log import console
 from rlexp.loggers.base import Subject
 from rlexp.loggers.make import Loggers, make_loggers
 

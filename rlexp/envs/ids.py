@@ -14,6 +14,7 @@ import gymnasium as gym
 from rlexp.config.imports import import_error, missing_module
 from rlexp.envs.classic_control import WORLDS
 from rlexp.errors import ConfigError, EnvironmentFault, UserError
+from rlexp.extras import not_installed, pip_install
 from rlexp.text import closest, nearest, one_line
 from rlexp.user_code import describe_error, package_of, where_raised
 
@@ -36,9 +37,8 @@ def is_missing(extra: str | None) -> bool:
 
 def require_installed(id: str, extra: str | None, install: str | None) -> None:
     """ConfigError if what an id needs is not installed: a known pip extra, or a module that comes by `install`."""
-    if is_missing(extra):
-        what = f"needs the extra {extra}, which is not installed: pip install 'rlexp[{extra}]'"
-        raise ConfigError(f"env.id={id}: {what}")
+    if extra and is_missing(extra):
+        raise ConfigError(f"env.id={id}: {not_installed(MODULES[extra], extra)}")
     module = id.rpartition(":")[0]
     if module and install:
         _import(id, module, install)
@@ -50,20 +50,15 @@ def require_known(id: str, backend: str, extra: str | None, install: str | None 
     if backend != "envpool":
         require_installed(id, extra, install)
     if backend == "envpool":
-        known = _import(id, "envpool", _pip("envpool")).list_all_envs()
+        known = _import(id, "envpool", pip_install("envpool")).list_all_envs()
     elif backend == "torch":
         known = [] if module else list(WORLDS)  # torch implements Gymnasium's environments, not a module's
     else:
         if module:
-            gym.register_envs(_import(id, module, install or _pip(extra)))
+            gym.register_envs(_import(id, module, install or (extra and pip_install(extra))))
         known = list(gym.registry)
     if name not in known:
         raise ConfigError(f"env.id={id}: {_unknown(id, backend, known)}")
-
-
-def _pip(extra: str | None) -> str | None:
-    """The command that installs an extra."""
-    return f"pip install 'rlexp[{extra}]'" if extra else None
 
 
 def _import(id: str, module: str, install: str | None) -> Any:
@@ -85,8 +80,7 @@ def _unknown(id: str, backend: str, known: list[str]) -> str:
     module, extra = next((home for start, home in HOMES.items() if id.startswith(start)), ("", ""))
     if module and backend in ("auto", "gymnasium"):
         if importlib.util.find_spec(module) is None:
-            package = f"'rlexp[{extra}]'" if extra else module
-            return f"needs {module}, which is not installed: pip install {package}; then env.id={module}:{id}"
+            return f"{not_installed(module, extra)}; then env.id={module}:{id}"
         return f"is registered by {module}; use env.id={module}:{id}"
     near = closest(id.rpartition(":")[2], known, cutoff=0.4)
     hint = f"did you mean {near}?" if near else "prefix your own with its module, e.g. my_package:MyEnv-v0"
@@ -112,7 +106,7 @@ def cannot_be_made(
         return ConfigError(f"env.kwargs.{key}={kwargs[key]}: {what}")
     line = one_line(str(error)) or type(error).__name__
     if isinstance(error, gym.error.DependencyNotInstalled | ImportError) and extra:
-        line = f"{line.partition(', run')[0]}; pip install 'rlexp[{extra}]'"  # one remedy, not two
+        line = f"{line.partition(', run')[0]}; {pip_install(extra)}"  # one remedy, not two
     return ConfigError(f"{prefix}{line}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlexp.errors import ConfigError
+from rlexp.extras import needing
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,8 @@ class Logger:
         """ConfigError that names the setting if a package that is needed is not installed."""
         if cls.needs is not None:
             module, extra = cls.needs
-            try:
+            with needing(extra, setting):
                 importlib.import_module(module)
-            except ImportError as error:
-                what = f"needs {error.name or module}, which is not installed: pip install 'rlexp[{extra}]'"
-                raise ConfigError(f"{setting}: {what}") from None
 
     def check(self) -> None:
         """Called before any work starts: raise a ConfigError for what can be known to fail, such as no login."""

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from rlexp.errors import ConfigError
+from rlexp.extras import needing
 from rlexp.files import storage_errors
 
 MOST_SHOWN, WIDEST = 150, 320  # pictures in TensorBoard's, and their width in pixels
@@ -21,13 +21,9 @@ MOST_SHOWN, WIDEST = 150, 320  # pictures in TensorBoard's, and their width in p
 
 def require_encoder(setting: str) -> Any:
     """The library that writes mp4; a ConfigError that names the setting and the extra if it is missing."""
-    try:
+    with needing("video", setting):
         importlib.import_module("imageio_ffmpeg")
         return importlib.import_module("imageio.v2")
-    except ImportError:
-        raise ConfigError(
-            f"{setting}: needs the extra video, which is not installed: pip install 'rlexp[video]'"
-        ) from None
 
 
 class Film(Protocol):

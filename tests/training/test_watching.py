@@ -192,11 +192,11 @@ def test_what_cannot_be_rendered_is_told_before_training_and_later_failures_do_n
 
 def test_a_missing_extra_is_told_before_anything_is_played(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # as if it were not installed
-    said = "needs the extra video, which is not installed: pip install 'rlexp[video]'"
+    said = "needs imageio_ffmpeg, which is not installed: pip install 'rlexp[video]'"
     with pytest.raises(SystemExit):
         evaluate.main([f"run={tmp_path}", "video=true"])
     assert capsys.readouterr().err == f"rlexp.evaluate: video=true: {said}\n"
-    with pytest.raises(ConfigError, match=r"evaluation\.video_every=100: needs the extra video"):
+    with pytest.raises(ConfigError, match=r"evaluation\.video_every=100: needs imageio_ffmpeg"):
         make_trainer(tmp_path, *SETTINGS, "evaluation.video_every=100")
 
 

@@ -10,6 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, LoggerError, UserError
+from rlexp.extras import needing
 from rlexp.run.declared import declare
 from rlexp.run.queued import Queued
 from rlexp.run.record import RunRecord
@@ -86,12 +87,8 @@ class JobLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         if self.needs is not None:
             module, extra = self.needs
-            try:
+            with needing(extra, "hydra/launcher"):
                 importlib.import_module(module)
-            except ImportError as error:
-                raise ConfigError(
-                    f"hydra/launcher: needs {error.name}, which is not installed: pip install 'rlexp[{extra}]'"
-                ) from None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's interface, for third-party sweepers."""

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from rlexp.config.checks import init_parts
 from rlexp.config.identity import differing, flatten, typed_config
 from rlexp.errors import CheckpointError, DivergedError
-from rlexp.execute import console, should_resume, train_jobs
+from rlexp.execute import should_resume, train_jobs
 from rlexp.jobs.extend_from import find_extended, is_extending
+from rlexp.jobs.log import console
 from rlexp.run.lock import FolderLock
 from rlexp.sweep.launchers import joblib
 from rlexp.sweep.launchers.base import JobLauncher, Result, execute, require_whole, threads_per_process

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlexp.errors import ConfigError
+from rlexp.extras import not_installed
 from rlexp.sweep.tune.objective import Direction
 from rlexp.sweep.tune.space import Space, describe, grid
 
@@ -76,7 +77,7 @@ def make_sampler(
                 f"{option}: searches numbers, but {', '.join(space)} is chosen from a list; use tpe or grid"
             )
         if importlib.util.find_spec("cmaes") is None:
-            raise ConfigError(f"{option}: needs the package cmaes: pip install 'rlexp[tune]', or use tpe")
+            raise ConfigError(f"{option}: {not_installed('cmaes', 'tune')}, or use tpe")
 
     if name == "random":
         return _restartable(RandomSampler, seed)

@@ -13,6 +13,7 @@ from rlexp.compare.fairness import beyond_one_term
 from rlexp.config.identity import key_of
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
+from rlexp.extras import needing
 from rlexp.files import write_atomically
 from rlexp.run.lock import FolderLock
 from rlexp.run.trust import require_no_links
@@ -33,13 +34,9 @@ class Optuna(Grids):
 
     def sweep(self, arguments: list[str]) -> None:
         """Tune, then train the best; raises SweepError if no trial of a tuning completes or training the best fails."""
-        try:
+        with needing("tune", "hydra/sweeper=optuna"):
             from rlexp.sweep.tune.trials import TrialJobs
             from rlexp.sweep.tune.tuning import Tuning
-        except ImportError as error:
-            raise ConfigError(
-                f"hydra/sweeper=optuna needs {error.name}, which is not installed: pip install 'rlexp[tune]'"
-            ) from None
 
         if not getattr(self.launcher, "wait", True):
             raise ConfigError("hydra.launcher.wait=false: a tuning waits for its trials, by which it chooses the next")

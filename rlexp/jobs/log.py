@@ -1,0 +1,88 @@
+"""What the log says of a job, on the console and in its train.log: start, result, warnings."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlexp.jobs.job import Job
+from rlexp.provenance.sources import training_digest
+from rlexp.run.declared import otherwise
+from rlexp.run.record import RunRecord, diverged_in
+from rlexp.training.timing import shares
+
+log = logging.getLogger("rlexp")
+
+
+@contextlib.contextmanager
+def console() -> Iterator[None]:
+    """While entered, log lines are printed."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def log_file(folder: Path) -> Iterator[None]:
+    """While entered, log lines go to the train.log of a run, but for those of other runs in the batch."""
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handler.addFilter(lambda line: getattr(line, "folder", folder) == folder)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def log_of(folder: Path) -> logging.LoggerAdapter[logging.Logger]:
+    """A logger whose lines go to the train.log of this run only."""
+    return logging.LoggerAdapter(log, {"folder": folder})
+
+
+def log_start(job: Job, record: dict[str, Any], resume: bool) -> None:
+    """Log which agents train, and where."""
+    log, cfg, now = log_of(job.folder), job.cfg, training_digest()
+    if resume and record.get("code") not in (None, now):
+        log.warning("rlexp has changed since this run was stopped (%s, now %s); resuming", record["code"], now)
+    last = cfg.seed + cfg.num_seeds - 1
+    agents = f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
+    again = f", launch {record['launches'] + 1}" if record.get("launches") else ""
+    log.info("%s %s in %s%s", "resuming" if resume else "training", agents, job.folder, again)
+
+
+def warn_of_declaration(job: Job, record: RunRecord) -> None:
+    """Log a warning if the run declares otherwise than the command."""
+    if line := otherwise(record.data, job.declared):
+        log_of(job.folder).warning("%s", line)
+
+
+def log_result(record: RunRecord, folder: Path, note: str) -> None:
+    """Log the folder, one line per agent, and the speed."""
+    log, result, seeds = log_of(folder), record.data.get("result", {}), record.data["seeds"]
+    log.info("%s: %s", note, folder)
+    evaluations = result.get("evaluation_return") or [None] * len(seeds)
+    diverged = diverged_in(record.data)
+    for seed, training, evaluation in zip(seeds, result["training_return"], evaluations, strict=True):
+        if seed in diverged:
+            log.info("  seed %s: diverged at step %s, and was retired", seed, diverged[seed].get("step"))
+            continue
+        training = "no finished episode" if training is None else f"{training:.1f}"
+        frozen = "" if evaluation is None else f", frozen evaluation {evaluation:.1f}"
+        log.info("  seed %s: return of the last 100 training episodes %s%s", seed, training, frozen)
+    others = record.data.get("agents_together", len(seeds)) - len(seeds)
+    batch = f", batched with {others} agents of other jobs" if others else ""
+    time = record.data.get("time", {})
+    split, evaluating = time.get("seconds", {}), time.get("evaluation")
+    parts = f": {shares(split)}" if split else ""
+    apart = f"; {evaluating:.1f} s of evaluation besides" if evaluating else ""
+    rate, seconds = result["steps_per_second"], result["seconds"]
+    log.info("  %.0f steps/s in all, %.1f s of training%s%s%s", rate, seconds, batch, parts, apart)
