@@ -9,7 +9,6 @@ dist_params, of the action distribution. Spaces, units and the run's hash are in
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import logging
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from rlexp import spaces
 from rlexp.commands import Options, command, names, parse, whole
 from rlexp.errors import ConfigError, UserError
-from rlexp.extras import needing
+from rlexp.extras import require
 from rlexp.files import storage_errors
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.run.record import RunRecord
@@ -78,6 +77,9 @@ def sample(saved: SavedRun, rows: int = ROWS) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(space.sample()) for _ in range(rows)])).to(saved.observation_dtype)
 
 
+LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
+
+
 def write_torch(policy: Exported, obs: Tensor, about: dict[str, str], path: Path) -> Callable[[Tensor], Any]:
     """Write a torch.export file; returns what the file computes."""
     batch = torch.export.Dim("batch", min=1)
@@ -88,8 +90,7 @@ def write_torch(policy: Exported, obs: Tensor, about: dict[str, str], path: Path
 
 def write_onnx(policy: Exported, obs: Tensor, about: dict[str, str], path: Path) -> Callable[[Tensor], Any]:
     """Write an ONNX file; returns what the file computes, by onnxruntime."""
-    onnx, runtime = (require(name) for name in ("onnx", "onnxruntime"))
-    require("onnxscript")
+    onnx, runtime, _ = map(require_library, LIBRARIES)  # the third is torch's
     batch = torch.export.Dim("batch", min=1)
     program = torch.onnx.export(
         policy,
@@ -111,10 +112,9 @@ def write_onnx(policy: Exported, obs: Tensor, about: dict[str, str], path: Path)
 WRITERS = {"onnx": (".onnx", write_onnx), "torch": (".pt2", write_torch)}
 
 
-def require(name: str) -> Any:
+def require_library(name: str) -> Any:
     """A library of the extra; ConfigError if it is missing."""
-    with needing("export", "format=onnx", "; format=torch needs none"):
-        return importlib.import_module(name)
+    return require(name, "export", "format=onnx", "; format=torch needs none")
 
 
 @torch.no_grad()
@@ -179,8 +179,8 @@ def run_command(words: list[str]) -> None:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
     formats = options.get("format", list(WRITERS))
     if "onnx" in formats:
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            require(name)
+        for name in LIBRARIES:
+            require_library(name)
     seeds = [options["seed"]] if "seed" in options else None
     saved = load_run(options["run"], seeds, trust=options.get("trust", []))
     for agent in range(len(saved.seeds)):

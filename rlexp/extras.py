@@ -1,7 +1,9 @@
 """Packages that are optional: each comes by a pip extra, and where it is missing one line says so."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
+from typing import Any
 
 from rlexp.errors import ConfigError
 from rlexp.text import one_line
@@ -31,3 +33,14 @@ def needing(extra: str, setting: str, way_out: str = "") -> Iterator[None]:
                 raise
             raise ConfigError(f"{setting}: {not_installed(error.name, extra)}{way_out}") from None
         raise ConfigError(f"{setting}: what it needs cannot be imported: {one_line(str(error))}{way_out}") from error
+
+
+def require(module: str, extra: str, setting: str, way_out: str = "") -> Any:
+    """An optional package, imported; a ConfigError, as of `needing`, whatever keeps it from being imported."""
+    with needing(extra, setting, way_out):
+        try:
+            return importlib.import_module(module)
+        except ImportError:
+            raise
+        except Exception as error:  # such as that of a package whose own dependencies do not fit together
+            raise ImportError(f"{type(error).__name__}: {error}") from error

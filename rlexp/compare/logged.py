@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from rlexp.config.messages import compose_config, explain
 from rlexp.config.schema import register_schema
+from rlexp.config.search_path import register_search_path
 from rlexp.errors import ConfigError
 from rlexp.jobs.log import console
 from rlexp.loggers.base import Subject
@@ -27,6 +28,7 @@ def loggers_named(words: Sequence[str], folder: Path, config: dict[str, Any], st
         return Loggers()
     chosen = [f"logger=[{word[7:]}]" if re.match(r"logger=[^\[]+,", word) else word for word in words]
     register_schema()
+    register_search_path()
     try:
         cfg = compose_config(chosen)
         group = OmegaConf.to_container(cfg.logger, resolve=True) if OmegaConf.is_config(cfg.logger) else cfg.logger

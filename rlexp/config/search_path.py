@@ -11,7 +11,9 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
@@ -58,6 +60,15 @@ class PluginSearchPath(SearchPathPlugin):
         here = Path.cwd() / "conf"
         if here.is_dir() and here.resolve() != CONF_DIR.resolve():
             search_path.append("working directory", f"file://{here}")
+
+
+def register_search_path() -> None:
+    """Have Hydra search there. Whoever composes a config needs it, with or without the plugins of sweeps."""
+    Plugins.instance().register(PluginSearchPath)
+    # Hydra would take its builtin configs of the same names for schemas of the files in conf/hydra/
+    store = ConfigStore.instance().repo["hydra"]
+    for path in (CONF_DIR / "hydra").rglob("*.yaml"):
+        store.get(path.parent.name, {}).pop(path.name, None)
 
 
 def _folders_of(package: str) -> list[Path]:

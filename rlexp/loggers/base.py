@@ -1,12 +1,11 @@
 """What a logger is: it sends what a run records to another place, besides the run's folder."""
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlexp.extras import needing
+from rlexp.extras import require
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class Logger:
         """ConfigError that names the setting if a package that is needed is not installed."""
         if cls.needs is not None:
             module, extra = cls.needs
-            with needing(extra, setting):
-                importlib.import_module(module)
+            require(module, extra, setting)
 
     def check(self) -> None:
         """Called before any work starts: raise a ConfigError for what can be known to fail, such as no login."""

@@ -1,9 +1,10 @@
 """Makes the loggers that a config names, and calls them so that none can end a run."""
 
+import contextlib
 import copy
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def make_loggers(group: Any) -> dict[str, Logger]:
         if not (isinstance(kind, type) and issubclass(kind, Logger)):
             what = f"is {with_article(type(kind).__name__)}, not a class derived from rlexp.loggers.base.Logger"
             raise ConfigError(f"{path}._target_={node['_target_']}: {what}")
-        kind.require_installed(f"logger={name}")
         try:
-            made[name] = instantiate(typed(node), _convert_="all")
-            made[name].check()
+            with apart():
+                kind.require_installed(f"logger={name}")
+                made[name] = instantiate(typed(node), _convert_="all")
+                made[name].check()
         except (ConfigError, KeyboardInterrupt):
             raise
         except BaseException as error:  # user code may also call sys.exit
@@ -52,6 +54,18 @@ def make_loggers(group: Any) -> dict[str, Logger]:
                 f"logger={name}: cannot be used ({_told(error.__cause__ or error)}); {WITHOUT}"
             ) from error
     return made
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """While entered, a logger's code runs: it may neither move this process nor go on as the run in a forked child."""
+    process, folder = os.getpid(), os.getcwd()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(1)
+        os.chdir(folder)  # paths of runs are relative to it
 
 
 def _told(error: BaseException) -> str:
@@ -86,16 +100,18 @@ class Loggers:
     def __init__(self, loggers: Mapping[str, Logger] | None = None, subject: Subject | None = None) -> None:
         self.loggers, self.subject = dict(loggers or {}), subject
         self.ids: dict[str, str] = {}  # of the records, by logger
-        self.process = os.getpid()
 
     def open(self, ids: Mapping[str, Any]) -> None:
         """Start the records, or go on with those of an earlier launch, by logger; a LoggerError if one cannot."""
         waiting, self.loggers = self.loggers, {}
         for name, logger in waiting.items():
             try:
-                self.ids[name] = self._opened(name, logger, ids.get(name))
-            except (ConfigError, KeyboardInterrupt):
+                with apart():
+                    self.ids[name] = self._opened(name, logger, ids.get(name))
+            except KeyboardInterrupt:
                 raise
+            except ConfigError as error:
+                raise ConfigError(one_line(str(error))) from error
             except BaseException as error:  # of a library, a server, a network, or sys.exit
                 raise LoggerError(f"logger={name}: cannot start ({_told(error)}); {WITHOUT}") from error
             self.loggers[name] = logger
@@ -110,7 +126,7 @@ class Loggers:
                 return _text(logger.open(copy.deepcopy(self.subject), known))
             except Exception as error:  # the record is gone, or elsewhere
                 line = "logger=%s: cannot go on with the record %s (%s); a new one begins"
-                log.warning(line, name, known, _told(error), extra={"folder": self.subject.folder})
+                log.warning(line, name, one_line(str(known), 80), _told(error), extra={"folder": self.subject.folder})
         return _text(logger.open(copy.deepcopy(self.subject), None))
 
     def log(self, step: int, unix_time: float, values: Mapping[str, float]) -> None:
@@ -138,12 +154,11 @@ class Loggers:
     def _each(self, call: Callable[[Logger], None]) -> None:
         for name, logger in list(self.loggers.items()):
             try:
-                call(logger)
+                with apart():
+                    call(logger)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a server that is gone, or sys.exit, must not end a training that goes well
-                if os.getpid() != self.process:  # a child that the logger forked must not go on as the run
-                    os._exit(1)
                 assert self.subject is not None
                 line = "logger=%s failed (%s) and is left out from now on; the files in %s have everything"
                 log.warning(line, name, _told(error), self.subject.folder, extra={"folder": self.subject.folder})

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from rlexp.config.identity import flatten
+from rlexp.errors import ConfigError
 from rlexp.loggers.base import Logger, Subject
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ class Mlflow(Logger):
     def open(self, subject: Subject, id: str | None) -> str:
         """Start a run, or go on with the one of this id."""
         local = subject.outputs.absolute() / "mlflow.db"
+        if not self.tracking_uri and (odd := sorted(set("?%") & set(str(local)))):
+            what = f"MLflow cannot keep its database in a folder with {' or '.join(odd)} in its name"
+            raise ConfigError(f"outputs={subject.outputs}: {what}; set logger.mlflow.tracking_uri, or other outputs")
         uri = self.tracking_uri or f"sqlite:///{local}"
         guard = FileLock(f"{local}.lock") if not self.tracking_uri else contextlib.nullcontext()
         logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -1,6 +1,5 @@
 """Videos: an mp4 in the run's folder, and an animated picture in TensorBoard."""
 
-import importlib
 import io
 import re
 import time
@@ -13,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from rlexp.extras import needing
+from rlexp.extras import require
 from rlexp.files import storage_errors
 
 MOST_SHOWN, WIDEST = 150, 320  # pictures in TensorBoard's, and their width in pixels
@@ -21,9 +20,8 @@ MOST_SHOWN, WIDEST = 150, 320  # pictures in TensorBoard's, and their width in p
 
 def require_encoder(setting: str) -> Any:
     """The library that writes mp4; a ConfigError that names the setting and the extra if it is missing."""
-    with needing("video", setting):
-        importlib.import_module("imageio_ffmpeg")
-        return importlib.import_module("imageio.v2")
+    require("imageio_ffmpeg", "video", setting)
+    return require("imageio.v2", "video", setting)
 
 
 class Film(Protocol):

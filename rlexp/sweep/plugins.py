@@ -1,10 +1,8 @@
-"""Registers this project's sweepers, launchers and search path with Hydra."""
+"""Registers this project's sweepers and launchers with Hydra."""
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from rlexp.config.schema import CONF_DIR
-from rlexp.config.search_path import PluginSearchPath
+from rlexp.config.search_path import register_search_path
 from rlexp.sweep.grids import Grids
 from rlexp.sweep.launchers.base import Basic
 from rlexp.sweep.launchers.batched import Batched
@@ -15,12 +13,9 @@ from rlexp.sweep.tune.sweeper import Optuna
 
 
 def register_plugins() -> None:
-    """Register the plugins under their names in conf/hydra/."""
-    for plugin in (PluginSearchPath, Grids, Optuna, Basic, Joblib, Batched, Submitit, Ray):
+    """Register the plugins under their names in conf/hydra/, and where yamls are found."""
+    register_search_path()
+    for plugin in (Grids, Optuna, Basic, Joblib, Batched, Submitit, Ray):
         Plugins.instance().register(plugin)
         # under a name below hydra_plugins, too, as Hydra instantiates no others
         Plugins.instance().class_name_to_class[f"hydra_plugins.rlexp.{plugin.__name__}"] = plugin
-    # Hydra would take its builtin configs of the same names for schemas of the files in conf/hydra/
-    store = ConfigStore.instance().repo["hydra"]
-    for path in (CONF_DIR / "hydra").rglob("*.yaml"):
-        store.get(path.parent.name, {}).pop(path.name, None)

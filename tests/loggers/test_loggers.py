@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import curves, jobs, make_jobs, record, refusal, stop_after, train, trainer_of
+from helpers import SUPPORT, curves, jobs, make_jobs, record, refusal, stop_after, train, trainer_of
 from own_logger import Forks, Lines
 
 import rlexp.compare.__main__ as compare
@@ -198,13 +201,44 @@ def test_videos_of_training_reach_it(cli, tmp_path, own):
     assert [line["size"] for line in videos] == [p.stat().st_size for p in sorted((job / "videos").glob("*.mp4"))]
 
 
+@pytest.mark.parametrize("how", ["leaves", "forks"])
+@pytest.mark.parametrize("where", ["check", "open", "log", "close"])
+def test_it_neither_moves_the_run_nor_doubles_it(cli, tmp_path, own, monkeypatch, where, how):
+    words = ["total_steps=512", "algo.rollout_steps=64"]
+    assert cli(*TINY, *words, "study=plain").code == 0
+    result = cli(*TINY, *words, "logger=lines", f"logger.lines.fail_in={where}", f"logger.lines.how={how}")
+    assert result.code == 0, result.err
+    assert Path.cwd() == tmp_path
+    (plain,), (job,) = Path("outputs/plain").glob("*-*"), Path("outputs/s").glob("*-*")
+    assert record(job)["status"] == "done"
+    same = [[(row["seed"], row["step"], row["loss"]) for row in rows_of(folder)] for folder in (plain, job)]
+    assert same[0] == same[1]
+    assert result.out.count("done: ") == 1
+
+
+def test_a_library_that_breaks_when_it_is_imported_is_one_line(cli, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise TypeError('Descriptors cannot be created directly')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    result = cli(*SHORT, "logger=wandb")
+    said = "logger=wandb: what it needs cannot be imported: TypeError: Descriptors cannot be created directly"
+    assert (result.code, result.err) == (1, f"rlexp: {said}\n")
+    assert not jobs()
+
+
 def test_compare_sends_its_answer_and_what_it_wrote(cli, tmp_path, own, capsys):
     pytest.importorskip("scipy")
     assert cli("-m", *SHORT, "algo=ppo,ppo_kl", "num_seeds=2").code == 0
-    compare.main(["outputs/s", "logger=lines", "figures=false", "logger.lines.file=lines.jsonl"])
+    # in a process of its own, in which nothing else has told Hydra where yamls are found
+    command = ["outputs/s", "logger=lines", "figures=false", "logger.lines.file=lines.jsonl"]
+    environment = os.environ | {"PYTHONPATH": SUPPORT}
+    done = subprocess.run(
+        [sys.executable, "-m", "rlexp.compare", *command], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
     (sent,) = calls(tmp_path, "verdict")
     assert "ppo_kl" in sent["text"]
-    assert sent["text"] in capsys.readouterr().out
+    assert sent["text"] in done.stdout
     assert set(sent["files"]) == {"compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html"}
     (opened,) = calls(tmp_path, "open")
     assert (opened["study"], opened["name"]) == ("s", "compare")

@@ -18,12 +18,15 @@ class Lines(Logger):
             raise ConnectionError("no route")
 
     def note(self, call, **what):
-        if call == self.fail_in:
-            raise {"error": ConnectionError("no route\nto host"), "exit": SystemExit(3), "unspeakable": Unspeakable()}[
-                self.how
-            ]
+        errors = {"error": ConnectionError("no route\nto host"), "exit": SystemExit(3), "unspeakable": Unspeakable()}
+        if call == self.fail_in and self.how in errors:
+            raise errors[self.how]
         with open(self.file, "a") as file:
             file.write(json.dumps({"call": call} | what) + "\n")
+        if call == self.fail_in and self.how == "leaves":
+            os.chdir("/")
+        if call == self.fail_in and self.how == "forks":
+            os.fork()
 
     def check(self):
         self.note("check")

@@ -1,6 +1,5 @@
 """Base class of the launchers, and the one that runs jobs in this process; a job's folder tells how it ended."""
 
-import importlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rlexp.errors import ConfigError, LoggerError, UserError
-from rlexp.extras import needing
+from rlexp.extras import require
 from rlexp.run.declared import declare
 from rlexp.run.queued import Queued
 from rlexp.run.record import RunRecord
@@ -87,8 +86,7 @@ class JobLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         if self.needs is not None:
             module, extra = self.needs
-            with needing(extra, "hydra/launcher"):
-                importlib.import_module(module)
+            require(module, extra, "hydra/launcher")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's interface, for third-party sweepers."""
