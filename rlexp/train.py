@@ -45,7 +45,7 @@ def task(cfg: DictConfig) -> None:
         try:
             words = list(chosen.overrides.task)
             if not in_sweep:  # a sweep's plan has done it
-                if chosen.launcher.get("wait") is False:
+                if "hydra.launcher.wait" in map(key_of, chosen.overrides.hydra) and chosen.launcher.wait is False:
                     raise ConfigError(
                         "hydra.launcher.wait=false: a single run is trained here; add -m to leave it queued"
                     )

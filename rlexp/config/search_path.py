@@ -42,7 +42,8 @@ OF_A_MACHINE = (
     "env.timeout",
     "evaluation.video_every",
 )
-OF_A_STUDY = {"mode": RunMode.RUN, "sweeper": None, "run": None, "sweep": None, "callbacks": None}  # of hydra: default
+# Parts of hydra: the launcher, which it may set, and what Hydra itself tells of a job
+OF_A_LAUNCH = ("launcher", "runtime", "overrides", "job.num", "job.id", "job.override_dirname")
 
 
 class PluginSearchPath(SearchPathPlugin):
@@ -197,17 +198,20 @@ def check_local(config: DictConfig, hydra: Any, compose: Callable[[list[str]], D
     """
     if not has_local(hydra):
         return
-    words = [word for word in hydra.overrides.task if key_of(word) != LOCAL]
+    words = [word for word in hydra.overrides.task if key_of(word).partition("@")[0] != LOCAL]
     without = compose([*words, f"~{LOCAL}"])
-    plain: list[Any] = [OmegaConf.to_container(each, resolve=False) for each in (config, without)]
-    flat = [flatten({key: value for key, value in each.items() if key != "hydra"}) for each in plain]
+    flat: list[dict[str, Any]] = []
+    for each, of_hydra in ((config, hydra), (without, without.hydra)):
+        plain: Any = OmegaConf.to_container(each, resolve=False)
+        settings: Any = OmegaConf.to_container(of_hydra, resolve=False)
+        settings["mode"] = str(settings.get("mode") or RunMode.RUN)
+        flat.append(flatten({**plain, "hydra": settings}))
     free = (LOGGER, "tags", *OF_A_MACHINE)
-    changed = [key for key in differing(flat) if not {key, key.partition(".")[0]} & set(free)]
-    parts = [k for k, none in OF_A_STUDY.items() if (hydra.get(k) or none) != (without.hydra.get(k) or none)]
-    if changed or parts:
-        key = changed[0] if changed else f"hydra.{parts[0]}"
+    allowed = (*free, *(f"hydra.{part}" for part in OF_A_LAUNCH))
+    changed = [key for key in differing(flat) if not any(key == one or key.startswith(f"{one}.") for one in allowed)]
+    if changed:
         file, may = f"conf/{LOCAL}/{hydra.runtime.choices[LOCAL]}.yaml", ", ".join((*free, "hydra.launcher"))
-        raise ConfigError(f"{file} changes {key}, but may only set {may}; put the rest into an experiment")
+        raise ConfigError(f"{file} changes {changed[0]}, but may only set {may}; put the rest into an experiment")
 
 
 def untuned(hydras: Sequence[Any]) -> list[str]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import tempfile
+import time
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +19,7 @@ except ImportError:  # Windows
 
 NAME = ".lock"
 PATIENCE = 1.0  # seconds for which acquiring is retried: a probe holds the lock for an instant
+SILENCE = 5.0  # seconds before a command that waits says so
 
 _held: set["FolderLock"] = set()  # locks that this process holds
 
@@ -54,6 +56,18 @@ class FolderLock:
                 self.path.write_text(f"{os.getpid()}\n{platform.node()}\n")
         return True
 
+    def wait(self) -> None:
+        """Acquire it, however long another process holds it; after some seconds a line says who does."""
+        since, told = time.monotonic(), False
+        while not self.acquire():
+            if not told and time.monotonic() - since > SILENCE:
+                print(f"waiting for {holder(self.path)}, which is using {self.folder}{self._if_gone()}", flush=True)
+                told = True
+
+    def _if_gone(self) -> str:
+        """What to do about a lock whose holder is no more, which the kernel does not see to everywhere."""
+        return "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
+
     def release(self) -> None:
         """Release the lock, if held."""
         lock, self.lock = self.lock, None
@@ -68,8 +82,8 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         if not self.acquire():
-            gone = "" if has_locks(self.folder) else f"; if it is gone, remove {self.path}"
-            raise BusyError(f"{self.folder}: {holder(self.path)} is using it; wait for it to finish, or stop it{gone}")
+            what = f"{holder(self.path)} is using it; wait for it to finish, or stop it{self._if_gone()}"
+            raise BusyError(f"{self.folder}: {what}")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -63,6 +63,9 @@ def subfolder(root: DictConfig, settings_of: Callable[[DictConfig], dict[str, An
     """<study>/<job> below outputs: the run's folder, or with resume=never a new one."""
     if not re.fullmatch(r"[\w=+,-][\w.=+,-]*(/[\w=+,-][\w.=+,-]*)*", root.study):
         raise ConfigError(f"study={root.study}: must be a folder name of letters, digits and . _ = + , -")
+    if str(root.outputs).startswith("~"):
+        home = f"${{oc.env:HOME}}{str(root.outputs)[1:]}"
+        raise ConfigError(f"outputs={root.outputs}: the shell alone knows ~; write the path, or '{home}'")
     hydra = _hydra(root)
     settings = settings_of(drop_replaced(root, hydra))
     name = job_name(list(hydra.overrides.task), settings)

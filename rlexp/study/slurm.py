@@ -40,7 +40,7 @@ def states_of(marks: Iterable[Queued]) -> dict[Queued, str]:
                 continue
             if mark.id in shown:
                 found[mark] = GONE if shown[mark.id] in OVER else shown[mark.id]
-            elif mark.user == user():
+            elif mark.user == user() and (clusters or controller):  # else perhaps it is another cluster that answers
                 found[mark] = GONE
     return found
 

@@ -94,8 +94,7 @@ def study_locks(jobs: Sequence[Planned]) -> Iterator[None]:
         for study in sorted({job.study for job in jobs}):
             study.mkdir(parents=True, exist_ok=True)
             lock = FolderLock(study)
-            while not lock.acquire():  # tries for a second; other commands hold it for a moment
-                pass
+            lock.wait()  # other commands hold it for a moment
             stack.callback(lock.release)
         yield
 
@@ -165,9 +164,11 @@ def _present(launcher: Launcher, queue: str, marks: dict[Planned, Queued]) -> Ma
 
 def unsure_of(jobs: Sequence[Planned]) -> str:
     """That jobs may have been submitted or not, and how to decide."""
+    marks = filter(None, (queued.read(job.folder) for job in jobs))
+    there = "".join(f" --clusters={clusters}" for clusters in sorted({m.clusters for m in marks if m.clusters})[:1])
     return (
         f"{len(jobs)} jobs may have been submitted or not, which cannot be known, and are left: look in the queue "
-        f"(squeue --me --name=rlexp); if they are not there, {_clean(jobs)} lets them be submitted again"
+        f"(squeue --me{there}); if they are not there, {_clean(jobs)} lets them be submitted again"
     )
 
 
@@ -189,6 +190,6 @@ def _unknown(queue: str, jobs: Sequence[Planned]) -> str:
         "ray": "hydra/launcher=ray with hydra.launcher.address of that cluster can ask Ray",
     }
     return (
-        f"{len(jobs)} jobs may still be queued ({queued.read(jobs[0].folder)}) and are left: {how.get(queue, '')}; "
-        f"{_clean(jobs)} lets them be submitted again"
+        f"{len(jobs)} jobs may still be queued ({queued.read(jobs[0].folder)}) and are left: "
+        f"{how.get(queue, 'see its folder')}; {_clean(jobs)} lets them be submitted again"
     )

@@ -126,8 +126,7 @@ def write_plan(jobs: Sequence[Planned]) -> list[str]:
     for study in dict.fromkeys(job.study for job in jobs):
         study.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(study)
-        while not lock.acquire():  # tries for a second; other processes hold it only for a moment
-            pass
+        lock.wait()  # other processes hold it only for a moment
         with lock:
             path = study / "sweep.json"
             planned(study)  # raises if it is damaged

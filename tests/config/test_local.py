@@ -62,6 +62,9 @@ def test_it_may_choose_loggers(cli, tmp_path):
         (f"{HEAD}defaults: [override /algo: apo]\n", [], "default.yaml changes algo."),
         (f"{HEAD}defaults: [/optimizer/adam_annealed@optimizer, _self_]\n", [], "default.yaml changes optimizer.lr"),
         (f"{HEAD}hydra: {{run: {{dir: here}}}}\n", [], "default.yaml changes hydra.run"),
+        (f"{HEAD}hydra: {{verbose: true}}\n", [], "default.yaml changes hydra.verbose"),
+        (f"{HEAD}hydra: {{job: {{env_set: {{X: 'y'}}}}}}\n", [], "default.yaml changes hydra.job.env_set"),
+        (f"{HEAD}algo:\n  clip_coef: 0.3\n", ["+local@_global_=default"], "default.yaml changes algo.clip_coef"),
         (f"{HEAD}primary: final\n", [], "default.yaml changes primary"),
         (f"{HEAD}stop_at: 512\n", [], "default.yaml changes stop_at"),
         ("tags: [x]\n", [], "local/default.yaml: Key 'local' not in 'RunConfig'; its first line must be"),
@@ -74,6 +77,22 @@ def test_what_is_wrong_is_one_line(cli, tmp_path, text, words, told, several):
     write(tmp_path, text)
     assert told in refusal(cli(*several, *SHORT, *words))
     assert jobs() == []
+
+
+def test_launchers_settings_meant_for_another_are_one_line(cli, tmp_path):
+    write(tmp_path, f"{HEAD}hydra:\n  launcher: {{parameters: {{partition: main}}}}\n")
+    said = refusal(cli("-m", *SHORT, "hydra/launcher=basic", "seed=0,1"))
+    assert "hydra.launcher: Basic cannot be made of these settings" in said
+    assert "conf/local" in said
+
+
+def test_a_launcher_that_leaves_is_for_sweeps_alone(cli, tmp_path):
+    pytest.importorskip("submitit", reason="extra slurm is not installed")
+    write(
+        tmp_path, f"{HEAD}defaults: [override /hydra/launcher: submitit_slurm]\nhydra: {{launcher: {{wait: false}}}}\n"
+    )
+    assert cli(*SHORT).code == 0
+    assert record(jobs()[0])["status"] == "done"
 
 
 def test_one_that_is_not_there_is_one_line(cli):

@@ -158,3 +158,14 @@ def test_whether_a_file_system_has_locks_is_tried_and_leaves_nothing(tmp_path, k
     if kind != "locks":
         with pytest.raises(OSError, match=os.strerror(getattr(errno, kind))):
             fcntl.flock(0, fcntl.LOCK_EX)
+
+
+def test_who_waits_says_for_whom_and_gets_it_at_last(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rlexp.run.lock.SILENCE", 0.5)
+    process, _ = child("lock.acquire(); print(1, flush=True); time.sleep(2.5)", tmp_path)
+    lock = FolderLock(tmp_path)
+    lock.wait()
+    told = capsys.readouterr().out
+    assert told == f"waiting for process {process.pid} on {platform.node()}, which is using {tmp_path}\n"
+    lock.release()
+    process.communicate()

@@ -18,7 +18,7 @@ from rlexp.study.status import read_job_status, read_study, table
 
 @pytest.fixture
 def squeue(tmp_path, monkeypatch):
-    """Slurm's answer: squeue(lines, error="", code=0); what it was called with is in the file `called`."""
+    """Slurm's answer, of the cluster a: squeue(lines, error="", code=0); what it was called with is in `called`."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def answer(lines, error="", code=0):
@@ -26,19 +26,21 @@ def squeue(tmp_path, monkeypatch):
         call = 'echo "$@" $SQUEUE_STATES $SLURM_CLUSTERS >> '
         script = f"#!/bin/sh\n{call}{tmp_path}/called\nprintf '{lines}'\nprintf '{error}' >&2\nexit {code}\n"
         (tmp_path / "bin/squeue").write_text(script)
-        (tmp_path / "bin/squeue").chmod(0o755)
+        (tmp_path / "bin/scontrol").write_text("#!/bin/sh\necho 'ClusterName             = a'\n")
+        for name in ("squeue", "scontrol"):
+            (tmp_path / "bin" / name).chmod(0o755)
         return tmp_path / "called"
 
     return answer
 
 
 def mark(folder, id="7_0", queue="slurm", record=None, **more):
-    queued.write(folder, replace(queued.entry(queue, id, record), **more))
+    queued.write(folder, replace(queued.entry(queue, id, record, controller="a"), **more))
     return folder
 
 
 def of_slurm(*ids, **more):
-    return [replace(queued.entry("slurm", id, None), **more) for id in ids]
+    return [replace(queued.entry("slurm", id, None, controller="a"), **more) for id in ids]
 
 
 def told(marks):
@@ -146,12 +148,13 @@ def test_of_another_users_job_or_another_cluster_slurm_cannot_tell(tmp_path, squ
     called = squeue("7 PENDING\\n")
     assert told(of_slurm("7", "8", user="someone")) == {"7": "PENDING"}
     assert told(of_slurm("7", "8", user=None)) == {"7": "PENDING"}
-    assert told(of_slurm("7", "8", controller="b")) == {}  # there is no scontrol
-    (tmp_path / "bin/scontrol").write_text("#!/bin/sh\necho 'ClusterName             = a'\n")
-    (tmp_path / "bin/scontrol").chmod(0o755)
+    assert told(of_slurm("7", "8", controller=None)) == {"7": "PENDING"}  # it is not known which cluster took them
     assert told(of_slurm("7", "8", controller="b")) == {}
     assert told(of_slurm("7", "8", controller="a")) == {"7": "PENDING", "8": slurm.GONE}
-    assert called.read_text().count("\n") == 3
+    (tmp_path / "bin/scontrol").unlink()
+    assert told(of_slurm("7", "8", controller="a")) == {}
+    assert called.read_text().count("\n") == 4
+    squeue("7 PENDING\n")
     study = tmp_path / "s"
     plan(study, mark(study / "theirs", "8", user="someone").name, mark(study / "mine", "8").name)
     assert of(study) == {"theirs": "queued", "mine": "waiting"}

@@ -46,14 +46,17 @@ class JobDied(Exception):
     """The process of a job was killed or ran out of memory."""
 
 
-def note(job: Planned, result: Result) -> None:
-    """Record a failure that the job itself did not record in its folder."""
+def note(job: Planned, result: Result, alone: bool = False) -> None:
+    """Record a failure that the job itself did not record in its folder.
+
+    alone: nobody else tells of it, as the sweep may have left.
+    """
     status = job.own_status()
     if isinstance(result, Exception) and status in ("waiting", "killed"):
         error: Exception = JobDied(f"its process was killed or ran out of memory ({one_line(result, 300)})")
     elif isinstance(result, JobReturn) and result.status == JobStatus.FAILED and status in UNFINISHED:
         error = result._return_value
-        if isinstance(error, LoggerError):  # the job itself is not to blame, and trains without
+        if isinstance(error, LoggerError) and not alone:  # the job itself is not to blame, and trains without
             return
     else:
         return

@@ -98,7 +98,7 @@ class Keeper:
             ended, pending = ray.wait(self.pending, timeout=1.0)
             for call in ended:
                 with contextlib.suppress(OSError, UserError):  # the others go on
-                    note(self.jobs[self.calls[call]], result_of(ray, call))
+                    note(self.jobs[self.calls[call]], result_of(ray, call), alone=True)
             self.pending = pending
         self.stop.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other keepers' files are there

@@ -31,9 +31,13 @@ from rlexp.sweep.plan import Planned
 from rlexp.sweep.queue import NotSubmittedError, leave, told, unsure_of
 from rlexp.text import one_line
 
+SLURM_CODES = re.compile(r"%[0-9]*[A-Za-z]")  # in names of files
 POLL = 0.5  # seconds between polls of local jobs; Slurm is polled a tenth as often
 # what sbatch says of a controller that did not answer, though it may have got the job
-UNSURE = r"timed out|zero bytes|transmi|send/recv|connection reset|header length|unexpected message|interrupt"
+UNSURE = (
+    r"timed out|zero bytes|transmi|send/recv|(send|receive|shutdown) failure|connection reset|broken pipe|"
+    r"not connected|header length|message length|unexpected (message|missing)|interrupt"
+)
 
 
 @dataclass
@@ -58,7 +62,7 @@ class OnNode:
             with stop_on_file(self.stop) if self.stop else contextlib.nullcontext():
                 result = execute(self.context, self.task_function, self.job.config)
                 if self.stop is None:  # the sweep may have left
-                    note(self.job, result)
+                    note(self.job, result, alone=True)
                 return result
         except SystemExit as stop:
             if self.stop is not None and self.stop.exists():
@@ -143,6 +147,8 @@ class Submitit(JobLauncher):
 
     def _on_slurm(self, jobs: Sequence[Planned]) -> Sequence[Result]:
         """Queue all jobs at once, each with a mark in its folder; they stay queued if this process ends."""
+        if code := SLURM_CODES.search(str(_logs(jobs).absolute())):
+            raise ConfigError(f"outputs={jobs[0].cfg.outputs}: Slurm reads {code[0]} as a code; choose another folder")
         submitted: list[Any] = []
 
         def submit(mine: Sequence[Planned]) -> list[str]:

@@ -20,6 +20,7 @@ from rlexp.run.trust import require_no_links
 from rlexp.study.runs import SUPERSEDED, find_runs, superseded_in
 from rlexp.sweep.compose import Composer
 from rlexp.sweep.grids import Grids, union
+from rlexp.sweep.launchers.base import JobLauncher
 from rlexp.sweep.run import SweepError, run_all
 from rlexp.sweep.tune.settings import TuningSettings
 from rlexp.text import sanitize_csv_cell
@@ -38,8 +39,11 @@ class Optuna(Grids):
             from rlexp.sweep.tune.trials import TrialJobs
             from rlexp.sweep.tune.tuning import Tuning
 
-        if not getattr(self.launcher, "wait", True):
-            raise ConfigError("hydra.launcher.wait=false: a tuning waits for its trials, by which it chooses the next")
+        if isinstance(self.launcher, JobLauncher) and not self.launcher.wait:
+            if "hydra.launcher.wait" in map(key_of, self.config.hydra.overrides.hydra):
+                why = "a tuning waits for its trials, by which it chooses the next"
+                raise ConfigError(f"hydra.launcher.wait=false: {why}")
+            self.launcher.wait = True  # some yaml lets sweeps leave
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         for word in words:
             if key_of(word) in ("seed", "num_seeds", "stop_at"):

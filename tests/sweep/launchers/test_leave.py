@@ -215,6 +215,18 @@ def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
     assert len(slurm.states()) == 1
 
 
+def test_a_logger_that_cannot_start_on_the_node_is_told_and_not_submitted_again(tmp_path, sweep, slurm):
+    (tmp_path / "conf" / "logger").mkdir(parents=True)
+    (tmp_path / "conf" / "logger" / "lines.yaml").write_text("lines:\n  _target_: own_logger.Lines\n  fail_in: open\n")
+    words = ("seed=0", "logger=lines", *LEAVE)
+    assert sweep(*words).code == 0
+    (slurm.folder / "at_once").write_text("1")
+    wait_for(lambda: set(statuses().values()) == {"failed"})
+    result = sweep(*words)
+    assert re.search(r"^\[1/1\] failed: .*logger=lines: cannot start", result.out, re.MULTILINE)
+    assert len(slurm.states()) == 1
+
+
 @pytest.mark.slow
 def test_a_job_that_waits_for_the_second_time_is_queued_until_it_has_begun(sweep, slurm):
     words = ("seed=0", *LEAVE)
@@ -319,6 +331,7 @@ def test_what_sbatch_refuses_is_told_in_one_line(sweep, slurm):
     [
         "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
         "slurm_receive_msg: Zero Bytes were transmitted or received",
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (receive failure)",
         "",
         None,
     ],
@@ -333,7 +346,7 @@ def test_what_may_have_been_submitted_is_not_submitted_again(tmp_path, sweep, sl
     result = sweep(*words)
     assert result.code == 1
     unsure = (
-        r"2 jobs may have been submitted or not, which cannot be known, and are left: .*squeue --me --name=rlexp.*"
+        r"2 jobs may have been submitted or not, which cannot be known, and are left: .*squeue --me\).*"
         r"python -m rlexp.study clean outputs/s what=queued lets them"
     )
     assert re.search(rf"^rlexp: hydra/launcher: {unsure}", result.err, re.MULTILINE)
@@ -392,6 +405,7 @@ def test_ctrl_c_while_ids_are_written_waits_for_them(sweep, slurm, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (("submitit_slurm", "hydra.launcher.wait=false", "outputs=50%a"), "outputs=50%a: Slurm reads %a as a code"),
         (("submitit_slurm", "hydra.launcher.wait=maybe"), "hydra.launcher.wait=maybe: must be true or false"),
         (("ray", "hydra.launcher.wait=false"), "without hydra.launcher.address the Ray cluster ends with this command"),
         (("submitit_local", "hydra.launcher.wait=false"), "hydra/launcher=submitit_local has no setting wait, unlike"),
