@@ -3,15 +3,17 @@
 python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000] [trust=package,...]
                          [video=true [observation=true]]
 
-video: an mp4 of each episode in the run's folder videos/, which TensorBoard shows, too; observation: what the policy
-sees beside each picture.
+video: an mp4 of each episode in the run's folder videos/, which TensorBoard shows, too, and an evaluation.json that is
+there of other settings stays; observation: what the policy sees beside each picture.
 
 trust: packages besides rlexp and torch whose networks and environments may be built, which runs their code.
 """
 
 import functools
+import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +50,8 @@ def run_command(words: list[str]) -> None:
     video, observation = options.pop("video", False), options.pop("observation", False)
     if video:
         require_encoder("video=true")
+    if observation and not video:
+        raise ConfigError("observation=true: is drawn in videos; add video=true")
     if not run:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
     settings = asdict(FinalEvaluation(**options))
@@ -65,7 +69,10 @@ def run_command(words: list[str]) -> None:
             **settings,
         )
     content = summarize(saved.seeds, results, settings)
-    write_evaluation(saved.folder, content)
+    if video and _has_another(saved.folder, content["settings"]):
+        print("evaluation.json, which compare reads, stays as it is; without video=true this one would replace it")
+    else:
+        write_evaluation(saved.folder, content)
     record = RunRecord(saved.folder)
     for seed in sorted(set(record.data.get("seeds", ())) - set(saved.seeds)):
         print(f"seed {seed}: has diverged, and has no policy to evaluate")
@@ -76,6 +83,14 @@ def run_command(words: list[str]) -> None:
     if video:
         with watch.on():
             _film(saved, environment, settings, watch, observation, results)
+
+
+def _has_another(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether there is an evaluation with other settings."""
+    try:
+        return bool(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["settings"] != settings)
+    except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
+        return False
 
 
 def _film(

@@ -66,6 +66,10 @@ def train_job(job: Job) -> None:
         if record.status == "done" and job.cfg.resume != "never":
             log_result(record, job.folder, "already done")
             warn_of_declaration(job, record)
+            if list(job.cfg.tags) != list(record.data.get("tags", [])):
+                log.info(
+                    "tags=[%s]: it keeps its own, [%s]", ",".join(job.cfg.tags), ",".join(record.data.get("tags", []))
+                )
             if job.cfg.profile:
                 log.info("profile=true: nothing left to trace; resume=never trains from scratch")
             if job.cfg.evaluation.every is not None and "evaluation" not in record.data.get("time", {}):

@@ -48,21 +48,28 @@ class Window:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         import pygame  # here, as only this command opens a window
 
-        self.pygame, self.title = pygame, title
+        self.pygame: Any = pygame
+        self.title = title
         self.screen: Any = None
-        try:
-            pygame.display.init()
-        except pygame.error as error:
-            raise ConfigError(f"no window can be opened ({error})") from None
+        self._open()
+        if pygame.display.get_driver() == "offscreen" != os.environ.get("SDL_VIDEODRIVER"):
+            raise ConfigError(f"no window can be opened (DISPLAY={os.environ.get('DISPLAY')} does not answer)")
         self.clock = pygame.time.Clock()
+
+    def _open(self) -> None:
+        try:
+            self.pygame.display.init()
+        except self.pygame.error as error:
+            raise ConfigError(f"no window can be opened ({error})") from None
 
     def show(self, picture: np.ndarray, fps: float) -> bool:
         """Show a picture (H, W, 3), small ones enlarged, and wait; returns whether to go on."""
-        pygame: Any = self.pygame
+        pygame = self.pygame
         scale = max(1, 480 // picture.shape[0])
         size = picture.shape[1] * scale, picture.shape[0] * scale
-        if self.screen is None:
-            self.screen = pygame.display.set_mode(size)
+        self._open()
+        if self.screen is None or pygame.display.get_surface() is not self.screen:
+            self.screen = pygame.display.set_mode(size)  # anew, where the environment before has quit pygame
             pygame.display.set_caption(self.title)
         surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         self.screen.blit(pygame.transform.scale(surface, size), (0, 0))

@@ -17,10 +17,9 @@ from rlexp.build import network_builder
 from rlexp.config.identity import with_current_names
 from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, UserError
-from rlexp.jobs.init_from import locate
 from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.run import checkpoint
-from rlexp.run.names import missing_folder
+from rlexp.run.names import locate, missing_folder
 from rlexp.run.trust import require_trusted
 from rlexp.seeding import AgentStreams
 from rlexp.text import one_line, sanitize

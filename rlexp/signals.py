@@ -10,6 +10,7 @@ from typing import Any, Self
 
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+TOLD = b"\nstopping after this update, to save; Ctrl-C again stops at once, and saves nothing\n"
 DEBOUNCE = 1.0  # seconds within which signals count as one: Ctrl-C reaches a sweep and its jobs
 
 
@@ -81,6 +82,8 @@ class StopSignal:
             self.outer.receive(signum, frame)
         elif self.signum is None:
             self.signum, self.is_request, self.received_at = signum, frame is None, time.monotonic()
+            if signum == signal.SIGINT and not self.is_request:
+                os.write(2, TOLD)  # a handler may not print: the line that it interrupts may be half written
         elif time.monotonic() - self.received_at > DEBOUNCE:
             raise KeyboardInterrupt
 

@@ -91,6 +91,9 @@ def explain(error: Exception, overrides: list[str]) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     line = str(cause).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
     merging = re.search(r"Error merging override (\S+)", text)
+    if merging and "is not a ListConfig" in line:
+        key, _, value = merging[1].partition("=")
+        return f"{merging[1]}: must be a list, as {key}=[{value}]"
     return f"{merging[1]}: {line}" if merging else one_line(line)
 
 

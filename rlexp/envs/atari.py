@@ -7,11 +7,20 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from rlexp.config.declaration import is_number
 from rlexp.envs.agents import CONTINUES, AgentVectorEnv
 from rlexp.envs.environment import Environment
 from rlexp.errors import ConfigError
 
 NOOP = 0
+LEAST = {  # of ALE's arguments that are whole numbers
+    "noop_max": 0,
+    "frameskip": 1,
+    "img_height": 1,
+    "img_width": 1,
+    "stack_num": 1,
+    "max_num_frames_per_episode": 1,
+}
 FIRE = 1  # of ALE's Action, and its index in the sets of actions that have it
 
 
@@ -38,6 +47,21 @@ class Atari(Environment):
             if name in self.kwargs:
                 what = f"is env.life_loss={ours} or ignore here"
                 raise ConfigError(f"env.kwargs.{name}={self.kwargs[name]}: {what}")
+        self._require_numbers()
+
+    def _require_numbers(self) -> None:
+        """Refuse numbers by which ALE would hang, or be silent."""
+        for name, least in LEAST.items():
+            value = self.kwargs.get(name, least)
+            if not is_number(value) or value != int(value) or value < least:
+                raise ConfigError(f"env.kwargs.{name}={value}: must be a whole number, at least {least}")
+        stickiness = self.kwargs.get("repeat_action_probability", 0.0)
+        if not is_number(stickiness) or not 0 <= stickiness <= 1:
+            raise ConfigError(f"env.kwargs.repeat_action_probability={stickiness}: must be a number from 0 to 1")
+        most, first = self.kwargs.get("max_num_frames_per_episode"), self.kwargs.get("noop_max", 0)
+        if most is not None and most <= first:
+            what = f"no-ops alone may take {first} frames (env.kwargs.noop_max); it must be more"
+            raise ConfigError(f"env.kwargs.max_num_frames_per_episode={most}: {what}")
 
     def _pictured(self, seeds: list[list[int]]) -> tuple[VectorEnv, Callable[[list[list[int]]], Any]]:
         whole = {"img_height": 210, "img_width": 160, "grayscale": False, "stack_num": 1}

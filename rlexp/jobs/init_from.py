@@ -18,7 +18,7 @@ from rlexp.config.identity import config_hash, key_of
 from rlexp.config.schema import seeds_of
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
-from rlexp.run.names import missing_folder
+from rlexp.run.names import locate, missing_folder
 from rlexp.run.record import RecordError, diverged_in, read_record
 
 LAUNCH_ONLY = ("stop_at", "debug", "profile")  # settings of one launch: left out of the command that finishes the run
@@ -143,16 +143,6 @@ def _parse(typed: str) -> tuple[Path, int | None]:
     if match is None or Path(typed).is_dir():
         return Path(typed), None
     return Path(match[1]), int(match[2])
-
-
-def locate(path: Path) -> Path | None:
-    """A run's folder, named by its path or by <study>/<hash>; None if there is none or several."""
-    if path.is_dir():
-        return path
-    if not re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name):
-        return None
-    found = sorted(folder for folder in path.parent.glob(f"*-{path.name}") if folder.is_dir())
-    return found[0] if len(found) == 1 else None
 
 
 def _study_hint(path: Path) -> str:

@@ -35,6 +35,16 @@ def missing_folder(path: Path) -> str:
     return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if meant.is_dir() else "")
 
 
+def locate(path: Path) -> Path | None:
+    """A run's folder, named by its path or by <study>/<hash>; None if there is none or several."""
+    if path.is_dir():
+        return path
+    if not re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name):
+        return None
+    found = sorted(folder for folder in path.parent.glob(f"*-{path.name}") if folder.is_dir())
+    return found[0] if len(found) == 1 else None
+
+
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """<overrides that can change results>-<config hash>."""
     parent = str(settings.get("init_from", "")).partition("@")[0]  # the parent's hash instead of a path

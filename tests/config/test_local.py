@@ -26,6 +26,8 @@ def test_what_it_sets_holds_unless_the_command_says_otherwise(cli, tmp_path):
     assert "local" not in record(before)["choices"]
     assert cli(*SHORT, "resume=never", "tags=[x]").code == 0
     assert record(jobs()[2])["tags"] == ["x"]
+    assert "tags=[y,z]: it keeps its own, [x]\n" in cli(*SHORT, "tags=[y,z]").out
+    assert record(jobs()[2])["tags"] == ["x"]
     assert cli(*SHORT, "resume=never", "~local").code == 0
     assert "tags" not in record(jobs()[3])
 
@@ -71,6 +73,7 @@ def test_it_may_choose_loggers(cli, tmp_path):
         (f"{HEAD}tagss: [x]\n", [], "local/default.yaml: Key 'tagss' not in 'RunConfig'"),
         (f"{HEAD}tags: [x]\n", ["local=defaul"], "local=defaul: there is no such choice; did you mean default?"),
         (f"{HEAD}tags: [x]\n", ["local=null"], "~local leaves it out"),
+        (f"{HEAD}tags: [x]\n", ["tags=pilot"], "tags=pilot: must be a list, as tags=[pilot]"),
     ],
 )
 def test_what_is_wrong_is_one_line(cli, tmp_path, text, words, told, several):

@@ -340,6 +340,13 @@ def test_games_of_single_environments_are_whole_too(tmp_path, lives):
         ({"vectorization": "sync"}, "env.vectorization=sync: Atari is stepped by ALE's vector class"),
         ({"kwargs": {"continuous": True}}, "env.kwargs.continuous=true: Atari is played by its discrete actions"),
         ({"kwargs": {"reward_clipping": True}}, "would clip recorded returns"),
+        ({"kwargs": {"stack_num": 0}}, "env.kwargs.stack_num=0: must be a whole number, at least 1"),  # ALE hangs
+        ({"kwargs": {"img_height": 0}}, "env.kwargs.img_height=0: must be a whole number, at least 1"),
+        ({"kwargs": {"noop_max": -1}}, "env.kwargs.noop_max=-1: must be a whole number, at least 0"),
+        ({"kwargs": {"noop_max": "many"}}, "env.kwargs.noop_max=many: must be a whole number, at least 0"),
+        ({"kwargs": {"frameskip": 2.5}}, "env.kwargs.frameskip=2.5: must be a whole number, at least 1"),
+        ({"kwargs": {"repeat_action_probability": 2}}, "env.kwargs.repeat_action_probability=2: must be a number from"),
+        ({"kwargs": {"max_num_frames_per_episode": 30, "noop_max": 30}}, "no-ops alone may take 30 frames"),
     ],
 )
 def test_what_would_play_otherwise_is_refused(settings, told):

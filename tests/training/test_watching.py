@@ -1,6 +1,8 @@
 """Episodes that are watched are those that are evaluated; their videos are whole, and change nothing of training."""
 
+import json
 import os
+import re
 import sys
 
 import gymnasium as gym
@@ -40,6 +42,11 @@ class Counter(gym.Env):
     def step(self, action):
         self.t += 1
         return np.full(2, self.t, np.float32), 1.0, self.t == self.length, False, {}
+
+    def close(self):
+        if "pygame" in sys.modules:  # as those of Gymnasium do
+            sys.modules["pygame"].display.quit()
+            sys.modules["pygame"].quit()
 
     def render(self):
         if "raises" in self.broken:
@@ -94,6 +101,8 @@ def test_every_episode_is_a_video_from_its_first_picture_to_its_last(run, capsys
         assert [round(frame[2, 3] / 10) for frame in shown] == [0, 1, 2, 3, 4, 5]
         assert shown[0].shape == (6, 8)  # H.264 has even sides
     assert capsys.readouterr().out.count("return 5.00, 5 steps") == 4
+    known = json.loads((run / "evaluation.json").read_text())
+    assert known["settings"]["episodes"] == 2
     accumulator = EventAccumulator(str(run / "videos"), size_guidance={"images": 0}).Reload()
     assert sorted(accumulator.Tags()["images"]) == ["evaluation_seed_0", "evaluation_seed_1"]
     events = accumulator.Images("evaluation_seed_1")
@@ -101,6 +110,8 @@ def test_every_episode_is_a_video_from_its_first_picture_to_its_last(run, capsys
     shown = imageio.mimread(events[0].encoded_image_string)
     assert len(shown) == 6
     evaluate.main([f"run={run}", "episodes=1", "video=true"])  # the same again: its events give way
+    assert "evaluation.json, which compare reads, stays as it is" in capsys.readouterr().out
+    assert json.loads((run / "evaluation.json").read_text()) == known
     accumulator = EventAccumulator(str(run / "videos"), size_guidance={"images": 0}).Reload()
     assert [event.step for event in accumulator.Images("evaluation_seed_0")] in ([0, 1], [1, 0])
 
@@ -268,6 +279,17 @@ def test_no_screen_is_one_line(run, monkeypatch, capsys):
         play.main([f"run={run}"])
     said = f"there is no screen here (DISPLAY is not set); python -m rlexp.evaluate run={run} video=true writes videos"
     assert capsys.readouterr().err == f"rlexp.play: {said} instead\n"
+
+
+def test_a_screen_that_does_not_answer_is_one_line(run, monkeypatch, capsys):
+    import pygame
+
+    monkeypatch.setenv("DISPLAY", ":77")
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    pygame.display.quit()
+    with pytest.raises(SystemExit):
+        play.main([f"run={run}"])
+    assert re.fullmatch(r"rlexp\.play: no window can be opened \([^\n]*\)\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("word", ["speed=0", "speed=fast", "episodes=0", "seed=x", "sped=1"])
