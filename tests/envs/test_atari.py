@@ -268,7 +268,7 @@ TINY = ("env=breakout", "tuned=none", "algo.rollout_steps=64", "env.num_envs=2",
 
 
 def test_recorded_returns_are_of_whole_games(tmp_path):
-    trainer = make_trainer(tmp_path, *TINY, "torch_threads=2")
+    trainer = make_trainer(tmp_path, *TINY, "torch_threads=1")
     lives, games = 0, 0
     for _ in range(8):
         rollout = trainer.collector.collect(trainer.learner.acting(trainer.collector.slots))
