@@ -3,6 +3,8 @@
 import pytest
 from helpers import jobs, record, refusal
 
+from rlexp.errors import ConfigError
+
 TINY = ["tuned=none", "progress=none", "evaluation.episodes=0", "study=s", "compile=false"]
 SHORT = [*TINY, "total_steps=1024", "algo.rollout_steps=64"]
 HEAD = "# @package _global_\n"
@@ -96,6 +98,21 @@ def test_a_launcher_that_leaves_is_for_sweeps_alone(cli, tmp_path):
     )
     assert cli(*SHORT).code == 0
     assert record(jobs()[0])["status"] == "done"
+
+
+def test_a_tuning_waits_where_sweeps_leave(cli, tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="extra slurm is not installed")
+    pytest.importorskip("optuna", reason="extra tune is not installed")
+
+    def tuning(jobs, name, folder, launcher, settings):
+        raise ConfigError(f"waits: {launcher.wait}")
+
+    monkeypatch.setattr("rlexp.sweep.tune.tuning.Tuning", tuning)
+    write(
+        tmp_path, f"{HEAD}defaults: [override /hydra/launcher: submitit_slurm]\nhydra: {{launcher: {{wait: false}}}}\n"
+    )
+    words = ["-m", *SHORT[:3], "hydra/sweeper=optuna", "optimizer.lr=interval(1e-4,1e-2)"]
+    assert cli(*words).err == "rlexp: waits: True\n"
 
 
 def test_one_that_is_not_there_is_one_line(cli):

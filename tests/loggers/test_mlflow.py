@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import jobs, record
+from helpers import jobs, record, refusal
 
 from rlexp.loggers.base import Subject
 from rlexp.loggers.mlflow import Mlflow
@@ -30,6 +30,12 @@ def no_server(monkeypatch):
 def rows_of(job):
     with open(job / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_folder_in_whose_name_its_database_cannot_be_is_one_line(cli, tmp_path):
+    said = "outputs=o?x: MLflow cannot keep its database in a folder with ? in its name; set logger.mlflow.tracking_uri"
+    assert said in refusal(cli(*TINY, "logger=mlflow", 'outputs="o?x"'))
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_run_and_its_resumption_are_one_run_of_theirs(cli, tmp_path):

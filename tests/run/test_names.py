@@ -1,7 +1,9 @@
 """Names of run folders."""
 
+from helpers import refusal
+
 from rlexp.config.identity import config_hash
-from rlexp.run.names import job_name
+from rlexp.run.names import job_name, locate
 
 
 def test_names_are_cut_to_what_file_systems_take():
@@ -11,3 +13,18 @@ def test_names_are_cut_to_what_file_systems_take():
     assert 200 < len(many.encode()) < 240
     assert many[-9:] == "-" + config_hash({"a": 1})
     assert len(job_name(["env.id=" + "é" * 300], {}).encode()) < 240
+
+
+def test_a_home_folder_that_no_shell_has_read_is_refused(cli, tmp_path):
+    for several in ([], ["-m"]):
+        assert "outputs=~/o: the shell alone knows ~" in refusal(cli(*several, 'outputs="~/o"', "total_steps=64"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_found_by_the_hash_that_its_name_ends_in(tmp_path):
+    run = tmp_path / "s" / "algo=ppo,seed=1-0123abcd"
+    run.mkdir(parents=True)
+    assert locate(tmp_path / "s" / "0123abcd") == locate(run) == run
+    assert locate(tmp_path / "s" / "0123abce") is None
+    (tmp_path / "s" / "algo=ppo,seed=2-0123abcd").mkdir()
+    assert locate(tmp_path / "s" / "0123abcd") is None

@@ -122,6 +122,12 @@ def test_what_the_policy_sees_stands_beside_the_picture(run):
     assert shown[0].shape == (6, 7 + 2 + 120 + 1)
 
 
+def test_what_the_policy_sees_is_in_videos_alone(run, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main([f"run={run}", "episodes=1", "observation=true"])
+    assert capsys.readouterr().err == "rlexp.evaluate: observation=true: is drawn in videos; add video=true\n"
+
+
 def test_the_video_is_of_the_episode_that_is_evaluated(tmp_path):
     folder = tmp_path
     settings = (*SETTINGS, "env=acrobot", "algo.rollout_steps=32", "total_steps=512")
