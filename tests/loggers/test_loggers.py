@@ -201,8 +201,9 @@ def test_videos_of_training_reach_it(cli, tmp_path, own):
     assert [line["size"] for line in videos] == [p.stat().st_size for p in sorted((job / "videos").glob("*.mp4"))]
 
 
-@pytest.mark.parametrize("how", ["leaves", "forks"])
-@pytest.mark.parametrize("where", ["check", "open", "log", "close"])
+@pytest.mark.parametrize(
+    ("where", "how"), [("check", "leaves"), ("open", "forks"), ("log", "forks"), ("log", "leaves"), ("close", "leaves")]
+)
 def test_it_neither_moves_the_run_nor_doubles_it(cli, tmp_path, own, monkeypatch, where, how):
     words = ["total_steps=512", "algo.rollout_steps=64"]
     assert cli(*TINY, *words, "study=plain").code == 0

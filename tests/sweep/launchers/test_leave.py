@@ -121,6 +121,7 @@ def test_a_sweep_that_waits_says_at_last_that_it_waits_for_no_queued_job(sweep, 
     assert len(slurm.states()) == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_paused_as_asked_is_told_so_and_not_submitted_again(sweep, slurm):
     words = ("seed=0", "stop_at=128", *LEAVE)
     assert sweep(*words).code == 0
