@@ -309,6 +309,7 @@ def test_coefficients_share_a_batch_once_they_are_annotated(folder):
     )
 
 
+@pytest.mark.slow
 def test_from_one_run_to_the_next(folder):
     more = ["algo=calm", "total_steps=1024"]
     folder.train(["algo=calm", "study=first"], [*more, "study=whole"])

@@ -72,7 +72,8 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+# the most arms draw nothing that fewer do not, and take a second each
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x.startswith("nine") else x for x in ODD])
 def test_every_figure_is_drawn_for_odd_studies(tmp_path, name):
     comparison = ODD[name]()
     drawn = figures.draw(comparison, judged(tmp_path, comparison), tmp_path)

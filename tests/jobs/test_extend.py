@@ -58,7 +58,10 @@ def assert_uninterrupted(extended, whole):
     assert record(extended)["result"]["rows"] == record(whole)["result"]["rows"]
 
 
-@pytest.mark.parametrize("case", CASES)
+# one of each kind: what an algorithm remembers, and agents one after the other
+@pytest.mark.parametrize(
+    "case", [case if case in ("memory", "loop") else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_an_extended_run_is_the_uninterrupted_one(cli, case):
     words = (*WORDS, *CASES[case])
     assert cli(*words, LONG, "study=whole").code == 0

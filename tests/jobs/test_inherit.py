@@ -146,7 +146,14 @@ def test_the_child_of_a_seed_is_the_same_alone_and_beside_others(cli):
     assert all(torch.equal(tensors[k][i], parents[k][1]) for k in tensors for i in (0, 1))
 
 
-@pytest.mark.parametrize("case", [APO, (*NORMALISED, "num_seeds=2"), (*APO, "batching=loop", "num_seeds=2")])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(APO, marks=pytest.mark.slow),
+        (*NORMALISED, "num_seeds=2"),
+        pytest.param((*APO, "batching=loop", "num_seeds=2"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_child_is_the_uninterrupted_one_and_needs_no_parent(cli, case):
     train(cli, *case, "study=p")
     words = (*case, f"init_from={short(only('p'))}", ALL, "optimizer.lr=1e-3")

@@ -113,7 +113,8 @@ def test_a_tuning_that_is_killed_goes_on_with_the_trial_that_it_was_at(tmp_path,
     assert sorted(record(job)["launches"] for job in trials()) == [1, 3]
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_best_is_trained_saves_it_and_the_same_command_finishes(tmp_path, tune, number):
     slow = ("total_steps=6400", "checkpoint_every=640")
     few = {"n_trials": 2, "num_seeds": 1, "evaluation_seeds": 2, "n_startup": 2}
@@ -209,7 +210,8 @@ def test_trials_that_fail_count_and_are_tried_again_on_request(tune):
     assert states()[2:] == ["FAIL", "FAIL"]
 
 
-@pytest.mark.parametrize("judged", [pytest.param({}, marks=pytest.mark.slow), {"pruner": "median", "rungs": "[0.5]"}])
+@pytest.mark.slow
+@pytest.mark.parametrize("judged", [{}, {"pruner": "median", "rungs": "[0.5]"}])
 def test_a_trial_does_not_win_by_the_seeds_that_did_not_diverge(tune, judged):
     params = ("algo.victim=5,1001",)  # a seed that no trial has, and one of two
     settings = {"sampler": "grid", "num_seeds": 2, "evaluation_seeds": 0, **judged}
@@ -226,6 +228,7 @@ def test_a_trial_does_not_win_by_the_seeds_that_did_not_diverge(tune, judged):
     assert sorted(states()) == ["COMPLETE", "FAIL", "FAIL"]
 
 
+@pytest.mark.slow
 def test_a_failed_job_that_trials_share_runs_again_once(tune):
     settings = {"sampler": "random", "evaluation_seeds": 0, "params": ("algo.clip_coef=0.1,0.3", "optimizer.lr=1e30")}
     assert tune(**settings).code == 1
