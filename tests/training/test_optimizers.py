@@ -41,6 +41,9 @@ ASIDE = ("CountsByItself", "MomentumAside", "Langevin", "OwnRate")
 WHOLE = ("Adafactor", "Normed", "LargeAsOne", "HalfMomentum")  # the last sorts parameters by their axes
 
 
+ALONE = pytest.param(1, marks=pytest.mark.slow)  # two stacked are what one alone is, and more
+
+
 FIXED = ("Rprop",)  # heed the first learning rate alone
 
 
@@ -87,7 +90,7 @@ def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
 
 
 @pytest.mark.parametrize("name", [*(own for own in ACCEPTED if own not in FIXED), *OTHERS])
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [ALONE, 2])
 def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, traced, caplog, name, num_seeds):
     settings = (*SMALL, "total_steps=768", *choose(name), f"num_seeds={num_seeds}", "optimizer.lr=[0,3e-3,0]")
     eager = train(tmp_path / "eager", *settings)
@@ -147,7 +150,7 @@ def test_a_schedule_that_would_be_without_effect_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adafactor", "Rprop", *OTHERS])
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [ALONE, 2])
 def test_other_optimizers_resume_exactly(tmp_path, traced, name, num_seeds):
     settings = (*SMALL, *choose(name), f"num_seeds={num_seeds}", "compile=true")
     assert same_weights(resumed(tmp_path / "parts", *settings), train(tmp_path / "whole", *settings))
