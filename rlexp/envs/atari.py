@@ -13,6 +13,7 @@ from rlexp.envs.environment import Environment
 from rlexp.errors import ConfigError
 
 NOOP = 0
+FIRE = 1  # of ALE's Action, and its index in the sets of actions that have it
 LEAST = {  # of ALE's arguments that are whole numbers
     "noop_max": 0,
     "frameskip": 1,
@@ -21,7 +22,6 @@ LEAST = {  # of ALE's arguments that are whole numbers
     "stack_num": 1,
     "max_num_frames_per_episode": 1,
 }
-FIRE = 1  # of ALE's Action, and its index in the sets of actions that have it
 
 
 @dataclass(kw_only=True)
