@@ -16,7 +16,7 @@ from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, Logge
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.jobs.job import Job
-from rlexp.jobs.log import log_file, log_of, log_result, log_start, warn_of_declaration
+from rlexp.jobs.log import log_file, log_of, log_result, log_start, log_without_effect, warn_of_declaration
 from rlexp.provenance.patches import keep_patches
 from rlexp.run.declared import declare
 from rlexp.run.lock import FolderLock
@@ -66,14 +66,7 @@ def train_job(job: Job) -> None:
         if record.status == "done" and job.cfg.resume != "never":
             log_result(record, job.folder, "already done")
             warn_of_declaration(job, record)
-            if list(job.cfg.tags) != list(record.data.get("tags", [])):
-                log.info(
-                    "tags=[%s]: it keeps its own, [%s]", ",".join(job.cfg.tags), ",".join(record.data.get("tags", []))
-                )
-            if job.cfg.profile:
-                log.info("profile=true: nothing left to trace; resume=never trains from scratch")
-            if job.cfg.evaluation.every is not None and "evaluation" not in record.data.get("time", {}):
-                log.info("evaluation.every: it was trained without; resume=never trains from scratch")
+            log_without_effect(job, record.data)
         elif record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed in the meantime: %s", job.folder)
         else:

@@ -65,6 +65,17 @@ def warn_of_declaration(job: Job, record: RunRecord) -> None:
         log_of(job.folder).warning("%s", line)
 
 
+def log_without_effect(job: Job, record: dict[str, Any]) -> None:
+    """Log what the command asks for that a run which is done already does not do."""
+    cfg, kept = job.cfg, record.get("tags", [])
+    if list(cfg.tags) != list(kept):
+        log.info("tags=[%s]: it keeps its own, [%s]", ",".join(cfg.tags), ",".join(kept))
+    if cfg.profile:
+        log.info("profile=true: nothing left to trace; resume=never trains from scratch")
+    if cfg.evaluation.every is not None and "evaluation" not in record.get("time", {}):
+        log.info("evaluation.every: it was trained without; resume=never trains from scratch")
+
+
 def log_result(record: RunRecord, folder: Path, note: str) -> None:
     """Log the folder, one line per agent, and the speed."""
     log, result, seeds = log_of(folder), record.data.get("result", {}), record.data["seeds"]

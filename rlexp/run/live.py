@@ -29,9 +29,8 @@ HEAD = """\
 def read_values(text: str) -> dict[str, Any]:
     """Values by dotted key; a ValueError if the text is not such a file."""
     try:
-        plain = OmegaConf.to_container(
-            OmegaConf.create(text), resolve=False
-        )  # reads 1e-4 as a number, as YAML does not
+        # OmegaConf reads 1e-4 as a number, which YAML does not
+        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ValueError(one_line(str(error), 120)) from None
     if not isinstance(plain, dict):

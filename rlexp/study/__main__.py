@@ -24,7 +24,8 @@ OPTIONS: dict[str, Options] = {"status": {"traceback": boolean}, "clean": {"what
 def run(words: list[str]) -> None:
     """Run the command; a ConfigError if there is no such command, setting or study."""
     from rlexp.study.clean import CLEANABLE, clean
-    from rlexp.study.status import read_study, table
+    from rlexp.study.status import read_study
+    from rlexp.study.table import table
 
     if words[0] not in OPTIONS:
         raise ConfigError(f"{words[0]}: there is no such command; {nearest(words[0], OPTIONS)}")

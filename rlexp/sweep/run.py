@@ -20,7 +20,8 @@ from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.provenance.code_state import code_state
 from rlexp.run.declared import otherwise
 from rlexp.run.lock import FolderLock
-from rlexp.study.status import planned, read_job_status, table
+from rlexp.study.status import planned, read_job_status
+from rlexp.study.table import table
 from rlexp.sweep.launchers.base import JobLauncher, Result, note
 from rlexp.sweep.plan import UNFINISHED, Planned, changes, summary
 from rlexp.sweep.queue import settle

@@ -13,7 +13,8 @@ from rlexp.run import queued
 from rlexp.run.lock import FolderLock
 from rlexp.study import slurm
 from rlexp.study.runs import find_runs
-from rlexp.study.status import read_job_status, read_study, table
+from rlexp.study.status import read_job_status, read_study
+from rlexp.study.table import table
 
 
 @pytest.fixture
