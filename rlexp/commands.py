@@ -39,7 +39,7 @@ def names(text: str) -> list[str]:
 
 
 def parse(words: list[str], known: Options, usage: str = "") -> tuple[list[str], dict[str, Any]]:
-    """Split words into folders and settings; key=value is a folder if there is one of that name.
+    """Split words into folders and settings; key=value is a folder if there is one of that name, or a / before the =.
 
     Args:
         words: of the command line.
@@ -52,7 +52,7 @@ def parse(words: list[str], known: Options, usage: str = "") -> tuple[list[str],
     folders, settings = [], {}
     for word in words:
         name, separator, value = word.partition("=")
-        if usage and (not separator or Path(word).exists()):
+        if usage and (not separator or "/" in name or Path(word).exists()):
             folders.append(word)
             continue
         if not separator or name not in known:

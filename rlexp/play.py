@@ -18,6 +18,7 @@ from rlexp.commands import Options, command, names, parse, positive, whole
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
 from rlexp.evaluate import OPTIONS
+from rlexp.extras import cannot_be_imported
 from rlexp.saved import TO_ACT, load_run
 from rlexp.seeding import evaluation_seeds
 from rlexp.watch import Watch
@@ -46,7 +47,12 @@ class Window:
 
     def __init__(self, title: str) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        import pygame  # here, as only this command opens a window
+        try:
+            import pygame  # here, as only this command opens a window
+        except Exception as error:
+            raise ConfigError(
+                f"a window {cannot_be_imported(error, 'pygame')}: pip install --force-reinstall pygame"
+            ) from error
 
         self.pygame: Any = pygame
         self.title = title

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
-TOLD = b"\nstopping after this update, to save; Ctrl-C again stops at once, and saves nothing\n"
+TOLD = b"\nstopping as soon as it is saved; Ctrl-C again stops at once, back to the last checkpoint\n"
 DEBOUNCE = 1.0  # seconds within which signals count as one: Ctrl-C reaches a sweep and its jobs
 
 

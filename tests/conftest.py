@@ -1,3 +1,4 @@
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -17,6 +18,9 @@ def pytest_sessionstart(session):
         pytest.exit("conf/local: the tests would read it; move it out of this checkout for as long", returncode=1)
     if kept := [name for name in ("their_pkg", "conf/algo/calm.yaml") if (root / name).exists()]:
         pytest.exit(f"{' and '.join(kept)}: the tests make their own; move yours out of this checkout", returncode=1)
+    for number in (signal.SIGINT, signal.SIGHUP):  # nohup and a shell's & have them ignored, here and in all processes
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

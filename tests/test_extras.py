@@ -1,9 +1,11 @@
 """A package that is missing is one line; one that is broken says why."""
 
 import importlib
+import re
 
 import pytest
 
+from rlexp import extras
 from rlexp.errors import ConfigError
 from rlexp.extras import needing
 
@@ -20,9 +22,28 @@ def test_a_package_that_is_installed_but_broken_is_not_called_missing(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError) as error, needing("video", "video=true"):
         importlib.import_module("broken_package")
-    assert (
-        str(error.value) == "video=true: what it needs cannot be imported: libGL.so.1: cannot open shared object file"
-    )
+    why = "what it needs cannot be imported (ImportError: libGL.so.1: cannot open shared object file)"
+    assert str(error.value) == f"video=true: {why}: pip install --force-reinstall 'rlexp[video]'"
+
+
+@pytest.mark.parametrize("content", ["raise RuntimeError('no GL')", "def", "import os; os.nothing"])
+def test_whatever_breaks_a_package_it_is_named(tmp_path, monkeypatch, content):
+    package = tmp_path / "site-packages" / "scipyy"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(content)
+    monkeypatch.syspath_prepend(package.parent)
+    with pytest.raises(ConfigError) as error, needing("compare", ""):
+        importlib.import_module("scipyy")
+    assert re.match(r"needs scipyy, which cannot be imported \(\w+Error: .+\): pip install", str(error.value))
+    assert "\n" not in str(error.value)
+
+
+def test_a_bug_of_rlexp_itself_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setattr(extras, "PACKAGE", tmp_path)
+    (tmp_path / "buggy.py").write_text("raise RuntimeError('of ours')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="of ours"), needing("compare", ""):
+        importlib.import_module("buggy")
 
 
 def test_a_module_of_rlexp_that_is_missing_is_a_bug_and_is_raised():

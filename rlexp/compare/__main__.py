@@ -34,6 +34,7 @@ from rlexp.config.declaration import PRIMARY, margin_flaw
 from rlexp.errors import ConfigError
 from rlexp.extras import needing
 from rlexp.files import write_atomically
+from rlexp.run.names import locate
 from rlexp.text import nearest, sanitize_markdown
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ OPTIONS: Options = {
     "fonts": lettering,
     "logger": names,
 }
+SEARCHED = "hydra.searchpath="  # where yamls of loggers may be
 USAGE = "python -m rlexp.compare outputs/<study>"
 
 
@@ -114,10 +116,10 @@ def move(made: Path, folder: Path, figures: Collection[str]) -> None:
 
 def run(words: list[str]) -> None:
     """Read the runs, judge them, print the answer and write the report; or plan the study."""
-    of_loggers = [word for word in words if word.startswith("logger")]
-    paths, options = parse([word for word in words if not word.startswith("logger.")], OPTIONS, USAGE)
+    of_loggers = [word for word in words if word.startswith(("logger", SEARCHED))]
+    paths, options = parse([word for word in words if not word.startswith(("logger.", SEARCHED))], OPTIONS, USAGE)
     _require_used(options)
-    with needing("compare", "compare"):
+    with needing("compare", ""):
         from rlexp.compare import report, verdict
         from rlexp.compare.published import read_published
     from rlexp.compare.arms import compare_runs
@@ -126,10 +128,13 @@ def run(words: list[str]) -> None:
     from rlexp.compare.question import against_records, question_of, to_record
     from rlexp.study.runs import find_runs
 
-    folder = Path(options.get("out") or Path(paths[0]) / "compare")
+    named = [locate(Path(path)) or Path(path) for path in paths]
+    studies = [path.resolve().parent.name if (path / "run.json").is_file() else path.resolve().name for path in named]
+    paths = [str(path) for path in named]
+    folder = Path(options.get("out") or named[0] / "compare")
     _require_no_links(folder, named="out" in options)
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
-    loggers = loggers_named(of_loggers, folder, {"command": typed}, [Path(path).resolve().name for path in paths])
+    loggers = loggers_named(of_loggers, folder, {"command": typed}, list(dict.fromkeys(studies)))
     published = read_published(options["beside"]) if "beside" in options else {}
     runs = find_runs(paths)
     missing = missing_jobs(paths, runs)

@@ -45,7 +45,8 @@ def import_error(error: BaseException, module: str) -> str:
     """File, line and message of an error that a module raised while it was imported."""
     frames = user_frames(error, {package_of(module)})
     hint = _elsewhere(str(error.name)) if isinstance(error, ModuleNotFoundError) else ""
-    return "".join(f"{location(at.file, at.line)}: " for at in frames[-1:]) + describe_error(error) + hint
+    told = describe_error(error).removesuffix(" during the run")
+    return "".join(f"{location(at.file, at.line)}: " for at in frames[-1:]) + told + hint
 
 
 def import_problem(target: str) -> str:
@@ -69,7 +70,7 @@ def import_problem(target: str) -> str:
             if not number or number < len(parts) - 1:
                 return missing_module(path)
             return f"{above} has no {part}{did_you_mean(part, [*dir(found), *_submodules(found)])}"
-        except Exception as error:  # anything that user code raises
+        except (Exception, SystemExit) as error:  # anything that user code raises
             return f"cannot be imported: {import_error(error, path)}"
     if isinstance(found, ModuleType):
         return f"is a module{_within(found, target, last)}"

@@ -82,7 +82,7 @@ def explain(error: Exception, overrides: list[str]) -> str:
         return f"{composing[1]}.yaml: {composing[2]}{head}"
     if making := re.search(r"Error in call to target '(\S+)':\n(.+)\nfull_key: (hydra\.(?:launcher|sweeper))", text):
         what = f"{making[1].rpartition('.')[2]} cannot be made of these settings ({making[2]})"
-        return f"{making[3]}: {what}; perhaps a yaml, such as conf/local, sets some for another one"
+        return f"{making[3]}: {what}; where a yaml, such as conf/local, has some for another, choose that one there too"
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several[1].partition("=")
         return f"{several[1]}: several values; add -m to run one job each, or write {key}=[{values}] for a list"

@@ -133,7 +133,7 @@ def check_call(path: str, node: Mapping[str, Any]) -> None:
         return
     try:
         parameters, hints = _signature(node["_target_"])
-    except Exception:
+    except (Exception, SystemExit):
         raise ConfigError(f"{path}._target_={node['_target_']}: {import_problem(node['_target_'])}") from None
     if parameters is None:
         return

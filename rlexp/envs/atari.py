@@ -22,6 +22,8 @@ LEAST = {  # of ALE's arguments that are whole numbers
     "stack_num": 1,
     "max_num_frames_per_episode": 1,
 }
+MOST = 2**31 - 1  # ALE's whole numbers are of 32 bits
+SWITCHES = ("use_fire_reset", "maxpool", "grayscale", "full_action_space")
 
 
 @dataclass(kw_only=True)
@@ -50,11 +52,14 @@ class Atari(Environment):
         self._require_numbers()
 
     def _require_numbers(self) -> None:
-        """Refuse numbers by which ALE would hang, or be silent."""
+        """Refuse values by which ALE would hang, be silent, or say nothing of the key."""
         for name, least in LEAST.items():
             value = self.kwargs.get(name, least)
-            if not is_number(value) or value != int(value) or value < least:
-                raise ConfigError(f"env.kwargs.{name}={value}: must be a whole number, at least {least}")
+            if not is_number(value) or value != int(value) or not least <= value <= MOST:
+                raise ConfigError(f"env.kwargs.{name}={value}: must be a whole number, at least {least}, of 32 bits")
+        for name in SWITCHES:
+            if not isinstance(value := self.kwargs.get(name, True), bool):
+                raise ConfigError(f"env.kwargs.{name}={value}: must be true or false")
         stickiness = self.kwargs.get("repeat_action_probability", 0.0)
         if not is_number(stickiness) or not 0 <= stickiness <= 1:
             raise ConfigError(f"env.kwargs.repeat_action_probability={stickiness}: must be a number from 0 to 1")

@@ -65,8 +65,8 @@ def _import(id: str, module: str, install: str | None) -> Any:
     """A module; where it, or one that it needs, is missing, ConfigError with the command that installs it."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        name = error.name or module
+    except (Exception, SystemExit) as error:
+        name = getattr(error, "name", None) or module
         if not isinstance(error, ModuleNotFoundError):
             why = f"cannot be imported: {import_error(error, module)}"
         elif "." in name:  # of an installed package

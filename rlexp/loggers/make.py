@@ -18,7 +18,7 @@ from rlexp.text import one_line, with_article
 
 log = logging.getLogger(__name__)
 
-WITHOUT = "logger=none trains without"
+WITHOUT = "logger=none does without it"
 
 
 def chosen(group: Any) -> dict[str, dict[str, Any]]:
@@ -37,13 +37,13 @@ def make_loggers(group: Any) -> dict[str, Logger]:
     made: dict[str, Logger] = {}
     for name, node in chosen(group).items():
         path = f"logger.{name}"
-        check_call(path, node)
-        kind = get_object(node["_target_"])
-        if not (isinstance(kind, type) and issubclass(kind, Logger)):
-            what = f"is {with_article(type(kind).__name__)}, not a class derived from rlexp.loggers.base.Logger"
-            raise ConfigError(f"{path}._target_={node['_target_']}: {what}")
         try:
-            with apart():
+            with apart():  # its module is imported here
+                check_call(path, node)
+                kind = get_object(node["_target_"])
+                if not (isinstance(kind, type) and issubclass(kind, Logger)):
+                    what = f"is {with_article(type(kind).__name__)}, not a class derived from rlexp.loggers.base.Logger"
+                    raise ConfigError(f"{path}._target_={node['_target_']}: {what}")
                 kind.require_installed(f"logger={name}")
                 made[name] = instantiate(typed(node), _convert_="all")
                 made[name].check()
@@ -111,7 +111,8 @@ class Loggers:
             except KeyboardInterrupt:
                 raise
             except ConfigError as error:
-                raise ConfigError(one_line(str(error))) from error
+                line = one_line(str(error))
+                raise ConfigError(line if f"logger={name}" in line else f"logger={name}: {line}") from error
             except BaseException as error:  # of a library, a server, a network, or sys.exit
                 raise LoggerError(f"logger={name}: cannot start ({_told(error)}); {WITHOUT}") from error
             self.loggers[name] = logger

@@ -36,13 +36,14 @@ def missing_folder(path: Path) -> str:
 
 
 def locate(path: Path) -> Path | None:
-    """A run's folder, named by its path or by <study>/<hash>; None if there is none or several."""
-    if path.is_dir():
-        return path
-    if not re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name):
-        return None
-    found = sorted(folder for folder in path.parent.glob(f"*-{path.name}") if folder.is_dir())
-    return found[0] if len(found) == 1 else None
+    """A run's folder, named by its path or by <study>/<hash>; None if there is none, ConfigError if several."""
+    if re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name) and not (path / "run.json").is_file():
+        found = sorted(folder for folder in path.parent.glob(f"[!.]*-{path.name}") if folder.is_dir())
+        if len(found) > 1:
+            raise ConfigError(f"{path}: is the end of {len(found)} folders' names; {found[0]} is one of them")
+        if found:
+            return found[0]
+    return path if path.is_dir() else None
 
 
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def states_of(marks: Iterable[Queued]) -> dict[Queued, str]:
     for (clusters, controller), some in asked.items():
         if controller and not clusters and controller != here:
             continue
-        states = _ask(sorted({number_of(mark) for mark in some}), clusters)
+        states = _ask_each(sorted({number_of(mark) for mark in some}), clusters)
         for mark in some:
             shown = states.get(number_of(mark))
             if shown is None:
@@ -58,6 +58,18 @@ def cluster_name() -> str | None:
     return match[1] if match else None
 
 
+def _ask_each(numbers: list[str], clusters: str | None) -> dict[str, dict[str, str]]:
+    """As `_ask`, each of several clusters apart: a job that one does not know may be another's."""
+    answers = [_ask(numbers, cluster) for cluster in (clusters.split(",") if clusters else [None])]
+    found = {}
+    for number in numbers:
+        shown = {id: state for answer in answers for id, state in answer.get(number, {}).items()}
+        shown = {id: state for id, state in shown.items() if id.partition("_")[0] == number}
+        if shown or all(number in answer for answer in answers):
+            found[number] = shown
+    return found
+
+
 def _ask(numbers: list[str], clusters: str | None) -> dict[str, dict[str, str]]:
     """States of the jobs that are shown, by number asked for and id; without numbers it cannot tell of."""
     # --array: a line for each job of an array, also while they wait
@@ -66,14 +78,16 @@ def _ask(numbers: list[str], clusters: str | None) -> dict[str, dict[str, str]]:
     if answer is None:
         return {}
     if answer.returncode != 0:
-        if "Invalid job id" not in answer.stderr:
+        invalid = [line for line in answer.stderr.splitlines() if "Invalid job id" in line]
+        others = [line for line in answer.stderr.splitlines() if "error" in line and line not in invalid]
+        if not invalid or others or answer.stdout.strip():
             return {}
         if len(numbers) == 1:  # it has left the queue
             return {numbers[0]: {}}
         return {number: shown for each in numbers for number, shown in _ask([each], clusters).items()}
     lines = [line.split() for line in answer.stdout.splitlines()]
     shown = {words[0]: words[1] for words in lines if len(words) == 2}
-    if "error" in answer.stderr:  # one of several clusters did not answer
+    if "error" in answer.stderr:  # it may not have told all
         return {number: shown for number in numbers if any(id.partition("_")[0] == number for id in shown)}
     return dict.fromkeys(numbers, shown)
 

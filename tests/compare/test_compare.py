@@ -483,3 +483,15 @@ def test_arms_that_made_different_numbers_of_steps_are_told(tmp_path):
     metrics.write_text(metrics.read_text().replace(",4000,", ",3900,"))
     told = "the arms differ in the number of environment steps per seed: apo 3,900, ppo 4,000"
     assert any(told in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
+
+
+def test_a_run_may_be_named_by_its_hash_again_and_again_also_in_a_study_with_an_equals_sign(tmp_path, capsys):
+    study = tmp_path / "s=t"
+    for number, algo in enumerate(("ppo", "apo")):
+        write_run(study / f"algo={algo}-0123abc{number}", algo)
+    for _ in range(2):
+        compare.main([str(study / "0123abc0"), str(study / "0123abc1"), "figures=false"])
+    assert "apo" in capsys.readouterr().out
+    folders = sorted(path.name for path in study.iterdir() if path.is_dir())
+    assert folders == ["algo=apo-0123abc1", "algo=ppo-0123abc0"]
+    assert (study / "algo=ppo-0123abc0" / "compare" / "compare.md").is_file()

@@ -137,7 +137,7 @@ def test_a_logger_that_fails_while_the_run_goes_is_left_out(cli, tmp_path, own, 
 
 def test_a_logger_that_cannot_start_is_one_line_and_nothing_is_trained(cli, tmp_path, own):
     told = refusal(cli(*SHORT, "logger=lines", "logger.lines.fail_in=open"))
-    assert "logger=lines: cannot start (ConnectionError: no route to host); logger=none trains without" in told
+    assert "logger=lines: cannot start (ConnectionError: no route to host); logger=none does without it" in told
     assert not any((job / "metrics.csv").exists() for job in jobs())
     assert cli(*SHORT).code == 0  # without it
 
@@ -222,9 +222,29 @@ def test_a_library_that_breaks_when_it_is_imported_is_one_line(cli, tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     result = cli(*SHORT, "logger=wandb")
-    said = "logger=wandb: what it needs cannot be imported: TypeError: Descriptors cannot be created directly"
-    assert (result.code, result.err) == (1, f"rlexp: {said}\n")
+    said = "logger=wandb: needs wandb, which cannot be imported (TypeError: Descriptors cannot be created directly)"
+    assert (result.code, result.err) == (1, f"rlexp: {said}: pip install --force-reinstall 'rlexp[wandb]'\n")
     assert not jobs()
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [("os.chdir('/')", ""), ("os.fork()", ""), ("sys.exit(4)", "cannot be imported: odd_logger.py:3: sys.exit(4) was")],
+)
+def test_what_its_module_does_when_it_is_imported_reaches_only_the_logger(tmp_path, does, told):
+    (tmp_path / "odd_logger.py").write_text(f"import os, sys\nfrom own_logger import Lines\n{does}\n")
+    command = [*SHORT, "total_steps=512", "+logger.lines={_target_: odd_logger.Lines}"]
+    environment = os.environ | {"PYTHONPATH": SUPPORT}
+    words = [sys.executable, "-m", "rlexp.train", *command]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    if told:
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert told in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done: ") == 1
+    (job,) = (tmp_path / "outputs" / "s").glob("*-*")
+    assert record(job)["status"] == "done"
 
 
 def test_compare_sends_its_answer_and_what_it_wrote(cli, tmp_path, own, capsys):

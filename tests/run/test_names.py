@@ -1,8 +1,10 @@
 """Names of run folders."""
 
+import pytest
 from helpers import refusal
 
 from rlexp.config.identity import config_hash
+from rlexp.errors import ConfigError
 from rlexp.run.names import job_name, locate
 
 
@@ -27,4 +29,14 @@ def test_a_run_is_found_by_the_hash_that_its_name_ends_in(tmp_path):
     assert locate(tmp_path / "s" / "0123abcd") == locate(run) == run
     assert locate(tmp_path / "s" / "0123abce") is None
     (tmp_path / "s" / "algo=ppo,seed=2-0123abcd").mkdir()
-    assert locate(tmp_path / "s" / "0123abcd") is None
+    with pytest.raises(ConfigError, match=r"s/0123abcd: is the end of 2 folders' names; .*seed=1-0123abcd is one of"):
+        locate(tmp_path / "s" / "0123abcd")
+
+
+def test_what_is_named_as_a_hash_alone_is_no_run_beside_one(tmp_path):
+    run = tmp_path / "s" / "algo=ppo-0123abcd"
+    for folder in (run, tmp_path / "s" / ".old-0123abcd", tmp_path / "s" / "0123abcd"):
+        folder.mkdir(parents=True)
+    assert locate(tmp_path / "s" / "0123abcd") == run
+    (tmp_path / "s" / "0123abcd" / "run.json").write_text("{}")
+    assert locate(tmp_path / "s" / "0123abcd") == tmp_path / "s" / "0123abcd"

@@ -130,7 +130,8 @@ def test_squeue_is_asked_as_if_its_user_had_set_nothing(squeue, monkeypatch):
     assert told(of_slurm("7")) == {"7": "PENDING"}
     assert told(of_slurm("7", clusters="a,b")) == {"7": "PENDING"}
     plain = "--noheader --array --format=%i %T"
-    assert called.read_text() == f"{plain} --jobs=7\n{plain} --clusters=a,b --jobs=7\n"
+    of_clusters = f"{plain} --clusters=a --jobs=7\n{plain} --clusters=b --jobs=7\n"
+    assert called.read_text() == f"{plain} --jobs=7\n{of_clusters}"
 
 
 def test_one_job_that_slurm_has_forgotten_says_nothing_of_others(squeue):
@@ -143,6 +144,23 @@ def test_one_job_that_slurm_has_forgotten_says_nothing_of_others(squeue):
 def test_of_clusters_one_of_which_does_not_answer_absence_says_nothing(squeue):
     squeue("7 PENDING\\n", "squeue: error: slurm_persist_conn_open_without_init: failed\\n")
     assert told(of_slurm("7", "8", clusters="a,b")) == {"7": "PENDING"}
+
+
+@pytest.mark.parametrize(
+    ("b", "expected"),
+    [
+        ("echo 12 RUNNING", {"12": "RUNNING"}),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", {}),
+        ("echo 'error: Invalid job id specified' >&2; echo 'error: Unable to contact' >&2; exit 1", {}),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", {"12": slurm.GONE}),
+        ("true", {"12": slurm.GONE}),
+    ],
+)
+def test_what_one_of_several_clusters_does_not_know_may_be_on_another(squeue, b, expected):
+    called = squeue("")
+    script = f'case "$*" in *clusters=b*) {b};; *) echo "error: Invalid job id specified" >&2; exit 1;; esac\n'
+    (called.parent / "bin/squeue").write_text(f"#!/bin/sh\n{script}")
+    assert told(of_slurm("12", clusters="a,b")) == expected
 
 
 def test_of_another_users_job_or_another_cluster_slurm_cannot_tell(tmp_path, squeue):

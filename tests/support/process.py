@@ -89,7 +89,9 @@ class Process:
 
     def wait(self, timeout=60):
         self.process.join(timeout)
-        assert self.returncode is not None, f"runs after {timeout} s"
+        if self.returncode is None:
+            self.kill()  # else it would take part of the machine from the tests that follow
+            raise AssertionError(f"runs after {timeout} s:\n{self.output.read_text()[-2000:]}")
         return self.returncode
 
     def communicate(self, timeout=60):

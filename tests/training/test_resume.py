@@ -274,7 +274,7 @@ def test_signals_save_and_kill_loses_only_what_came_after_the_checkpoint(tmp_pat
     os.kill(process.pid, signal.SIGINT)
     process.wait()
     assert process.returncode == 128 + signal.SIGINT
-    assert "stopping after this update, to save; Ctrl-C again" in process.communicate()
+    assert "stopping as soon as it is saved; Ctrl-C again" in process.communicate()
     assert json.loads((run / "run.json").read_text())["launches"] == 3
 
 
