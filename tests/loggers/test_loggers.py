@@ -229,7 +229,11 @@ def test_a_library_that_breaks_when_it_is_imported_is_one_line(cli, tmp_path, mo
 
 @pytest.mark.parametrize(
     ("does", "told"),
-    [("os.chdir('/')", ""), ("os.fork()", ""), ("sys.exit(4)", "cannot be imported: odd_logger.py:3: sys.exit(4) was")],
+    [
+        pytest.param("os.chdir('/')", "", marks=pytest.mark.slow),
+        ("os.fork()", ""),
+        ("sys.exit(4)", "cannot be imported: odd_logger.py:3: sys.exit(4) was"),
+    ],
 )
 def test_what_its_module_does_when_it_is_imported_reaches_only_the_logger(tmp_path, does, told):
     (tmp_path / "odd_logger.py").write_text(f"import os, sys\nfrom own_logger import Lines\n{does}\n")
