@@ -28,6 +28,7 @@ from rlexp.compare.question import Question
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import ConfigError
 from rlexp.files import file_digest
+from rlexp.loggers.make import Loggers
 from rlexp.study.runs import StudyError, find_runs, read_curves
 
 
@@ -485,13 +486,15 @@ def test_arms_that_made_different_numbers_of_steps_are_told(tmp_path):
     assert any(told in remark for remark in compare_runs(find_runs([tmp_path])).remarks)
 
 
-def test_a_run_may_be_named_by_its_hash_again_and_again_also_in_a_study_with_an_equals_sign(tmp_path, capsys):
+def test_a_run_may_be_named_by_its_hash_again_and_again_also_in_a_study_with_an_equals_sign(tmp_path, monkeypatch):
+    told = []  # what loggers are told of
+    monkeypatch.setattr(compare, "loggers_named", lambda words, *of: told.append((words, of[2])) or Loggers())
     study = tmp_path / "s=t"
     for number, algo in enumerate(("ppo", "apo")):
         write_run(study / f"algo={algo}-0123abc{number}", algo)
     for _ in range(2):
-        compare.main([str(study / "0123abc0"), str(study / "0123abc1"), "figures=false"])
-    assert "apo" in capsys.readouterr().out
+        compare.main([str(study / "0123abc0"), str(study / "0123abc1"), "figures=false", "hydra.searchpath=[pkg://x]"])
+    assert told == [(["hydra.searchpath=[pkg://x]"], ["s=t"])] * 2
     folders = sorted(path.name for path in study.iterdir() if path.is_dir())
     assert folders == ["algo=apo-0123abc1", "algo=ppo-0123abc0"]
     assert (study / "algo=ppo-0123abc0" / "compare" / "compare.md").is_file()

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from rlexp.config.imports import import_problem
@@ -12,6 +14,8 @@ def theirs(tmp_path_factory):
     (package / "__init__.py").touch()
     (package / "nets.py").write_text("WIDTH = 8\n\n\nclass Torso:\n    pass\n")
     (package / "broken.py").write_text("import sys\nfrom torch import nope\n")
+    (package / "angry.py").write_text("raise RuntimeError('not here')\n")
+    (package / "quits.py").write_text("raise SystemExit(4)\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(package.parent)
         yield
@@ -34,12 +38,21 @@ BROKEN = "cannot be imported: odd_pkg/broken.py:2: ImportError: cannot import na
         ("odd_pkg.nets", "is a module; did you mean odd_pkg.nets.Torso?"),
         ("odd_pkg.nets.WIDTH", "is 8, which is not a class or function"),
         ("odd_pkg.broken.Torso", BROKEN),
+        ("odd_pkg.quits.Torso", "cannot be imported: odd_pkg/quits.py:1: sys.exit(4) was called"),
     ],
 )
 def test_what_cannot_be_imported_is_told_by_the_part_that_is_not_there(target, told):
     assert import_problem(target).partition(" (")[0] == told
 
 
-def test_what_an_environments_module_raises_keeps_its_place():
-    with pytest.raises(ConfigError, match=rf"env\.id=odd_pkg\.broken:Maze-v0: {BROKEN}"):
-        Environment(id="odd_pkg.broken:Maze-v0")
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("broken", BROKEN),
+        ("angry", "cannot be imported: odd_pkg/angry.py:1: RuntimeError: not here"),
+        ("quits", "cannot be imported: odd_pkg/quits.py:1: sys.exit(4) was called"),
+    ],
+)
+def test_what_an_environments_module_raises_keeps_its_place(module, told):
+    with pytest.raises(ConfigError, match=re.escape(f"env.id=odd_pkg.{module}:Maze-v0: {told}")):
+        Environment(id=f"odd_pkg.{module}:Maze-v0")

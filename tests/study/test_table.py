@@ -72,6 +72,8 @@ def test_status_tells_of_several_studies_and_on_request_the_tracebacks(cli):
     result = cli("status", "out/a", "out/b")
     assert (result.code, result.err) == (0, "")
     assert "out/a:\njob " in result.out
+    make(Path("out/c/algo=ppo-0123abcd"), "failed")
+    assert "1 failed" in cli("status", "out/c/0123abcd").out
     assert "1 waiting, 1 failed" in result.out
     assert "Traceback" not in result.out
     result = cli("status", "out/a", "out/b", "traceback=true")
