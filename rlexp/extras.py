@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlexp.errors import ConfigError, UserError
+from rlexp.errors import ConfigError
 from rlexp.files import PACKAGE
 from rlexp.user_code import describe_error
 
@@ -32,8 +32,6 @@ def needing(extra: str, setting: str, way_out: str = "", module: str = "") -> It
     prefix = f"{setting}: " if setting else ""
     try:
         yield
-    except UserError:
-        raise
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "rlexp":
             raise

@@ -139,6 +139,8 @@ def test_a_logger_that_cannot_start_is_one_line_and_nothing_is_trained(cli, tmp_
     told = refusal(cli(*SHORT, "logger=lines", "logger.lines.fail_in=open"))
     assert "logger=lines: cannot start (ConnectionError: no route to host); logger=none does without it" in told
     assert not any((job / "metrics.csv").exists() for job in jobs())
+    told = refusal(cli(*SHORT, "logger=lines", "logger.lines.fail_in=open", "logger.lines.how=setting"))
+    assert "logger=lines: no such project" in told
     assert cli(*SHORT).code == 0  # without it
 
 

@@ -154,6 +154,7 @@ def test_of_clusters_one_of_which_does_not_answer_absence_says_nothing(squeue):
         ("echo 'error: Invalid job id specified' >&2; echo 'error: Unable to contact' >&2; exit 1", {}),
         ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", {"12": slurm.GONE}),
         ("true", {"12": slurm.GONE}),
+        ("echo 12 RUNNING; echo 'error: Invalid job id specified' >&2; exit 1", {}),
     ],
 )
 def test_what_one_of_several_clusters_does_not_know_may_be_on_another(squeue, b, expected):
@@ -161,6 +162,13 @@ def test_what_one_of_several_clusters_does_not_know_may_be_on_another(squeue, b,
     script = f'case "$*" in *clusters=b*) {b};; *) echo "error: Invalid job id specified" >&2; exit 1;; esac\n'
     (called.parent / "bin/squeue").write_text(f"#!/bin/sh\n{script}")
     assert told(of_slurm("12", clusters="a,b")) == expected
+
+
+def test_of_several_clusters_those_that_answer_are_heard(squeue):
+    called = squeue("")
+    script = 'case "$*" in *clusters=a*) echo 13 RUNNING;; *) echo "error: Unable to contact" >&2; exit 1;; esac\n'
+    (called.parent / "bin/squeue").write_text(f"#!/bin/sh\n{script}")
+    assert told(of_slurm("12", "13", clusters="a,b")) == {"13": "RUNNING"}
 
 
 def test_of_another_users_job_or_another_cluster_slurm_cannot_tell(tmp_path, squeue):

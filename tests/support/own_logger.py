@@ -3,6 +3,7 @@
 import json
 import os
 
+from rlexp.errors import ConfigError
 from rlexp.loggers.base import Logger
 
 
@@ -19,6 +20,7 @@ class Lines(Logger):
 
     def note(self, call, **what):
         errors = {"error": ConnectionError("no route\nto host"), "exit": SystemExit(3), "unspeakable": Unspeakable()}
+        errors["setting"] = ConfigError("no such project")
         if call == self.fail_in and self.how in errors:
             raise errors[self.how]
         with open(self.file, "a") as file:

@@ -287,6 +287,17 @@ def test_no_screen_is_one_line(run, monkeypatch, capsys):
     assert capsys.readouterr().err == f"rlexp.play: {said} instead\n"
 
 
+def test_a_broken_pygame_is_one_line(run, monkeypatch, capsys):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(SystemExit):
+        play.main([f"run={run}"])
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"rlexp\.play: a window needs pygame, which cannot be imported \(.+\): pip install .+ pygame\n", error
+    )
+
+
 def test_a_screen_that_does_not_answer_is_one_line(run, monkeypatch, capsys):
     import pygame
 
