@@ -1,10 +1,12 @@
 """Evaluate a finished run's frozen policies on a fixed list of seeds.
 
-python -m rlexp.evaluate run=outputs/... [episodes=20] [deterministic=true] [max_steps=100000] [trust=package,...]
-                         [video=true [observation=true]]
+python -m rlexp.evaluate run=outputs/... [episodes=...] [deterministic=...] [max_steps=...] [trust=package,...]
+                         [video=true [seed=0] [observation=true]]
 
-video: an mp4 of each episode in the run's folder videos/, which TensorBoard shows, too, and an evaluation.json that is
-there of other settings stays; observation: what the policy sees beside each picture.
+episodes, deterministic, max_steps: by default as the run's own config has them.
+
+video: an mp4 of each episode, by default of three, in the run's folder videos/, which TensorBoard shows, too; an
+evaluation.json of other settings stays. seed: of one agent; observation: what the policy sees beside each picture.
 
 trust: packages besides rlexp and torch whose networks and environments may be built, which runs their code.
 """
@@ -12,6 +14,7 @@ trust: packages besides rlexp and torch whose networks and environments may be b
 import functools
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from typing import Any
 import torch
 
 from rlexp.build import build_environment
-from rlexp.commands import Options, boolean, command, names, parse, positive
+from rlexp.commands import Options, boolean, command, names, parse, positive, whole
 from rlexp.config.schema import FinalEvaluation
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
@@ -28,9 +31,11 @@ from rlexp.run.video import require_encoder, write_video
 from rlexp.run.writer import write_evaluation
 from rlexp.saved import TO_ACT, SavedRun, load_run
 from rlexp.seeding import evaluation_seeds
+from rlexp.text import one_line, sanitize
 from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
 
+FILMED = 3  # episodes of which there are videos, by default
 SPELLINGS = dict.fromkeys(("yes", "on", "y", "1"), "true") | dict.fromkeys(("no", "off", "n", "0"), "false")  # as Hydra
 OPTIONS: Options = {
     "run": str,
@@ -38,6 +43,7 @@ OPTIONS: Options = {
     "deterministic": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
     "max_steps": positive,
     "trust": names,
+    "seed": whole,
     "video": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
     "observation": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
 }
@@ -50,12 +56,16 @@ def run_command(words: list[str]) -> None:
     video, observation = options.pop("video", False), options.pop("observation", False)
     if video:
         require_encoder("video=true")
+    seeds = [options.pop("seed")] if "seed" in options else None
     if observation and not video:
         raise ConfigError("observation=true: is drawn in videos; add video=true")
+    if seeds and not video:
+        raise ConfigError(f"seed={seeds[0]}: evaluation.json is of all agents; it is for videos: add video=true")
     if not run:
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
-    settings = asdict(FinalEvaluation(**options))
-    saved = load_run(run, wanted={**TO_ACT, "env": Environment}, trust=trust)
+    saved = load_run(run, seeds, wanted={**TO_ACT, "env": Environment}, trust=trust)
+    record = RunRecord(saved.folder)
+    settings = _own_settings(record) | ({"episodes": FILMED} if video else {}) | options
     environment = build_environment(saved.config)
     watch = Watch(environment.timeout, environment.id)
     with watch.on():
@@ -69,12 +79,14 @@ def run_command(words: list[str]) -> None:
             **settings,
         )
     content = summarize(saved.seeds, results, settings)
-    if video and _has_another(saved.folder, content["settings"]):
-        print("evaluation.json, which compare reads, stays as it is; without video=true this one would replace it")
+    before = _settings_before(saved.folder)
+    if video and (seeds or before not in (None, content["settings"])):
+        print("evaluation.json, which compare reads, stays as it is")
     else:
+        if before not in (None, content["settings"]):
+            print(f"evaluation.json is replaced; it was of {_listed(before)}, and this one is of {_listed(settings)}")
         write_evaluation(saved.folder, content)
-    record = RunRecord(saved.folder)
-    for seed in sorted(set(record.data.get("seeds", ())) - set(saved.seeds)):
+    for seed in sorted(set(record.data.get("seeds", ())) - set(saved.seeds)) if seeds is None else ():
         print(f"seed {seed}: has diverged, and has no policy to evaluate")
     if record.status == "done":
         record.update(files=record.digests())
@@ -85,12 +97,25 @@ def run_command(words: list[str]) -> None:
             _film(saved, environment, settings, watch, observation, results)
 
 
-def _has_another(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether there is an evaluation with other settings."""
+def _own_settings(record: RunRecord) -> dict[str, Any]:
+    """The settings of the run's own final evaluation; the default where it had none, or run.json has no such value."""
+    default = asdict(FinalEvaluation())
+    own = record.data.get("config", {}).get("evaluation")
+    own = own if isinstance(own, dict) else {}
+    return {name: own[name] if type(own.get(name)) is type(x) and own[name] != 0 else x for name, x in default.items()}
+
+
+def _settings_before(folder: Path) -> dict[str, Any] | None:
+    """The settings of the evaluation that is there; None if there is none, or it is damaged."""
     try:
-        return bool(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["settings"] != settings)
-    except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
-        return False
+        settings = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def _listed(settings: Mapping[str, Any] | None) -> str:
+    return sanitize(one_line(", ".join(f"{name}={str(x).lower()}" for name, x in (settings or {}).items()), 160))
 
 
 def _film(

@@ -42,6 +42,9 @@ PLAY_OPTIONS: Options = {
 }
 
 
+INSTEAD = "rlexp.evaluate with video=true writes videos instead"
+
+
 class Window:
     """Shows pictures at a rate; made with the first."""
 
@@ -59,14 +62,16 @@ class Window:
         self.screen: Any = None
         self._open()
         if pygame.display.get_driver() == "offscreen" != os.environ.get("SDL_VIDEODRIVER"):
-            raise ConfigError(f"no window can be opened (DISPLAY={os.environ.get('DISPLAY')} does not answer)")
+            raise ConfigError(
+                f"no window can be opened (DISPLAY={os.environ.get('DISPLAY')} does not answer); {INSTEAD}"
+            )
         self.clock = pygame.time.Clock()
 
     def _open(self) -> None:
         try:
             self.pygame.display.init()
         except self.pygame.error as error:
-            raise ConfigError(f"no window can be opened ({error})") from None
+            raise ConfigError(f"no window can be opened ({error}); {INSTEAD}") from None
 
     def show(self, picture: np.ndarray, fps: float) -> bool:
         """Show a picture (H, W, 3), small ones enlarged, and wait; returns whether to go on."""

@@ -1,4 +1,6 @@
 import json
+import shutil
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -69,6 +71,29 @@ def test_evaluation_repeats_and_can_be_sampled(run, capsys):
     assert results[2] == results[3]
     assert results[0]["agents"] != results[2]["agents"]
     assert "seed 2: mean return" in capsys.readouterr().out
+
+
+def test_what_is_not_given_is_as_the_run_had_it(run, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(run[0], folder)
+    evaluate.main([f"run={folder}", "deterministic=false", "max_steps=9"])
+    known = (folder / "evaluation.json").read_text()
+    assert json.loads(known)["settings"] == {"episodes": 5, "deterministic": False, "max_steps": 9}
+    capsys.readouterr()
+    evaluate.main([f"run={folder}"])
+    assert json.loads((folder / "evaluation.json").read_text())["settings"]["episodes"] == 5
+    assert (
+        "evaluation.json is replaced; it was of episodes=5, deterministic=false, max_steps=9, and this one is of "
+        "episodes=5, deterministic=true, max_steps=100000\n"
+    ) in capsys.readouterr().out
+    evaluate.main([f"run={folder}"])
+    assert "is replaced" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("evaluation", [None, {}, [], {"episodes": 0, "deterministic": "no", "max_steps": True}])
+def test_settings_that_a_run_does_not_have_are_the_defaults(evaluation):
+    record = SimpleNamespace(data={"config": {"evaluation": evaluation}})
+    assert evaluate._own_settings(record) == {"episodes": 20, "deterministic": True, "max_steps": 100_000}
 
 
 def test_single_and_batched_observations(run):

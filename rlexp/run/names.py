@@ -32,7 +32,8 @@ def study_name(root: DictConfig) -> str:
 def missing_folder(path: Path) -> str:
     """Message for a missing study or run folder, with a hint if it exists below outputs/."""
     meant = "outputs" / path
-    return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if meant.is_dir() else "")
+    there = meant.is_dir() or any(meant.parent.glob(f"[!.]*-{path.name}"))
+    return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if there else "")
 
 
 def locate(path: Path) -> Path | None:

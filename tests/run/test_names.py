@@ -1,11 +1,13 @@
 """Names of run folders."""
 
+from pathlib import Path
+
 import pytest
 from helpers import refusal
 
 from rlexp.config.identity import config_hash
 from rlexp.errors import ConfigError
-from rlexp.run.names import job_name, locate
+from rlexp.run.names import job_name, locate, missing_folder
 
 
 def test_names_are_cut_to_what_file_systems_take():
@@ -40,3 +42,11 @@ def test_what_is_named_as_a_hash_alone_is_no_run_beside_one(tmp_path):
     assert locate(tmp_path / "s" / "0123abcd") == run
     (tmp_path / "s" / "0123abcd" / "run.json").write_text("{}")
     assert locate(tmp_path / "s" / "0123abcd") == tmp_path / "s" / "0123abcd"
+
+
+def test_what_is_meant_below_outputs_is_told_also_of_a_hash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("outputs/s/algo=ppo-0123abcd").mkdir(parents=True)
+    for path in ("s", "s/0123abcd"):
+        assert missing_folder(Path(path)) == f"{path}: there is no such folder; did you mean outputs/{path}?"
+    assert missing_folder(Path("s/0123abce")) == "s/0123abce: there is no such folder"

@@ -116,6 +116,18 @@ def test_every_episode_is_a_video_from_its_first_picture_to_its_last(run, capsys
     assert [event.step for event in accumulator.Images("evaluation_seed_0")] in ([0, 1], [1, 0])
 
 
+def test_videos_are_of_three_episodes_and_one_agent_may_be_chosen(run, capsys):
+    evaluate.main([f"run={run}", "video=true", "seed=1"])
+    assert len(list((run / "videos").glob("evaluation_seed_1-*.mp4"))) == 3
+    assert "seed 0" not in capsys.readouterr().out
+    assert "evaluation_seed_0-episode_2.mp4" not in {path.name for path in (run / "videos").iterdir()}
+    agents = json.loads((run / "evaluation.json").read_text())["agents"] if (run / "evaluation.json").exists() else ()
+    assert len(agents) != 1
+    with pytest.raises(SystemExit):
+        evaluate.main([f"run={run}", "seed=1"])
+    assert "seed=1: evaluation.json is of all agents" in capsys.readouterr().err
+
+
 def test_what_the_policy_sees_stands_beside_the_picture(run):
     evaluate.main([f"run={run}", "episodes=1", "video=true", "observation=true"])
     shown, _ = frames(run / "videos" / "evaluation_seed_0-episode_0.mp4")
@@ -306,7 +318,10 @@ def test_a_screen_that_does_not_answer_is_one_line(run, monkeypatch, capsys):
     pygame.display.quit()
     with pytest.raises(SystemExit):
         play.main([f"run={run}"])
-    assert re.fullmatch(r"rlexp\.play: no window can be opened \([^\n]*\)\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"rlexp\.play: no window can be opened \([^\n]*\); rlexp\.evaluate with video=true [^\n]*\n",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize("word", ["speed=0", "speed=fast", "episodes=0", "seed=x", "sped=1"])
