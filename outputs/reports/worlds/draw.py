@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 GAMES = {  # env of runs.csv: title, published score and what it is of
     "pong": ("Pong", 20.36, "CleanRL, 10 M"),
     "breakout": ("Breakout", 414.66, "CleanRL, 10 M"),
-    "annotated_breakout": ("Breakout, annotated PPO: returns of one life", None, ""),
+    "annotated_breakout": ("Breakout, one life\n(experiment=annotated_breakout)", None, ""),
     "starpilot": ("StarPilot (easy)", 31.0, "CleanRL, 25 M"),
 }
 
