@@ -5,8 +5,8 @@ python -m rlexp.evaluate run=outputs/... [episodes=...] [deterministic=...] [max
 
 episodes, deterministic, max_steps: by default as the run's own config has them.
 
-video: an mp4 of each episode, by default of three, in the run's folder videos/, which TensorBoard shows, too; an
-evaluation.json of other settings stays. seed: of one agent; observation: what the policy sees beside each picture.
+video: instead of evaluation.json an mp4 of each episode, by default of three, in the run's folder videos/, which
+TensorBoard shows, too; seed: of one agent; observation: what the policy sees beside each picture.
 
 trust: packages besides rlexp and torch whose networks and environments may be built, which runs their code.
 """
@@ -26,7 +26,7 @@ from rlexp.commands import Options, boolean, command, names, parse, positive, wh
 from rlexp.config.schema import FinalEvaluation
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
-from rlexp.run.record import RunRecord
+from rlexp.run.record import RunRecord, diverged_in
 from rlexp.run.video import require_encoder, write_video
 from rlexp.run.writer import write_evaluation
 from rlexp.saved import TO_ACT, SavedRun, load_run
@@ -35,13 +35,22 @@ from rlexp.text import one_line, sanitize
 from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
 
+MOST = 1_000_000  # episodes, or steps of one
 FILMED = 3  # episodes of which there are videos, by default
 SPELLINGS = dict.fromkeys(("yes", "on", "y", "1"), "true") | dict.fromkeys(("no", "off", "n", "0"), "false")  # as Hydra
+
+
+def _limited(text: str) -> int:
+    if (number := positive(text)) > MOST:
+        raise ValueError(f"must be at most {MOST:,}")
+    return number
+
+
 OPTIONS: Options = {
     "run": str,
-    "episodes": positive,
+    "episodes": _limited,
     "deterministic": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
-    "max_steps": positive,
+    "max_steps": _limited,
     "trust": names,
     "seed": whole,
     "video": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
@@ -79,14 +88,12 @@ def run_command(words: list[str]) -> None:
             **settings,
         )
     content = summarize(saved.seeds, results, settings)
-    before = _settings_before(saved.folder)
-    if video and (seeds or before not in (None, content["settings"])):
-        print("evaluation.json, which compare reads, stays as it is")
-    else:
+    if not video:
+        before = _settings_before(saved.folder)
         if before not in (None, content["settings"]):
             print(f"evaluation.json is replaced; it was of {_listed(before)}, and this one is of {_listed(settings)}")
         write_evaluation(saved.folder, content)
-    for seed in sorted(set(record.data.get("seeds", ())) - set(saved.seeds)) if seeds is None else ():
+    for seed in sorted(diverged_in(record.data)) if seeds is None else ():
         print(f"seed {seed}: has diverged, and has no policy to evaluate")
     if record.status == "done":
         record.update(files=record.digests())
@@ -102,14 +109,17 @@ def _own_settings(record: RunRecord) -> dict[str, Any]:
     default = asdict(FinalEvaluation())
     own = record.data.get("config", {}).get("evaluation")
     own = own if isinstance(own, dict) else {}
-    return {name: own[name] if type(own.get(name)) is type(x) and own[name] != 0 else x for name, x in default.items()}
+    return {
+        name: own[name] if type(own.get(name)) is type(x) and (x is True or 1 <= own[name] <= MOST) else x
+        for name, x in default.items()
+    }
 
 
 def _settings_before(folder: Path) -> dict[str, Any] | None:
     """The settings of the evaluation that is there; None if there is none, or it is damaged."""
     try:
         settings = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None
 
@@ -134,7 +144,8 @@ def _film(
             name = f"evaluation_seed_{seed}-episode_{number}"
             path = write_video(saved.folder, name, number, episode)
             known = results[agent][number]
-            same = episode.length == known["length"] and math.isclose(episode.total, known["return"], rel_tol=1e-4)
+            same = not settings["deterministic"]  # noise is drawn otherwise for a single environment
+            same |= episode.length == known["length"] and math.isclose(episode.total, known["return"], rel_tol=1e-4)
             note = (
                 "" if same else f"; evaluated without pictures, it was {known['return']:.2f}, {known['length']} steps"
             )

@@ -29,17 +29,18 @@ def needing(extra: str, setting: str, way_out: str = "", module: str = "") -> It
     setting: empty if it is the command itself that needs it; way_out: what else can be done, if anything; module: what
     is imported, if that is one package.
     """
-    prefix = f"{setting}: " if setting else ""
+    prefix, again = f"{setting}: " if setting else "", f"pip install --force-reinstall 'rlexp[{extra}]'"
     try:
         yield
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "rlexp":
             raise
+        if "." in error.name:  # of a package that is there
+            raise ConfigError(f"{prefix}{cannot_be_imported(error, module)}: {again}{way_out}") from error
         raise ConfigError(f"{prefix}{not_installed(error.name, extra)}{way_out}") from None
-    except Exception as error:  # such as that of a package whose own dependencies do not fit together
+    except (Exception, SystemExit) as error:  # such as that of a package whose own dependencies do not fit together
         if _is_own(error):
             raise
-        again = f"pip install --force-reinstall 'rlexp[{extra}]'"
         raise ConfigError(f"{prefix}{cannot_be_imported(error, module)}: {again}{way_out}") from error
 
 

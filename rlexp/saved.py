@@ -100,9 +100,11 @@ def load_run(
         live = [seed for seed in held if seed not in diverged]
         for seed in seeds or ():
             if seed in diverged:
-                others = ", ".join(f"seed={k}" for k in live)
+                others = " or ".join(f"seed={k}" for k in live) or "another run, as all have"
                 why = sanitize(one_line(diverged[seed].describe(), 160))
                 raise CheckpointError(f"seed={seed}: it {why}, in {run}; use {others}")
+        if not live:
+            raise CheckpointError(f"run={run}: all of its seeds have diverged, and none has a policy")
         return _restore(folder, config, state, list(seeds or live))
     except Exception as error:  # anything, with the checkpoint of another run
         if isinstance(error, UserError):

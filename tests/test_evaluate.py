@@ -88,9 +88,19 @@ def test_what_is_not_given_is_as_the_run_had_it(run, tmp_path, capsys):
     ) in capsys.readouterr().out
     evaluate.main([f"run={folder}"])
     assert "is replaced" not in capsys.readouterr().out
+    own = json.loads((folder / "run.json").read_text())
+    own["config"]["evaluation"] |= {"episodes": 2, "deterministic": False, "max_steps": 7}
+    (folder / "run.json").write_text(json.dumps(own))
+    (folder / "evaluation.json").write_text(100_000 * "[")  # damaged
+    evaluate.main([f"run={folder}"])
+    found = json.loads((folder / "evaluation.json").read_text())["settings"]
+    assert found == {"episodes": 2, "deterministic": False, "max_steps": 7}
 
 
-@pytest.mark.parametrize("evaluation", [None, {}, [], {"episodes": 0, "deterministic": "no", "max_steps": True}])
+@pytest.mark.parametrize(
+    "evaluation",
+    [None, {}, [], {"episodes": 0, "deterministic": 0, "max_steps": True}, {"episodes": -5, "max_steps": 1e9}],
+)
 def test_settings_that_a_run_does_not_have_are_the_defaults(evaluation):
     record = SimpleNamespace(data={"config": {"evaluation": evaluation}})
     assert evaluate._own_settings(record) == {"episodes": 20, "deterministic": True, "max_steps": 100_000}
@@ -157,6 +167,12 @@ def test_an_evaluation_of_nothing_is_refused(run, capsys, word):
     assert capsys.readouterr().err == f"rlexp.evaluate: {word}: must be a whole number of at least 1\n"
 
 
+def test_an_evaluation_without_end_is_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main([f"run={run[0]}", f"episodes={10**20}"])
+    assert capsys.readouterr().err == f"rlexp.evaluate: episodes={10**20}: must be at most 1,000,000\n"
+
+
 def test_an_evaluation_in_parts_is_the_one_at_once(run, monkeypatch):
     folder, trainer = run
     results = []
@@ -172,7 +188,7 @@ def test_a_seed_that_diverged_has_no_policy_and_the_others_have_theirs(tmp_path,
     trainer = make_trainer(tmp_path, *settings)
     trainer.train(False)
     write_config(tmp_path, *settings)
-    line = r"seed=0: it diverged in update 3, at step \d+: loss is nan, in .*; use seed=1, seed=2$"
+    line = r"seed=0: it diverged in update 3, at step \d+: loss is nan, in .*; use seed=1 or seed=2$"
     with pytest.raises(CheckpointError, match=line):
         rlexp.load_policy(tmp_path, seed=0)
     obs = np.ones((5, 4), np.float32)

@@ -38,6 +38,15 @@ def test_whatever_breaks_a_package_it_is_named(tmp_path, monkeypatch, content):
     assert "\n" not in str(error.value)
 
 
+def test_a_package_that_quits_or_lacks_a_module_of_its_own_is_broken_not_missing(tmp_path, monkeypatch):
+    (tmp_path / "quits.py").write_text("raise SystemExit(3)")
+    (tmp_path / "lacks.py").write_text("import json.nothing")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module, why in (("quits", "sys.exit(3) was called"), ("lacks", "ModuleNotFoundError: No module named 'json.n")):
+        with pytest.raises(ConfigError, match=re.escape(f"x=1: needs {module}, which cannot be imported ({why}")):
+            extras.require(module, "video", "x=1")
+
+
 def test_a_bug_of_rlexp_itself_is_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(extras, "PACKAGE", tmp_path)
     (tmp_path / "buggy.py").write_text("raise RuntimeError('of ours')")

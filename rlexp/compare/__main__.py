@@ -116,11 +116,12 @@ def move(made: Path, folder: Path, figures: Collection[str]) -> None:
 
 def run(words: list[str]) -> None:
     """Read the runs, judge them, print the answer and write the report; or plan the study."""
-    of_loggers = [word for word in words if word.startswith(("logger", SEARCHED))]
-    paths, options = parse([word for word in words if not word.startswith(("logger.", SEARCHED))], OPTIONS, USAGE)
+    of_loggers = [word for word in words if "=" in word and word.startswith(("logger=", "logger.", SEARCHED))]
+    more = [word for word in of_loggers if not word.startswith("logger=")]
+    paths, options = parse([word for word in words if word not in more], OPTIONS, USAGE)
     _require_used(options)
     with needing("compare", ""):
-        from rlexp.compare import report, verdict
+        from rlexp.compare import figures, report, verdict  # noqa: F401  (figures are drawn below)
         from rlexp.compare.published import read_published
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs

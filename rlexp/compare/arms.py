@@ -150,7 +150,10 @@ def _task(
             f"and every reset takes one"
         )
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
-        remarks.append(f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on them")
+        remarks.append(
+            f"{env}: runs were evaluated with different settings; rerun rlexp.evaluate on each, with the same "
+            f"episodes=, deterministic= and max_steps="
+        )
     settings = runs[0].settings
     known = scores_of(settings)
     bounds = settings.get("env.bounds") or (known and known[:2])

@@ -16,6 +16,8 @@ NOOP = 0
 FIRE = 1  # of ALE's Action, and its index in the sets of actions that have it
 LEAST = {  # of ALE's arguments that are whole numbers
     "noop_max": 0,
+    "num_threads": 0,
+    "thread_affinity_offset": -1,
     "frameskip": 1,
     "img_height": 1,
     "img_width": 1,
@@ -55,7 +57,7 @@ class Atari(Environment):
         """Refuse values by which ALE would hang, be silent, or say nothing of the key."""
         for name, least in LEAST.items():
             value = self.kwargs.get(name, least)
-            if not is_number(value) or value != int(value) or not least <= value <= MOST:
+            if type(value) is not int or not least <= value <= MOST:
                 raise ConfigError(f"env.kwargs.{name}={value}: must be a whole number, at least {least}, of 32 bits")
         for name in SWITCHES:
             if not isinstance(value := self.kwargs.get(name, True), bool):

@@ -32,19 +32,26 @@ def study_name(root: DictConfig) -> str:
 def missing_folder(path: Path) -> str:
     """Message for a missing study or run folder, with a hint if it exists below outputs/."""
     meant = "outputs" / path
-    there = meant.is_dir() or any(meant.parent.glob(f"[!.]*-{path.name}"))
+    try:
+        there = not path.is_absolute() and locate(meant) is not None
+    except ConfigError:  # several
+        there = True
     return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if there else "")
 
 
 def locate(path: Path) -> Path | None:
     """A run's folder, named by its path or by <study>/<hash>; None if there is none, ConfigError if several."""
-    if re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name) and not (path / "run.json").is_file():
-        found = sorted(folder for folder in path.parent.glob(f"[!.]*-{path.name}") if folder.is_dir())
+    try:
+        is_hash = re.fullmatch(r"[0-9a-f]{8}(_\d+)?", path.name) is not None
+        if path.is_dir() and not (is_hash and next(path.rglob("run.json"), None) is None):
+            return path  # also a study whose name is like a hash, such as a date
+        matching = sorted(path.parent.glob(f"[!.]*-{path.name}")) if is_hash else []
+        found = [folder for folder in matching if (folder / "run.json").is_file() or (folder / ".hydra").is_dir()]
         if len(found) > 1:
             raise ConfigError(f"{path}: is the end of {len(found)} folders' names; {found[0]} is one of them")
-        if found:
-            return found[0]
-    return path if path.is_dir() else None
+        return found[0] if found else path if path.is_dir() else None
+    except OSError:  # no name that a file could have
+        return None
 
 
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:

@@ -346,6 +346,8 @@ def test_games_of_single_environments_are_whole_too(tmp_path, lives):
         ({"kwargs": {"noop_max": "many"}}, "env.kwargs.noop_max=many: must be a whole number, at least 0"),
         ({"kwargs": {"frameskip": 2.5}}, "env.kwargs.frameskip=2.5: must be a whole number, at least 1"),
         ({"kwargs": {"frameskip": 2**31}}, f"env.kwargs.frameskip={2**31}: must be a whole number, at least 1, of 32"),
+        ({"kwargs": {"noop_max": 30.0}}, "env.kwargs.noop_max=30.0: must be a whole number, at least 0"),
+        ({"kwargs": {"num_threads": "x"}}, "env.kwargs.num_threads=x: must be a whole number, at least 0"),
         ({"kwargs": {"maxpool": 7}}, "env.kwargs.maxpool=7: must be true or false"),
         ({"kwargs": {"grayscale": "foo"}}, "env.kwargs.grayscale=foo: must be true or false"),
         ({"kwargs": {"repeat_action_probability": 2}}, "env.kwargs.repeat_action_probability=2: must be a number from"),

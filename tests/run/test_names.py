@@ -28,9 +28,10 @@ def test_a_home_folder_that_no_shell_has_read_is_refused(cli, tmp_path):
 def test_a_run_is_found_by_the_hash_that_its_name_ends_in(tmp_path):
     run = tmp_path / "s" / "algo=ppo,seed=1-0123abcd"
     run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
     assert locate(tmp_path / "s" / "0123abcd") == locate(run) == run
     assert locate(tmp_path / "s" / "0123abce") is None
-    (tmp_path / "s" / "algo=ppo,seed=2-0123abcd").mkdir()
+    (tmp_path / "s" / "algo=ppo,seed=2-0123abcd" / ".hydra").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"s/0123abcd: is the end of 2 folders' names; .*seed=1-0123abcd is one of"):
         locate(tmp_path / "s" / "0123abcd")
 
@@ -38,15 +39,31 @@ def test_a_run_is_found_by_the_hash_that_its_name_ends_in(tmp_path):
 def test_what_is_named_as_a_hash_alone_is_no_run_beside_one(tmp_path):
     run = tmp_path / "s" / "algo=ppo-0123abcd"
     for folder in (run, tmp_path / "s" / ".old-0123abcd", tmp_path / "s" / "0123abcd"):
-        folder.mkdir(parents=True)
+        (folder / ".hydra" if folder.name != "0123abcd" else folder / "compare").mkdir(parents=True)
     assert locate(tmp_path / "s" / "0123abcd") == run
-    (tmp_path / "s" / "0123abcd" / "run.json").write_text("{}")
-    assert locate(tmp_path / "s" / "0123abcd") == tmp_path / "s" / "0123abcd"
+
+
+def test_a_study_named_like_a_hash_is_that_study_whatever_stands_beside_it(tmp_path):
+    for study in ("20261127", "baseline-20261127"):
+        (tmp_path / study / "algo=ppo-0123abcd").mkdir(parents=True)
+        (tmp_path / study / "algo=ppo-0123abcd" / "run.json").write_text("{}")
+    assert locate(tmp_path / "20261127") == tmp_path / "20261127"
+    assert locate(tmp_path / "20261128") is None
+    (tmp_path / "20261127" / "algo=ppo-0123abcd" / "run.json").unlink()
+    assert locate(tmp_path / "20261127") == tmp_path / "20261127"  # the other is a study, not a run
+
+
+@pytest.mark.parametrize("name", ["**", "x" * 300, "[", "a/**/b"])
+def test_names_that_no_folder_has_are_of_none(tmp_path, name):
+    assert locate(tmp_path / name) is None
+    assert missing_folder(Path(name)) == f"{name}: there is no such folder"
 
 
 def test_what_is_meant_below_outputs_is_told_also_of_a_hash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("outputs/s/algo=ppo-0123abcd").mkdir(parents=True)
+    Path("outputs/s/algo=ppo-0123abcd/.hydra").mkdir(parents=True)
+    Path("outputs/ppo-none").mkdir()
     for path in ("s", "s/0123abcd"):
         assert missing_folder(Path(path)) == f"{path}: there is no such folder; did you mean outputs/{path}?"
-    assert missing_folder(Path("s/0123abce")) == "s/0123abce: there is no such folder"
+    for path in ("s/0123abce", "none", f"{tmp_path}/s"):
+        assert missing_folder(Path(path)) == f"{path}: there is no such folder"

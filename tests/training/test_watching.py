@@ -110,7 +110,6 @@ def test_every_episode_is_a_video_from_its_first_picture_to_its_last(run, capsys
     shown = imageio.mimread(events[0].encoded_image_string)
     assert len(shown) == 6
     evaluate.main([f"run={run}", "episodes=1", "video=true"])  # the same again: its events give way
-    assert "evaluation.json, which compare reads, stays as it is" in capsys.readouterr().out
     assert json.loads((run / "evaluation.json").read_text()) == known
     accumulator = EventAccumulator(str(run / "videos"), size_guidance={"images": 0}).Reload()
     assert [event.step for event in accumulator.Images("evaluation_seed_0")] in ([0, 1], [1, 0])
@@ -121,8 +120,9 @@ def test_videos_are_of_three_episodes_and_one_agent_may_be_chosen(run, capsys):
     assert len(list((run / "videos").glob("evaluation_seed_1-*.mp4"))) == 3
     assert "seed 0" not in capsys.readouterr().out
     assert "evaluation_seed_0-episode_2.mp4" not in {path.name for path in (run / "videos").iterdir()}
-    agents = json.loads((run / "evaluation.json").read_text())["agents"] if (run / "evaluation.json").exists() else ()
-    assert len(agents) != 1
+    before = (run / "evaluation.json").read_bytes()
+    evaluate.main([f"run={run}", "video=true", "episodes=1", "deterministic=false"])
+    assert (run / "evaluation.json").read_bytes() == before
     with pytest.raises(SystemExit):
         evaluate.main([f"run={run}", "seed=1"])
     assert "seed=1: evaluation.json is of all agents" in capsys.readouterr().err
