@@ -199,3 +199,9 @@ def test_a_seed_that_diverged_has_no_policy_and_the_others_have_theirs(tmp_path,
     assert [agent["seed"] for agent in again] == [1, 2]
     assert again == before
     assert "seed 0: has diverged" in capsys.readouterr().out
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    diverged = state["trainer"]["diverged"]
+    diverged |= {1: diverged[0], 2: diverged[0]}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="all of its seeds have diverged"):
+        rlexp.load_policy(tmp_path)

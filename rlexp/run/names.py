@@ -33,7 +33,7 @@ def missing_folder(path: Path) -> str:
     """Message for a missing study or run folder, with a hint if it exists below outputs/."""
     meant = "outputs" / path
     try:
-        there = not path.is_absolute() and locate(meant) is not None
+        there = locate(meant) is not None
     except ConfigError:  # several
         there = True
     return f"{path}: there is no such folder" + (f"; did you mean {meant}?" if there else "")

@@ -495,6 +495,10 @@ def test_a_run_may_be_named_by_its_hash_again_and_again_also_in_a_study_with_an_
     for _ in range(2):
         compare.main([str(study / "0123abc0"), str(study / "0123abc1"), "figures=false", "hydra.searchpath=[pkg://x]"])
     assert told == [(["hydra.searchpath=[pkg://x]"], ["s=t"])] * 2
-    folders = sorted(path.name for path in study.iterdir() if path.is_dir())
+    monkeypatch.chdir(tmp_path)
+    study.rename("logger.s")
+    compare.main(["logger.s", "figures=false"])
+    study = tmp_path / "logger.s"
+    folders = sorted(path.name for path in study.iterdir() if path.is_dir() and path.name != "compare")
     assert folders == ["algo=apo-0123abc1", "algo=ppo-0123abc0"]
     assert (study / "algo=ppo-0123abc0" / "compare" / "compare.md").is_file()

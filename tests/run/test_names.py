@@ -47,8 +47,10 @@ def test_a_study_named_like_a_hash_is_that_study_whatever_stands_beside_it(tmp_p
     for study in ("20261127", "baseline-20261127"):
         (tmp_path / study / "algo=ppo-0123abcd").mkdir(parents=True)
         (tmp_path / study / "algo=ppo-0123abcd" / "run.json").write_text("{}")
+    (tmp_path / "algo=ppo-20261127" / ".hydra").mkdir(parents=True)
     assert locate(tmp_path / "20261127") == tmp_path / "20261127"
     assert locate(tmp_path / "20261128") is None
+    (tmp_path / "algo=ppo-20261127" / ".hydra").rmdir()
     (tmp_path / "20261127" / "algo=ppo-0123abcd" / "run.json").unlink()
     assert locate(tmp_path / "20261127") == tmp_path / "20261127"  # the other is a study, not a run
 
