@@ -35,12 +35,12 @@ from rlexp.text import one_line, sanitize
 from rlexp.training.evaluation import evaluate, summarize
 from rlexp.watch import Watch
 
-MOST = 1_000_000  # episodes, or steps of one
+MOST = 1_000_000  # episodes
 FILMED = 3  # episodes of which there are videos, by default
 SPELLINGS = dict.fromkeys(("yes", "on", "y", "1"), "true") | dict.fromkeys(("no", "off", "n", "0"), "false")  # as Hydra
 
 
-def _limited(text: str) -> int:
+def _episodes(text: str) -> int:
     if (number := positive(text)) > MOST:
         raise ValueError(f"must be at most {MOST:,}")
     return number
@@ -48,9 +48,9 @@ def _limited(text: str) -> int:
 
 OPTIONS: Options = {
     "run": str,
-    "episodes": _limited,
+    "episodes": _episodes,
     "deterministic": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
-    "max_steps": _limited,
+    "max_steps": positive,
     "trust": names,
     "seed": whole,
     "video": lambda text: boolean(SPELLINGS.get(text.lower(), text.lower())),
@@ -109,10 +109,12 @@ def _own_settings(record: RunRecord) -> dict[str, Any]:
     default = asdict(FinalEvaluation())
     own = record.data.get("config", {}).get("evaluation")
     own = own if isinstance(own, dict) else {}
-    return {
-        name: own[name] if type(own.get(name)) is type(x) and (x is True or 1 <= own[name] <= MOST) else x
-        for name, x in default.items()
+    usable = {
+        "episodes": type(own.get("episodes")) is int and 1 <= own["episodes"] <= MOST,
+        "deterministic": type(own.get("deterministic")) is bool,
+        "max_steps": type(own.get("max_steps")) is int and own["max_steps"] >= 1,
     }
+    return {name: own[name] if usable[name] else x for name, x in default.items()}
 
 
 def _settings_before(folder: Path) -> dict[str, Any] | None:

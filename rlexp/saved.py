@@ -19,7 +19,7 @@ from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, UserError
 from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.run import checkpoint
-from rlexp.run.names import locate, missing_folder
+from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.trust import require_trusted
 from rlexp.seeding import AgentStreams
 from rlexp.text import one_line, sanitize
@@ -75,7 +75,7 @@ def load_run(
         CheckpointError: no run there, a damaged config or checkpoint, or a missing seed.
         TrustError: untrusted code would run.
     """
-    folder = locate(Path(run)) or Path(run)
+    folder = folder_named(run)
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         runs = sorted(found.parent for found in folder.glob("*/run.json"))

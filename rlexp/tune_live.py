@@ -16,7 +16,7 @@ from rlexp.commands import command
 from rlexp.errors import ConfigError
 from rlexp.files import write_atomically
 from rlexp.run.live import LiveFiles, read_values
-from rlexp.run.names import locate, missing_folder
+from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.record import RunRecord
 from rlexp.text import nearest, one_line
 from rlexp.training.live import EPOCHS
@@ -28,7 +28,7 @@ def run_command(words: list[str]) -> None:
     folder = Path(pairs.pop("run", ""))
     if folder == Path():
         raise ConfigError("run=: name a run, as in run=outputs/<study>/<run>")
-    folder = locate(folder) or folder
+    folder = folder_named(folder)
     if not folder.is_dir():
         raise ConfigError(f"run={folder}: {missing_folder(folder).partition(': ')[2]}")
     record, path = RunRecord(folder), folder / "live.yaml"

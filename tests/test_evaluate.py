@@ -89,12 +89,12 @@ def test_what_is_not_given_is_as_the_run_had_it(run, tmp_path, capsys):
     evaluate.main([f"run={folder}"])
     assert "is replaced" not in capsys.readouterr().out
     own = json.loads((folder / "run.json").read_text())
-    own["config"]["evaluation"] |= {"episodes": 2, "deterministic": False, "max_steps": 7}
+    own["config"]["evaluation"] |= {"episodes": 2, "deterministic": False, "max_steps": 2_000_000}
     (folder / "run.json").write_text(json.dumps(own))
     (folder / "evaluation.json").write_text(100_000 * "[")  # damaged
     evaluate.main([f"run={folder}"])
     found = json.loads((folder / "evaluation.json").read_text())["settings"]
-    assert found == {"episodes": 2, "deterministic": False, "max_steps": 7}
+    assert found == {"episodes": 2, "deterministic": False, "max_steps": 2_000_000}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +199,9 @@ def test_a_seed_that_diverged_has_no_policy_and_the_others_have_theirs(tmp_path,
     assert [agent["seed"] for agent in again] == [1, 2]
     assert again == before
     assert "seed 0: has diverged" in capsys.readouterr().out
+    pytest.importorskip("imageio_ffmpeg")
+    evaluate.main([f"run={tmp_path}", "episodes=1", "video=true", "seed=2"])  # of which alone something is told
+    assert "seed 0" not in capsys.readouterr().out
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     diverged = state["trainer"]["diverged"]
     diverged |= {1: diverged[0], 2: diverged[0]}

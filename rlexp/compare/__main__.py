@@ -34,7 +34,7 @@ from rlexp.config.declaration import PRIMARY, margin_flaw
 from rlexp.errors import ConfigError
 from rlexp.extras import needing
 from rlexp.files import write_atomically
-from rlexp.run.names import locate
+from rlexp.run.names import folder_named
 from rlexp.text import nearest, sanitize_markdown
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def run(words: list[str]) -> None:
     paths, options = parse([word for word in words if word not in more], OPTIONS, USAGE)
     _require_used(options)
     with needing("compare", ""):
-        from rlexp.compare import figures, report, verdict  # noqa: F401  (figures are drawn below)
+        from rlexp.compare import figures, report, verdict
         from rlexp.compare.published import read_published
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
@@ -129,11 +129,11 @@ def run(words: list[str]) -> None:
     from rlexp.compare.question import against_records, question_of, to_record
     from rlexp.study.runs import find_runs
 
-    named = [locate(Path(path)) or Path(path) for path in paths]
+    named = [folder_named(path) for path in paths]
     studies = [path.resolve().parent.name if (path / "run.json").is_file() else path.resolve().name for path in named]
     paths = [str(path) for path in named]
     folder = Path(options.get("out") or named[0] / "compare")
-    _require_no_links(folder, named="out" in options)
+    _require_no_links(folder, (*WRITTEN, *figures.FILES), named="out" in options)
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     loggers = loggers_named(of_loggers, folder, {"command": typed}, list(dict.fromkeys(studies)))
     published = read_published(options["beside"]) if "beside" in options else {}
@@ -183,11 +183,9 @@ def _require_used(options: dict[str, Any]) -> None:
         raise ConfigError(f"{name}=: {useless[name]}; leave it out")
 
 
-def _require_no_links(folder: Path, named: bool) -> None:
+def _require_no_links(folder: Path, files: Collection[str], named: bool) -> None:
     """Refuse to write through links, as an untrusted study may contain; a folder that the user names may be one."""
-    from rlexp.compare import figures
-
-    for path in ([] if named else [folder]) + [folder / name for name in (*WRITTEN, *figures.FILES)]:
+    for path in ([] if named else [folder]) + [folder / name for name in files]:
         if path.is_symlink():
             raise ConfigError(f"{path}: is a symbolic link; remove it, or write elsewhere with out=FOLDER")
 

@@ -54,6 +54,11 @@ def locate(path: Path) -> Path | None:
         return None
 
 
+def folder_named(word: str | Path) -> Path:
+    """The folder that a command's word means: a path, or <study>/<hash>, which may also be none that is there."""
+    return locate(Path(word)) or Path(word)
+
+
 def job_name(overrides: Sequence[str], settings: dict[str, Any]) -> str:
     """<overrides that can change results>-<config hash>."""
     parent = str(settings.get("init_from", "")).partition("@")[0]  # the parent's hash instead of a path

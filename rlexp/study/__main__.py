@@ -12,11 +12,10 @@ never touched.
 """
 
 import functools
-from pathlib import Path
 
 from rlexp.commands import Options, boolean, command, names, parse
 from rlexp.errors import ConfigError
-from rlexp.run.names import locate
+from rlexp.run.names import folder_named
 from rlexp.text import nearest
 
 OPTIONS: dict[str, Options] = {"status": {"traceback": boolean}, "clean": {"what": names, "yes": boolean}}
@@ -31,7 +30,7 @@ def run(words: list[str]) -> None:
     if words[0] not in OPTIONS:
         raise ConfigError(f"{words[0]}: there is no such command; {nearest(words[0], OPTIONS)}")
     folders, options = parse(words[1:], OPTIONS[words[0]], f"python -m rlexp.study {words[0]} outputs/<study>")
-    studies = list(dict.fromkeys(locate(Path(folder)) or Path(folder) for folder in folders))
+    studies = list(dict.fromkeys(map(folder_named, folders)))
     if words[0] == "clean":
         what = options.get("what", ["failed", "killed"])
         for word in what or [""]:

@@ -13,7 +13,7 @@ from rlexp.config.declaration import Declared, is_number
 from rlexp.config.identity import config_hash, flatten
 from rlexp.errors import UserError
 from rlexp.files import file_digest
-from rlexp.run.names import locate, missing_folder
+from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.record import MEASURED, RecordError, diverged_in, read_record
 
 SUPERSEDED = "superseded.json"  # of a tuned study: names of the runs of a former best trial
@@ -89,7 +89,7 @@ class Run:
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """All runs at or below the paths, without their curves; a StudyError if one cannot be read or there is none."""
     folders: dict[Path, Path] = {}
-    for path in (locate(Path(path)) or Path(path) for path in paths):
+    for path in map(folder_named, paths):
         found = sorted(file.parent for file in path.rglob("run.json"))
         if not found:
             missing = f"{path}: there is no run in or below it (no run.json)"

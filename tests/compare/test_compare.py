@@ -502,3 +502,15 @@ def test_a_run_may_be_named_by_its_hash_again_and_again_also_in_a_study_with_an_
     folders = sorted(path.name for path in study.iterdir() if path.is_dir() and path.name != "compare")
     assert folders == ["algo=apo-0123abc1", "algo=ppo-0123abc0"]
     assert (study / "algo=ppo-0123abc0" / "compare" / "compare.md").is_file()
+
+
+def test_a_broken_matplotlib_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "rlexp.compare.figures")
+    monkeypatch.delattr("rlexp.compare.figures")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path)])
+    assert re.fullmatch(
+        r"rlexp\.compare: needs matplotlib, which is not installed: pip install 'rlexp\[compare\]'\n",
+        capsys.readouterr().err,
+    )
