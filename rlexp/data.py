@@ -65,11 +65,13 @@ class Rollout:
     """
 
     obs: Tensor  # raw, as returned by the environment
+    next_obs: Tensor  # after each step: where it ended an episode, the final observation
     actions: Tensor  # as sampled, unclipped
     dist_params: Tensor  # packed parameters of the behaviour policy π_old (A, T, E, P)
     log_probs: Tensor
     values: Tensor
     rewards: Tensor  # raw
+    learner_rewards: Tensor  # what advantages are computed from: signs or scaled, and with what `algo.rewards` adds
     terminated: Tensor
     truncated: Tensor
     weights: Tensor  # 0 for dummy rows: steps in which next-step autoreset resets the environment

@@ -26,6 +26,7 @@ def rollout_of(
     shape = (agents, num_steps, num_envs)
     few = sample_rows(space).to(device)
     which = torch.randint(len(few), shape, generator=generator).to(device)
+    after = torch.cat([which[:, 1:], which[:, :1]], 1)
     distribution = networks[0].distribution
     with torch.no_grad():
         # one forward pass over the few: the rollout may have more rows than a run ever reads in one batch
@@ -50,11 +51,13 @@ def rollout_of(
 
     return Rollout(
         obs=few[which],
+        next_obs=few[after],
         actions=actions,
         dist_params=params,
         log_probs=log_probs,
         values=values,
         rewards=rows(rewards.astype(np.float32)),
+        learner_rewards=rows(rewards.astype(np.float32)),
         terminated=rows(ends & ~truncates),
         truncated=rows(ends & truncates),
         weights=rows((~dummy).astype(np.float32)),

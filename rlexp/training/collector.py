@@ -152,11 +152,13 @@ class Collector:
         dummy = torch.from_numpy(dummies.swapaxes(0, 1).copy())  # (A, T, E)
         return Rollout(
             obs=self.obs[:, : self.num_steps],
+            next_obs=self.obs[:, 1 : self.num_steps + 1],
             actions=actions,
             dist_params=dist_params,
             log_probs=self.distribution.log_prob(dist_params, actions),
             values=self.values[:, :-1],
             rewards=rewards.to(self.device),
+            learner_rewards=rewards.to(self.device),
             terminated=terminated.to(self.device),
             truncated=truncated.to(self.device),
             weights=(~dummy).float().to(self.device),

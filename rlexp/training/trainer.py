@@ -236,6 +236,7 @@ class Trainer(Resumable):
             rewards = rewards.sign()
         if self.scaler is not None:
             rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
+        rollout.learner_rewards = rewards
         targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
         observed = self._observe(rollout)
         self.clock.lap(REST)

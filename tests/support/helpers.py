@@ -209,11 +209,13 @@ class HandMade:
         obs = by_agent(stamps)[..., None]
         return Rollout(
             obs=obs,
+            next_obs=obs + obs.shape[0] * obs.shape[2],
             actions=obs[..., 0].long(),
             dist_params=torch.cat([obs, -obs], -1),
             log_probs=torch.zeros(obs.shape[:3]),
             values=torch.zeros(obs.shape[:3]),
             rewards=by_agent(rewards),
+            learner_rewards=by_agent(rewards),
             terminated=by_agent(done),
             truncated=torch.zeros(obs.shape[:3], dtype=torch.bool),
             weights=by_agent(~dummy).float(),
