@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.support.helpers import make_trainer
+from helpers import make_trainer
 
 
 def rollouts(folder, *settings, updates=2):
