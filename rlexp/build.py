@@ -15,19 +15,23 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
+from rlexp.algos.bonus import with_bonus
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
+from rlexp.checks.hook_outputs import require_modules
+from rlexp.checks.location import located_errors
 from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import flatten, typed_config
 from rlexp.config.schema import FinalEvaluation, seeds_of
 from rlexp.config.signatures import typed
+from rlexp.data import Spaces
 from rlexp.envs import Environment
 from rlexp.envs.ids import require_installed
 from rlexp.errors import ConfigError, user_error_behind
 from rlexp.loggers.base import Logger
 from rlexp.loggers.make import make_loggers
-from rlexp.networks.actor_critic import ActorCritic, build_networks
+from rlexp.networks.actor_critic import ActorCritic, attach, build_networks
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line, with_article
 from rlexp.training.how import STACKED, Choice, choose_batching, choose_compile, choose_threads
@@ -55,7 +59,9 @@ def _build(node: Any, **kwargs: Any) -> Any:
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:
-    made = _build(cfg.algo)
+    made = _build(cfg.algo, _partial_=True) if cfg.bonus else _build(cfg.algo)
+    if cfg.bonus:
+        made = with_bonus(made, _build(cfg.bonus, _partial_=True))
     if not isinstance(made, Algorithm):
         raise ConfigError(
             f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is not an "
@@ -95,6 +101,18 @@ def network_builder(
     """A function that makes one agent's network."""
     options = {"normalize_obs": cfg.env.normalize_obs, "clip_obs": cfg.env.clip_obs}
     return partial(_build(cfg.network), observation_space, action_space, **options)
+
+
+def with_modules(make: Callable[[], ActorCritic], algo: Algorithm, spaces: Spaces) -> Callable[[], ActorCritic]:
+    """A function that makes one agent's network together with the objective's own modules."""
+
+    def build() -> ActorCritic:
+        network = make()  # first, so that it starts with the same parameters as without modules
+        with located_errors(algo, "modules"):
+            modules = algo.modules(spaces)
+        return attach(network, require_modules(algo, modules))
+
+    return build
 
 
 def check(cfg: DictConfig) -> None:
@@ -167,13 +185,14 @@ def build_trainer(
     watch = watch or Watch(name=environment.id)
     streams = [AgentStreams.make(seed, device) for run_cfg in cfgs for seed in seeds_of(run_cfg)]
     observation_space, action_space = environment.probe(watch)
-    build = network_builder(cfg, observation_space, action_space)
+    policy = network_builder(cfg, observation_space, action_space)
+    build = with_modules(policy, algo, Spaces(observation_space, action_space))
     if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error
-        network, found = build(), Findings()
+        network, found = policy(), Findings()
     else:
         envs, count = environment.num_envs, len(streams)
         sizes = [envs, envs * algo.rollout_steps // algo.minibatches]  # rows when acting, and when learning
-        network = checked_network(build, observation_space, sizes, _packages(cfg))
+        network = checked_network(policy, observation_space, sizes, _packages(cfg))
         found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, count)
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from rlexp.seeding import AgentStreams, seeded
 
@@ -84,6 +86,30 @@ class Rollout:
     flaw: Flaw | None = None
 
 
+class Spaces(NamedTuple):
+    """Spaces of an environment, raw."""
+
+    observation: gymnasium.Space
+    action: gymnasium.Space
+
+
+class ExtraRewards(NamedTuple):
+    """What `Algorithm.rewards` adds to a rollout's rewards.
+
+    Without `values` they are added to the environment's. With them they are a stream apart, which has its own critic:
+    `gae` with this γ gives its advantages, which are added to the others, `coef` times, and its λ-returns, which the
+    loss gets as ``batch.extra["returns"]``. Not episodic: its return goes on past the end of an episode.
+    """
+
+    rewards: Tensor  # (A, T, E)
+    values: Tensor | None = None  # of the stream's own critic (A, T, E)
+    last_values: Tensor | None = None  # of the observation after the last step (A, E)
+    gamma: float = 0.99
+    coef: float = 1.0
+    episodic: bool = True
+    rows: dict[str, Tensor] = {}
+
+
 class Batch(NamedTuple):
     """One agent's minibatch of B rows, the argument of `loss`. Weight 0 marks dummy rows."""
 
@@ -95,18 +121,19 @@ class Batch(NamedTuple):
     advantages: Tensor  # (B,)
     returns: Tensor  # λ-returns (B,)
     weights: Tensor  # (B,)
+    extra: Any = ()  # of `Algorithm.rewards`: name -> (B, ...)
     replay: Any = ()  # the algorithm's `replay` for this minibatch
     key: Tensor | tuple[()] = ()  # random key of `policy.rand_like` ()
 
     @classmethod
-    def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor) -> "Batch":
+    def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor, extra: Any = ()) -> "Batch":
         """All rows of a rollout (A, T, E, ...) with their advantages and returns."""
         shared = {name: getattr(rollout, name) for name in cls._fields if hasattr(rollout, name)}
-        return cls(**shared, advantages=advantages, returns=returns)
+        return cls(**shared, advantages=advantages, returns=returns, extra=extra)
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """Apply a function to every field of rows; `replay` and `key` are left alone."""
-        return self._replace(**{name: function(getattr(self, name)) for name in self._fields[:-2]})
+        return self._replace(**{name: tree_map(function, getattr(self, name)) for name in self._fields[:-2]})
 
 
 def masked(x: Tensor, weights: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from rlexp.build import network_builder
 from rlexp.config.identity import with_current_names
 from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, UserError
-from rlexp.networks.actor_critic import ActorCritic, build_networks
+from rlexp.networks.actor_critic import OF_OBJECTIVE, ActorCritic, build_networks
 from rlexp.run import checkpoint
 from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.trust import require_trusted
@@ -123,6 +123,8 @@ def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: lis
         tensors = dict(network.named_parameters()) | dict(network.named_buffers())
         with torch.no_grad():
             for name, tensor in state["learner"]["tensors"].items():
+                if name.startswith(f"{OF_OBJECTIVE}."):  # not needed to act
+                    continue
                 tensors[name].copy_(tensor[state["seeds"].index(seed)])
         networks.append(network)
     shape, dtype = tuple(observation_space.shape or ()), spaces.storage_dtype(observation_space)

@@ -16,6 +16,7 @@ class Advantages(NamedTuple):
 
     advantages: Tensor
     returns: Tensor  # λ-returns, the critic's targets: advantages + values
+    extra: Any = ()  # rows of the loss that the objective added: see `Algorithm.rewards`
 
 
 def gae(

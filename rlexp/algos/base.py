@@ -7,12 +7,12 @@ from typing import Any, Self, get_type_hints
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlexp.algos.schedules import Schedule, Scheduled, side_by_side
-from rlexp.data import Batch, Rollout, RunSpec
+from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec, Spaces
 from rlexp.errors import ConfigError
-from rlexp.networks.actor_critic import Policy
+from rlexp.networks.actor_critic import Policies, Policy
 from rlexp.plain.digest import digest
 
 Metrics = dict[str, Tensor]
@@ -36,7 +36,7 @@ class Algorithm:
     def __post_init__(self) -> None:
         """Convert scheduled fields to schedules and check ranges."""
         for name in self.scheduled():
-            setattr(self, name, Schedule(getattr(self, name), f"algo.{name}"))
+            setattr(self, name, Schedule(getattr(self, name), self.key(name)))
         for name in ("rollout_steps", "epochs", "minibatches"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require_positive("max_grad_norm", "must be positive, or null for no clipping")
@@ -45,7 +45,7 @@ class Algorithm:
     def require(self, name: str, holds: bool, wanted: str) -> None:
         """Raise ConfigError, naming the hyperparameter and its value, unless `holds`."""
         if not holds:
-            raise ConfigError(f"algo.{name}={getattr(self, name)}: {wanted}")
+            raise ConfigError(f"{self.key(name)}={getattr(self, name)}: {wanted}")
 
     def require_positive(self, name: str, wanted: str) -> None:
         """Require a positive hyperparameter, or None, which turns a feature off."""
@@ -56,11 +56,21 @@ class Algorithm:
         """Require a schedule that never goes below `low`."""
         self.require(name, min(getattr(self, name).knots) >= low, f"must not be below {low:g}")
 
+    def key(self, name: str) -> str:
+        """A hyperparameter as it is typed."""
+        return f"algo.{name}"
+
     # The objective, for one agent --------------------------------------------------------------------------------
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """The scalar to minimise, and scalars to log. Pure and traceable."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def modules(self, spaces: Spaces) -> dict[str, nn.Module]:
+        """Networks besides the policy: trained with it, by gradients of the loss, and saved; parameters without
+        requires_grad stay. The loss calls them by ``policy.module(name)``. Called once per agent, before `prepare`.
+        """
+        return {}
 
     # Memory; most algorithms have none ---------------------------------------------------------------------------
 
@@ -70,6 +80,13 @@ class Algorithm:
         Those may have fewer agents. Draw random numbers inside `spec.per_agent` or from `spec.streams`, so that they
         depend on the agent's seed alone; drawing from a global stream is an error.
         """
+
+    def rewards(self, rollout: Rollout, policies: Policies) -> ExtraRewards | None:
+        """Rewards to add to the environment's before advantages are computed; None: none.
+
+        `rollout.learner_rewards` are the environment's, signed or scaled. Recorded returns stay the environment's.
+        """
+        return None
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
         """Process a new rollout. Returns metrics to log, one value per agent (A,)."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten_with_path
 
 from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import invalid_name
 from rlexp.checks.location import refusal
+from rlexp.data import ExtraRewards, Rollout
 from rlexp.text import with_article
 
 NOT_REPEATABLE = (
@@ -102,6 +103,38 @@ def require_observed(algo: Algorithm, observed: Any, agents: int, known: Contain
         if known is not None and name not in known:
             what = "was missing in the first call, which fixes the columns; return NaN until it is known"
             raise refusal(algo, "observe", f"metric {name!r} {what}", *quoted(name))
+
+
+def require_rewards(algo: Algorithm, extra: Any, rollout: Rollout) -> None:
+    """Refuse anything but None, or `ExtraRewards` of the rollout's shape."""
+    if extra is None:
+        return
+    if not isinstance(extra, ExtraRewards):
+        what = f"returns {describe(extra)}; wants ExtraRewards(rewards, ...), or None"
+        raise refusal(algo, "rewards", what, "return")
+    shape = tuple(rollout.rewards.shape)
+    if (extra.values is None) != (extra.last_values is None):
+        raise refusal(algo, "rewards", "values and last_values are of one critic: give both, or neither", "return")
+    wanted = {"rewards": shape, "values": shape, "last_values": (shape[0], shape[2])}
+    for name, size in wanted.items():
+        value = getattr(extra, name)
+        if value is not None and not (isinstance(value, Tensor) and tuple(value.shape) == size):
+            raise refusal(algo, "rewards", f"{name} are {describe(value)}; wants {size}, (agents, steps, envs)", name)
+    for name, value in extra.rows.items():
+        if not (isinstance(value, Tensor) and tuple(value.shape[:3]) == shape) or name == "returns":
+            what = "is the name of what gae returns; rename it" if name == "returns" else f"wants {shape}, ..."
+            raise refusal(algo, "rewards", f"row {name!r} is {describe(value)}; {what}", *quoted(name))
+
+
+def require_modules(algo: Algorithm, modules: Any) -> dict[str, nn.Module]:
+    """Refuse anything but a dictionary of modules by name."""
+    wanted = "wants a dictionary of torch.nn.Module by name, which may be empty: {}"
+    if not isinstance(modules, dict):
+        raise refusal(algo, "modules", f"returns {describe(modules)}; {wanted}", "return")
+    for name, module in modules.items():
+        if not isinstance(module, nn.Module) or not isinstance(name, str) or "." in name or not name:
+            raise refusal(algo, "modules", f"{name!r} is {describe(module)}; {wanted}, without dots", "return")
+    return modules
 
 
 def require_distinct(algo: Algorithm, observed: Iterable[str], of_loss: Container[str]) -> None:

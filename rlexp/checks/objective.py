@@ -21,11 +21,11 @@ from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm
-from rlexp.checks.hook_outputs import require_coefficients, require_observed, require_replay
+from rlexp.checks.hook_outputs import require_coefficients, require_observed, require_replay, require_rewards
 from rlexp.checks.location import located_errors, refusal, where_defined, where_raised
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.network import where_network_raised
-from rlexp.checks.synthetic import batch_of, copied, rollout_of
+from rlexp.checks.synthetic import EachNetwork, batch_of, copied, rollout_of
 from rlexp.data import Batch, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
 from rlexp.plain.attributes import leaves
@@ -73,7 +73,11 @@ def check_loss(
         if twin is None:
             return Findings()
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
-        rollout = make_rollout()
+        rollout, policies = make_rollout(), EachNetwork(networks)
+        extra = none_if_synthetic(algo, "rewards", lambda: algo.rewards(rollout, policies))
+        if extra is None:
+            return Findings()
+        require_rewards(algo, extra[0], rollout)
         observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
         if observed is not None:
             require_observed(algo, observed[0], agents)
@@ -85,7 +89,8 @@ def check_loss(
         replay = none_if_synthetic(algo, "replay", lambda: algo.replay(minibatches))
         if replay is not None:
             require_replay(algo, replay[0], agents, minibatches)
-        batch = batch_of(rollout, replay[0] if replay else (), algo.rollout_steps * num_envs // algo.minibatches)
+        rows = algo.rollout_steps * num_envs // algo.minibatches
+        batch = batch_of(rollout, extra[0], replay[0] if replay else (), rows)
         check = LossCheck(algo, networks[0], *tree_map(lambda x: x[0], (batch, values[0])))
         metrics = check.run({} if observed is None else observed[0])
         findings = Findings() if agents == 1 else _why_unstackable(algo, networks, batch, values[0], certain=check.ran)
@@ -94,9 +99,9 @@ def check_loss(
         if twin[0] is not None and observed is not None:
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
             if agents > 1 and type(algo).adapt is not Algorithm.adapt:
-                _require_per_agent_metrics(algo, twin[0], make_rollout, metrics, device)
+                _require_per_agent_metrics(algo, twin[0], make_rollout, policies, metrics, device)
             check.call_or_none(twin[0].bind(check.coefficients), check.batch)  # for what it creates lazily
-            _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1))
+            _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1), policies)
         return findings
 
 
@@ -146,7 +151,12 @@ def _why_unstackable(
 
 
 def _require_per_agent_metrics(
-    algo: Algorithm, twin: Algorithm, observed: Callable[[], Rollout], metrics: dict[str, Tensor], device: torch.device
+    algo: Algorithm,
+    twin: Algorithm,
+    make_rollout: Callable[[], Rollout],
+    policies: EachNetwork,
+    metrics: dict[str, Tensor],
+    device: torch.device,
 ) -> None:
     """Refuse an `adapt` that makes an agent's coefficients depend on other agents' metrics, as by a mean over all.
 
@@ -159,7 +169,9 @@ def _require_per_agent_metrics(
         return one.coefficients(0.0, AGENTS, device)
 
     try:
-        twin.observe(observed())
+        rollout = make_rollout()
+        twin.rewards(rollout, policies)
+        twin.observe(rollout)
         first, second = adapted(algo, 1.0), adapted(twin, 0.25)
     except BdbQuit:
         raise
@@ -191,6 +203,7 @@ def _check_resume(
     specs: Sequence[RunSpec],
     metrics: dict[str, Tensor],
     make_rollout: Callable[[], Rollout],
+    policies: EachNetwork,
 ) -> None:
     """Warn about state of an objective that a resumed run would lose.
 
@@ -202,7 +215,9 @@ def _check_resume(
         one.adapt({name: x.clone() for name, x in metrics.items()})
 
     def update(one: Algorithm, spec: RunSpec) -> None:
-        one.observe(make_rollout())
+        rollout = make_rollout()
+        one.rewards(rollout, policies)
+        one.observe(rollout)
         one.coefficients(0.5, spec.num_agents, spec.device)
         one.replay(one.epochs * one.minibatches)
         adapt(one)

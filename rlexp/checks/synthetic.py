@@ -1,5 +1,8 @@
 """Synthetic rollouts and minibatches, to check an objective before the first step."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -7,8 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rlexp.checks.network import sample_rows
-from rlexp.data import Batch, Rollout, finished_episodes
-from rlexp.networks.actor_critic import ActorCritic
+from rlexp.data import Batch, ExtraRewards, Rollout, finished_episodes
+from rlexp.networks.actor_critic import ActorCritic, Policy
 
 
 def rollout_of(
@@ -70,10 +73,29 @@ def rollout_of(
     )
 
 
-def batch_of(rollout: Rollout, replay: object, rows: int) -> Batch:
+class EachNetwork:
+    """The networks' policies, one after the other; see `Policies`."""
+
+    def __init__(self, networks: list[ActorCritic]) -> None:
+        self.networks = networks
+
+    @torch.no_grad()
+    def each(self, function: Callable[..., Any], *data: Any) -> Any:
+        """``function(policy, *data)`` of every agent."""
+        found = []
+        for agent, network in enumerate(self.networks):
+            tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+            found.append(function(Policy(network, tensors), *tree_map(lambda x, agent=agent: x[agent], data)))
+        return tree_map(lambda *each: torch.stack(each), *found)
+
+
+def batch_of(rollout: Rollout, extra: ExtraRewards | None, replay: object, rows: int) -> Batch:
     """The first rows as one minibatch per agent (A, B, ...), with advantages of both signs and positive returns."""
+    more: dict[str, Tensor] | tuple[()] = ()
+    if extra is not None:
+        more = extra.rows | ({} if extra.values is None else {"returns": rollout.rewards + 0.2})
     signs = torch.linspace(-1.0, 1.0, rollout.rewards.shape[1], device=rollout.rewards.device)[:, None]
-    batch = Batch.of(rollout, rollout.rewards + signs, rollout.rewards + 0.1)
+    batch = Batch.of(rollout, rollout.rewards + signs, rollout.rewards + 0.1, more)
     batch = batch.map_rows(lambda x: x.flatten(1, 2)[:, :rows])
     key = torch.zeros(len(rollout.obs), dtype=torch.int64, device=rollout.obs.device)
     return batch._replace(replay=tree_map(lambda x: x[:, 0], replay), key=key)

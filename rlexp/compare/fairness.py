@@ -7,6 +7,7 @@ from rlexp.compare.audit import PER_SEED, code_differences
 from rlexp.config.identity import config_hash, differing
 from rlexp.study.runs import Run, StudyError
 
+OBJECTIVE = ("algo.", "bonus.")  # prefixes of the objective's settings
 NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
 
 
@@ -34,8 +35,8 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
     if len({run.algo for run in runs}) == 1:
         return more if len(more) > 1 else set()
     shared = set.intersection(*(set(training_settings(run)) for run in runs))
-    # an algo.* setting that some runs lack belongs to the tested term
-    return {key for key in more if key in shared or not key.startswith("algo.")} - {"algo._target_"}
+    # a setting of the objective that some runs lack belongs to the tested term
+    return {key for key in more if key in shared or not key.startswith(OBJECTIVE)} - {"algo._target_"}
 
 
 def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:

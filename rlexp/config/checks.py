@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlexp.config.declaration import is_number, margin_flaw
 from rlexp.config.identity import flatten
-from rlexp.config.schema import CHOICES, GROUPS, TUNING_SEED, EvaluationConfig, RunConfig
+from rlexp.config.schema import CHOICES, GROUPS, MAY_BE_EMPTY, TUNING_SEED, EvaluationConfig, RunConfig
 from rlexp.config.signatures import check_call
 from rlexp.errors import ConfigError
 from rlexp.text import did_you_mean, nearest
@@ -102,6 +102,8 @@ def check_groups(plain: Mapping[str, Any]) -> None:
     """Run `check_call` on every group of a resolved config."""
     for name in GROUPS:
         node = plain[name]
+        if name in MAY_BE_EMPTY and not node:
+            continue
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise ConfigError(f"{name}: has no _target_; choose one of conf/{name}/")
         check_call(name, node)

@@ -27,7 +27,15 @@ total_steps, stop_at, checkpoint_every, log_every and evaluation.every count row
 steps plus one row per reset.
 """
 # their yamls have comments on most keys
-DEFAULTS = {"env": "cartpole", "algo": "ppo", "network": "mlp", "optimizer": "adam", "gae": "default", LOGGER: "none"}
+DEFAULTS = {
+    "env": "cartpole",
+    "algo": "ppo",
+    "network": "mlp",
+    "optimizer": "adam",
+    "gae": "default",
+    "bonus": "none",
+    LOGGER: "none",
+}
 CHOSEN = (*GROUPS, LOGGER)
 LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_][\w.]*):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*)(?:#(?P<comment>.*))?$"

@@ -41,7 +41,7 @@ NOT_IDENTITY = (
     LOGGER,
     "tags",
 )
-LIVE = "live"  # in the identity only of runs that may be changed by hand
+IF_SET = ("live", "bonus")  # in the identity only where they are not empty or false
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
 
@@ -87,8 +87,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
-    if not kept.get(LIVE):
-        kept.pop(LIVE, None)
+    kept = {key: value for key, value in kept.items() if value or key not in IF_SET}
     for key in NOT_IDENTITY:
         group, _, name = key.partition(".")
         if name and isinstance(kept.get(group), dict):

@@ -13,7 +13,8 @@ from rlexp.files import PACKAGE
 _IN_CHECKOUT = PACKAGE.parent / "conf"
 CONF_DIR = _IN_CHECKOUT if (_IN_CHECKOUT / "config.yaml").is_file() else PACKAGE / "conf"
 
-GROUPS = ("algo", "env", "network", "gae", "optimizer")  # each instantiated by its _target_
+GROUPS = ("algo", "env", "network", "gae", "optimizer", "bonus")  # each instantiated by its _target_
+MAY_BE_EMPTY = ("bonus",)  # of those
 LOGGER = "logger"  # group of which none, one or several are chosen, each below its own name
 OVERLAYS = ("tuned", "experiment")  # groups whose yamls set keys of other groups
 LOCAL = "local"  # likewise, but only keys that change no result; see `search_path.check_local`
@@ -77,6 +78,7 @@ class RunConfig:
     live_ranges: Any = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     algo: Any = None
+    bonus: Any = None
     env: Any = None
     network: Any = None
     gae: Any = None

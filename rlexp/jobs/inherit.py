@@ -20,6 +20,7 @@ from rlexp.data import RunSpec
 from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial
 from rlexp.jobs.job import Job
+from rlexp.networks.actor_critic import OF_OBJECTIVE
 from rlexp.run import checkpoint
 from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
@@ -81,7 +82,7 @@ def begin(trainer: Trainer, jobs: Sequence[Job], writers: Sequence[RunWriter]) -
     try:
         for source in sources:
             _require_spaces(trainer, source)
-        _load_tensors(trainer.learner, sources, "normalizer" in words)
+        _load_tensors(trainer.learner, sources, "normalizer" in words, "memory" in words)
         loaded = {"normalizer": bool(_statistics(trainer.learner)) or trainer.scaler is not None}
         if "normalizer" in words and trainer.scaler is not None:
             _load_scaler(trainer, sources)
@@ -148,22 +149,26 @@ def _require_spaces(trainer: Trainer, source: Source) -> None:
 
 
 def _statistics(learner: Learner) -> set[str]:
-    return {f"{name}.{key}" for name in learner.groups[0].normalizers() for key in ("mean", "var", "count")}
+    names = [name for name in learner.groups[0].normalizers() if not name.startswith(OF_OBJECTIVE)]
+    return {f"{name}.{key}" for name in names for key in ("mean", "var", "count")}
 
 
-def _load_tensors(learner: Learner, sources: Sequence[Source], statistics: bool) -> None:
-    current = learner.tensors()
+def _load_tensors(learner: Learner, sources: Sequence[Source], statistics: bool, memory: bool) -> None:
+    """Load parameters; memory: with the objective's own modules, which otherwise start afresh."""
+    everything = learner.tensors()
+    current = {name: x for name, x in everything.items() if memory or not name.startswith(f"{OF_OBJECTIVE}.")}
     buffers = _statistics(learner)
     of_each: list[dict[str, Tensor]] = []
     for source in sources:
-        saved = dict(source.state["learner"]["tensors"])
+        held: dict[str, Tensor] = source.state["learner"]["tensors"]
+        saved = {name: x for name, x in held.items() if memory or not name.startswith(f"{OF_OBJECTIVE}.")}
         params = set(saved) - {name for name in saved if name in buffers or name.startswith(STATISTICS)}
         _require_fit(source, _shapes(saved, params), _shapes(current, set(current) - buffers))
         if statistics:
             remedy = "; set env.normalize_obs as in that run, or leave normalizer out of init_with"
             _require_fit(source, _shapes(saved, set(saved) - params), _shapes(current, buffers), remedy)
         of_each += source.of_each({name: saved[name] for name in current if name in params or statistics})
-    learner.load_tensors(current | join_agents(of_each))
+    learner.load_tensors(everything | join_agents(of_each))
 
 
 def _shapes(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from rlexp.spaces import require_readable
 from rlexp.text import with_article
 from rlexp.user_code import where_defined
 
+OF_OBJECTIVE = "algo"  # submodule of a network that holds the objective's own: see `Algorithm.modules`
 Torso = Callable[[spaces.Box], nn.Module]
 
 
@@ -123,6 +124,13 @@ class Rows(Protocol):
         """Raw observations (..., *space.shape)."""
 
 
+class Policies(Protocol):
+    """All agents' policies, the argument of `Algorithm.rewards`."""
+
+    def each(self, function: Callable[..., Any], *data: Any) -> Any:
+        """``function(policy, *data)``, written for one agent, for all: data and results (A, ...); no gradients."""
+
+
 class Policy:
     """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
 
@@ -145,6 +153,16 @@ class Policy:
     def dist_params(self, rows: Rows) -> Tensor:
         """Packed distribution parameters (..., P), without running the critic."""
         return self._run(rows, True)[0]
+
+    def module(self, name: str) -> Callable[..., Any]:
+        """A network of the objective's own, with this agent's parameters: see `Algorithm.modules`."""
+        held: Any = getattr(self._network, OF_OBJECTIVE, {})
+        if name not in held:
+            known = ", ".join(held) or "none"
+            raise ObjectiveError(f"policy.module({name!r}): there is no such module; `modules(spaces)` returns {known}")
+        prefix = f"{OF_OBJECTIVE}.{name}."
+        tensors = {key.removeprefix(prefix): x for key, x in self._tensors.items() if key.startswith(prefix)}
+        return lambda *args: torch.func.functional_call(held[name], tensors, args)
 
     def rand_like(self, x: Tensor) -> Tensor:
         """Uniform random numbers in [0, 1), of the shape and dtype of x, from the agent's random stream.
@@ -171,6 +189,15 @@ class Policy:
     def parameters(self) -> list[Tensor]:
         """The agent's trainable parameters, e.g. for weight decay: gradients reach these, not those of the module."""
         return [self._tensors[name] for name, param in self._network.named_parameters() if param.requires_grad]
+
+
+def attach(network: ActorCritic, modules: dict[str, nn.Module]) -> ActorCritic:
+    """The network with the objective's own modules; ConfigError if it has a submodule of that name."""
+    if modules:
+        if hasattr(network, OF_OBJECTIVE):
+            raise ConfigError(f"network: has an attribute {OF_OBJECTIVE}, where modules of the objective go; rename it")
+        network.add_module(OF_OBJECTIVE, nn.ModuleDict(modules))
+    return network
 
 
 def build_networks(build: Callable[[], ActorCritic], streams: list[AgentStreams]) -> list[ActorCritic]:

@@ -64,9 +64,11 @@ class Run:
 
     @property
     def algo(self) -> str:
-        """The choice in the group algo."""
-        choice = self.record.get("choices", {}).get("algo")
-        return str(choice or self.settings["algo._target_"].rpartition(".")[2].lower())
+        """The choice in the group algo, and in bonus if there is one: apo, apo+rnd."""
+        choices = self.record.get("choices", {})
+        name = str(choices.get("algo") or self.settings["algo._target_"].rpartition(".")[2].lower())
+        bonus = self.settings.get("bonus._target_")
+        return f"{name}+{choices.get('bonus') or str(bonus).rpartition('.')[2].lower()}" if bonus else name
 
     @property
     def env(self) -> str:

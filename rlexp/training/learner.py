@@ -36,6 +36,7 @@ from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import AgentStreams, no_global_randomness
 from rlexp.training.acting import Actor, Slot, in_turn
 from rlexp.training.agents import Agents
+from rlexp.training.policies import AllPolicies
 from rlexp.watch import Watch
 
 
@@ -145,6 +146,11 @@ class Learner:
         params, values = zip(*outputs, strict=True)
         return torch.cat(params), torch.cat(values)
 
+    @property
+    def policies(self) -> AllPolicies:
+        """All agents' policies, for hooks of the objective."""
+        return AllPolicies(self._parts())
+
     def lifted(
         self, name: str, function: Callable[[Agents, dict[str, Tensor], Any], tuple[Tensor, ...]], data: Any
     ) -> Callable[[], Any]:
@@ -210,7 +216,7 @@ class Learner:
     def _rows(self, rollout: Rollout, targets: Advantages) -> Batch:
         """A rollout's rows (A, T*E, ...); each dummy row is a copy of another one, of weight 0."""
         rows = rows_with_weight(rollout.weights)
-        data = Batch.of(rollout, targets.advantages, targets.returns).map_rows(lambda x: x.flatten(0, 2)[rows])
+        data = Batch.of(rollout, *targets).map_rows(lambda x: x.flatten(0, 2)[rows])
         if (rollout.steps == 0).any():  # an agent has only dummy rows, none of which may be read
             any_row = (rollout.weights.flatten(1).sum(1) > 0)[:, None]
             data = data.map_rows(

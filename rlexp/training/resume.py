@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlexp import spaces
 from rlexp.algos.base import Algorithm
+from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.envs import Environment
 from rlexp.envs.snapshot import copyable, snapshot
 from rlexp.envs.snapshot import restore as restore_environments
@@ -26,7 +27,6 @@ from rlexp.training.divergence import Divergence
 from rlexp.training.games import Games
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Recorder
-from rlexp.training.return_scaler import ReturnScaler
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)

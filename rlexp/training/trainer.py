@@ -15,6 +15,7 @@ from torch import Tensor
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import CHARTS, EVALUATIONS, OF_THE_RUN, PARAMETER
+from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
 from rlexp.data import Rollout, RunSpec
@@ -36,7 +37,7 @@ from rlexp.training.learner import Learner
 from rlexp.training.live import Change, Live
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
-from rlexp.training.return_scaler import ReturnScaler
+from rlexp.training.targets import Targets
 from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
 from rlexp.training.watching import Episode
 from rlexp.watch import Watch
@@ -92,7 +93,7 @@ class Trainer(Resumable):
         settings: RunSettings,
         live: Live | None = None,
     ) -> None:
-        self.environment, self.algo, self.gae, self.learner = environment, algo, gae, learner
+        self.environment, self.algo, self.learner = environment, algo, learner
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.how, self.display, self.live_values, self.clock = how, display, live, Clock()
         self.seeds = [stream.seed for stream in streams]
@@ -114,6 +115,7 @@ class Trainer(Resumable):
         self.scaler: ReturnScaler | None = None
         if environment.normalize_reward:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
+        self.targets = Targets(algo, gae, sign=environment.sign_reward, scaler=self.scaler)
         with located_errors(algo, "prepare"), seeded(0):
             algo.prepare(RunSpec(agents, num_envs, streams, device))
 
@@ -231,13 +233,7 @@ class Trainer(Resumable):
         rollout = self.collector.collect(self.learner.acting(self.collector.slots))
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
-        rewards = rollout.rewards
-        if self.environment.sign_reward:
-            rewards = rewards.sign()
-        if self.scaler is not None:
-            rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
-        rollout.learner_rewards = rewards
-        targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+        targets = self.targets(rollout, self.learner.policies)
         observed = self._observe(rollout)
         self.clock.lap(REST)
         progress = self.update_number / self.num_updates

@@ -76,6 +76,17 @@ def begun(folder, *words):
     return trainer
 
 
+@pytest.mark.parametrize("words", ["normalizer", "memory"])
+def test_modules_of_the_objective_are_taken_with_its_memory_only(cli, tmp_path, words):
+    own = ("algo._target_=extras.Auxiliary",)
+    train(cli, *own, "study=p")
+    learnt = state_of(only("p"))["learner"]["tensors"]
+    start = (*own, "seed=7", f"init_from={short(only('p'))}", f"init_with=[{words}]")
+    ours = begun(tmp_path / "child", *start).learner.tensors()
+    assert torch.equal(ours["actor_head.weight"], learnt["actor_head.weight"])
+    assert torch.equal(ours["algo.aux.2.weight"], learnt["algo.aux.2.weight"]) == (words == "memory")
+
+
 def test_a_child_that_does_not_learn_acts_like_its_parent(cli):
     train(cli, *APO, "study=p")
     parent = only("p")

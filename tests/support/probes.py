@@ -145,8 +145,28 @@ class CountsOfClass(Endless):
         return observation + CountsOfClass.count, *rest
 
 
+class Corridor(Probe):
+    """Fifteen cells: one action, not the same in all, steps on, the other back to the first; 30 steps.
+
+    Reward 1 at the last, which ends it. By chance one in 2¹⁴ tries gets there.
+    """
+
+    observation_space = spaces.Discrete(15)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.cell = 0
+        return 0, {}
+
+    def step(self, action):
+        self.t += 1
+        self.cell = self.cell + 1 if action == int("10011010001101"[self.cell]) else 0
+        return self.cell, float(self.cell == 14), self.cell == 14, self.t == 30, {}
+
+
 for probe in (
     ConstantReward,
+    Corridor,
     TwoSteps,
     ObservedReward,
     MatchingAction,

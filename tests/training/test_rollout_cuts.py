@@ -6,9 +6,9 @@ import torch
 from helpers import HandMade
 
 from rlexp.algos.episode_memory import EpisodeMemory
+from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.data import RunSpec
 from rlexp.seeding import AgentStreams
-from rlexp.training.return_scaler import ReturnScaler
 
 
 def stream(steps=60, seed=0):

@@ -6,7 +6,7 @@ import torch
 from helpers import make_trainer
 from torch.testing import assert_close
 
-from rlexp.training.return_scaler import ReturnScaler
+from rlexp.algos.return_scaler import ReturnScaler
 
 CPU = torch.device("cpu")
 SMALL = ("total_steps=256", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=2")

@@ -1,0 +1,49 @@
+"""Composes an objective with a bonus: a mixin that adds rewards, modules or terms to whatever objective it is given.
+
+A bonus is written like an objective, for one agent, as a dataclass derived from `Algorithm` of which every hook that it
+overrides calls super(). Its hyperparameters are those of the config group `bonus`; they need names that no objective
+uses, hence a prefix, as `rnd_coef`.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+from rlexp.algos.base import Algorithm
+from rlexp.errors import ConfigError
+
+
+def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
+    """The objective that both classes, called with their settings, make together: ``class RNDPPO(RND, PPO)``.
+
+    Raises:
+        ConfigError: one of them is not a class derived from `Algorithm`, or both have a setting of one name.
+    """
+    base, mixin = _class("algo", algo), _class("bonus", bonus)
+    shared = {field.name for field in dataclasses.fields(Algorithm)}
+    own = {field.name for field in dataclasses.fields(mixin)} - shared
+    fields = dataclasses.fields(base)
+    for name in own & {field.name for field in fields}:
+        raise ConfigError(f"bonus.{name}: {base.__name__} has a setting of that name too; give it a prefix")
+    # without this, defaults of the base class that the objective overrides would be those of the bonus
+    defaults = {f.name: f.default for f in fields if f.init and f.default is not dataclasses.MISSING}
+    return _combined(base, mixin, frozenset(own))(**defaults | algo.keywords | bonus.keywords)
+
+
+def _class(group: str, made: partial[Any]) -> type[Algorithm]:
+    kind = made.func
+    if isinstance(kind, type) and issubclass(kind, Algorithm):
+        return kind
+    name = getattr(kind, "__name__", kind)
+    raise ConfigError(f"{group}._target_: {name} is not a class derived from rlexp.algos.base.Algorithm")
+
+
+def _combined(algo: type[Algorithm], bonus: type[Algorithm], own: frozenset[str]) -> Any:
+    def key(self: Algorithm, name: str) -> str:
+        return f"{'bonus' if name in own else 'algo'}.{name}"
+
+    # errors are traced to the code of the user's class, if one of them is
+    foreign = [each.__module__ for each in (bonus, algo) if not each.__module__.startswith("rlexp.")]
+    named = {"__module__": next(iter(foreign), algo.__module__), "key": key}
+    made = type(f"{bonus.__name__}{algo.__name__}", (bonus, algo), named)
+    return dataclasses.dataclass(kw_only=True)(made)

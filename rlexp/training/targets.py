@@ -1,0 +1,72 @@
+"""The step from a rollout's rewards to advantages and returns, what the learner is trained towards."""
+
+import contextlib
+import copy
+
+import torch
+from torch import Tensor
+
+from rlexp.algos.advantages import GAE, Advantages
+from rlexp.algos.base import Algorithm
+from rlexp.algos.return_scaler import ReturnScaler
+from rlexp.checks.hook_outputs import require_rewards
+from rlexp.checks.location import located_errors
+from rlexp.data import ExtraRewards, Rollout, masked
+from rlexp.errors import ConfigError
+from rlexp.networks.actor_critic import Policies
+from rlexp.seeding import no_global_randomness
+
+
+class Targets:
+    """Computes `Advantages`.
+
+    Args:
+        algo: the objective, which may add rewards.
+        gae: advantage estimation.
+        sign: learn from the signs of rewards.
+        scaler: scales rewards, if any.
+    """
+
+    def __init__(self, algo: Algorithm, gae: GAE, *, sign: bool, scaler: ReturnScaler | None) -> None:
+        self.algo, self.gae, self.sign, self.scaler = algo, gae, sign, scaler
+        self.first = True
+
+    def __call__(self, rollout: Rollout, policies: Policies) -> Advantages:
+        """Advantages and returns (A, T, E) of a rollout, of which `learner_rewards` is set."""
+        rewards = rollout.rewards
+        if self.sign:
+            rewards = rewards.sign()
+        if self.scaler is not None:
+            rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
+        rollout.learner_rewards = rewards
+        first, self.first = self.first, False
+        drawing = no_global_randomness("algo.rewards") if first else contextlib.nullcontext()
+        with located_errors(self.algo, "rewards"), drawing:
+            extra = self.algo.rewards(rollout, policies)
+        require_rewards(self.algo, extra, rollout)
+        if extra is not None and extra.values is None:
+            rollout.learner_rewards = rewards + masked(extra.rewards, rollout.weights)
+        ends = rollout.terminated, rollout.truncated
+        targets = self.gae(rollout.learner_rewards, rollout.values, rollout.last_values, *ends)
+        if extra is None:
+            return targets
+        rows = dict(extra.rows)
+        if extra.values is not None:
+            apart = self._stream(extra, rollout)
+            targets = targets._replace(advantages=targets.advantages + extra.coef * apart.advantages)
+            rows |= {"returns": apart.returns}
+        return targets._replace(extra=rows)
+
+    def _stream(self, extra: ExtraRewards, rollout: Rollout) -> Advantages:
+        """Advantages and returns of rewards that have a critic of their own."""
+        if not hasattr(self.gae, "gamma"):
+            raise ConfigError(f"gae: {type(self.gae).__name__} has no gamma, which rewards with their own critic set")
+        gae = copy.copy(self.gae)
+        gae.gamma = extra.gamma
+        assert extra.values is not None
+        assert extra.last_values is not None
+        # a reset's row takes part in a stream that goes on past episodes, with a reward of 0
+        ends: list[Tensor] = [rollout.terminated, rollout.truncated]
+        if not extra.episodic:
+            ends = [torch.zeros_like(end) for end in ends]
+        return gae(masked(extra.rewards, rollout.weights), extra.values, extra.last_values, *ends)

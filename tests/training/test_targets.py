@@ -1,0 +1,102 @@
+"""Rewards that an objective adds, worked out by hand: to the environment's, or as a stream with a critic of its own."""
+
+import pytest
+import torch
+from extras import Given
+from helpers import HandMade
+
+from rlexp.algos.advantages import GAE
+from rlexp.data import ExtraRewards
+from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.training.targets import Targets
+
+
+def column(*values):
+    return torch.tensor(values, dtype=torch.float32)[None, :, None]  # (A, T, E) of one agent and environment
+
+
+def rollout_of(rewards, done):
+    return HandMade()([[[r]] for r in rewards], [[[d]] for d in done])
+
+
+def targets_of(extra, rollout, *, sign=False, gae=None):
+    gae = gae or GAE(gamma=0.5, lam=1.0)
+    return Targets(Given(extra=extra), gae, sign=sign, scaler=None)(rollout, None)
+
+
+def test_rewards_are_added_to_those_of_the_environment_after_their_signs():
+    rollout = rollout_of([3.0, 0.0], [False, False])
+    found = targets_of(ExtraRewards(column(0.25, 2.0)), rollout, sign=True)
+    assert rollout.learner_rewards.flatten().tolist() == [1.25, 2.0]
+    assert rollout.rewards.flatten().tolist() == [3.0, 0.0]  # what is recorded
+    # A₁ = 2 ; A₀ = 1.25 + ½ · 2
+    assert found.advantages.flatten().tolist() == [2.25, 2.0]
+
+
+def test_a_stream_apart_has_its_own_critic_and_discount():
+    rollout = rollout_of([0.0, 1.0], [False, False])
+    extra = ExtraRewards(
+        column(2.0, 4.0), values=column(1.0, 1.0), last_values=torch.tensor([[3.0]]), gamma=0.25, coef=2.0
+    )
+    found = targets_of(extra, rollout)
+    # δ₁ = 4 + ¼ · 3 − 1 = 3.75 ; A₁ = 3.75 ; δ₀ = 2 + ¼ · 1 − 1 = 1.25 ; A₀ = 1.25 + ¼ · 3.75 = 2.1875
+    # of the environment: A₁ = 1 ; A₀ = ½
+    assert found.advantages.flatten().tolist() == [0.5 + 2 * 2.1875, 1 + 2 * 3.75]
+    assert found.returns.flatten().tolist() == [0.5, 1.0]  # of the environment's critic
+    assert found.extra["returns"].flatten().tolist() == [3.1875, 4.75]
+    assert rollout.learner_rewards.flatten().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("episodic", "advantages"),
+    [
+        # the episode ends with row 0: A₀ = 2 − 1 ; row 1 is its reset's, of reward 0, of which no loss reads
+        (True, [1.0, 2.25, 4.5]),
+        # A₂ = 4 + ½ · 3 − 1 ; A₁ = 0 + ½ · 1 − 1 + ½ · 4.5 ; A₀ = 2 + ½ · 1 − 1 + ½ · 1.75
+        (False, [2.375, 1.75, 4.5]),
+    ],
+)
+def test_a_stream_may_go_on_past_the_end_of_an_episode(episodic, advantages):
+    rollout = rollout_of([0.0, 0.0, 0.0], [True, False, False])
+    extra = ExtraRewards(
+        column(2.0, 9.0, 4.0),
+        values=column(1.0, 1.0, 1.0),
+        last_values=torch.tensor([[3.0]]),
+        gamma=0.5,
+        episodic=episodic,
+    )
+    assert targets_of(extra, rollout).advantages.flatten().tolist() == advantages
+
+
+def test_rows_reach_the_loss_and_nothing_is_added_without_rewards():
+    rollout = rollout_of([1.0, 1.0], [False, False])
+    found = targets_of(ExtraRewards(column(0.0, 0.0), rows={"x": column(5.0, 6.0)}), rollout)
+    assert found.extra["x"].flatten().tolist() == [5.0, 6.0]
+    assert targets_of(None, rollout).extra == ()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (torch.zeros(1, 2, 1), "returns a tensor (1, 2, 1); wants ExtraRewards(rewards, ...), or None"),
+        (ExtraRewards(torch.zeros(2)), "rewards are a tensor (2,); wants (1, 2, 1), (agents, steps, envs)"),
+        (ExtraRewards(column(0.0, 0.0), values=column(0.0, 0.0)), "values and last_values are of one critic"),
+        (ExtraRewards(column(0.0, 0.0), rows={"x": torch.zeros(2)}), "row 'x' is a tensor (2,); wants (1, 2, 1), ..."),
+        (ExtraRewards(column(0.0, 0.0), rows={"returns": column(0.0, 0.0)}), "is the name of what gae returns"),
+    ],
+)
+def test_what_is_not_of_the_rollouts_shape_is_refused(extra, said):
+    with pytest.raises(ObjectiveError, match=r"Given\.rewards") as error:
+        targets_of(extra, rollout_of([1.0, 1.0], [False, False]))
+    assert said in str(error.value)
+
+
+def test_an_estimator_without_a_discount_cannot_have_a_stream_apart():
+    extra = ExtraRewards(column(1.0, 1.0), values=column(0.0, 0.0), last_values=torch.zeros(1, 1))
+    plain = GAE()
+
+    def own(*rows):
+        return plain(*rows)
+
+    with pytest.raises(ConfigError, match="function has no gamma"):
+        targets_of(extra, rollout_of([1.0, 1.0], [False, False]), gae=own)
