@@ -39,7 +39,8 @@ from rlexp.training.learner import Learner
 from rlexp.training.live import Live, LiveStore
 from rlexp.training.optimizers import Traits, traits
 from rlexp.training.recorder import Display, Recorder
-from rlexp.training.trainer import RunSettings, Trainer
+from rlexp.training.settings import RunSettings
+from rlexp.training.trainer import Trainer
 from rlexp.user_code import package_of
 from rlexp.watch import Watch
 
@@ -240,6 +241,8 @@ def build_trainer(
             evaluate_every=None if cfg.evaluation.every is None else int(cfg.evaluation.every),
             curve_episodes=cfg.evaluation.curve_episodes,
             video_every=None if cfg.evaluation.video_every is None else int(cfg.evaluation.video_every),
+            weights=cfg.evaluation.weights,
+            average_decay=float(cfg.evaluation.average_decay),
         ),
         live=live,
     )

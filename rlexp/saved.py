@@ -122,7 +122,8 @@ def _restore(folder: Path, config: DictConfig, state: dict[str, Any], seeds: lis
         (network,) = build_networks(make, [AgentStreams.make(seed, torch.device("cpu"))])
         tensors = dict(network.named_parameters()) | dict(network.named_buffers())
         with torch.no_grad():
-            for name, tensor in state["learner"]["tensors"].items():
+            kept = state.get("kept", state["learner"])  # those that evaluation.weights names
+            for name, tensor in kept["tensors"].items():
                 if name.startswith(f"{OF_OBJECTIVE}."):  # not needed to act
                     continue
                 tensors[name].copy_(tensor[state["seeds"].index(seed)])

@@ -72,10 +72,15 @@ def check_run_settings(cfg: DictConfig) -> None:
             raise ConfigError(f"tags={list(cfg.tags)}: each must be a text of 1 to {MOST_OF_A_TAG} characters")
     check_live_ranges(cfg.live_ranges)
     for key, choices in CHOICES.items():
-        value = str(cfg[key]).lower() if isinstance(cfg[key], bool) else cfg[key]
+        given = OmegaConf.select(cfg, key)
+        value = str(given).lower() if isinstance(given, bool) else given
         if value not in choices and not (key == "resume" and extends):
             valid = ", ".join([*choices, *(["extend:<total_steps>"] if key == "resume" else [])])
             raise ConfigError(f"{key}={value}: must be one of {valid}{did_you_mean(value, choices)}")
+    if cfg.evaluation.weights == "best" and cfg.evaluation.every is None:
+        raise ConfigError("evaluation.weights=best: needs evaluations during training; set evaluation.every")
+    if not 0.0 <= cfg.evaluation.average_decay < 1.0:
+        raise ConfigError(f"evaluation.average_decay={cfg.evaluation.average_decay}: must lie in [0, 1)")
     if flaw := margin_flaw(cfg.margin):
         raise ConfigError(f"margin={cfg.margin}: {flaw}")
     kind = None

@@ -88,6 +88,10 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
     kept = {key: value for key, value in kept.items() if value or key not in IF_SET}
+    if isinstance(evaluation := kept.get("evaluation"), dict):
+        which = evaluation.get("weights", "last")
+        unread = {"last": ("weights", "average_decay"), "best": ("average_decay",)}.get(which, ())
+        kept["evaluation"] = {key: value for key, value in evaluation.items() if key not in unread}
     for key in NOT_IDENTITY:
         group, _, name = key.partition(".")
         if name and isinstance(kept.get(group), dict):

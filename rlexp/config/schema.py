@@ -43,6 +43,8 @@ class FinalEvaluation:
 class EvaluationConfig(FinalEvaluation):
     """Evaluation of the final policy, and during training."""
 
+    weights: str = "last"
+    average_decay: float = 0.99
     every: Union[int, float, None] = None  # noqa: UP007
     curve_episodes: int = 10
     video_every: Union[int, float, None] = None  # noqa: UP007
@@ -94,6 +96,7 @@ CHOICES = {
     "stale": ("refuse", "keep", "rerun"),
     "progress": ("auto", "bar", "lines", "none"),
     "primary": PRIMARY,
+    "evaluation.weights": ("last", "average", "best"),
 }
 
 

@@ -140,9 +140,17 @@ class Learner:
         return self.actor.bind(slots, compiled=self.compiled and self.updated)
 
     @torch.no_grad()
-    def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Distribution parameters (A, E, P) and values (A, E) of observations (A, E, ...)."""
-        outputs = [agents.policy(agents.params | agents.buffers, obs[part]) for agents, part in self._parts()]
+    def policy(self, obs: Tensor, tensors: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Distribution parameters (A, E, P) and values (A, E) of observations (A, E, ...).
+
+        tensors: other parameters and buffers than the agents' own, as `tensors` returns them.
+        """
+        outputs = []
+        for agents, part in self._parts():
+            own = agents.params | agents.buffers
+            if tensors is not None:
+                own = {name: tensors[name][part].squeeze(0) if agents.single else tensors[name][part] for name in own}
+            outputs.append(agents.policy(own, obs[part]))
         params, values = zip(*outputs, strict=True)
         return torch.cat(params), torch.cat(values)
 

@@ -25,6 +25,7 @@ from rlexp.text import one_line
 from rlexp.training.collector import Collector
 from rlexp.training.divergence import Divergence
 from rlexp.training.games import Games
+from rlexp.training.kept import Kept
 from rlexp.training.learner import Learner
 from rlexp.training.recorder import Recorder
 from rlexp.watch import Watch
@@ -71,6 +72,7 @@ class Resumable:
     update_number: int
     steps: np.ndarray
     games: Games
+    kept: Kept | None
     live: np.ndarray
     unevaluated: list[Recorder]
     copyable: bool | None
@@ -91,6 +93,7 @@ class Resumable:
             "algo": self.algo.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "collector": self.collector.state_dict(),
+            **({} if self.kept is None else {"kept": self.kept.state_dict()}),
         }
 
     def capture(self, run: Recorder, by_agent: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +160,10 @@ class Resumable:
         log.info("resumed at %d of %d steps", self.update_number * self.rows, self.total_rows)
 
     def _load(self, states: list[dict[str, Any]]) -> None:
-        by_agent = join_agents([{name: s[name] for name in ("learner", "algo", "scaler", "collector")} for s in states])
+        names = ["learner", "algo", "scaler", "collector", *["kept"] * (self.kept is not None)]
+        by_agent = join_agents([{name: s[name] for name in names} for s in states])
+        if self.kept is not None:
+            self.kept.load_state_dict(by_agent["kept"])
         self.learner.load_state_dict(by_agent["learner"])
         self.algo.load_state_dict(by_agent["algo"])
         if self.scaler is not None:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,43 +22,27 @@ from rlexp.envs import Environment
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
-from rlexp.seeding import AgentStreams, curve_seeds, no_global_randomness, seeded
+from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
-from rlexp.text import one_line
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
-from rlexp.training.curve import EvaluationCurve
 from rlexp.training.divergence import Divergence, not_finite, remedy
-from rlexp.training.evaluation import evaluate
+from rlexp.training.evaluating import Evaluating
 from rlexp.training.games import Games
 from rlexp.training.how import Choice, compiled_in_fact, describe
 from rlexp.training.learner import Learner
 from rlexp.training.live import Change, Live
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
+from rlexp.training.settings import RunSettings
 from rlexp.training.targets import Targets
 from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
-from rlexp.training.watching import Episode
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Run-level settings of the training loop."""
-
-    total_steps: int
-    stop_at: int | None  # rows per agent after which the run pauses
-    checkpoint_every: int
-    log_every: int
-    evaluation: dict[str, Any]  # of the final policy
-    evaluate_every: int | None  # rows per agent between evaluations during training
-    curve_episodes: int  # of each of those
-    video_every: int | None  # rows per agent between videos
-
-
-class Trainer(Resumable):
+class Trainer(Evaluating, Resumable):
     """Trains agents of runs that differ only in per-agent settings.
 
     Args:
@@ -125,24 +108,10 @@ class Trainer(Resumable):
         self.steps = np.zeros(agents, np.int64)  # environment steps done, dummies not counted
         self.games = Games(agents)
         self.live = np.ones(agents, bool)  # not retired; see `divergence.py`
-        self.curve = self._make_curve()
+        self.curve, self.kept = self._make_curve(), self._make_kept()
         self.unevaluated: list[Recorder] = []  # runs whose last row still lacks its evaluation, as a stop cut it short
         self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
         self.copyable: bool | None = None  # whether the environments' state can be saved; checked when first needed
-
-    def _make_curve(self) -> EvaluationCurve | None:
-        """What evaluates during training, if `evaluation.every` is set."""
-        if self.settings.evaluate_every is None:
-            return None
-        return EvaluationCurve(
-            self.environment,
-            self.collector.distribution,
-            self.learner,
-            every=self.settings.evaluate_every,
-            episodes=self.settings.curve_episodes,
-            max_steps=self.settings.evaluation["max_steps"],
-            watch=self.watch,
-        )
 
     # The loop ----------------------------------------------------------------------------------------------------
 
@@ -241,6 +210,8 @@ class Trainer(Resumable):
         losses = self.learner.update(rollout, targets, progress, last=last)
         require_distinct(self.algo, observed, losses)
         self.learner.normalize(rollout)
+        if self.kept is not None:
+            self.kept.updated()
 
         self.update_number += 1
         steps = rollout.steps * self.live
@@ -297,18 +268,6 @@ class Trainer(Resumable):
         """Whether the last update crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
-    def evaluation_due(self, update: int) -> bool:
-        """Whether a row of metrics.csv after this update has an evaluation: `every` rows were crossed since the last.
-
-        A row that is only there because the run pauses does not count as the last: later rows are evaluated as if
-        it had not paused.
-        """
-        if self.curve is None or update == self.num_updates:
-            return self.curve is not None
-        log_every = self.settings.log_every
-        before = -((update - 1) * self.rows // log_every * log_every // -self.rows)  # update of the row before
-        return self.curve.is_due(update * self.rows, before * self.rows)
-
     def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> bool:
         """Retire agents of a run in `bad`, which names a metric and its value, and keep all retired ones valid.
 
@@ -353,6 +312,7 @@ class Trainer(Resumable):
 
     def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[Recorder]) -> None:
         final = self.update_number in (self.num_updates, self.pause_at)  # paused runs are compared by their last row
+        paused = self.update_number < self.num_updates and not self._due(self.settings.log_every)
         returns, lengths = self.games.window(self.live)
         known = returns[~np.isnan(returns)]
         score = float(known.mean()) if len(known) else float("nan")
@@ -369,7 +329,7 @@ class Trainer(Resumable):
         stopped: Interrupted | None = None
         if runs and self.evaluation_due(self.update_number):
             try:
-                charts |= self._evaluate(runs)
+                charts |= self._evaluate(runs, counts=not paused)
             except Interrupted as stop:
                 stopped, self.unevaluated = stop, list(runs)
         for run in runs:
@@ -378,66 +338,13 @@ class Trainer(Resumable):
             self.save(runs)
             raise Interrupted(stopped.signum)
 
-    def _evaluate(self, runs: list[Recorder]) -> dict[str, np.ndarray]:
-        """Evaluation of the runs' agents whose parameters are finite: name -> (A,), NaN for others."""
-        assert self.curve is not None
-        agents = self.live & np.isfinite(self.learner.health().cpu().numpy())
-        agents &= np.isin(np.arange(len(agents)), np.concatenate([np.r_[run.agents] for run in runs]))
-        before = self.curve.seconds
-        try:
-            return self.curve.evaluate(agents)
-        finally:
-            for run in runs:
-                run.evaluating += self.curve.seconds - before
-
-    def _film(self, runs: list[Recorder]) -> None:
-        """A video of each run's first agent that is not retired; a stop leaves it out, and so does an error."""
-        for run in runs:
-            agent = next(k for k in range(run.agents.start, run.agents.stop) if self.live[k])
-            try:
-                run.film(self.seeds[agent], int(self.steps[agent]), self._episode(agent))
-            except Interrupted:
-                pass
-            except Exception as error:  # of the environment, or its pictures; training has nothing to do with it
-                log.warning("no video: %s", one_line(str(error)), extra={"folder": run.folder})
-
-    def _episode(self, agent: int) -> Episode:
-        """An episode of an agent to be watched, the same each time."""
-        (seed,), agents = curve_seeds(1), len(self.seeds)
-
-        def policy(obs: Tensor) -> Tensor:
-            obs = obs.to(self.learner.device).expand(agents, *obs.shape)
-            return self.learner.policy(obs)[0][agent]
-
-        steps, distribution = self.settings.evaluation["max_steps"], self.collector.distribution
-        return Episode(policy, distribution, self.environment, seed, max_steps=steps, watch=self.watch)
-
-    def _complete(self) -> None:
-        """Evaluate what a stop cut short before this launch."""
-        if self.curve is not None:
-            found = self._evaluate(self.unevaluated)
-            for run in self.unevaluated:
-                run.amend(found)
-        self.unevaluated = []
-
     def finish(self) -> None:
         """Write the last checkpoint, evaluate, and record the results."""
         self.save()
         returns, _ = self.games.window(self.live)
-        evaluation = None
-        settings = self.settings.evaluation
-        if settings["episodes"]:
-            evaluation = evaluate(
-                self.learner.policy,
-                self.collector.distribution,
-                self.environment,
-                len(self.seeds),
-                device=self.learner.device,
-                watch=self.watch,
-                **settings,
-            )
+        evaluation = self._final_evaluation()
         for run in self.runs:
-            run.finish(self.steps, returns, evaluation, settings)
+            run.finish(self.steps, returns, evaluation, self.settings.evaluation)
 
     def save(self, runs: list[Recorder] | None = None) -> None:
         """Write the checkpoints of some runs, by default all: everything needed for exact resume."""
