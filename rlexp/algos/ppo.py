@@ -39,7 +39,7 @@ class PPO(Algorithm):
         if self.norm_adv:
             advantages = losses.normalize_advantages(advantages, weights)
 
-        policy_loss = losses.clipped_surrogate(log_ratio.exp(), advantages, weights, self.clip_coef)
+        policy_loss = self.surrogate(log_ratio, advantages, batch)
         if self.clip_vloss:
             value_loss = losses.clipped_value_loss(values, batch.values, batch.returns, weights, self.clip_coef)
         else:
@@ -50,3 +50,7 @@ class PPO(Algorithm):
         statistics = losses.ratio_statistics(log_ratio, weights, self.clip_coef)
         terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         return loss, terms | statistics._asdict()
+
+    def surrogate(self, log_ratio: Tensor, advantages: Tensor, batch: Batch) -> Tensor:
+        """The policy's term, here L_clip, scalar. log_ratio: log ρ (B,); advantages: normalized if `norm_adv` (B,)."""
+        return losses.clipped_surrogate(log_ratio.exp(), advantages, batch.weights, self.clip_coef)

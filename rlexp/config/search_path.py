@@ -42,6 +42,7 @@ OF_A_MACHINE = (
     "env.timeout",
     "evaluation.video_every",
 )
+NAMED = 3  # tuned values that a message names; those of the default algorithm come first
 # Parts of hydra: the launcher, which it may set, and what Hydra itself tells of a job
 OF_A_LAUNCH = ("launcher", "runtime", "overrides", "job.num", "job.id", "job.override_dirname")
 
@@ -218,6 +219,8 @@ def untuned(hydras: Sequence[Any]) -> list[str]:
     """One line per environment on which an algorithm has no tuned values and another has. hydras: nodes of the jobs."""
     path = list(folders(hydras[0])) if hydras else []
     known, algos = ({file.stem for p in path for file in (p / group).glob("*.yaml")} for group in ("tuned", "algo"))
+    entries = (entry for entry in read(CONF_DIR / "config.yaml")["defaults"] if isinstance(entry, Mapping))
+    default = next((entry["algo"] for entry in entries if "algo" in entry), None)
     chosen: dict[str, dict[str, str]] = {}  # environment -> algorithm -> its choice of `tuned`
     for choices in (hydra.runtime.choices for hydra in hydras):
         chosen.setdefault(str(choices.env), {})[str(choices.algo)] = str(choices.tuned)
@@ -225,11 +228,12 @@ def untuned(hydras: Sequence[Any]) -> list[str]:
     for env, by_algo in chosen.items():
         without = ", ".join(a for a, choice in by_algo.items() if choice == f"{a}_{env}" and choice not in known)
         having = {a: f"tuned={choice}" for a, choice in by_algo.items() if choice in known - {"none"}}
-        others = sorted(f"tuned={a}_{env}" for a in algos if f"{a}_{env}" in known)
+        others = sorted((a for a in algos if f"{a}_{env}" in known), key=lambda a: (a != default, a))
         if without and having:
             has = ", ".join(f"{a} has {choice}" for a, choice in having.items())
             options = " or ".join([*dict.fromkeys(having.values()), "tuned=none"])
             lines.append(f"tuned values on {env} differ: {has}, {without} none; {options} applies to all")
         elif without and others:
-            lines.append(f"no tuned values for {without} on {env}; others have {', '.join(others)}")
+            named = ", ".join(f"tuned={a}_{env}" for a in others[:NAMED]) + (", ..." if others[NAMED:] else "")
+            lines.append(f"no tuned values for {without} on {env}; others have {named}")
     return lines

@@ -8,7 +8,8 @@ from rlexp.config.search_path import untuned
 
 DIFFER = "tuned values on cartpole differ: ppo has tuned=ppo_cartpole, mine none; tuned=ppo_cartpole or tuned=none "
 DIFFER += "applies to all"
-WITHOUT = "no tuned values for mine on cartpole; others have tuned=apo_cartpole, tuned=ppo_cartpole"
+WITHOUT = "no tuned values for mine on acrobot; others have tuned=ppo_acrobot, tuned=apo_acrobot"
+MANY = "no tuned values for mine on acrobot; others have tuned=ppo_acrobot, tuned=aaa_acrobot, tuned=aab_acrobot, ..."
 SMALL = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
 SMALL += ("evaluation.episodes=0", "progress=none", "compile=false", "study=s")
 
@@ -26,17 +27,25 @@ def mine(tmp_path, monkeypatch):
         ([["algo=ppo"], ["algo=mine"]], [DIFFER]),
         ([["algo=ppo"], ["algo=apo"]], []),
         ([["algo=ppo", "tuned=ppo_cartpole"], ["algo=mine", "tuned=ppo_cartpole"]], []),
-        ([["algo=ppo", "tuned=none"], ["algo=mine"]], [WITHOUT]),
+        ([["algo=ppo", "tuned=none", "env=acrobot"], ["algo=mine", "env=acrobot"]], [WITHOUT]),
         ([["algo=mine", "tuned=none"]], []),
-        ([["algo=ppo", "env=pendulum"], ["algo=mine"]], [WITHOUT]),
+        ([["algo=ppo", "env=pendulum"], ["algo=mine", "env=acrobot"]], [WITHOUT]),
     ],
 )
 def test_tuned_values_that_not_all_have_are_told(jobs, told):
     assert untuned([compose_config(words, return_hydra_config=True).hydra for words in jobs]) == told
 
 
+def test_of_many_three_are_named_first_those_of_the_default_algorithm(tmp_path):
+    for name in ("aab", "aaa"):
+        (tmp_path / "conf" / "algo" / f"{name}.yaml").write_text("defaults: [ppo, _self_]\n")
+        (tmp_path / "conf" / "tuned").mkdir(exist_ok=True)
+        (tmp_path / "conf" / "tuned" / f"{name}_acrobot.yaml").write_text("# @package _global_\n")
+    assert untuned([compose_config(["algo=mine", "env=acrobot"], return_hydra_config=True).hydra]) == [MANY]
+
+
 def test_a_sweep_and_a_run_say_it_before_they_begin(cli):
     said = cli("-m", "algo=ppo,mine", *SMALL).out
     assert said.index("2 jobs: 2 to run") < said.index(DIFFER) < said.index("training seed 0")
-    said = cli("algo=mine", *SMALL).out
-    assert said.index(WITHOUT) < said.index("already done")
+    said = cli("algo=mine", "env=acrobot", *SMALL).out
+    assert said.index(WITHOUT) < said.index("training seed 0")
