@@ -7,6 +7,7 @@ from torch import Tensor
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
 from rlexp.data import Batch
+from rlexp.networks.actor_critic import Policy
 
 
 @dataclass(kw_only=True)
@@ -22,6 +23,6 @@ class A2C(PPO):
     minibatches: int = 1
     norm_adv: bool = False
 
-    def surrogate(self, log_ratio: Tensor, advantages: Tensor, batch: Batch) -> Tensor:
+    def surrogate(self, policy: Policy, batch: Batch, log_ratio: Tensor, advantages: Tensor) -> Tensor:
         """−E[ log π_θ(a|s) A ], scalar; log π_θ = log ρ + log π_old."""
         return -weighted_mean((log_ratio + batch.log_probs) * advantages, batch.weights)

@@ -66,6 +66,14 @@ class Algorithm:
         """The scalar to minimise, and scalars to log. Pure and traceable."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
+    @property
+    def average_decay(self) -> float | None:
+        """Decay β of an average of the weights, θ̄ ← β θ̄ + (1 − β) θ after each optimizer step; None: none is kept.
+
+        The loss gets it as `policy.average`. It starts as the first weights.
+        """
+        return None
+
     def modules(self, spaces: Spaces) -> dict[str, nn.Module]:
         """Networks besides the policy: trained with it, by gradients of the loss, and saved; parameters without
         requires_grad stay. The loss calls them by ``policy.module(name)``. Called once per agent, before `prepare`.

@@ -39,7 +39,7 @@ class PPO(Algorithm):
         if self.norm_adv:
             advantages = losses.normalize_advantages(advantages, weights)
 
-        policy_loss = self.surrogate(log_ratio, advantages, batch)
+        policy_loss = self.surrogate(policy, batch, log_ratio, advantages)
         if self.clip_vloss:
             value_loss = losses.clipped_value_loss(values, batch.values, batch.returns, weights, self.clip_coef)
         else:
@@ -51,6 +51,6 @@ class PPO(Algorithm):
         terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         return loss, terms | statistics._asdict()
 
-    def surrogate(self, log_ratio: Tensor, advantages: Tensor, batch: Batch) -> Tensor:
+    def surrogate(self, policy: Policy, batch: Batch, log_ratio: Tensor, advantages: Tensor) -> Tensor:
         """The policy's term, here L_clip, scalar. log_ratio: log ρ (B,); advantages: normalized if `norm_adv` (B,)."""
         return losses.clipped_surrogate(log_ratio.exp(), advantages, batch.weights, self.clip_coef)

@@ -7,6 +7,7 @@ from torch import Tensor
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
 from rlexp.data import Batch
+from rlexp.networks.actor_critic import Policy
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,7 @@ class SPO(PPO):
         )
         self.require("clip_coef", min(knots[:-1] or knots) > 0, wanted)
 
-    def surrogate(self, log_ratio: Tensor, advantages: Tensor, batch: Batch) -> Tensor:
+    def surrogate(self, policy: Policy, batch: Batch, log_ratio: Tensor, advantages: Tensor) -> Tensor:
         """L_SPO = −E[ ρ A − |A| / (2ε) · (ρ − 1)² ], scalar. A row's term is least at ρ = 1 + sign(A) ε."""
         ratio = log_ratio.exp()  # (B,)
         penalty = advantages.abs() / (2.0 * self.clip_coef) * (ratio - 1.0).square()

@@ -80,6 +80,7 @@ class LossCheck:
         for name, x in self.network.named_parameters():
             self.leaves[name] = x.detach().clone().requires_grad_(x.requires_grad)
         self.learnt = {name: x for name, x in self.leaves.items() if x.requires_grad}
+        self.average = {name: x.detach() for name, x in self.learnt.items()} if algo.average_decay is not None else None
         self.ran = False
 
     def run(self, observed: dict[str, Tensor]) -> Metrics | None:
@@ -115,7 +116,7 @@ class LossCheck:
 
     def _call(self, bound: Algorithm, batch: Batch) -> Any:
         with no_global_randomness("the loss"), torch.enable_grad():
-            return bound.loss(Policy(self.network, self.leaves, batch.key), copied(batch))
+            return bound.loss(Policy(self.network, self.leaves, batch.key, self.average), copied(batch))
 
     def call_or_none(self, bound: Algorithm, batch: Batch) -> tuple[Any] | None:
         """The loss's result in a tuple; None if it failed on synthetic values."""

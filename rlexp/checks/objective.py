@@ -137,7 +137,8 @@ def _why_unstackable(
     def loss_of(
         params: dict[str, Tensor], buffers: dict[str, Tensor], rows: Batch, values: dict[str, Tensor]
     ) -> tuple[Tensor, Any]:
-        return algo.bind(values).loss(Policy(networks[0], params | buffers, rows.key), rows)
+        average = {name: x.detach() for name, x in params.items()} if algo.average_decay is not None else None
+        return algo.bind(values).loss(Policy(networks[0], params | buffers, rows.key, average), rows)
 
     try:
         vmap(grad_and_value(loss_of, has_aux=True))(params, buffers, copied(batch), coefficients)

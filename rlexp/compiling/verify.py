@@ -17,6 +17,7 @@ from rlexp.errors import ObjectiveError
 
 NEAR = 1e-3  # tolerance for losses, norms and state, relative to their size or change; rounding stays below
 NEAR_PARAMETERS = 5e-2  # the same for parameters, whose change may depend on the sign of gradients near 0
+PARAMETERS = ("", "average")  # keys of these, and of averages of them
 FAR = 0.1  # rounding cannot explain this, even if the code is unchanged
 
 
@@ -89,7 +90,7 @@ class Twin:
                 for xs, ys in ((eager, before), (compiled, eager))
             )
             length = torch.stack([x.square().sum() for x in eager]).sum().sqrt()
-            far.append(apart / (moved + 1e-6 * length + 1e-12) / (NEAR if key else NEAR_PARAMETERS))
+            far.append(apart / (moved + 1e-6 * length + 1e-12) / (NEAR_PARAMETERS if key in PARAMETERS else NEAR))
         return float(torch.stack([x.double() for x in far]).nan_to_num(0.0).max())
 
 

@@ -26,7 +26,7 @@ from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
 from rlexp.training.agents import Agents
 from rlexp.training.learner import Learner
-from rlexp.training.optimizer_state import kept_by_agent
+from rlexp.training.optimizer_state import AVERAGE, kept_by_agent
 from rlexp.training.resume import join_agents, select_agents
 from rlexp.training.trainer import Trainer
 
@@ -200,7 +200,7 @@ def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
     wanted = _state_shapes(_flat(_stepped(first)), settings)
     of_each: list[Any] = []
     for source in sources:
-        saved = source.state["learner"]["optimizer"]
+        saved = _without_averages(source.state["learner"]["optimizer"])
         shapes, (there, here) = _state_shapes(_flat(saved), settings), source.classes("optimizer")
         remedy = "; leave optimizer out of init_with"
         if shapes != wanted and there != here:
@@ -222,6 +222,12 @@ def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
             raise sources[0].refusal("the optimizers of these agents are at different steps; use batching=loop")
     learner.updated = True
     return bool(wanted)
+
+
+def _without_averages(kept: Any) -> Any:
+    """An optimizer's saved state without averages of weights, which start afresh."""
+    tensors = {name: {k: x for k, x in each.items() if k != AVERAGE} for name, each in kept["tensors"].items()}
+    return kept | {"tensors": tensors}
 
 
 def _flat(kept: Any) -> Flat:

@@ -132,10 +132,19 @@ class Policies(Protocol):
 
 
 class Policy:
-    """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with."""
+    """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with.
 
-    def __init__(self, network: ActorCritic, tensors: dict[str, Tensor], key: Tensor | tuple[()] = ()) -> None:
-        self._network, self._tensors, self._key = network, tensors, key
+    average: tensors by which the averaged policy differs, if the objective has one.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        tensors: dict[str, Tensor],
+        key: Tensor | tuple[()] = (),
+        average: dict[str, Tensor] | None = None,
+    ) -> None:
+        self._network, self._tensors, self._key, self._average = network, tensors, key, average or {}
         self.draws = 0  # calls of `rand_like` and `randn_like`
         self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
@@ -153,6 +162,13 @@ class Policy:
     def dist_params(self, rows: Rows) -> Tensor:
         """Packed distribution parameters (..., P), without running the critic."""
         return self._run(rows, True)[0]
+
+    @property
+    def average(self) -> "Policy":
+        """The policy of the averaged weights θ̄, without gradient: see `Algorithm.average_decay`."""
+        if not self._average:
+            raise ObjectiveError("policy.average: there is none; `average_decay` of the objective returns None")
+        return Policy(self._network, self._tensors | self._average)
 
     def module(self, name: str) -> Callable[..., Any]:
         """A network of the objective's own, with this agent's parameters: see `Algorithm.modules`."""

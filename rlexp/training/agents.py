@@ -11,7 +11,7 @@ one learning rate, the highest of its agents': the others' steps are scaled by `
 that move proportionally to the rate; no others share a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
-from rlexp.training.optimizer_state import kept_by_agent, restore
+from rlexp.training.optimizer_state import AVERAGE, kept_by_agent, restore
 from rlexp.training.optimizers import recorded_step
 
 
@@ -155,6 +155,26 @@ class Agents:
             elif lr == 0:
                 new = torch.where(new.isnan(), old, new)
             param.copy_(new)
+
+    # The average of the weights -----------------------------------------------------------------------------------
+
+    def states(self) -> list[dict[str, Tensor]]:
+        """The optimizer's state of each parameter."""
+        return [self.optimizer.state[param] for param in self.params.values()]
+
+    @staticmethod
+    def averages(params: dict[str, Tensor], states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Averaged parameters, which are kept with the optimizer's state; before the first step the parameters."""
+        return {name: state.get(AVERAGE, p.detach()) for (name, p), state in zip(params.items(), states, strict=True)}
+
+    @staticmethod
+    @torch.no_grad()
+    def average(
+        params: dict[str, Tensor], states: Sequence[dict[str, Tensor]], before: Sequence[Tensor], decay: float
+    ) -> None:
+        """Move averages to the parameters; before: the averages, or, at the first step, what the parameters were."""
+        for param, state, old in zip(params.values(), states, before, strict=True):
+            state.setdefault(AVERAGE, old).lerp_(param, 1.0 - decay)
 
     # Statistics of observations -----------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import AgentStreams, no_global_randomness
 from rlexp.training.acting import Actor, Slot, in_turn
 from rlexp.training.agents import Agents
+from rlexp.training.optimizer_state import AVERAGE
 from rlexp.training.policies import AllPolicies
 from rlexp.watch import Watch
 
@@ -286,6 +287,7 @@ class Learner:
         self,
         agents: Agents,
         params: dict[str, Tensor],
+        states: Callable[[], list[dict[str, Tensor]]],
         optimizer_step: Callable[[], Any],
         lr: float | Tensor,
         inputs: Inputs,
@@ -293,15 +295,20 @@ class Learner:
     ) -> Tensor:
         """One minibatch: rows, loss, gradient, clipping, optimizer step. Returns metrics (metrics, a).
 
-        params: updated by `optimizer_step` from their gradients, at learning rate `lr`. number: of the minibatch, (1,).
+        params, states: updated by `optimizer_step` from gradients, at rate `lr`. number: of the minibatch, (1,).
         """
         batch = inputs.rows(number, agents.size)
-        gradient = partial(self._gradient, agents)
-        grads, metrics = agents.each(gradient, (params, inputs.buffers), batch, inputs.coefficients)
+        gradient, decay = partial(self._gradient, agents), self.algo.average_decay
+        averages = {} if decay is None else agents.averages(params, states())
+        grads, metrics = agents.each(gradient, (params, inputs.buffers, averages), batch, inputs.coefficients)
         limit = self.algo.max_grad_norm
         self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
         grads, norm = self._clip(grads, limit, agents)
+        before = averages if not averages or AVERAGE in states()[0] else {n: x.clone() for n, x in averages.items()}
         agents.step(params, grads, optimizer_step, lr, inputs.lr_scale)
+        if decay is not None:
+            self.reads.note("average_decay", decay)
+            agents.average(params, states(), list(before.values()), decay)
         metrics = metrics | {GRAD_NORM: norm}  # the last two, with the loss, are also used to verify graphs
         if self.metric_names and list(metrics) != self.metric_names:
             require_same_names(self.algo, self.metric_names, metrics)
@@ -326,21 +333,26 @@ class Learner:
         agents: Agents,
         params: dict[str, Tensor],
         buffers: dict[str, Tensor],
+        averages: dict[str, Tensor],
         batch: Batch,
         coefficients: dict[str, Tensor],
     ) -> tuple[list[Tensor], Metrics]:
         """One agent's gradient of the loss, and metrics."""
 
         def loss_of(
-            params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch, coefficients: dict[str, Tensor]
+            params: dict[str, Tensor],
+            buffers: dict[str, Tensor],
+            averages: dict[str, Tensor],
+            batch: Batch,
+            coefficients: dict[str, Tensor],
         ) -> tuple[Tensor, Metrics]:
             algo = self.reads.watch(self.algo.bind(coefficients))
-            result = algo.loss(Policy(agents.network, params | buffers, batch.key), batch)
+            result = algo.loss(Policy(agents.network, params | buffers, batch.key, averages), batch)
             if not self.metric_names:  # the first call
                 require_loss(self.algo, result)
             return result
 
-        grads, loss, metrics = agents.gradient(loss_of, params, buffers, batch, coefficients)
+        grads, loss, metrics = agents.gradient(loss_of, params, buffers, averages, batch, coefficients)
         return grads, metrics | {LOSS: loss}
 
     # The update, eager and compiled -------------------------------------------------------------------------------
@@ -355,7 +367,7 @@ class Learner:
             if self.verify_loss and not self.metric_names:
                 self._verify_loss(agents, inputs, number)
             try:
-                return self._minibatch(agents, agents.params, agents.optimizer.step, lr, inputs, number)
+                return self._minibatch(agents, agents.params, agents.states, agents.optimizer.step, lr, inputs, number)
             except Exception as error:
                 if "loss" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
                     with located_errors(self.algo, "loss"):
@@ -369,8 +381,7 @@ class Learner:
 
     def _arguments(self, agents: Agents, inputs: Inputs) -> tuple[Any, ...]:
         """Arguments of `_traceable`, except the number of the minibatch."""
-        states = [agents.optimizer.state[param] for param in agents.params.values()]
-        return agents.params, states, torch.tensor(agents.lr, device=self.device), inputs
+        return agents.params, agents.states(), torch.tensor(agents.lr, device=self.device), inputs
 
     def _traceable(
         self,
@@ -383,7 +394,7 @@ class Learner:
     ) -> tuple[Tensor, ...]:
         """`_minibatch` as a function of tensors alone, with a temporary optimizer over these parameters and states."""
         step = agents.recorded_step(params, states, lr)
-        return (self._minibatch(agents, params, step, lr, inputs, number),)
+        return (self._minibatch(agents, params, lambda: states, step, lr, inputs, number),)
 
     def _verify_loss(self, agents: Agents, inputs: Inputs, number: Tensor) -> None:
         """Call the loss twice on the same rows and require equal results.
@@ -393,11 +404,13 @@ class Learner:
         """
         found = []
         gradient = partial(self._gradient, agents)
+        averages = {} if self.algo.average_decay is None else agents.averages(agents.params, agents.states())
         try:
             for _ in range(2):
                 batch = inputs.rows(number, agents.size)  # each time, as the loss may modify its rows
                 with located_errors(self.algo, "loss"), no_global_randomness("the loss"):
-                    result = agents.each(gradient, (agents.params, inputs.buffers), batch, inputs.coefficients)
+                    tensors = agents.params, inputs.buffers, averages
+                    result = agents.each(gradient, tensors, batch, inputs.coefficients)
                     found.append(tree_flatten(result)[0])
         except ObjectiveError as error:
             if agents.single or "vmap" not in str(error):

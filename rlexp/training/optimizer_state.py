@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+AVERAGE = "average"  # key of a parameter's average, beside the optimizer's own
 Kept = dict[str, dict[str, dict[str, Tensor]]]
 
 NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}

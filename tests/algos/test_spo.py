@@ -50,7 +50,7 @@ def slope(ratio, advantage, algo):
     """∂L / ∂ρ of one row."""
     log_ratio = torch.tensor([ratio]).log().requires_grad_()
     batch = make_batch(obs=torch.zeros(1, 3))
-    for_one_agent(algo).surrogate(log_ratio, torch.tensor([advantage]), batch).backward()
+    for_one_agent(algo).surrogate(None, batch, log_ratio, torch.tensor([advantage])).backward()
     return log_ratio.grad.item() / ratio  # dρ = ρ d log ρ
 
 
