@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.config.messages import compose_config
 from rlexp.config.replaced import drop_replaced, plain_value
 from rlexp.config.schema import CHOICES, CONF_DIR, GROUPS, LOCAL, LOGGER, OVERLAYS
-from rlexp.config.search_path import chain, choices_that_set, folders, read
+from rlexp.config.search_path import chain, choices_that_set, folders, node_at, read
 from rlexp.config.signatures import parameters_of
 from rlexp.errors import ConfigError
 from rlexp.text import nearest
@@ -142,7 +142,8 @@ class _Explainer:
         for group in [group for group in (*CHOSEN, *above) if group in above or key.startswith(f"{group}.")]:
             for file in chain(group, self.choice(group), self.folders):
                 inside = key if group in above else key.removeprefix(f"{group}.")
-                value = OmegaConf.select(OmegaConf.create(read(file)), inside)
+                parent, _, name = inside.rpartition(".")
+                value = node_at(read(file), parent).get(name)  # unresolved, as an interpolation may name another group
                 if value is not None:
                     yield file, str(value)
 
