@@ -56,6 +56,9 @@ class Algorithm:
         """Require a schedule that never goes below `low`."""
         self.require(name, min(getattr(self, name).knots) >= low, f"must not be below {low:g}")
 
+    def check_population(self, population: int) -> None:
+        """Raise ConfigError if agents cannot be trained in populations of this size; by default in any."""
+
     # The objective, for one agent --------------------------------------------------------------------------------
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:

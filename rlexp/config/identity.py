@@ -41,7 +41,16 @@ NOT_IDENTITY = (
     LOGGER,
     "tags",
 )
-LIVE = "live"  # in the identity only of runs that may be changed by hand
+# Keys that are in the identity only where they differ from these values, so that what ran before they were there is
+# found again
+NEUTRAL: dict[str, Any] = {
+    "live": False,
+    "population": 1,
+    "algo.anchor_by": "return",
+    "algo.anchor_half_life": None,
+    "algo.anchor_share": False,
+}
+COPIES = {"algo.gamma": "gae.gamma"}  # likewise, where they differ from another key's
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
 
@@ -83,15 +92,21 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT; see `jobs.job.settings_of`."""
+    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT, and those that say nothing: NEUTRAL, COPIES.
+
+    See `jobs.job.settings_of`.
+    """
     values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
-    if not kept.get(LIVE):
-        kept.pop(LIVE, None)
-    for key in NOT_IDENTITY:
-        group, _, name = key.partition(".")
-        if name and isinstance(kept.get(group), dict):
+    flat = flatten(kept)
+    copied = {key: flat.get(of) for key, of in COPIES.items()}
+    neutral = [key for key, value in (NEUTRAL | copied).items() if flat.get(key, ...) == value]
+    for key in (*NOT_IDENTITY, *neutral):
+        group, _, name = key.rpartition(".")
+        if not name or not group:
+            kept.pop(key, None)
+        elif isinstance(kept.get(group), dict):
             kept[group] = {key: value for key, value in kept[group].items() if key != name}
     return kept
 

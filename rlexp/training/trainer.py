@@ -56,6 +56,7 @@ class RunSettings:
     evaluate_every: int | None  # rows per agent between evaluations during training
     curve_episodes: int  # of each of those
     video_every: int | None  # rows per agent between videos
+    population: int  # agents that belong together
 
 
 class Trainer(Resumable):
@@ -115,7 +116,7 @@ class Trainer(Resumable):
         if environment.normalize_reward:
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
         with located_errors(algo, "prepare"), seeded(0):
-            algo.prepare(RunSpec(agents, num_envs, streams, device))
+            algo.prepare(RunSpec(agents, num_envs, streams, device, settings.population))
 
         self.rows = num_envs * algo.rollout_steps  # of one agent's update
         self.num_updates = settings.total_steps // self.rows
@@ -236,7 +237,7 @@ class Trainer(Resumable):
             rewards = rewards.sign()
         if self.scaler is not None:
             rewards = self.scaler(rewards, rollout.terminated | rollout.truncated, rollout.weights)
-        rollout.learner_rewards = rewards
+        rollout.learner_rewards, rollout.live = rewards, self.live
         targets = self.gae(rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
         observed = self._observe(rollout)
         self.clock.lap(REST)

@@ -1,7 +1,6 @@
 """What a rollout says of the observations after its steps, and of the rewards that the learner sees."""
 
 import torch
-
 from helpers import make_trainer
 
 
