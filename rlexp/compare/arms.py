@@ -156,8 +156,9 @@ def _task(
     steps = {name: float(np.mean([sample.curve.steps[-1] for sample in samples])) for name, samples in arms.items()}
     if steps and min(steps.values()) < (1 - STEPS_TOLERANCE) * max(steps.values()):
         counts = ", ".join(f"{name} {count:,.0f}" for name, count in steps.items())
+        unit = "seed or population" if max(sizes.values()) > 1 else "seed"
         remarks.append(
-            f"{env}: the arms differ in the number of environment steps per seed: {counts}; total_steps counts rows, "
+            f"{env}: the arms differ in the number of environment steps per {unit}: {counts}; total_steps counts rows, "
             f"and every reset takes one"
         )
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:

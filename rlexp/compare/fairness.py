@@ -56,7 +56,7 @@ def population_remarks(runs: list[Run]) -> list[str]:
     each = " and ".join(f"{n} x {steps}" for n, steps in made)
     counted = "equally" if implied(runs) else "not equally"
     return [
-        f"the arms differ in population (agents x total_steps: {each}, {counted} many steps); a population counts as "
+        f"the arms differ in population (agents x total_steps: {each}, {counted} many rows); a population counts as "
         f"one, by the mean of its members, and seeds and populations are not paired"
     ]
 

@@ -5,11 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from runs import write_run
 
 from rlexp.compare import __main__ as compare
 from rlexp.compare.arms import compare_runs
+from rlexp.compare.holders import holder_figure, holders
 from rlexp.compare.results import score
+from rlexp.compare.style import Sheet, palette
 from rlexp.study.runs import StudyError, find_runs
 from rlexp.sweep.tune.objective import score as trial_score
 
@@ -145,7 +148,7 @@ def test_populations_may_differ_together_with_total_steps_where_all_make_as_many
     comparison = compared(study)
     assert set(comparison.tasks[0].arms) == {"ppo", "apo"}
     (told,) = [remark for remark in comparison.remarks if "differ in population" in remark]
-    assert "agents x total_steps: 1 x 4000 and 2 x 2000, equally many steps" in told
+    assert "agents x total_steps: 1 x 4000 and 2 x 2000, equally many rows" in told
     assert not any("number of environment steps" in remark for remark in comparison.remarks)
     assert comparison.tasks[0].differing["population"] == {"apo": 2, "ppo": 1}
 
@@ -172,7 +175,7 @@ def test_populations_that_make_other_numbers_of_steps_are_another_term(tmp_path,
         compared(tmp_path)
     assert "\n" not in str(said.value)
     allowed = compared(tmp_path, allow=["population", "total_steps"])
-    assert any("not equally many steps" in remark for remark in allowed.remarks)
+    assert any("not equally many rows" in remark for remark in allowed.remarks)
 
 
 def test_populations_with_members_of_the_same_seeds_are_told(tmp_path):
@@ -227,3 +230,36 @@ def test_a_population_that_is_no_number_is_refused_in_one_line(tmp_path):
     edit(run, config=config | {"population": "two"})
     with pytest.raises(StudyError, match="population=two is not a whole number"):
         find_runs([tmp_path])
+
+
+def test_who_holds_the_shared_anchor_is_drawn(study):
+    path = study / "apo" / "metrics.csv"
+    head, *rows = path.read_text().splitlines()
+    held = {"0": ",0,1,1", "1": ",0,1,1", "2": "1,1,1,0", "3": "1,1,1,0"}  # after each row; at first nobody
+    cells = {seed: iter(text.split(",")) for seed, text in held.items()}
+    rows = [f"{row},{next(cells[row[0]])}" for row in rows]
+    path.write_text("\n".join([f"{head},anchor_holder", *rows]) + "\n")
+    found = holders(compared(study))
+    assert list(found) == ["apo"]
+    (first, of_first), (second, of_second) = found["apo"]
+    assert (first.seed, second.seed) == (0, 2)
+    assert of_first.tolist()[1:] == [0, 1, 1]
+    assert np.isnan(of_first[0])
+    assert of_second.tolist() == [1, 1, 1, 0]
+    (axes,) = holder_figure(found, Sheet()).axes
+    bars = sorted((bar.get_y(), bar.get_x(), bar.get_width(), bar.get_facecolor()[:3]) for bar in axes.patches)
+    one, other = map(to_rgb, palette(2))
+    # steps are those of both: 1000, 2000, 3000, 4000
+    assert bars == [
+        (-0.4, 1000, 1000, one),
+        (-0.4, 2000, 1000, other),
+        (-0.4, 3000, 1000, other),
+        (0.6, 0, 1000, other),
+        (0.6, 1000, 1000, other),
+        (0.6, 2000, 1000, other),
+        (0.6, 3000, 1000, one),
+    ]
+
+
+def test_where_nothing_is_shared_no_holder_is_drawn(study):
+    assert holders(compared(study)) == {}
