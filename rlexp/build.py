@@ -23,7 +23,7 @@ from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
 from rlexp.config.identity import flatten, typed_config
-from rlexp.config.schema import FinalEvaluation, seeds_of
+from rlexp.config.schema import FinalEvaluation, population_of, seeds_of
 from rlexp.config.signatures import typed
 from rlexp.data import Spaces
 from rlexp.envs import Environment
@@ -124,6 +124,7 @@ def check(cfg: DictConfig) -> None:
     require_installed(str(env_id), extra, install)  # brings wrappers, perhaps
     check_groups(typed_config(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))))
     algo, environment = build_algorithm(cfg), build_environment(cfg)
+    algo.check_population(population_of(cfg))
     build_loggers(cfg)
     _build(cfg.gae)
     _learning_rate(cfg)
@@ -243,6 +244,7 @@ def build_trainer(
             video_every=None if cfg.evaluation.video_every is None else int(cfg.evaluation.video_every),
             weights=cfg.evaluation.weights,
             average_decay=float(cfg.evaluation.average_decay),
+            population=population_of(cfg),
         ),
         live=live,
     )
@@ -264,4 +266,4 @@ def _live(cfg: DictConfig, algo: Algorithm, store: LiveStore) -> Live:
 
 def _per_agent(cfgs: Sequence[DictConfig], make: Callable[[DictConfig], Part]) -> list[Part]:
     """One part per agent: what `make` builds from a config, repeated for each of the run's agents."""
-    return [part for cfg in cfgs for part in [make(cfg)] * int(cfg.num_seeds)]
+    return [part for cfg in cfgs for part in [make(cfg)] * len(seeds_of(cfg))]

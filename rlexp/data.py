@@ -23,6 +23,7 @@ class RunSpec:
     num_envs: int
     streams: list[AgentStreams]
     device: torch.device
+    population: int = 1  # agents that belong together: 0 to population − 1, the next as many, ...
 
     def per_agent(self, make: Callable[[], Made]) -> list[Made]:
         """One object per agent, such as a random network; whatever `make` draws is seeded by the agent's stream.
@@ -34,6 +35,11 @@ class RunSpec:
             with seeded(int(torch.randint(2**62, (), generator=stream.made))):
                 made.append(make())
         return made
+
+    def uniform(self, agent: int, n: int) -> np.ndarray:
+        """Draws from [0, 1) of an agent's memory stream (n,), float64."""
+        generator = self.streams[agent].memory
+        return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,13 @@ class Rollout:
     episodes: FinishedEpisodes  # as the learner sees them
     games: FinishedEpisodes  # as they are recorded: the same, but where the environment went on after an episode's end
     flaw: Flaw | None = None
+    live: np.ndarray | None = None  # whether an agent has not diverged and been retired (A,); None: none has
+
+    def open_starts(self) -> np.ndarray:
+        """First row of the episode that runs at the end, in each environment (A, E); T or more: it has none yet."""
+        start = self.dummy_first.astype(np.int64)
+        np.maximum.at(start, (self.episodes.agents, self.episodes.envs), self.episodes.ends + 2)
+        return start
 
 
 class Spaces(NamedTuple):

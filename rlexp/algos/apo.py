@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlexp.algos.base import Metrics
 from rlexp.algos.episode_memory import EpisodeMemory
+from rlexp.algos.episode_scores import AdvantageScores, random_scores
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
@@ -28,6 +29,10 @@ class APO(PPO):
     anchor_coef: Scheduled = 1.0
     direction: Literal["forward", "reverse"] = "forward"
     anchor: Literal["best", "random"] = "best"
+    anchor_by: Literal["return", "advantage"] = "return"
+    anchor_half_life: float | None = None
+    anchor_share: bool = False
+    gamma: float | None = None
     top_k: int = 1
     replace_on_tie: bool = True
     max_steps: int = 512
@@ -38,20 +43,46 @@ class APO(PPO):
         self.require_knots("anchor_coef", 0.0)
         for name in ("top_k", "max_steps", "anchor_rows"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        self.require_positive("anchor_half_life", "must be a positive number of steps, or null for no decay")
+        by_advantage = self.anchor_by == "advantage"
+        drawn = "has no effect with algo.anchor=random, which ranks by a draw; leave out one of them"
+        self.require("anchor_by", not by_advantage or self.anchor == "best", drawn)
+        if by_advantage:
+            usable = self.gamma is not None and 0.0 <= self.gamma <= 1.0
+            self.require("gamma", usable, "algo.anchor_by=advantage discounts by it; must lie in [0, 1]")
+        else:  # it is not read, and agents side by side may differ in gae.gamma, which is its default
+            self.gamma = None
+
+    def check_population(self, population: int) -> None:
+        """A shared anchor takes a population."""
+        what = f"the agents of a population share it, and population={population} has one; use population=2 or more"
+        self.require("anchor_share", not self.anchor_share or population > 1, what)
 
     def prepare(self, spec: RunSpec) -> None:
         """Allocate the episode memory."""
         self.memory = EpisodeMemory(
-            spec, top_k=self.top_k, max_steps=self.max_steps, keep=self.anchor, replace_on_tie=self.replace_on_tie
+            spec,
+            top_k=self.top_k,
+            max_steps=self.max_steps,
+            replace_on_tie=self.replace_on_tie,
+            half_life=self.anchor_half_life,
+            share=self.anchor_share,
         )
+        self.advantages = None if self.gamma is None else AdvantageScores(spec, self.gamma)
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
         """Add the rollout's finished episodes to the memory."""
-        self.memory.add(rollout)
-        return {f"anchor_{name}": value for name, value in self.memory.summary().items()}
+        scores = None  # their returns
+        if self.anchor == "random":
+            scores = random_scores(self.memory.spec, rollout.episodes)
+        elif self.advantages is not None:
+            scores = self.advantages(rollout)
+        self.memory.add(rollout, scores)
+        summary = self.memory.summary(score=self.advantages is not None or self.anchor_half_life is not None)
+        return {f"anchor_{name}": value for name, value in summary.items()}
 
     def replay(self, minibatches: int) -> Any:
-        """Rows of the best episode, `anchor_rows` per minibatch: an unbiased estimate of the mean over its states."""
+        """Rows of the anchor, `anchor_rows` per minibatch: an unbiased estimate of the mean over its states."""
         return self.memory.sample(minibatches, self.anchor_rows)
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -69,9 +100,12 @@ class APO(PPO):
         return policy.distribution.kl(current, anchor)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the memory."""
-        return {"memory": self.memory.state_dict()}
+        """State of the memory, and of the scores of running episodes."""
+        scores = {} if self.advantages is None else {"advantages": self.advantages.state_dict()}
+        return {"memory": self.memory.state_dict(), **scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the memory."""
         self.memory.load_state_dict(state["memory"])
+        if self.advantages is not None:
+            self.advantages.load_state_dict(state["advantages"])

@@ -60,6 +60,9 @@ class Algorithm:
         """A hyperparameter as it is typed."""
         return f"algo.{name}"
 
+    def check_population(self, population: int) -> None:
+        """Raise ConfigError if agents cannot be trained in populations of this size; by default in any."""
+
     # The objective, for one agent --------------------------------------------------------------------------------
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -1,6 +1,7 @@
 """Episode memory: each agent's best episodes, with the action distributions recorded during them."""
 
-from typing import Any, Literal, NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from rlexp.data import Rollout, RunSpec
 
 FIELDS = ("obs", "actions", "dist_params")
+ARRAYS = ("scores", "returns", "lengths", "counts", "recorded_at", "steps", "mean", "holder", "held_since")
+EPISODES = 100  # that the running mean of scores is over, about
 
 
 class MemoryRows(NamedTuple):
@@ -21,11 +24,16 @@ class MemoryRows(NamedTuple):
 
 
 class EpisodeMemory:
-    """Keeps the `top_k` episodes of each agent, with at most `max_steps` rows each.
+    """Keeps the `top_k` episodes of each agent with the highest scores, with at most `max_steps` rows each.
 
     A longer episode is kept as a uniform sample of its rows (reservoir sampling, Vitter 1985). Rows of running
-    episodes are held in buffers of the same size until the episode ends. `keep` is APO's `anchor`; settings are
-    explained in conf/algo/apo.yaml.
+    episodes are held in buffers of the same size until the episode ends. What a kept episode's score x counts for, at
+    an age of t steps of its agent, whose finished episodes score m in the mean:
+
+        x_eff = min(x, m + (x − m) · 2^(−t/half_life)),   m ← m + (x − m)/100 with each episode, the first x at first
+
+    so that a lead halves every `half_life` steps, and a score below m, which leads by nothing, stays. Without a
+    half_life x_eff = x. With `share`, rows are drawn from the `top_k` of all agents of a population.
     """
 
     def __init__(
@@ -34,35 +42,47 @@ class EpisodeMemory:
         *,
         top_k: int = 1,
         max_steps: int = 512,
-        keep: Literal["best", "random"] = "best",
         replace_on_tie: bool = True,
+        half_life: float | None = None,
+        share: bool = False,
     ) -> None:
         self.spec, self.top_k, self.max_steps = spec, top_k, max_steps
-        self.keep, self.replace_on_tie = keep, replace_on_tie
+        self.replace_on_tie, self.half_life, self.share = replace_on_tie, half_life, share
         slots = (spec.num_agents, top_k)
+        self.scores = np.full(slots, -np.inf)  # when recorded; -inf: an empty slot
         self.returns = np.full(slots, -np.inf)
         self.lengths = np.zeros(slots, np.int64)  # steps of the whole episode
         self.counts = np.zeros(slots, np.int64)  # rows kept
         self.recorded_at = np.zeros(slots, np.int64)  # the agent's step count when recorded
         self.steps = np.zeros(spec.num_agents, np.int64)
-        self.seen = np.zeros(spec.num_agents, np.int64)  # episodes finished
+        self.mean = np.full(spec.num_agents, np.nan)  # running mean m of the scores of all finished episodes
+        self.holder = np.full(spec.num_agents, -1)  # of the shared anchor: its agent's index in the population
+        self.held_since = np.zeros(spec.num_agents, np.int64)  # the agent's step count when the holder became it
         self.kept: dict[str, Tensor] = {}  # (A*K, M, ...)
         self.running: dict[str, Tensor] = {}  # (A*E, M, ...)
 
-    def add(self, rollout: Rollout) -> None:
-        """Add the episodes that ended in this rollout, and buffer the rows of those still running."""
+    def add(self, rollout: Rollout, scores: np.ndarray | None = None) -> None:
+        """Add the episodes that ended in this rollout, and buffer the rows of those still running.
+
+        scores: of `rollout.episodes` (N,), higher is better; default: their returns. An episode whose score is not
+        finite is not kept, nor is any of a retired agent.
+        """
         for table, slots in ((self.kept, self.top_k), (self.running, self.spec.num_envs)):
             for name in FIELDS if not table else ():
                 rows = getattr(rollout, name)  # (A, T, E, ...)
                 table[name] = rows.new_zeros((len(rows) * slots, self.max_steps, *rows.shape[3:]))
         self.steps += rollout.steps
         chosen: dict[tuple[int, int], int] = {}  # (agent, slot) -> episode; only a slot's last occupant is copied
-        episodes = rollout.episodes
-        for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), episodes.returns.tolist(), strict=True)):
-            self.seen[agent] += 1
+        episodes, sound = rollout.episodes, self._sound(rollout)
+        found = (episodes.returns if scores is None else scores).tolist()
+        for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), found, strict=True)):
+            if not (sound[agent] and math.isfinite(score)):
+                continue
+            mean = self.mean[agent]
+            self.mean[agent] = score if math.isnan(mean) else mean + (score - mean) / EPISODES
             slot = self._slot(agent, score)
             if slot is not None:
-                self.returns[agent, slot] = score
+                self.scores[agent, slot], self.returns[agent, slot] = score, episodes.returns[index]
                 self.lengths[agent, slot] = episodes.lengths[index]
                 self.recorded_at[agent, slot] = self.steps[agent]
                 chosen.pop((agent, slot), None)
@@ -70,20 +90,36 @@ class EpisodeMemory:
         for (agent, slot), index in chosen.items():
             self._store(agent, slot, rollout, index)
         self._carry(rollout)
+        if self.share:
+            self._note_holder()
+
+    def _sound(self, rollout: Rollout) -> np.ndarray:
+        """Agents whose episodes may be kept (A,): not retired, and if others are anchored to them, all finite."""
+        sound = np.ones(self.spec.num_agents, bool) if rollout.live is None else rollout.live.copy()
+        if self.share:  # else the agent alone would see it, and it is retired in this update
+            finite = rollout.dist_params.isfinite().flatten(3).all(-1) | (rollout.weights == 0)  # (A, T, E)
+            sound &= finite.flatten(1).all(1).cpu().numpy()
+        return sound
+
+    def effective(self) -> np.ndarray:
+        """What each kept score counts for now (A, K); -inf of empty slots."""
+        if self.half_life is None:
+            return self.scores
+        known = np.isfinite(self.scores)
+        mean = np.broadcast_to(self.mean[:, None], known.shape)[known]
+        age = (self.steps[:, None] - self.recorded_at)[known]
+        now = self.scores.copy()
+        now[known] = np.minimum(now[known], mean + (now[known] - mean) * 0.5 ** (age / self.half_life))
+        return now
 
     def _slot(self, agent: int, score: float) -> int | None:
-        if self.keep == "random":
-            seen = int(self.seen[agent])
-            if seen <= self.top_k:
-                return seen - 1
-            draw = int(self._uniform(agent, 1)[0] * seen)
-            return draw if draw < self.top_k else None
-        returns = self.returns[agent]
-        worst = returns.min()
+        """The slot that an episode takes: of the worst one kept, if it is at least as good; the oldest of equals."""
+        kept = self.effective()[agent]
+        worst = kept.min()
         if score < worst or (score == worst and not self.replace_on_tie):
             return None
-        ties = np.flatnonzero(returns == worst)
-        return int(ties[self.recorded_at[agent, ties].argmin()])  # the oldest
+        ties = np.flatnonzero(kept == worst)
+        return int(ties[self.recorded_at[agent, ties].argmin()])
 
     def _store(self, agent: int, slot: int, rollout: Rollout, index: int) -> None:
         episodes = rollout.episodes
@@ -107,7 +143,7 @@ class EpisodeMemory:
             return
         # row n (from 0) replaces a random one of the M kept, with probability M / (n + 1)
         numbers = np.arange(free, count)
-        draws = (self._uniform(agent, len(numbers)) * (before + numbers + 1)).astype(np.int64)
+        draws = (self.spec.uniform(agent, len(numbers)) * (before + numbers + 1)).astype(np.int64)
         last = {
             index: int(number) for index, number in zip(draws.tolist(), numbers, strict=True) if index < self.max_steps
         }
@@ -117,10 +153,7 @@ class EpisodeMemory:
     def _carry(self, rollout: Rollout) -> None:
         """Buffer the rows of episodes still running."""
         envs, steps = self.spec.num_envs, rollout.obs.shape[1]
-        before = rollout.open_lengths.copy()
-        start = rollout.dummy_first.astype(np.int64)
-        episodes = rollout.episodes
-        np.maximum.at(start, (episodes.agents, episodes.envs), episodes.ends + 2)
+        before, start, episodes = rollout.open_lengths.copy(), rollout.open_starts(), rollout.episodes
         before[episodes.agents, episodes.envs] = 0
         room = np.clip(self.max_steps - before, 0, np.maximum(steps - start, 0))
         # all environments at once while their buffers have room ...
@@ -139,20 +172,40 @@ class EpisodeMemory:
             buffer = {name: table[agent * envs + env] for name, table in self.running.items()}
             self._append(buffer, int((before + room)[agent, env]), more, agent)
 
-    def _uniform(self, agent: int, n: int) -> np.ndarray:
-        generator = self.spec.streams[agent].memory
-        return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
+    def anchors(self) -> np.ndarray:
+        """Slots that each agent draws from, as indices into all A*K (A, K): its own, or the best of its population.
+
+        The best come first; of equal ones the most recently recorded, by the steps of the agent that recorded it.
+        """
+        agents, together = self.spec.num_agents, self.spec.population
+        slots = np.arange(agents * self.top_k)
+        if not self.share:
+            return slots.reshape(agents, self.top_k)
+        pools = slots.reshape(-1, together * self.top_k)  # (populations, n*K)
+        keys = [x.reshape(pools.shape) for x in (-self.recorded_at, -self.effective())]
+        best = np.lexsort(keys, axis=1)[:, : self.top_k]
+        return np.take_along_axis(pools, best, 1).repeat(together, 0)
+
+    def _note_holder(self) -> None:
+        """Note whose episode is the first anchor of each population, and since when."""
+        first = self.anchors()[:, 0]
+        known = self.counts.reshape(-1)[first] > 0
+        holder = np.where(known, first // self.top_k % self.spec.population, -1)
+        self.held_since = np.where(holder == self.holder, self.held_since, self.steps)
+        self.holder = holder
 
     def sample(self, minibatches: int, rows: int) -> MemoryRows:
-        """Rows drawn uniformly with replacement from all rows kept: (A, minibatches, rows, ...)."""
+        """Rows drawn uniformly with replacement from all rows of the anchors: (A, minibatches, rows, ...)."""
         agents = self.spec.num_agents
-        u = np.stack([self._uniform(agent, minibatches * rows) for agent in range(agents)])  # (A, N)
-        ends = self.counts.cumsum(1)  # (A, K)
+        u = np.stack([self.spec.uniform(agent, minibatches * rows) for agent in range(agents)])  # (A, N)
+        anchors = self.anchors()  # (A, K)
+        counts = self.counts.reshape(-1)[anchors]
+        ends = counts.cumsum(1)
         total = ends[:, -1:]
         draw = np.minimum((u * total).astype(np.int64), np.maximum(total - 1, 0))
         slot = (draw[:, :, None] >= ends[:, None, :]).sum(2).clip(max=self.top_k - 1)
-        row = draw - np.take_along_axis(ends - self.counts, slot, 1)
-        flat = ((np.arange(agents)[:, None] * self.top_k + slot) * self.max_steps + row).reshape(-1)
+        row = draw - np.take_along_axis(ends - counts, slot, 1)
+        flat = (np.take_along_axis(anchors, slot, 1) * self.max_steps + row).reshape(-1)
         device = self.kept["obs"].device
         index = torch.from_numpy(flat).to(device)
         shape = (agents, minibatches, rows)
@@ -160,23 +213,34 @@ class EpisodeMemory:
         known = torch.from_numpy((total > 0).astype(np.float32)).to(device)
         return MemoryRows(**drawn, weights=known[:, :, None].expand(shape).contiguous())
 
-    def summary(self) -> dict[str, Tensor]:
-        """Mean return, length and age (in steps) of each agent's kept episodes (A,); NaN while there are none."""
-        held = self.counts > 0
+    def summary(self, *, score: bool = False) -> dict[str, Tensor]:
+        """Of each agent's anchors (A,), NaN while there are none: mean return, length, age and effective score.
+
+        The age is in steps of the agent that recorded the episode. If shared also `holder`, the index in the population
+        of the agent that recorded the first of them, and `held`, the agent's steps since that last changed.
+        """
+        anchors = self.anchors()
+        held = self.counts.reshape(-1)[anchors] > 0  # (A, K)
         n = np.where(held.any(1), held.sum(1), np.nan)
-        values = {"return": self.returns, "length": self.lengths, "age": self.steps[:, None] - self.recorded_at}
-        means = {name: np.where(held, x, 0.0).sum(1) / n for name, x in values.items()}
+        age = self.steps[:, None] - self.recorded_at
+        values = {"return": self.returns, "length": self.lengths, "age": age}
+        values |= {"score": self.effective()} if score else {}
+        means = {name: np.where(held, x.reshape(-1)[anchors], 0.0).sum(1) / n for name, x in values.items()}
+        if self.share:
+            known = self.holder >= 0
+            means["holder"] = np.where(known, self.holder, np.nan)
+            means["held"] = np.where(known, self.steps - self.held_since, np.nan)
         return {name: torch.from_numpy(mean).float() for name, mean in means.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        names = ("returns", "lengths", "counts", "recorded_at", "steps", "seen")
-        arrays = {name: torch.from_numpy(getattr(self, name).copy()) for name in names}
+        arrays = {name: torch.from_numpy(getattr(self, name).copy()) for name in ARRAYS}
         return {"arrays": arrays, "kept": self.kept, "running": self.running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`."""
-        for name, value in state["arrays"].items():
-            setattr(self, name, value.cpu().numpy().copy())
+        arrays = {"scores": state["arrays"]["returns"], **state["arrays"]}  # earlier versions had none but returns
+        for name in [name for name in ARRAYS if name in arrays]:
+            setattr(self, name, arrays[name].cpu().numpy().copy())
         self.kept = {name: value.to(self.spec.device) for name, value in state["kept"].items()}
         self.running = {name: value.to(self.spec.device) for name, value in state["running"].items()}

@@ -1,33 +1,32 @@
 """Groups runs into environments and arms."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlexp.compare.audit import abbreviate, code_remarks, diverged, finished
-from rlexp.compare.fairness import differing_in, fingerprint, require_one_code, require_one_term
+from rlexp.compare.audit import code_remarks, diverged, finished
+from rlexp.compare.fairness import (
+    differing_in,
+    fingerprint,
+    implied,
+    population_remarks,
+    require_one_code,
+    require_one_term,
+    said,
+)
 from rlexp.compare.naming import name_of, names_of, remark_unnamed
 from rlexp.compare.reference_scores import limits_of, scores_of
-from rlexp.study.runs import Curve, Run, StudyError
+from rlexp.compare.samples import Sample, samples_of
+from rlexp.study.runs import Run, StudyError
 from rlexp.text import natural
 
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
 NEVER = "never ran"  # why an arm lacks a seed that only others have
 # why a seed has no score yet, which it gets when it is trained on
 STILL_COMING = ("running", "queued", "waiting", "interrupted", "killed")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One seed of one arm: the unit of every statistic."""
-
-    seed: int
-    curve: Curve
-    evaluation: float | None
-    run: Run
 
 
 @dataclass
@@ -55,6 +54,11 @@ class Task:
         """Those of all arms."""
         return [sample for samples in self.arms.values() for sample in samples]
 
+    @property
+    def has_populations(self) -> bool:
+        """Whether some of them are populations."""
+        return any(sample.members for sample in self.samples)
+
 
 @dataclass
 class Comparison:
@@ -69,6 +73,11 @@ class Comparison:
     def all_tasks(self) -> list[Task]:
         """Environments, also those of which no run has finished."""
         return [*self.tasks, *self.pending]
+
+    @property
+    def has_populations(self) -> bool:
+        """Whether some samples are populations."""
+        return any(task.has_populations for task in self.tasks)
 
     @property
     def arm_names(self) -> list[str]:
@@ -96,8 +105,9 @@ def compare_runs(
     varied: dict[str, set[str]] = {run.algo: set() for run in done}  # keys in arm names, the same in all environments
     for env, env_runs in by_env.items():
         require_one_term(env, env_runs, allow)
+        remarks += [f"{env}: {line}" for line in population_remarks(env_runs)]
         for algo, keys in varied.items():
-            keys |= {*differing_in([run for run in env_runs if run.algo == algo])}
+            keys |= {*differing_in(same := [run for run in env_runs if run.algo == algo])} - implied(same)
     remark_unnamed(done, varied, remarks)
     tasks = []
     for env, env_runs in by_env.items():
@@ -135,18 +145,20 @@ def _task(
     by_arm: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_started):
         by_arm.setdefault(name_of(run, varied[run.algo]), []).append(run)
-    found = {name: _samples(f"{env}, {name}", arm_runs, remarks) for name, arm_runs in by_arm.items()}
+    found = {name: samples_of(f"{env}, {name}", arm_runs, remarks) for name, arm_runs in by_arm.items()}
     arms = {name: found[name] for name in sorted(found, key=natural) if found[name]}
-    every = {sample.seed for samples in arms.values() for sample in samples}
+    sizes = {name: arm_runs[0].population for name, arm_runs in by_arm.items()}
     for name, samples in arms.items():
+        every = {sample.seed for other in arms if sizes[other] == sizes[name] for sample in arms[other]}
         scored = {sample.seed for sample in samples} | {seed for run in by_arm[name] for seed in diverged(run)}
         if missing := sorted(every - scored):
             remarks.append(f"{env}, {name}: lacks seeds {', '.join(map(str, missing))}, which other arms have")
     steps = {name: float(np.mean([sample.curve.steps[-1] for sample in samples])) for name, samples in arms.items()}
     if steps and min(steps.values()) < (1 - STEPS_TOLERANCE) * max(steps.values()):
         counts = ", ".join(f"{name} {count:,.0f}" for name, count in steps.items())
+        unit = "seed or population" if max(sizes.values()) > 1 else "seed"
         remarks.append(
-            f"{env}: the arms differ in the number of environment steps per seed: {counts}; total_steps counts rows, "
+            f"{env}: the arms differ in the number of environment steps per {unit}: {counts}; total_steps counts rows, "
             f"and every reset takes one"
         )
     if len({repr(run.evaluated_with) for run in runs if run.evaluations}) > 1:
@@ -162,13 +174,20 @@ def _task(
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
-    settings_of = {name: samples[0].run.settings for name, samples in arms.items()}
-    apart = {key: {name: s.get(key, "—") for name, s in settings_of.items()} for key in differing_in(runs)}
+    apart = {key: _values(key, arms, runs) for key in differing_in(runs)}
     limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
     bounds = (float(bounds[0]), float(bounds[1])) if bounds else None
     names = names_of([run for run, _ in others], by_arm, varied)
     (absent, folders), ids = _absent(arms, by_arm, others, names), _ids(by_arm, others, names)
     return Task(env, arms, apart, threshold, bounds, limits, absent, ids, folders)
+
+
+def _values(key: str, arms: Mapping[str, list[Sample]], runs: Iterable[Run]) -> dict[str, Any]:
+    """The value of a setting in each arm."""
+    algos = {run.algo for run in runs if key in run.settings}
+    firsts = {name: samples[0].run for name, samples in arms.items()}
+    own = key.startswith("algo.")  # of an objective, which others may lack
+    return {name: said(run.settings, key, has=not own or run.algo in algos) for name, run in firsts.items()}
 
 
 def _started(run: Run) -> str:
@@ -182,16 +201,13 @@ def _absent(
     names: list[str],
 ) -> tuple[dict[str, dict[int, str]], dict[str, dict[int, Path]]]:
     """`Task.absent`, `Task.runs`. by_arm: finished runs; others: the rest, with their status; names: of their arms."""
+    known = [(name, run, "no episode") for name, arm_runs in by_arm.items() for run in arm_runs]
+    known += [(name, run, status) for name, (run, status) in zip(names, others, strict=True)]
+    sizes = {name: run.population for name, run, _ in known}
     lost: list[tuple[str, Run, int, str]] = [
-        (name, run, seed, "diverged" if seed in diverged(run) else "no episode")
-        for name, arm_runs in by_arm.items()
-        for run in arm_runs
-        for seed in run.record.get("seeds") or run.curves
-    ]
-    lost += [
-        (name, run, seed, "diverged" if seed in diverged(run) else status)
-        for name, (run, status) in zip(names, others, strict=True)
-        for seed in run.record.get("seeds", ())
+        (name, run, seed, "diverged" if diverged(run).issuperset(members) else why)
+        for name, run, why in known
+        for seed, members in run.populations.items()
     ]
     reasons: dict[str, dict[int, str]] = {name: {} for name in arms}
     folders: dict[str, dict[int, Path]] = {}
@@ -199,9 +215,11 @@ def _absent(
         reasons.setdefault(name, {})[seed] = reason
         folders.setdefault(name, {})[seed] = run.folder
     held = {name: {sample.seed for sample in arms.get(name, ())} for name in reasons}
-    every = sorted({seed for seeds in (*held.values(), *reasons.values()) for seed in seeds})
+    every: dict[int, set[int]] = {}  # by population size: seeds name populations of one size alike
+    for name in reasons:
+        every.setdefault(sizes[name], set()).update(held[name], reasons[name])
     absent = {
-        name: {seed: reasons[name].get(seed, NEVER) for seed in every if seed not in held[name]}
+        name: {seed: reasons[name].get(seed, NEVER) for seed in sorted(every[sizes[name]]) if seed not in held[name]}
         for name in sorted(reasons, key=natural)
     }
     return {name: seeds for name, seeds in absent.items() if seeds}, folders
@@ -211,28 +229,3 @@ def _ids(by_arm: dict[str, list[Run]], others: list[tuple[Run, str]], names: lis
     """See `Task.ids`; a finished run's counts."""
     waiting = {name: fingerprint(run) for name, (run, _) in zip(names, others, strict=True)}
     return waiting | {name: fingerprint(runs[0]) for name, runs in by_arm.items()}
-
-
-def _samples(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]:
-    """The seeds of an arm, in order; for one trained twice, the last of the runs counts."""
-    found: dict[int, Sample] = {}
-    again: dict[int, None] = {}
-    others: dict[Path, None] = {}
-    for run in runs:
-        for seed, curve in run.curves.items():
-            if seed in diverged(run):
-                if former := found.pop(seed, None):  # which is then absent, as diverged
-                    again[seed] = others[former.run.folder] = None
-                continue
-            if np.isnan(curve.returns).all():
-                remarks.append(f"{run.folder}: seed {seed} is left out: it finished no training episode")
-                continue
-            if seed in found:
-                again[seed] = others[found[seed].run.folder] = None
-            found[seed] = Sample(seed, curve, run.evaluations.get(seed), run)
-    if again:
-        told = f"not {abbreviate(list(others))}"
-        remarks.append(
-            f"{name}, seed {abbreviate(sorted(again))}: trained twice; the run that started last counts, {told}"
-        )
-    return [found[seed] for seed in sorted(found)]

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from rlexp.compare import statistics
-from rlexp.compare.arms import Comparison, Sample, Task
+from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.panels import Panel, blocks_of, draw_blocks, is_split
 from rlexp.compare.results import normalised
+from rlexp.compare.samples import Sample
 from rlexp.compare.statistics import Band
 from rlexp.compare.style import Look, Sheet, arm_looks, plain
 from rlexp.study.runs import Curve
@@ -37,6 +38,7 @@ SAMPLED: Look = {"linewidth": 0.7}
 def learning_curves(comparison: Comparison, over: str, baseline: str, sheet: Sheet) -> Figure:
     """Mean training return of every arm with its 95 % interval over steps, time or episodes; seeds faint behind."""
     label, x_of = X_AXES[over]
+    label += ", summed over a population" if comparison.has_populations and over != "time" else ""
     unit = _time_unit(comparison) if over == "time" else "seconds"
     looks = arm_looks(comparison.arm_names, baseline)
 
@@ -61,7 +63,7 @@ def evaluation_curves(comparison: Comparison, baseline: str, sheet: Sheet) -> Fi
             _draw_evaluations(axes, task, panel, y_of, {name: {**x, **look} for name, x in looks.items()})
 
     figure = _curves(comparison, baseline, sheet, looks, more, draw)
-    figure.supxlabel(X_AXES["steps"][0])
+    figure.supxlabel(X_AXES["steps"][0] + (", summed over a population" if comparison.has_populations else ""))
     figure.supylabel(f"return, frozen policy\nmean, 95 % interval, {_seed_counts(comparison)}", ma="center")
     return figure
 
@@ -86,7 +88,8 @@ def _has(comparison: Comparison, y_of: Values) -> bool:
 def _seed_counts(comparison: Comparison) -> str:
     counts = {len(samples) for task in comparison.tasks for samples in task.arms.values()}
     numbers = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts))
-    return f"{numbers} seed{'' if counts == {1} else 's'}"
+    unit = f"seed{'' if counts == {1} else 's'}"
+    return f"{numbers} {unit}" + (" or populations" if comparison.has_populations else "")
 
 
 def _time_unit(comparison: Comparison) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlexp.compare.audit import PER_SEED, code_differences
-from rlexp.config.identity import config_hash, differing
+from rlexp.config.declaration import is_number
+from rlexp.config.identity import COPIES, NEUTRAL, config_hash, differing
 from rlexp.study.runs import Run, StudyError
 
 OBJECTIVE = ("algo.", "bonus.")  # prefixes of the objective's settings
@@ -31,7 +32,7 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
 
     Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
     """
-    more = set(differing_in(runs)) - {*allow}
+    more = set(differing_in(runs)) - {*allow} - ({"population", *implied(runs)} if implied(runs) else set())
     if len({run.algo for run in runs}) == 1:
         return more if len(more) > 1 else set()
     shared = set.intersection(*(set(training_settings(run)) for run in runs))
@@ -39,15 +40,46 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
     return {key for key in more if key in shared or not key.startswith(OBJECTIVE)} - {"algo._target_"}
 
 
+def implied(runs: list[Run]) -> set[str]:
+    """total_steps, if populations of different sizes make equally many steps: then it differs as they do."""
+    made = {(run.population, run.settings.get("total_steps")) for run in runs}
+    if len({n for n, _ in made}) < 2 or not all(is_number(steps) for _, steps in made):
+        return set()
+    totals = [n * float(str(steps)) for n, steps in made]  # of seeds or populations, in rows
+    return {"total_steps"} if max(totals) - min(totals) <= max(n for n, _ in made) else set()
+
+
+def population_remarks(runs: list[Run]) -> list[str]:
+    """What to know of arms whose units are not alike."""
+    made = sorted({(run.population, str(run.settings.get("total_steps"))) for run in runs})
+    if len({n for n, _ in made}) == 1:
+        return []
+    each = " and ".join(f"{n} x {steps}" for n, steps in made)
+    counted = "equally" if implied(runs) else "not equally"
+    return [
+        f"the arms differ in population (agents x total_steps: {each}, {counted} many rows); a population counts as "
+        f"one, by the mean of its members, and seeds and populations are not paired"
+    ]
+
+
+def said(settings: Mapping[str, Any], key: str, *, has: bool = True) -> Any:
+    """The value of a key, also where the identity is silent on it; a dash if it `has` none, as of another algorithm."""
+    silent = NEUTRAL.get(key, settings.get(COPIES.get(key, ""), "—")) if has else "—"
+    return settings.get(key, silent)
+
+
+def _short(run: Run, key: str) -> Any:
+    return said(run.settings, key, has=not key.startswith("algo."))
+
+
 def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
     """Refuse runs that differ in more than the tested term, by a StudyError that says how to train them alike."""
     if "all" not in allow and (more := beyond_one_term(runs, allow)):
-        values = "; ".join(
-            f"{key}: " + ", ".join(sorted({f"{run.settings.get(key, '—')} in {run.algo}" for run in runs}))
-            for key in sorted(more)
-        )
+        told = {key: sorted({f"{_short(run, key)} in {run.algo}" for run in runs}) for key in sorted(more)}
+        values = "; ".join(f"{key}: {', '.join(each)}" for key, each in told.items())
+        equal = ", which may differ together where population x total_steps is the same" if "population" in more else ""
         raise StudyError(
-            f"{env}: the arms differ in more than the tested term ({values}). {_remedy(runs)}, or allow it: "
+            f"{env}: the arms differ in more than the tested term ({values}){equal}. {_remedy(runs)}, or allow it: "
             f"allow={','.join(sorted(more))}"
         )
 

@@ -13,6 +13,7 @@ from rlexp.compare import statistics
 from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.curves import X_AXES, evaluation_curves, has_evaluations, learning_curves, sample_efficiency
 from rlexp.compare.forest import differences
+from rlexp.compare.holders import holder_figure, holders
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.panels import Panel, blocks_of, draw_blocks
 from rlexp.compare.results import Judgement, Result, normalised
@@ -22,7 +23,7 @@ MOST_DOTS = 600  # per panel; with more, seeds are not drawn
 POINTS = 400  # of a profile
 
 NAMES = ["differences", *(f"curves_{over}" for over in X_AXES), "curves_evaluation"]
-NAMES += [*(f"intervals_{measure}" for measure in MEASURES), "profile", "sample_efficiency"]
+NAMES += [*(f"intervals_{measure}" for measure in MEASURES), "profile", "sample_efficiency", "holders"]
 NO_DATES = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -125,6 +126,8 @@ def _made(comparison: Comparison, judgement: Judgement, sheet: Sheet) -> dict[st
     made["profile"] = partial(profiles, comparison, judgement, sheet)
     if len(comparison.tasks) > 1:
         made["sample_efficiency"] = partial(sample_efficiency, comparison, baseline, sheet)
+    if comparison.has_populations and (found := holders(comparison)):
+        made["holders"] = partial(holder_figure, found, sheet)
     return made
 
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlexp.compare.arms import Sample, Task
+from rlexp.compare.arms import Task
+from rlexp.compare.samples import Sample
 from rlexp.study.runs import Curve
 
 FINAL = 0.1  # of all steps, the last that count as the end of training

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rlexp.compare.fairness import differing_in, fingerprint, training_settings
+from rlexp.compare.fairness import differing_in, fingerprint, said, training_settings
 from rlexp.study.runs import Run
 
 
@@ -28,7 +28,7 @@ def name_of(run: Run, keys: set[str]) -> str:
             return f"[{','.join(map(text, value))}]"
         return f"{value:.12g}" if isinstance(value, float) else str(value)
 
-    pairs = [f"{key.removeprefix('algo.')}={text(run.settings.get(key, '—'))}" for key in sorted(keys)]
+    pairs = [f"{key.removeprefix('algo.')}={text(said(run.settings, key))}" for key in sorted(keys)]
     return " ".join([run.algo, *pairs])
 
 

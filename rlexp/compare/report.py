@@ -9,12 +9,12 @@ import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.look_book import LookBooks
-from rlexp.compare.measures import EXPOSURE, MEASURES, exposure, steps_to
+from rlexp.compare.measures import EXPOSURE, MEASURES, RETURNS, exposure, steps_to
 from rlexp.compare.published import Published, published_rows
 from rlexp.compare.question import evaluated
 from rlexp.compare.results import Judgement, Result, corrected, normalised_iqms, scale
 from rlexp.compare.sentences import scored, size, verdicts
-from rlexp.compare.statistics import bounds
+from rlexp.compare.statistics import bounds, mean_interval
 from rlexp.text import aligned, number
 
 MOST_ROWS = 24  # of the terminal's table; with more it is only in the files
@@ -63,7 +63,7 @@ def cost_rows(task: Task) -> Rows:
         runs = {sample.run.folder: sample.run for sample in samples}.values()
         seconds = float(np.mean([run.seconds for run in runs]))
         steps = float(np.mean([sample.curve.steps[-1] for sample in samples]))
-        rate = float(np.mean([steps * len(run.curves) / max(run.seconds, 1e-9) for run in runs]))
+        rate = float(np.mean([steps * len(run.populations) / max(run.seconds, 1e-9) for run in runs]))
         cells = ["–", "–", "–"]
         if task.threshold is not None:
             first = [steps_to(task.threshold, s.curve.steps, s.curve.returns) for s in samples]
@@ -72,6 +72,20 @@ def cost_rows(task: Task) -> Rows:
             reached = sum(map(math.isfinite, first))
             cells = ["–" if math.isinf(middle) else number(middle), f"{reached} of {total}", f"{early} of {total}"]
         rows.append([name, *cells, number(steps), number(seconds), number(rate)])
+    return rows
+
+
+def best_rows(task: Task) -> Rows:
+    """Header, then one row per arm: mean over its populations of their best members' scores, by each measure."""
+    rows = [["arm", "n", *(f"{name} [95 %]" for name in MEASURES)]]
+    for name, samples in task.arms.items():
+        cells = []
+        for measure, (_, of) in MEASURES.items():
+            scores = np.array([of(sample.best, task) for sample in samples], float)
+            limits = (task.limits or (None, None)) if measure in RETURNS else (None, None)
+            known = scores[np.isfinite(scores)]
+            cells.append(str(mean_interval(known, limits)) if len(known) else "–")
+        rows.append([name, str(len(samples)), *cells])
     return rows
 
 
@@ -89,6 +103,9 @@ def sections(comparison: Comparison, judgement: Judgement, published: Published)
                 role = "primary" if name == judgement.question.primary else "secondary"
                 title = f"{task.env}, {name} ({role}): {MEASURES[name].meaning}"
                 found.append((title, measure_rows(group, judgement)))
+        if task.has_populations:
+            title = "best member of each population, the one with the highest last training returns; a seed is its own"
+            found.append((f"{task.env}, {title}", best_rows(task)))
         found.append((f"{task.env}, threshold and cost", cost_rows(task)))
     if len(comparison.tasks) > 1:
         rows = [[name, str(envs), str(x)] for name, (envs, x) in normalised_iqms(comparison, judgement).items()]
@@ -146,6 +163,12 @@ def _footnotes(comparison: Comparison, judgement: Judgement) -> list[str]:
     ]
     if any(sample.run.share < 1 for task in comparison.tasks for sample in task.samples):
         notes.append("A run trained in a batch is charged its share of the batch's time.")
+    if comparison.has_populations:
+        notes.append(
+            "A population is one unit: its score is the mean of its members', its steps and episodes are their sum, "
+            "its curve is the mean of theirs. Its best member is the one with the highest last training returns, so "
+            "that its evaluation is not biased upward; its final and area are."
+        )
     if len(comparison.tasks) > 1:
         ends = {s.env: scale(s, judgement.question.primary) for s in comparison.tasks}
         spans = "; ".join(

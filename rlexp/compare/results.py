@@ -11,6 +11,7 @@ from rlexp.compare.arms import NEVER, STILL_COMING, Comparison, Task
 from rlexp.compare.looks import Seeds
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
+from rlexp.compare.samples import Sample, mean_of
 from rlexp.compare.statistics import Difference, Interval, aggregate_iqm
 
 ALPHA = 0.05
@@ -148,7 +149,7 @@ def scale(task: Task, measure: str) -> tuple[float, float]:
     """The environment's bounds, else the lowest and highest score of any seed by this measure."""
     if task.bounds is not None:
         return task.bounds
-    scores = [MEASURES[measure].of(sample, task) for sample in task.samples]
+    scores = [score(sample, task, measure) for sample in task.samples]
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -166,6 +167,20 @@ def span(r: Result) -> float:
     return high - low
 
 
+def score(sample: Sample, task: Task, measure: str) -> float:
+    """Score of a seed, or of a population: the mean of its members, of which those that diverged have the floor's.
+
+    Of retention, which a member may lack: the mean of those that have one.
+    """
+    scores = [MEASURES[measure].of(member, task) for member in sample.each]
+    if measure not in RETURNS:
+        return float(mean_of(scores))
+    if sample.lost:
+        low = floor(task, measure)
+        scores += [math.nan if low is None else low] * len(sample.lost)
+    return float(np.mean(scores))
+
+
 def floor(task: Task, measure: str) -> float | None:
     """What a diverged seed scores: the lowest possible return, else no skill's or the worst seed's, which is lower.
 
@@ -173,7 +188,7 @@ def floor(task: Task, measure: str) -> float | None:
     """
     if task.limits is not None and task.limits[0] is not None:
         return task.limits[0]
-    scores = [MEASURES[measure].of(sample, task) for sample in task.samples]
+    scores = [MEASURES[measure].of(member, task) for sample in task.samples for member in sample.each]
     known = [score for score in (*scores, *(task.bounds or ())[:1]) if math.isfinite(score)]
     return min(known) if known else None
 

@@ -11,7 +11,7 @@ from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.look_book import Arms
 from rlexp.compare.measures import MEASURES, RETURNS
 from rlexp.compare.question import Question
-from rlexp.compare.results import UNEVALUATED, Pair, Result, floor
+from rlexp.compare.results import UNEVALUATED, Pair, Result, floor, score
 from rlexp.compare.statistics import Interval
 from rlexp.text import number
 
@@ -67,7 +67,7 @@ def pairs_of(results: list[Result], baseline: str) -> list[Pair]:
 def _measured(task: Task, arm: str, measure: str) -> Result:
     """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is huge or not finite is missing."""
     samples = task.arms.get(arm, [])
-    values = np.array([MEASURES[measure].of(sample, task) for sample in samples], float)
+    values = np.array([score(sample, task, measure) for sample in samples], float)
     values[np.abs(values) > LARGEST] = np.nan
     scores = np.array([float(f"{x:.12g}") for x in values[np.isfinite(values)]])  # 0.1 + 0.2 is 0.3
     low = floor(task, measure)
@@ -94,7 +94,7 @@ def check_limits(comparison: Comparison) -> None:
             continue
         low, high = (side * math.inf if x is None else x for side, x in zip((-1, 1), task.limits, strict=True))
         near = 1e-6 * max(1.0, *(abs(x) for x in (low, high) if math.isfinite(x)))
-        scores = [MEASURES[name].of(sample, task) for name in RETURNS for sample in task.samples]
+        scores = [MEASURES[name].of(x, task) for name in RETURNS for sample in task.samples for x in sample.each]
         if beyond := [x for x in scores if math.isfinite(x) and not low - near <= x <= high + near]:
             task.limits = None
             told = f"a score of {number(beyond[0])} is beyond the limits {number(low)} to {number(high)}"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.compare.arms import Comparison
+from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.measures import MEASURES, last, steps_to
-from rlexp.compare.results import Judgement
+from rlexp.compare.results import Judgement, score
+from rlexp.compare.samples import Sample
 from rlexp.compare.statistics import Difference, Interval
 from rlexp.text import sanitize_csv_cell
 
@@ -48,7 +49,8 @@ def _interval(name: str, x: Interval | Difference) -> Row:
 def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
     """One row per seed: every measure, its last 100 training episodes, steps to the threshold, its run's training time.
 
-    A diverged seed has the scores that it is judged by, and nothing else.
+    A diverged seed has the scores that it is judged by, and nothing else. A population has one row, by the mean of its
+    members, and columns for its best one.
     """
     rows = []
     for task in comparison.tasks:
@@ -56,12 +58,12 @@ def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
             for sample in samples:
                 curve = sample.curve
                 row: Row = {"env": task.env, "arm": name, "seed": sample.seed, "outcome": "done"}
-                row |= {measure: of(sample, task) for measure, (_, of) in MEASURES.items()}
+                row |= {measure: score(sample, task, measure) for measure in MEASURES}
                 row["last_100_episodes"] = last(curve.returns)  # as others report; its steps depend on their length
                 first = np.inf if task.threshold is None else steps_to(task.threshold, curve.steps, curve.returns)
                 row["steps_to_threshold"] = first if np.isfinite(first) else np.nan
                 row |= {"steps": curve.steps[-1], "seconds_of_run": curve.seconds[-1], "run": sample.run.folder.name}
-                rows.append(row)
+                rows.append(row | (_of_members(sample, task) if comparison.has_populations else {}))
     lost_in = {(r.env, r.arm): r for r in judgement.results if r.diverged}
     for (env, arm), r in lost_in.items():
         scored = {x.measure: x.scores[-1] for x in judgement.results if (x.env, x.arm) == (env, arm) and x.diverged}
@@ -69,6 +71,13 @@ def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
             lost: Row = {"env": env, "arm": arm, "seed": seed, "outcome": "diverged"}
             rows.append({**dict.fromkeys(rows[0]), **scored, **lost})
     return rows
+
+
+def _of_members(sample: Sample, task: Task) -> Row:
+    """How many members a population has, and the scores of its best one; an agent alone is its only member."""
+    best = sample.best
+    row: Row = {"members": len(sample.each) + len(sample.lost), "diverged_members": len(sample.lost)}
+    return row | {"best_seed": best.seed} | {f"best_{name}": of(best, task) for name, (_, of) in MEASURES.items()}
 
 
 def curves_table(comparison: Comparison) -> list[Row]:

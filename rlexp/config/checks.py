@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlexp.config.declaration import is_number, margin_flaw
 from rlexp.config.identity import flatten
-from rlexp.config.schema import CHOICES, GROUPS, MAY_BE_EMPTY, TUNING_SEED, EvaluationConfig, RunConfig
+from rlexp.config.schema import CHOICES, GROUPS, MAY_BE_EMPTY, TUNING_SEED, EvaluationConfig, RunConfig, seeds_of
 from rlexp.config.signatures import check_call
 from rlexp.errors import ConfigError
 from rlexp.text import did_you_mean, nearest
@@ -34,6 +34,7 @@ def check_run_settings(cfg: DictConfig) -> None:
     least = {
         "seed": 0,
         "num_seeds": 1,
+        "population": 1,
         "total_steps": 1,
         "checkpoint_every": 1,
         "log_every": 1,
@@ -51,11 +52,15 @@ def check_run_settings(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value}: must be at least {low}{', or null' if optional else ''}")
         if value is not None and (not math.isfinite(value) or value != int(value)):
             raise ConfigError(f"{key}={value}: must be a whole number")
-    last = cfg.seed + cfg.num_seeds - 1
+    last = seeds_of(cfg)[-1]
     if cfg.seed < TUNING_SEED <= last:
+        most, each = (TUNING_SEED - cfg.seed) // cfg.population, ""
+        if cfg.population > 1:
+            each = f" and population={cfg.population}"
+        remedy = f"use at most {most} with seed={cfg.seed}{each}" if most else "use a smaller seed or population"
         raise ConfigError(
             f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} mix evaluation seeds (below {TUNING_SEED}) and "
-            f"tuning seeds ({TUNING_SEED} and above); use at most {TUNING_SEED - cfg.seed} with seed={cfg.seed}"
+            f"tuning seeds ({TUNING_SEED} and above); {remedy}"
         )
     extends = re.fullmatch(EXTENDING, str(cfg.resume)) is not None
     if extends and cfg.debug:

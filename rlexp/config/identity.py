@@ -41,7 +41,18 @@ NOT_IDENTITY = (
     LOGGER,
     "tags",
 )
-IF_SET = ("live", "bonus")  # in the identity only where they are not empty or false
+# Keys that are in the identity only where they differ from these values, so that what ran before they were there is
+# found again
+NEUTRAL: dict[str, Any] = {
+    "live": False,
+    "bonus": "{}",
+    "evaluation.weights": "last",
+    "population": 1,
+    "algo.anchor_by": "return",
+    "algo.anchor_half_life": None,
+    "algo.anchor_share": False,
+}
+COPIES = {"algo.gamma": "gae.gamma"}  # likewise, where they differ from another key's
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
 
 
@@ -83,18 +94,22 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT; see `jobs.job.settings_of`."""
+    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT, and those that say nothing: NEUTRAL, COPIES.
+
+    See `jobs.job.settings_of`.
+    """
     values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
-    kept = {key: value for key, value in kept.items() if value or key not in IF_SET}
-    if isinstance(evaluation := kept.get("evaluation"), dict):
-        which = evaluation.get("weights", "last")
-        unread = {"last": ("weights", "average_decay"), "best": ("average_decay",)}.get(which, ())
-        kept["evaluation"] = {key: value for key, value in evaluation.items() if key not in unread}
-    for key in NOT_IDENTITY:
-        group, _, name = key.partition(".")
-        if name and isinstance(kept.get(group), dict):
+    flat = flatten(kept)
+    copied = {key: flat.get(of) for key, of in COPIES.items()}
+    neutral = [key for key, value in (NEUTRAL | copied).items() if flat.get(key, ...) == value]
+    unread = [] if flat.get("evaluation.weights") == "average" else ["evaluation.average_decay"]
+    for key in (*NOT_IDENTITY, *neutral, *unread):
+        group, _, name = key.rpartition(".")
+        if not name or not group:
+            kept.pop(key, None)
+        elif isinstance(kept.get(group), dict):
             kept[group] = {key: value for key, value in kept[group].items() if key != name}
     return kept
 

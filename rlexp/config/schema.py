@@ -56,6 +56,7 @@ class RunConfig:
 
     seed: int = 0
     num_seeds: int = 1
+    population: int = 1
     total_steps: Union[int, float] = 500_000  # noqa: UP007  (OmegaConf reads Union; 5e5 is a float to YAML)
     study: str = ""
     outputs: str = "outputs"
@@ -106,5 +107,10 @@ def register_schema() -> None:
 
 
 def seeds_of(cfg: DictConfig) -> list[int]:
-    """Seeds of a run, one per agent."""
-    return [int(cfg.seed) + k for k in range(int(cfg.num_seeds))]
+    """Seeds of a run, one per agent, population by population."""
+    return [int(cfg.seed) + k for k in range(int(cfg.num_seeds) * population_of(cfg))]
+
+
+def population_of(cfg: DictConfig) -> int:
+    """Agents per population; 1 in configs of versions that had none."""
+    return int(cfg.get("population", 1))

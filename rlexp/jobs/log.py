@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlexp.config.schema import population_of
 from rlexp.jobs.job import Job
 from rlexp.provenance.sources import training_digest
 from rlexp.run.declared import otherwise
@@ -53,8 +54,10 @@ def log_start(job: Job, record: dict[str, Any], resume: bool) -> None:
     log, cfg, now = log_of(job.folder), job.cfg, training_digest()
     if resume and record.get("code") not in (None, now):
         log.warning("rlexp has changed since this run was stopped (%s, now %s); resuming", record["code"], now)
-    last = cfg.seed + cfg.num_seeds - 1
-    agents = f"seed {cfg.seed}" if cfg.num_seeds == 1 else f"seeds {cfg.seed} to {last} side by side"
+    seeds = job.seeds
+    agents = f"seed {cfg.seed}" if len(seeds) == 1 else f"seeds {cfg.seed} to {seeds[-1]} side by side"
+    if (population := population_of(cfg)) > 1:
+        agents += f", in populations of {population}" if len(seeds) > population else ", one population"
     again = f", launch {record['launches'] + 1}" if record.get("launches") else ""
     log.info("%s %s in %s%s", "resuming" if resume else "training", agents, job.folder, again)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlexp.config.declaration import Declared, is_number
-from rlexp.config.identity import config_hash, flatten
+from rlexp.config.identity import NEUTRAL, config_hash, flatten
 from rlexp.errors import UserError
 from rlexp.files import file_digest
 from rlexp.run.names import folder_named, missing_folder
@@ -77,6 +77,17 @@ class Run:
         return str(self.settings["env.id"]) + ("" if limit is None else f" ({limit} steps)")
 
     @property
+    def population(self) -> int:
+        """Agents that belong together."""
+        return int(self.settings.get("population", NEUTRAL["population"]))
+
+    @property
+    def populations(self) -> dict[int, list[int]]:
+        """Seeds of each population, by the first of them; of each agent alone, where a population is one."""
+        seeds, n = list(self.record.get("seeds") or self.curves), self.population
+        return {seeds[k]: seeds[k : k + n] for k in range(0, len(seeds), n)}
+
+    @property
     def share(self) -> float:
         """Fraction of the agents in its batch that are this run's."""
         agents = len(self.record.get("seeds") or self.curves)
@@ -134,6 +145,9 @@ def _flaw(settings: dict[str, Any]) -> str | None:
     for key in ("env.id", "algo._target_"):
         if not isinstance(settings.get(key), str):
             return f"has no config with {key}"
+    population = settings.get("population", NEUTRAL["population"])
+    if type(population) is not int or population < 1:
+        return f"population={population} is not a whole number from 1"
     threshold, bounds = settings.get("env.threshold"), settings.get("env.bounds")
     if threshold is not None and not is_number(threshold):
         return f"env.threshold={threshold} is not a number"

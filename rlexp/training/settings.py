@@ -20,3 +20,4 @@ class RunSettings:
     video_every: int | None  # rows per agent between videos
     weights: Which = "last"  # which are evaluated at the end: last, average, best
     average_decay: float = 0.99
+    population: int = 1  # agents that belong together

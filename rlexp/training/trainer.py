@@ -100,7 +100,7 @@ class Trainer(Evaluating, Resumable):
             self.scaler = ReturnScaler(agents, num_envs, gae.gamma, environment.clip_reward, device)
         self.targets = Targets(algo, gae, sign=environment.sign_reward, scaler=self.scaler)
         with located_errors(algo, "prepare"), seeded(0):
-            algo.prepare(RunSpec(agents, num_envs, streams, device))
+            algo.prepare(RunSpec(agents, num_envs, streams, device, settings.population))
 
         self.rows = num_envs * algo.rollout_steps  # of one agent's update
         self.num_updates = settings.total_steps // self.rows
@@ -203,6 +203,7 @@ class Trainer(Evaluating, Resumable):
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
         targets = self.targets(rollout, self.learner.policies)
+        rollout.live = self.live
         observed = self._observe(rollout)
         self.clock.lap(REST)
         progress = self.update_number / self.num_updates

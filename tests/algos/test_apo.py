@@ -5,12 +5,28 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import AsObserved, HandMade, for_one_agent, make_batch, make_trainer, same_weights, train
+from helpers import (
+    AsObserved,
+    HandMade,
+    for_one_agent,
+    last_metrics,
+    make_batch,
+    make_config,
+    make_trainer,
+    record,
+    records,
+    resumed,
+    same_weights,
+    train,
+    weights_of,
+)
 
+from rlexp import build
 from rlexp.algos.apo import APO
 from rlexp.algos.episode_memory import MemoryRows
 from rlexp.algos.ppo import PPO
 from rlexp.data import RunSpec
+from rlexp.errors import ConfigError
 from rlexp.networks.actor_critic import Policy
 from rlexp.seeding import AgentStreams
 
@@ -151,3 +167,99 @@ def test_apo_loss_by_hand(tmp_path):
     assert bound.loss(policy, batch)[1]["anchor_kl"].item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-5)
     absent = batch._replace(replay=batch.replay._replace(weights=torch.zeros(2)))
     assert bound.loss(policy, absent)[0].item() == plain.item()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (("algo.anchor_share=true",), "algo.anchor_share=True: .* population=1 has one; use population=2 or more"),
+        (("algo.anchor_half_life=0",), "algo.anchor_half_life=0.*: must be a positive number of steps, or null"),
+        (("algo.anchor_by=length",), "algo.anchor_by=length: .*return.*advantage"),
+        (
+            ("algo.anchor_by=advantage", "algo.anchor=random"),
+            "algo.anchor_by=advantage: has no effect with",
+        ),
+        (("algo.anchor_by=advantage", "algo.gamma=2"), r"algo.gamma=2.*: .*anchor_by=advantage.* \[0, 1\]"),
+        (("algo.anchor_by=advantage", "algo.gamma=null"), r"algo.gamma=None: .*anchor_by=advantage.* \[0, 1\]"),
+    ],
+)
+def test_settings_of_the_anchor_that_do_not_fit_are_refused_in_one_line(settings, line):
+    with pytest.raises(ConfigError, match=line) as refused:
+        build.check(make_config("algo=apo", *settings))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_advantage_of_an_episode_is_discounted_as_the_returns_are():
+    algo = build.build_algorithm(make_config("algo=apo", "algo.anchor_by=advantage", "gae.gamma=0.7"))
+    algo.prepare(RunSpec(1, 1, [AgentStreams.make(0, CPU)], CPU))
+    assert algo.advantages.gamma == 0.7
+
+
+def test_the_anchor_by_advantage_is_the_episode_that_the_critic_expected_least():
+    algo = APO(anchor_by="advantage", gamma=1.0, anchor_rows=5)
+    algo.prepare(RunSpec(1, 1, [AgentStreams.make(0, CPU)], CPU))
+    rollout = HandMade()(np.array([5.0, 0.0, 3.0])[:, None, None], np.array([1, 0, 1])[:, None, None])
+    rollout.values = torch.tensor([6.0, 0.0, 1.0]).reshape(1, 3, 1)  # 5 − 6 = −1 of row 0; 3 − 1 = 2 of row 2
+    metrics = algo.observe(rollout)
+    assert metrics["anchor_return"].item() == 3
+    assert metrics["anchor_score"].item() == 2
+    assert set(algo.replay(2).obs.flatten().tolist()) == {2.0}
+
+
+def test_a_random_anchor_is_of_the_agents_stream_alone():
+    def anchors(agents):
+        algo = APO(anchor="random", top_k=3)
+        algo.prepare(RunSpec(len(agents), 1, [AgentStreams.make(k, CPU) for k in agents], CPU))
+        rewards = np.broadcast_to(np.arange(40.0)[:, None, None], (40, len(agents), 1))
+        algo.observe(HandMade(len(agents))(rewards, np.broadcast_to([[[1]], [[0]]] * 20, rewards.shape)))
+        return algo.memory.returns.tolist()
+
+    both = anchors([3, 4])
+    assert both == anchors([3]) + anchors([4])
+    assert both[0] != both[1]
+
+
+POPULATION = (*SMALL, "env=cartpole", "log_every=1")
+
+
+def test_populations_without_a_shared_anchor_are_seeds_bit_for_bit(tmp_path):
+    together = train(tmp_path / "a", "algo=apo", *POPULATION, "num_seeds=2", "population=2")
+    seeds = train(tmp_path / "b", "algo=apo", *POPULATION, "num_seeds=4")
+    assert together.seeds == seeds.seeds == [0, 1, 2, 3]
+    assert same_weights(together, seeds)
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+
+
+def test_agents_share_an_anchor_within_their_population_and_no_other(tmp_path):
+    words = ("algo=apo", "algo.anchor_share=true", *POPULATION, "population=2")
+    both = train(tmp_path / "both", *words, "num_seeds=2")
+    for first in (0, 2):
+        alone = train(tmp_path / str(first), *words, f"seed={first}")
+        for name, x in weights_of(alone).items():
+            torch.testing.assert_close(x, weights_of(both)[name][first : first + 2], rtol=2e-3, atol=2e-4)
+    memory = both.algo.memory
+    assert memory.holder.tolist()[0] == memory.holder.tolist()[1]
+    ours, theirs = (last_metrics(tmp_path / "both", seed) for seed in (0, 1))
+    assert ours["anchor_return"] == theirs["anchor_return"] == memory.returns[:2].max()
+    assert ours["anchor_holder"] == theirs["anchor_holder"] == memory.returns[:2, 0].argmax()
+    assert 0 <= ours["anchor_held"] <= ours["step"]
+    control = train(tmp_path / "control", "algo=apo", *POPULATION, "num_seeds=2", "population=2")
+    assert not same_weights(both, control)
+
+
+@pytest.mark.parametrize("more", [("algo.anchor_half_life=300",), ("algo.anchor_by=advantage", "algo.top_k=3")])
+def test_a_resumed_run_with_a_shared_anchor_is_the_uninterrupted_one(tmp_path, more):
+    words = ("algo=apo", "algo.anchor_share=true", *POPULATION, "num_seeds=2", "population=2", *more)
+    whole = train(tmp_path / "whole", *words)
+    assert same_weights(resumed(tmp_path / "parts", *words), whole)
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+def test_a_shared_anchor_outlives_an_agent_that_diverges(tmp_path):
+    words = ("algo=apo", "algo._target_=diverging.SpoilsAPO", "algo.anchor_share=true", *POPULATION, "population=3")
+    trainer = train(tmp_path, *words, "++algo.victim=1", "++algo.since=0.5")
+    assert trainer.live.tolist() == [True, False, True]
+    assert all(x.isfinite().all() for x in weights_of(trainer).values())
+    retired_at = record(tmp_path)["diverged"]["1"]["step"]
+    assert trainer.algo.memory.recorded_at[1].max() <= retired_at  # it acts on, and nothing of that is remembered
+    assert all(math.isfinite(x) for x in last_metrics(tmp_path, 2).values())

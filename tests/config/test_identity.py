@@ -8,7 +8,9 @@ from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
 from rlexp import build
-from rlexp.config.identity import NOT_IDENTITY, config_hash, identity, typed_config
+from rlexp.config.identity import COPIES, NEUTRAL, NOT_IDENTITY, config_hash, flatten, identity, typed_config
+from rlexp.config.schema import seeds_of
+from rlexp.errors import ConfigError
 
 OTHER = {  # keys that are no part of a run's identity: a value that is not the default
     "study": "y",
@@ -108,3 +110,41 @@ def test_every_key_that_is_no_part_of_the_identity_is_tried_above():
 )
 def test_what_can_change_results_changes_the_identity(override):
     assert hash_of("tuned=none", override) != hash_of("tuned=none")
+
+
+def test_a_key_that_says_nothing_is_in_no_identity_so_that_earlier_runs_are_found_again():
+    held = flatten(identity(make("algo=apo")))
+    assert not held.keys() & {*NEUTRAL, *COPIES}
+    assert "gae.gamma" in held
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "population=2",
+        "live=true",
+        "algo.anchor_by=advantage",
+        "algo.anchor_half_life=9.0",
+        "algo.anchor_share=true",
+        "algo.gamma=0.5",
+    ],
+)
+def test_what_differs_from_its_neutral_value_is_in_the_identity(override):
+    key, _, value = override.partition("=")
+    assert str(flatten(identity(make("algo=apo", override)))[key]).lower() == value
+    assert hash_of("algo=apo", override) != hash_of("algo=apo")
+    assert len(NEUTRAL | COPIES) == 6
+
+
+def test_a_discount_that_another_key_copies_is_one_difference():
+    one, other = (flatten(identity(make("algo=apo", *words))) for words in ((), ("gae.gamma=0.5",)))
+    assert {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} == {"gae.gamma"}
+
+
+def test_seeds_of_populations_follow_each_other_and_keep_to_their_range():
+    assert seeds_of(make("seed=3", "num_seeds=2", "population=3")) == [3, 4, 5, 6, 7, 8]
+    build.check(make("seed=994", "num_seeds=2", "population=3"))  # to 999
+    with pytest.raises(ConfigError, match=r"seeds 995 to 1000 mix .*; use at most 1 with seed=995 and population=3"):
+        build.check(make("seed=995", "num_seeds=2", "population=3"))
+    with pytest.raises(ConfigError, match="population=0: must be at least 1"):
+        build.check(make("population=0"))

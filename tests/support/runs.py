@@ -13,22 +13,24 @@ ALGOS = {
 
 
 def write_run(
-    folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, tuned="", **more
-):
+    folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, tuned="",
+    population=1, total_steps=4000, **more
+):  # fmt: skip
     """A run's folder as training leaves it; seed k ends at level + k."""
     folder.mkdir(parents=True)
     config = {
         "seed": min(seeds),
-        "num_seeds": len(seeds),
-        "total_steps": 4000,
+        "num_seeds": len(seeds) // population,
+        **({"population": population} if population > 1 else {}),
+        "total_steps": total_steps,
         "env": {"id": env, "threshold": 90, "bounds": [0, 200]},
         "algo": ALGOS[algo] | more,
         "optimizer": {"lr": lr},
     }
     rows = ["seed,step,wall_time,episodic_return,episodic_length,episodes,loss"]
     for k in seeds:
-        rows.append(f"{k},1000,1.0,,,0,0.5")
-        rows += [f"{k},{1000 * t},{t}.0,{(level + k) * t / 4:.9g},9,{10 * t},0.5" for t in (2, 3, 4)]
+        rows.append(f"{k},{total_steps // 4},1.0,,,0,0.5")
+        rows += [f"{k},{total_steps // 4 * t},{t}.0,{(level + k) * t / 4:.9g},9,{10 * t},0.5" for t in (2, 3, 4)]
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
     agents = [{"seed": k, "mean_return": level + 2 * k, "episodes": []} for k in seeds]
     (folder / "evaluation.json").write_text(json.dumps({"agents": agents}))

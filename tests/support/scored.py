@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlexp.compare.arms import Comparison, Sample, Task
+from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.samples import Sample
 from rlexp.study.runs import Curve, Run
 
 TEN = np.arange(-4.5, 5)  # ten scores, mean 0

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlexp.compare.arms import Comparison, Sample, Task
+from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.samples import Sample
 from rlexp.study.runs import Curve, Run
 
 ROWS = 60  # of a curve

@@ -81,7 +81,7 @@ def test_the_memory_keeps_the_same_episode_wherever_rollouts_are_cut(sizes, max_
         return memory
 
     whole, cut = after(CUTS[0]), after(sizes)
-    for name in ("returns", "lengths", "counts", "seen"):
+    for name in ("scores", "returns", "lengths", "counts", "mean"):
         assert np.array_equal(getattr(whole, name), getattr(cut, name)), name
     if max_steps == 64:  # of longer episodes a sample is kept, drawn in another order
         for agent in range(2):

@@ -1,4 +1,7 @@
-"""The objective: scores a trial from its run's folder, by a measure of each seed aggregated over seeds."""
+"""The objective: scores a trial from its run's folder, by a measure of each seed aggregated over seeds.
+
+A population counts as one, by the mean of its members.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +37,7 @@ def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None
     if measure == "evaluation":
         by_seed = run.evaluations
     scores = np.array([by_seed.get(seed, np.nan) for seed in run.record.get("seeds") or run.curves])
+    scores = scores.reshape(-1, run.population).mean(1)
     return float(AGGREGATES[aggregate](scores)) if len(scores) and not np.isnan(scores).any() else np.nan
 
 

@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
 from rlexp.config.identity import NOT_IDENTITY, key_of
-from rlexp.config.schema import TUNING_SEED
+from rlexp.config.schema import TUNING_SEED, seeds_of
 from rlexp.errors import ConfigError, UserError
 from rlexp.run.record import RunRecord, diverged_in
 from rlexp.sweep.plan import ImpossibleError, Planned
@@ -51,6 +51,7 @@ class Tuning:
         )
         self.pruner = make_pruner(settings.pruner, settings.prune_after, settings.keep, count)
         cfg = jobs.check()
+        self.last_seed = seeds_of(cfg)[-1]  # of those that trials train on
         rows = int(cfg.env.num_envs) * int(cfg.algo.rollout_steps)  # a run pauses after a whole update
         updates = int(cfg.total_steps) // rows
         self.rungs = [rows * max(1, round(share * updates)) for share in settings.rungs]  # rows per agent
@@ -224,7 +225,7 @@ class Tuning:
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         complete, pruned, failed = (len(self.trials(state)) for state in states)
         retried = f" ({len(self.retried())} of them retried)" if self.retried() else ""
-        seeds = f"on seeds {TUNING_SEED} to {TUNING_SEED + self.settings.num_seeds - 1}"
+        seeds = f"on seeds {TUNING_SEED} to {self.last_seed}"
         line = f"{self.name}: {complete} trials complete, {pruned} pruned, {failed} failed{retried}, {seeds}"
         best = [f"trial {t.number}, {self._describe(t.values)}: {self.jobs.describe(t.params)}" for t in self.winners()]
         return "\n  best: ".join([line, *best])

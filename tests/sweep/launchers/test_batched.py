@@ -28,6 +28,7 @@ CASES = {
     "normalised": ("algo=ppo", "env=pendulum", "env.normalize_obs=true", "env.normalize_reward=true"),
     "sync": ("algo=ppo_kl", "env=cartpole", "env.vectorization=sync"),
     "loop": ("algo=apo", "env=cartpole", "batching=loop"),
+    "populations": ("algo=apo", "algo.anchor_share=true", "population=2", "env=cartpole", "algo.anchor_half_life=100"),
     "another optimizer": (
         "~optimizer.eps",
         "~optimizer.fused",
