@@ -120,7 +120,7 @@ class ExtraRewards(NamedTuple):
     gamma: float = 0.99
     coef: float = 1.0
     episodic: bool = True
-    rows: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}  # more for the loss, as `batch.extra` (A, T, E, ...)
 
 
 class Batch(NamedTuple):

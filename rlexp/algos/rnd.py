@@ -13,10 +13,8 @@ from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec, Spaces
-from rlexp.networks.actor_critic import Encoder, Policies, Policy
-from rlexp.networks.cnn import NatureCNN
-from rlexp.networks.mlp import MLP, PICTURE
-from rlexp.networks.normalizer import ObservationNormalizer
+from rlexp.networks.actor_critic import Policies, Policy
+from rlexp.networks.reader import Reader
 
 
 @dataclass(kw_only=True)
@@ -100,29 +98,6 @@ class RND(Algorithm):
         super().load_state_dict(state["of_algo"])
         self.scaler.load_state_dict(state["rnd"])
         self.started = state["rnd_started"]
-
-
-class Reader(nn.Module):
-    """Raw observations to numbers (..., outputs): NatureCNN for pictures, else an MLP, on observations normalised and
-    clipped to ±5; discrete ones are one-hot.
-    """
-
-    def __init__(self, space: spaces.Space, hidden: list[int], outputs: int) -> None:
-        super().__init__()
-        self.encode: nn.Module
-        if isinstance(space, spaces.Box):
-            self.encode, read = ObservationNormalizer(space.shape, clip=5.0), space
-        else:
-            encoder = Encoder(space, normalize=False, clip=0.0)
-            self.encode, read = encoder, encoder.space
-        picture = len(read.shape) == 3 and sorted(read.shape)[1] >= PICTURE
-        self.torso: nn.Module = NatureCNN(read) if picture else MLP(read, hidden=hidden, activation="relu")
-        width: Any = self.torso.out_features
-        self.head = nn.Linear(width, outputs)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """(..., *space.shape) -> (..., outputs)."""
-        return self.head(self.torso(self.encode(obs)))
 
 
 class Distillation(nn.Module):
