@@ -29,17 +29,25 @@ class DMC(Environment):
 
 
 class Joined(VectorEnv):
-    """Observations of a vector environment, numbers and vectors by name, joined to one vector of float32."""
+    """Observations of a vector environment, arrays by name, flattened and joined to one vector.
 
-    def __init__(self, pool: Any) -> None:
+    names: those that are joined; default: all, as float32. One alone keeps its type and bounds.
+    """
+
+    def __init__(self, pool: Any, names: list[str] | None = None) -> None:
         self.pool, self.num_envs, self.metadata = pool, len(pool), pool.metadata
-        size = sum(int(np.prod(part.shape)) for part in pool.single_observation_space.values())
+        parts = pool.single_observation_space.spaces
+        self.names = names or list(parts)
+        size = sum(int(np.prod(parts[name].shape)) for name in self.names)
         self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        if len(self.names) == 1:
+            one = parts[self.names[0]]
+            self.single_observation_space = spaces.Box(one.low.ravel(), one.high.ravel(), (size,), one.dtype)
         self.single_action_space = pool.single_action_space
 
     def _joined(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        parts = [obs[name].reshape(self.num_envs, -1) for name in self.pool.single_observation_space]
-        return np.concatenate(parts, 1).astype(np.float32)
+        parts = [obs[name].reshape(self.num_envs, -1) for name in self.names]
+        return np.concatenate(parts, 1).astype(self.single_observation_space.dtype)
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Reset every environment."""
