@@ -97,10 +97,14 @@ class TransitionMemory:
             weights[agent] = importance / importance.max(1, keepdims=True)
         flat = (chosen + np.arange(agents)[:, None] * self.known[0].size).ravel()
         index = torch.from_numpy(flat).to(self.spec.device)
-        drawn = {name: table.flatten(0, 1)[index].unflatten(0, shape) for name, table in self.kept.items()}
+        drawn = {name: table.flatten(0, 1)[index] for name, table in self.kept.items()}
+        blank = torch.from_numpy(weights.ravel() == 0).to(self.spec.device)
+        for x in drawn.values():
+            x[blank] = 0  # not a reset's observation: it may be NaN, which no weight keeps out of a gradient
         returns = torch.from_numpy(self.returns.ravel()[flat].reshape(shape))
         on_device = {"returns": returns, "weights": torch.from_numpy(weights)}
-        return TransitionRows(**drawn, **{name: x.to(self.spec.device) for name, x in on_device.items()})
+        tensors = {name: x.unflatten(0, shape) for name, x in drawn.items()}
+        return TransitionRows(**tensors, **{name: x.to(self.spec.device) for name, x in on_device.items()})
 
     def summary(self) -> dict[str, Tensor]:
         """Of each agent (A,): rows that can be drawn, and the share of them that were better than expected."""

@@ -134,6 +134,18 @@ def test_nothing_is_drawn_where_nothing_was_better_than_expected():
     assert {name: x.item() for name, x in m.summary().items()} == {"rows": 2, "better": 0}
 
 
+def test_what_a_reset_holds_is_never_drawn():
+    m, make = memory(alpha=0.6, size=3), HandMade()
+    for rewards, done in (((1.0, 1.0, 1.0), (0, 0, 1)), ((0.0, 1.0, 1.0), (0, 0, 1))):
+        rollout = make(one(*rewards), one(*done))
+        rollout.values = torch.full((1, 3, 1), 5.0)  # nothing is better than expected
+        rollout.obs[rollout.weights == 0] = float("nan")  # the reset, which is row 0 of the memory
+        m.add(rollout)
+    drawn = m.sample(2, 3)
+    assert drawn.weights.sum() == 0
+    assert (drawn.obs == 0).all()
+
+
 def test_agents_do_not_share_and_state_is_restored():
     rewards = np.random.default_rng(0).integers(0, 5, (30, 2, 3)).astype(float)
     done = np.random.default_rng(1).random((30, 2, 3)) < 0.15
