@@ -10,11 +10,13 @@ from rlexp.study.runs import Run, StudyError
 
 OBJECTIVE = ("algo.", "bonus.")  # prefixes of the objective's settings
 NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
+WHICH = ("evaluation.weights", "evaluation.average_decay")  # but which policy it leaves, they do
 
 
 def training_settings(run: Run) -> dict[str, Any]:
-    """Settings that tell arms apart: without seeds and what does not affect training."""
-    return {k: v for k, v in run.settings.items() if k not in PER_SEED and not k.startswith(NOT_TRAINING)}
+    """Settings that tell arms apart: without seeds, and what affects neither training nor which policy it leaves."""
+    found = {k: v for k, v in run.settings.items() if k not in PER_SEED}
+    return {k: v for k, v in found.items() if k in WHICH or not k.startswith(NOT_TRAINING)}
 
 
 def fingerprint(run: Run) -> str:

@@ -1,11 +1,14 @@
 """Wrappers of single environments, for `env.wrappers`."""
 
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import MaxAndSkipObservation
+
+from rlexp.errors import ConfigError
 
 
 def area_weights(before: int, after: int) -> np.ndarray:
@@ -93,3 +96,28 @@ class Furthest(gym.Wrapper):
         self.furthest = max(self.furthest, float(info[self.key]))
         reward, self.counted = self.furthest - self.counted, self.furthest
         return obs, reward, terminated, truncated, info
+
+
+class DriftingStarts(gym.Wrapper):
+    """Where episodes start changes over training: from `ranges[n]` in phase n, the first again after the last.
+
+    A phase is `every` steps of this environment. A range [low, high] is what Gymnasium's classic control takes as
+    options of `reset`. Evaluation has environments of its own, which are in their first phase unless it steps one of
+    them more often than that.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], ranges: Sequence[Sequence[float]], every: int) -> None:
+        super().__init__(env)
+        if not ranges or any(len(each) != 2 or each[0] > each[1] for each in ranges) or every < 1:
+            raise ConfigError(f"DriftingStarts: ranges={ranges}, every={every}: give [low, high] each, and steps >= 1")
+        self.ranges, self.every, self.steps = [(float(low), float(high)) for low, high in ranges], every, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode from the phase's range."""
+        low, high = self.ranges[self.steps // self.every % len(self.ranges)]
+        return self.env.reset(seed=seed, options=(options or {}) | {"low": low, "high": high})
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Make a step."""
+        self.steps += 1
+        return self.env.step(action)

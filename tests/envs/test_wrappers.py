@@ -102,3 +102,30 @@ def test_what_cannot_be_one_is_refused_in_one_line(cli, words, told):
 def test_a_wrapped_environment_trains(cli):
     result = cli(*TINY, "env.wrappers=[{_target_: gymnasium.wrappers.TimeAwareObservation}]")
     assert result.code == 0, result.err
+
+
+def test_starts_drift_from_phase_to_phase_and_back():
+    from rlexp.envs.wrappers import DriftingStarts
+
+    env = DriftingStarts(gym.make("CartPole-v1"), [[0.05, 0.15], [-0.15, -0.05]], every=30)
+    sides, phases = [], []
+    obs, _ = env.reset(seed=0)
+    for step in range(90):
+        obs, _, terminated, _, _ = env.step(step % 2)
+        if terminated or step % 7 == 6:
+            obs, _ = env.reset()
+            assert (np.abs(obs) >= 0.05 - 1e-6).all()
+            assert len(set(np.sign(obs))) == 1
+            sides.append(int(np.sign(obs[0])))
+            phases.append((step + 1) // 30 % 2)
+    assert sides == [1 - 2 * phase for phase in phases]
+    assert set(phases) == {0, 1}
+    with pytest.raises(ConfigError, match=r"DriftingStarts: ranges=\[\[1, 0\]\], every=30: give \[low, high\]"):
+        DriftingStarts(gym.make("CartPole-v1"), [[1, 0]], every=30)
+
+
+def test_evaluation_starts_as_the_first_phase_does():
+    environment = build.build_environment(make_config("env=cartpole_drifting", "env.num_envs=2"))
+    envs, obs = environment.start([[0, 1]], independent=True)
+    assert (obs > 0.049).all()
+    envs.close()
