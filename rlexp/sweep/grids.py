@@ -19,16 +19,21 @@ from rlexp.sweep.run import run_all
 class Grids(Sweeper):
     """Passes the jobs of all grids to the launcher at once, without duplicates and jobs already done.
 
-    Overrides of the command line win over `params`, which win over those of a grid.
+    Overrides of the command line win over `params`, which win over those of an arm, and they over those of a grid.
     """
 
     hydra_context: HydraContext
     launcher: Launcher
     config: DictConfig
 
-    def __init__(self, params: Mapping[str, str] | None = None, grids: Sequence[Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        params: Mapping[str, str] | None = None,
+        grids: Sequence[Sequence[str]] | None = None,
+        arms: Sequence[Sequence[str]] | None = None,
+    ) -> None:
         self.params = params or {}
-        self.grids = grids or [[]]
+        self.grids = [[*grid, *arm] for grid in grids or [[]] for arm in arms or [[]]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what Hydra passes to its plugins, and make the launcher."""

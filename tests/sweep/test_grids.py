@@ -2,7 +2,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlexp.errors import ConfigError
-from rlexp.sweep.grids import union
+from rlexp.sweep.grids import Grids, union
 
 
 def jobs(*grids):
@@ -22,6 +22,18 @@ def test_a_grid_is_a_product_and_several_are_a_union():
 def test_the_last_override_of_a_key_holds_and_no_job_runs_twice():
     assert jobs(["+a=1,2", "++a=3"]) == [["++a=3"]]
     assert jobs(["a=1", "b=2,3", "a=4"], ["b=3", "a=4"]) == [["a=4", "b=2"], ["a=4", "b=3"]]
+
+
+def test_each_arm_is_joined_to_every_grid_and_wins():
+    sweeper = Grids(grids=[["env=a", "c=1"], ["env=b"]], arms=[["algo=ppo"], ["algo=apo", "c=2,3"]])
+    assert union(sweeper.grids, OverridesParser.create()) == [
+        ["env=a", "c=1", "algo=ppo"],
+        ["env=a", "c=2", "algo=apo"],
+        ["env=a", "c=3", "algo=apo"],
+        ["env=b", "algo=ppo"],
+        ["env=b", "algo=apo", "c=2"],
+        ["env=b", "algo=apo", "c=3"],
+    ]
 
 
 def test_an_interval_is_refused_in_one_line():

@@ -29,8 +29,8 @@ from rlexp.text import sanitize_csv_cell
 class Optuna(Grids):
     """Tunes each job of the grids separately, one after the other, and trains the best of each on evaluation seeds."""
 
-    def __init__(self, params: Any = None, grids: Any = None, **settings: Any) -> None:
-        super().__init__(params, grids)
+    def __init__(self, params: Any = None, grids: Any = None, arms: Any = None, **settings: Any) -> None:
+        super().__init__(params, grids, arms)
         self.settings = TuningSettings(**settings)
 
     def sweep(self, arguments: list[str]) -> None:
