@@ -10,7 +10,7 @@ from torch import Tensor
 from rlexp.data import Rollout, RunSpec
 
 FIELDS = ("obs", "actions", "dist_params")
-ARRAYS = ("scores", "returns", "lengths", "counts", "recorded_at", "steps", "mean", "holder", "held_since")
+ARRAYS = ("scores", "returns", "lengths", "counts", "recorded_at", "steps", "seen", "mean", "holder", "held_since")
 EPISODES = 100  # that the running mean of scores is over, about
 
 
@@ -55,7 +55,8 @@ class EpisodeMemory:
         self.counts = np.zeros(slots, np.int64)  # rows kept
         self.recorded_at = np.zeros(slots, np.int64)  # the agent's step count when recorded
         self.steps = np.zeros(spec.num_agents, np.int64)
-        self.mean = np.full(spec.num_agents, np.nan)  # running mean m of the scores of all finished episodes
+        self.seen = np.zeros(spec.num_agents, np.int64)  # episodes finished
+        self.mean = np.zeros(spec.num_agents)  # running mean m of their scores
         self.holder = np.full(spec.num_agents, -1)  # of the shared anchor: its agent's index in the population
         self.held_since = np.zeros(spec.num_agents, np.int64)  # the agent's step count when the holder became it
         self.kept: dict[str, Tensor] = {}  # (A*K, M, ...)
@@ -78,8 +79,8 @@ class EpisodeMemory:
         for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), found, strict=True)):
             if not (sound[agent] and math.isfinite(score)):
                 continue
-            mean = self.mean[agent]
-            self.mean[agent] = score if math.isnan(mean) else mean + (score - mean) / EPISODES
+            self.mean[agent] += (score - self.mean[agent]) / (EPISODES if self.seen[agent] else 1)
+            self.seen[agent] += 1
             slot = self._slot(agent, score)
             if slot is not None:
                 self.scores[agent, slot], self.returns[agent, slot] = score, episodes.returns[index]

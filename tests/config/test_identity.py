@@ -127,13 +127,16 @@ def test_a_key_that_says_nothing_is_in_no_identity_so_that_earlier_runs_are_foun
         "algo.anchor_half_life=9.0",
         "algo.anchor_share=true",
         "algo.gamma=0.5",
+        "bonus=rnd",
+        "evaluation.weights=average",
     ],
 )
 def test_what_differs_from_its_neutral_value_is_in_the_identity(override):
     key, _, value = override.partition("=")
-    assert str(flatten(identity(make("algo=apo", override)))[key]).lower() == value
+    held = flatten(identity(make("algo=apo", override)))
+    assert "bonus._target_" in held if key == "bonus" else str(held[key]).lower() == value
     assert hash_of("algo=apo", override) != hash_of("algo=apo")
-    assert len(NEUTRAL | COPIES) == 6
+    assert len(NEUTRAL | COPIES) == 8
 
 
 def test_a_discount_that_another_key_copies_is_one_difference():

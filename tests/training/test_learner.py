@@ -59,7 +59,7 @@ def test_first_minibatch_has_ratio_one(tmp_path):
     trainer = make_trainer(tmp_path, "algo.epochs=1", "algo.minibatches=1", "env.normalize_obs=true")
     for _ in range(3):  # also once the normaliser has moved
         rollout = trainer.collector.collect(trainer.learner.acting(trainer.collector.slots))
-        targets = trainer.gae(
+        targets = trainer.targets.gae(
             rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated
         )
         metrics = trainer.learner.update(rollout, targets, 0.0)
@@ -72,7 +72,7 @@ def test_gradients_are_clipped_agent_by_agent(tmp_path):
     trainer = make_trainer(tmp_path, "num_seeds=2", "algo.max_grad_norm=0.1", "algo.epochs=1", "algo.minibatches=1")
     rollout = trainer.collector.collect(trainer.learner.acting(trainer.collector.slots))
     rollout.rewards[1] *= 100  # the second agent's gradient is far larger
-    targets = trainer.gae(rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+    targets = trainer.targets(rollout, trainer.learner.policies)
     norms = trainer.learner.update(rollout, targets, 0.0)["grad_norm"]
     assert norms[1] > 10 * norms[0] > 1
     grads = [leaf.grad for leaf in trainer.learner.groups[0].params.values()]
@@ -85,7 +85,7 @@ def test_schedules_and_annealing_reach_the_update(tmp_path):
     values = trainer.algo.coefficients(0.25, 2, torch.device("cpu"))
     assert_close(values["clip_coef"], torch.full((2,), 0.3))
     rollout = trainer.collector.collect(trainer.learner.acting(trainer.collector.slots))
-    targets = trainer.gae(rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+    targets = trainer.targets(rollout, trainer.learner.policies)
     trainer.learner.update(rollout, targets, 0.5)
     assert trainer.learner.groups[0].optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
 
@@ -97,7 +97,7 @@ def test_target_kl_stops_each_agent_for_itself(tmp_path):
     epochs = []
     for trainer in (batch, *alone):
         rollout = trainer.collector.collect(trainer.learner.acting(trainer.collector.slots))
-        targets = trainer.gae(
+        targets = trainer.targets.gae(
             rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated
         )
         epochs.append(trainer.learner.update(rollout, targets, 0.0)["epochs"].tolist())

@@ -203,9 +203,9 @@ def test_metrics_of_an_update_are_means_over_rows_with_weight(tmp_path):
     settings = ("total_steps=64", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=1", "algo.epochs=1")
     trainer = make_trainer(tmp_path, *settings, *KINDS["discrete"], "num_seeds=2", "algo.ent_coef=0.1")
     rollouts, targets = [], []
-    collect, gae = trainer.collector.collect, trainer.gae
+    collect, gae = trainer.collector.collect, trainer.targets.gae
     trainer.collector.collect = lambda act: rollouts.append(collect(act)) or rollouts[-1]
-    trainer.gae = lambda *args: targets.append(gae(*args)) or targets[-1]
+    trainer.targets.gae = lambda *args: targets.append(gae(*args)) or targets[-1]
     with torch.no_grad():  # one state is surer than the others, so that means differ
         for group in trainer.learner.groups:
             group.params["actor_torso.layers.0.weight"].mul_(5)

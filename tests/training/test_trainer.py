@@ -145,8 +145,8 @@ def test_progress_that_schedules_see_goes_from_nothing_to_the_last_update(tmp_pa
 def test_the_learner_sees_signs_and_the_record_returns(tmp_path):
     trainer = make_trainer(tmp_path, "env=pendulum", "env.sign_reward=true", "algo.rollout_steps=256")
     seen = []
-    gae = trainer.gae
-    trainer.gae = lambda rewards, *rest: seen.append(rewards) or gae(rewards, *rest)
+    gae = trainer.targets.gae
+    trainer.targets.gae = lambda rewards, *rest: seen.append(rewards) or gae(rewards, *rest)
     trainer.iterate = partial(_iterate_undisplayed, trainer)
     trainer.iterate()
     assert set(seen[0].flatten().tolist()) <= {-1.0, 0.0}

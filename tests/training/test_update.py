@@ -69,7 +69,7 @@ def test_an_update_is_ppo_in_plain_pytorch(tmp_path, case, num_seeds):
         own = {name: x[agent] for name, x in weights_of(trainer).items()}
         network.load_state_dict(own, strict=False)
     rollout = trainer.collector.collect(learner.acting(trainer.collector.slots))
-    targets = trainer.gae(rollout.rewards, rollout.values, rollout.last_values, rollout.terminated, rollout.truncated)
+    targets = trainer.targets(rollout, trainer.learner.policies)
     streams = []
     for agent in learner.streams:
         streams.append(torch.Generator())
