@@ -190,7 +190,7 @@ def test_what_is_written_of_them(tmp_path, capsys):
     compare.main([str(tmp_path), "margin=5%", "figures=true"])
     said = capsys.readouterr().out
     # populations 0, 2, ... 10 by their means: 101, 105, ... 121, in the mean 111; seeds 100, 102, ... 110: 105
-    assert "apo against ppo" in said or "apo is" in said
+    assert "6 populations of 2 against 6 seeds" in " ".join(said.split())
     with open(tmp_path / "compare" / "scores.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["arm"] == "apo"]
     assert [row["seed"] for row in rows] == ["0", "2", "4", "6", "8", "10"]
