@@ -150,6 +150,7 @@ def test_populations_may_differ_together_with_total_steps_where_all_make_as_many
     (told,) = [remark for remark in comparison.remarks if "differ in population" in remark]
     assert "agents x total_steps: 1 x 4000 and 2 x 2000, equally many rows" in told
     assert not any("number of environment steps" in remark for remark in comparison.remarks)
+    assert not any("lacks seeds" in remark for remark in comparison.remarks)  # 1 and 3 name no population
     assert comparison.tasks[0].differing["population"] == {"apo": 2, "ppo": 1}
 
 
