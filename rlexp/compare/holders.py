@@ -46,7 +46,7 @@ def _holder(sample: Sample) -> np.ndarray:
 
 def holder_figure(found: dict[str, Held], sheet: Sheet) -> Figure:
     """A bar for each population, in the colour of the agent that recorded the first episode of the shared anchor."""
-    most = max(len(sample.each) + len(sample.lost) for held in found.values() for sample, _ in held)
+    most = max(sample.agents for held in found.values() for sample, _ in held)
     colours = palette(most)
     heights = [len(held) + 2.0 for held in found.values()]
     size = (sheet.width, 1.1 * sheet.line * sum(heights) + 4 * sheet.line)

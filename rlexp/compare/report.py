@@ -54,7 +54,7 @@ def cost_rows(task: Task) -> Rows:
         "steps to threshold, median",
         "reached it",
         late,
-        "steps per seed",
+        "steps per seed or population" if task.has_populations else "steps per seed",
         "seconds per run",
         "steps/s per run",
     ]

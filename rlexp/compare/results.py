@@ -51,6 +51,11 @@ class Result:
         """The environment's id."""
         return self.task.env
 
+    @property
+    def agents(self) -> int:
+        """Agents of which each score is the mean; 1: those of seeds."""
+        return max((sample.agents for sample in self.task.arms.get(self.arm, ())), default=1)
+
     @functools.cached_property
     def seeds(self) -> Seeds:
         """The arm's seeds, for the notes on looks."""

@@ -31,6 +31,11 @@ class Sample:
         return self.members or (self,)
 
     @property
+    def agents(self) -> int:
+        """How many members it has, those that diverged included."""
+        return len(self.each) + len(self.lost)
+
+    @property
     def best(self) -> "Sample":
         """The member with the highest mean of the last training episodes, never by what it is scored by."""
         return max(self.each, key=lambda member: float(np.nan_to_num(member.curve.returns[-1], nan=-np.inf)))

@@ -96,14 +96,20 @@ def _seeds(r: Result, judgement: Judgement) -> str:
     """How many seeds of each arm were scored, of how many; and how many of them diverged."""
     base = judgement.baseline_of(r)
     counts = [scored(x) for x in (r, base)]
-    plural = "" if counts[0] == "1" else "s"
-    text = (
-        f"{counts[0]} seed{plural} each" if counts[0] == counts[1] else f"{counts[0]} seed{plural} against {counts[1]}"
-    )
+    units = [_unit(x, "" if count == "1" else "s") for x, count in zip((r, base), counts, strict=True)]
+    text = f"{counts[0]} {units[0]}"
+    if r.agents != base.agents:
+        text += f" against {counts[1]} {units[1]}"
+    else:
+        text += " each" if counts[0] == counts[1] else f" against {counts[1]}"
     for x in (r, base):
         if x.diverged:  # they are the last
             text += f" ({x.diverged} of {x.arm} diverged and scored {number(float(x.scores[-1]))})"
     return text
+
+
+def _unit(r: Result, plural: str) -> str:
+    return f"seed{plural}" if r.agents == 1 else f"population{plural} of {r.agents}"
 
 
 def _why(r: Result, judgement: Judgement) -> str:

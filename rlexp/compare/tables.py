@@ -76,7 +76,7 @@ def scores_table(comparison: Comparison, judgement: Judgement) -> list[Row]:
 def _of_members(sample: Sample, task: Task) -> Row:
     """How many members a population has, and the scores of its best one; an agent alone is its only member."""
     best = sample.best
-    row: Row = {"members": len(sample.each) + len(sample.lost), "diverged_members": len(sample.lost)}
+    row: Row = {"members": sample.agents, "diverged_members": len(sample.lost)}
     return row | {"best_seed": best.seed} | {f"best_{name}": of(best, task) for name, (_, of) in MEASURES.items()}
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from helpers import HandMade
 from torch.testing import assert_close
@@ -110,14 +111,17 @@ def test_agents_do_not_share_and_a_neighbour_changes_nothing():
     assert both.recorded_at[1].tolist() == alone.recorded_at[0].tolist()
 
 
-def test_draws_keep_every_finished_episode_with_the_same_chance():
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_draws_keep_every_finished_episode_with_the_same_chance(top_k):
     counts, streams = np.zeros(4), [AgentStreams.make(0, CPU)]
     for _ in range(400):
-        m = EpisodeMemory(RunSpec(1, 1, streams, CPU))
+        m = EpisodeMemory(RunSpec(1, 1, streams, CPU), top_k=top_k)
         rollout = HandMade()(one(9.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0), one(1, 0, 1, 0, 1, 0, 1))
         m.add(rollout, random_scores(m.spec, rollout.episodes))
-        counts[int(kept(m)[0]) // 2] += 1
-    assert abs(counts - 100).max() < 35  # standard deviation 8.7
+        kept_rows = {int(m.kept["obs"][slot, 0, 0]) // 2 for slot in range(top_k)}
+        assert len(kept_rows) == top_k
+        counts[[*kept_rows]] += 1
+    assert abs(counts - 100 * top_k).max() < 40  # standard deviation 8.7 of one, 10 of two
 
 
 def test_state_survives():

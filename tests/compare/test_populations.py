@@ -150,6 +150,7 @@ def test_populations_may_differ_together_with_total_steps_where_all_make_as_many
     (told,) = [remark for remark in comparison.remarks if "differ in population" in remark]
     assert "agents x total_steps: 1 x 4000 and 2 x 2000, equally many rows" in told
     assert not any("number of environment steps" in remark for remark in comparison.remarks)
+    assert not any("lacks seeds" in remark for remark in comparison.remarks)  # 1 and 3 name no population
     assert comparison.tasks[0].differing["population"] == {"apo": 2, "ppo": 1}
 
 
@@ -190,7 +191,7 @@ def test_what_is_written_of_them(tmp_path, capsys):
     compare.main([str(tmp_path), "margin=5%", "figures=true"])
     said = capsys.readouterr().out
     # populations 0, 2, ... 10 by their means: 101, 105, ... 121, in the mean 111; seeds 100, 102, ... 110: 105
-    assert "apo against ppo" in said or "apo is" in said
+    assert "6 populations of 2 against 6 seeds" in " ".join(said.split())
     with open(tmp_path / "compare" / "scores.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["arm"] == "apo"]
     assert [row["seed"] for row in rows] == ["0", "2", "4", "6", "8", "10"]
