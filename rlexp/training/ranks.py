@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,11 +22,11 @@ from rlexp.signals import Interrupted
 from rlexp.text import one_line
 
 PATIENCE = datetime.timedelta(days=1)  # for the others: the first rank may evaluate for hours
-LAST_WORDS = datetime.timedelta(seconds=2)  # for a rank that ends to say why
+LAST_WORDS = 2.0  # seconds for a rank that ends to say why
 REPORT = "report"  # key of the store
 GONE = (
-    "another process of this run has ended without a word, killed or out of memory; the last checkpoint is kept, and "
-    "the same command resumes it"
+    "another process of this run has ended without a word, as when it is killed or out of memory; the same command "
+    "goes on from the last checkpoint"
 )
 
 
@@ -103,10 +104,14 @@ class Torchrun(Ranks):
 
     def _lost(self) -> Exception:
         """Why an exchange failed, as the rank that ended has reported."""
+        deadline = time.monotonic() + LAST_WORDS
         try:
-            self.store.wait([REPORT], LAST_WORDS)
-            report = json.loads(self.store.get(REPORT))
-        except RuntimeError:
+            while not self.store.check([REPORT]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            report = json.loads(self.store.get(REPORT)) if self.store.check([REPORT]) else None
+        except RuntimeError:  # the store's server has ended too
+            report = None
+        if report is None:
             return RankError(GONE)
         if report["signum"]:
             return Interrupted(report["signum"], saved=False, because="")
