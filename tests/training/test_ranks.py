@@ -89,7 +89,7 @@ FIRST = {  # in each some rows are dummies, not as many in one half of a minibat
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] * (k > 1)) for k, case in enumerate(FIRST)]
+    "case", ["ppo", "apo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sil", "rnd"))]
 )
 def test_the_first_update_is_that_of_one_process(tmp_path, case):
     run, (_, silent) = together(tmp_path / "two", *FIRST[case], ONE_UPDATE)
@@ -117,8 +117,8 @@ def test_all_are_anchored_to_the_best_episode_whichever_process_found_it(tmp_pat
     seed = next(seed for seed in range(9) if best_of(seed, 4)[0] >= 2)  # of the second process
     words = ("algo=apo", "env.id=lots:Lots-v0", f"seed={seed}", EIGHT, "algo.anchor_coef=10")
     run, _ = together(tmp_path / "two", *words)
-    memory = state_of(run)["algo"]["memory"]
-    assert float(torch.as_tensor(memory["returns"]).max()) == pytest.approx(3 * best_of(seed, 4)[1])
+    memory = state_of(run)["algo"]["memory"]["arrays"]
+    assert float(memory["returns"].max()) == pytest.approx(3 * best_of(seed, 4)[1])
     # the second process's half of the gradient would be another without it
     one = train(tmp_path / "one", *SIZES, *words)
     assert_close(run, weights_of(one), atol=2e-5)
@@ -146,15 +146,14 @@ def make(folder):
 
 
 def test_an_error_in_one_process_is_told_by_the_first(tmp_path):
-    words = ("algo=ppo", "env.id=lots:Breaks-v0", "seed=0", "total_steps=1e6")
-    number, _ = best_of(0, 4)
+    words = ("algo=ppo", "env.id=lots:Breaks-v0", "seed=1", "total_steps=1e5")
+    assert best_of(1, 4)[0] == 3  # of the second process
     run, (first, second) = together(tmp_path / "two", *words, codes=(1, 1))
     told = record(run)
     assert told["status"] == "failed"
     assert "it broke" in told["error"]
-    assert ("process 1 of 2 ended" in first) == (number >= 2)
-    assert first.count("it broke") == 1
-    assert second == ""
+    assert first.splitlines()[-1].startswith("rlexp: process 1 of 2 ended: EnvironmentFault: env.id=lots:Breaks-v0")
+    assert "it broke" not in second
 
 
 def test_one_process_killed_ends_the_run_which_one_process_resumes(tmp_path):
@@ -234,7 +233,7 @@ def test_files_are_those_of_one_process(tmp_path):
     assert Process(make(tmp_path / "one"), *WORDS, *words, PYTHONPATH=SUPPORT).wait() == 0
     for name in ("one", "two"):
         run = jobs(tmp_path / name)[0]
-        kinds.append(sorted(path.relative_to(run).parts[0] for path in run.rglob("*") if path.is_file()))
+        kinds.append(sorted(path.name.partition(".tfevents")[0] for path in run.rglob("*") if path.is_file()))
         assert len(rows_of(run)) == 8
     assert kinds[0] == kinds[1]
     assert record(jobs(tmp_path / "two")[0])["how"]["processes"]["value"] == 2
