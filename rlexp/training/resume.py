@@ -209,7 +209,7 @@ class Resumable:
         ]
         snapshots = [state["environments"] for state in states]
         if any(saved is None for saved in snapshots) or not self._restore_environments(snapshots):
-            self._restart_environments()
+            self._restart_environments("copied" if None in snapshots else "divided among other processes")
             return
         self.collector.load_state_dict(by_agent["collector"])
 
@@ -243,12 +243,12 @@ class Resumable:
                 return False
         return True
 
-    def _restart_environments(self) -> None:
+    def _restart_environments(self, what: str) -> None:
         self.collector.envs.close()
         seeds, share = self.env_seeds(restart=self.update_number), self.ranks.share(self.environment.num_envs)
         self.collector.begin(*self.watch.call(self.environment.start, seeds, device=self.learner.device, share=share))
         if self.scaler is not None:
             self.scaler.running.zero_()
         log.info(
-            "the state of %s cannot be copied: running episodes are replaced by new, seeded ones", self.environment.id
+            "the state of %s cannot be %s: running episodes are replaced by new, seeded ones", self.environment.id, what
         )
