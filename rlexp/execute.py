@@ -27,6 +27,7 @@ from rlexp.user_code import chain, was_quit
 from rlexp.watch import Watch
 
 if TYPE_CHECKING:
+    from rlexp.jobs.extend import Extension
     from rlexp.loggers.make import Loggers
     from rlexp.run.writer import RunWriter
     from rlexp.training.ranks import Ranks
@@ -185,16 +186,7 @@ def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) 
                     trainer.begin_together()
         for job, writer, extension in zip(jobs, writers, extensions, strict=True):
             logs.enter_context(log_file(job.folder))
-            _write_settings(job, writer.record)
-            lines = [] if resume else inherit.log_lines(writer.record.data, job.overrides)
-            if extension is not None:
-                extension.write(writer)
-                lines = extension.lines
-            log_start(job, writer.record.data, resume)
-            for line in lines:
-                log_of(job.folder).info("%s", line)
-            declare(writer.record, job.declared)
-            warn_of_declaration(job, writer.record)
+            _record_start(job, writer, extension, resume)
         log.info("%s", trainer.describe_how())
         with exit_as_error(), watch.on(), reporting():
             trainer.train(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
@@ -219,6 +211,22 @@ def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) 
         logs.close()
         del trainer
         gc.collect()  # the next job of a sweep may need the memory
+
+
+def _record_start(job: Job, writer: "RunWriter", extension: "Extension | None", resume: bool) -> None:
+    """Write to a job's folder what it starts from, and log it."""
+    from rlexp.jobs import inherit
+
+    _write_settings(job, writer.record)
+    lines = [] if resume else inherit.log_lines(writer.record.data, job.overrides)
+    if extension is not None:
+        extension.write(writer)
+        lines = extension.lines
+    log_start(job, writer.record.data, resume)
+    for line in lines:
+        log_of(job.folder).info("%s", line)
+    declare(writer.record, job.declared)
+    warn_of_declaration(job, writer.record)
 
 
 class ExitError(Exception):

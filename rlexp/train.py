@@ -112,7 +112,8 @@ def _together(words: list[str], sweeps: bool) -> None:
         from rlexp.training.ranks import Torchrun  # imports torch
 
         ranks = Torchrun()
-        if not ranks.first:  # where the first one writes, which may be a folder with another number by now
+
+        def move() -> None:  # to where the first one writes, which may be a folder with another number by now
             sys.argv.append(f"hydra.run.dir={json.dumps(ranks.tell(None), ensure_ascii=False)}")
 
         def together(cfg: DictConfig) -> None:
@@ -122,6 +123,8 @@ def _together(words: list[str], sweeps: bool) -> None:
                 ranks.use(str(cfg.device))
                 task(cfg, ranks)
 
+        if not ranks.first:
+            report_errors(move)
         report_errors(_main(together))
         ranks.close()
 

@@ -79,11 +79,10 @@ class Torchrun(Ranks):
 
     def __init__(self) -> None:
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        self.local, self.here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         # not what torch takes, as torchrun sets OMP_NUM_THREADS=1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = max(1, cores // here)
-        self.local, self.here = local, here
+        self.threads = max(1, cores // self.here)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         self.store, *_ = next(dist.rendezvous("env://"))
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
@@ -157,9 +156,11 @@ class Torchrun(Ranks):
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """The first report counts."""
+        """The first report counts, and is of a cause: not of another rank that has ended."""
         try:
             yield
+        except RankError:
+            raise
         except (Exception, KeyboardInterrupt) as error:
             signum = error.signum if isinstance(error, Interrupted) else 0
             content = {"rank": self.rank, "error": one_line(error), "signum": signum}
