@@ -21,7 +21,7 @@ from rlexp.checks.hook_outputs import require_modules
 from rlexp.checks.location import located_errors
 from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
-from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings
+from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings, check_shares
 from rlexp.config.identity import flatten, typed_config
 from rlexp.config.schema import FinalEvaluation, population_of, seeds_of
 from rlexp.config.signatures import typed
@@ -38,6 +38,7 @@ from rlexp.training.how import STACKED, Choice, choose_batching, choose_compile,
 from rlexp.training.learner import Learner
 from rlexp.training.live import Live, LiveStore
 from rlexp.training.optimizers import Traits, traits
+from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.settings import RunSettings
 from rlexp.training.trainer import Trainer
@@ -116,7 +117,7 @@ def with_modules(make: Callable[[], ActorCritic], algo: Algorithm, spaces: Space
     return build
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, processes: int = 1) -> None:
     """Every check that needs no environment. Raises ConfigError, naming the first invalid setting."""
     check_run_settings(cfg)
     check_initial(cfg)
@@ -130,6 +131,8 @@ def check(cfg: DictConfig) -> None:
     _learning_rate(cfg)
     _traits(cfg)
     check_rows(environment.num_envs, algo.rollout_steps, algo.minibatches, int(cfg.total_steps))
+    if processes > 1:
+        check_shares(cfg, environment.num_envs, algo.rollout_steps, algo.minibatches, processes)
 
 
 def _traits(cfg: DictConfig) -> Traits:
@@ -152,12 +155,22 @@ def _learning_rate(cfg: DictConfig) -> Schedule:
     return schedule
 
 
-def _how(cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool) -> dict[str, Choice]:
+def _how(
+    cfg: DictConfig, algo: Algorithm, environment: Environment, agents: int, *, pixels: bool, ranks: Ranks
+) -> dict[str, Choice]:
     """Choices of how to compute, except batching."""
     agent_rows = environment.num_envs * algo.rollout_steps
     calls = int(cfg.total_steps) // agent_rows * (algo.rollout_steps + algo.epochs * algo.minibatches)
-    threads = choose_threads(cfg.torch_threads, agents * agent_rows // algo.minibatches, pixels=pixels)
-    return {"compiled": choose_compile(cfg.compile, cfg.device, calls), "torch_threads": threads}
+    rows = agents * agent_rows // algo.minibatches // ranks.size
+    how = {
+        "compiled": choose_compile(cfg.compile, cfg.device, calls),
+        "torch_threads": choose_threads(cfg.torch_threads, rows, pixels=pixels, most=ranks.threads),
+    }
+    if ranks.size > 1:
+        each = environment.num_envs // ranks.size
+        update = ", updates eager as gradients are averaged within them" if how["compiled"].value else ""
+        how["processes"] = Choice(ranks.size, f"each with {each} of {environment.num_envs} environments{update}")
+    return how
 
 
 def _packages(cfg: DictConfig) -> set[str]:
@@ -172,15 +185,16 @@ def build_trainer(
     display: Display,
     watch: Watch | None = None,
     store: LiveStore | None = None,
+    ranks: Ranks | None = None,
 ) -> Trainer:
     """The trainer of several runs side by side, and all its parts.
 
     cfgs, records: one per run; configs are passed by `check` and differ only in seeds and per-agent settings: learning
     rate, γ, λ and scheduled hyperparameters. watch: of environment calls; default: without a time limit. store: of
-    hyperparameters that are changed by hand, with live=true. Raises ConfigError if spaces are not supported, or the
-    network cannot read them.
+    hyperparameters that are changed by hand, with live=true. ranks: processes that train together. Raises ConfigError
+    if spaces are not supported, or the network cannot read them.
     """
-    cfg = cfgs[0]
+    cfg, ranks = cfgs[0], ranks or Ranks()
     device = torch.device(cfg.device)
     algo = Algorithm.side_by_side(_per_agent(cfgs, build_algorithm))
     environment = build_environment(cfg)
@@ -193,13 +207,14 @@ def build_trainer(
         network, found = policy(), Findings()
     else:
         envs, count = environment.num_envs, len(streams)
-        sizes = [envs, envs * algo.rollout_steps // algo.minibatches]  # rows when acting, and when learning
+        rows = (envs, envs * algo.rollout_steps // algo.minibatches)  # when acting, and when learning
+        sizes = [count // ranks.size for count in rows]
         network = checked_network(policy, observation_space, sizes, _packages(cfg))
         found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, count)
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
         raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")
-    how = _how(cfg, algo, environment, len(streams), pixels=network.encoder.pixels)
+    how = _how(cfg, algo, environment, len(streams), pixels=network.encoder.pixels, ranks=ranks)
     torch.set_num_threads(how["torch_threads"].value)
     networks = [network.to(device) for network in build_networks(build, streams)]
     make_optimizer = _build(OmegaConf.masked_copy(cfg.optimizer, [str(key) for key in cfg.optimizer if key != "lr"]))
@@ -219,6 +234,7 @@ def build_trainer(
         watch=watch,
         verify_loss=not cfg.debug,
         most_epochs=None if live is None else live.most_epochs,
+        ranks=ranks,
     )
     if batching.value == STACKED:
         check_stacked(networks, learner.groups[0].params | learner.groups[0].buffers, observation_space, device)
@@ -247,6 +263,7 @@ def build_trainer(
             population=population_of(cfg),
         ),
         live=live,
+        ranks=ranks,
     )
 
 

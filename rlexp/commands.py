@@ -8,6 +8,7 @@ from typing import Any
 from rlexp.errors import ConfigError, UserError
 from rlexp.signals import Ended, end_on_signal
 from rlexp.text import nearest, sanitized_output
+from rlexp.torchrun import processes, rank
 
 Options = Mapping[str, Callable[[str], Any]]  # for each setting what reads its value; a ValueError says what it must be
 
@@ -81,6 +82,10 @@ def command(
         run: runs the command with its arguments.
         arguments: None: those of the command line.
     """
+    if processes() > 1:
+        if not rank():
+            print(f"{name}: takes one process, and these are {processes()}; leave out torchrun", file=sys.stderr)
+        sys.exit(1)
     words = sys.argv[1:] if arguments is None else arguments
     if not words or {"-h", "--help"} & set(words):
         print(help_text)

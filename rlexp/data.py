@@ -137,6 +137,7 @@ class Batch(NamedTuple):
     extra: Any = ()  # of `Algorithm.rewards`: name -> (B, ...)
     replay: Any = ()  # the algorithm's `replay` for this minibatch
     key: Tensor | tuple[()] = ()  # random key of `policy.rand_like` ()
+    moments: Any = ()  # mean and deviation of the whole minibatch's advantages, where these rows are a rank's share
 
     @classmethod
     def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor, extra: Any = ()) -> "Batch":
@@ -145,8 +146,8 @@ class Batch(NamedTuple):
         return cls(**shared, advantages=advantages, returns=returns, extra=extra)
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        """Apply a function to every field of rows; `replay` and `key` are left alone."""
-        return self._replace(**{name: tree_map(function, getattr(self, name)) for name in self._fields[:-2]})
+        """Apply a function to every field of rows; `replay`, `key` and `moments` are left alone."""
+        return self._replace(**{name: tree_map(function, getattr(self, name)) for name in self._fields[:-3]})
 
 
 def masked(x: Tensor, weights: Tensor) -> Tensor:

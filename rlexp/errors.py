@@ -33,6 +33,10 @@ class ObjectiveError(UserError):
     """An objective breaks the contract of `Algorithm`: the message names how, and an alternative."""
 
 
+class RankError(UserError):
+    """Another process of the run has ended: the message says why, if it is known."""
+
+
 class EnvironmentFault(UserError):
     """An environment returned something unusable: the message names the environment, its index and the step."""
 

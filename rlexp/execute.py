@@ -27,8 +27,10 @@ from rlexp.user_code import chain, was_quit
 from rlexp.watch import Watch
 
 if TYPE_CHECKING:
+    from rlexp.jobs.extend import Extension
     from rlexp.loggers.make import Loggers
     from rlexp.run.writer import RunWriter
+    from rlexp.training.ranks import Ranks
     from rlexp.training.trainer import Trainer
 
 log = logging.getLogger("rlexp")
@@ -47,30 +49,38 @@ def should_resume(job: Job) -> bool:
     return found and job.cfg.resume != "never"
 
 
-def train_job(job: Job) -> None:
-    """Train one job in its folder, or log that it is done already.
+def train_job(job: Job, ranks: "Ranks | None" = None) -> None:
+    """Train one job in its folder, or log that it is done already; ranks: processes that train it together.
 
     Raises UserError if it cannot be trained, and whatever ended the run, which its folder records.
     """
     from rlexp import build, debug  # imports torch, which --help and a misspelt key need not wait for
 
-    if job.cfg.debug:
+    if job.cfg.debug and ranks is None:
         remove_if_empty(job.folder)
         debug.run(job)
         return
-    build.check(job.cfg)
+    build.check(job.cfg, 1 if ranks is None else ranks.size)
+    if ranks is not None and not ranks.first:
+        follow(job, ranks)
+        return
     with FolderLock(job.folder):
         record = RunRecord(job.folder)
         job.check_same(record)
         job.check_code(record)
         if record.status == "done" and job.cfg.resume != "never":
+            if ranks is not None:
+                ranks.tell(None)
             log_result(record, job.folder, "already done")
             warn_of_declaration(job, record)
             log_without_effect(job, record.data)
         elif record.status == "failed" and job.in_sweep and not job.cfg.retry_failed:
             log.info("failed in the meantime: %s", job.folder)
         else:
-            train_jobs([job], should_resume(job))
+            resume = should_resume(job)
+            if ranks is not None:
+                ranks.tell(resume)
+            train_jobs([job], resume, ranks)
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -80,7 +90,40 @@ def remove_if_empty(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trainer, list[RunWriter]]":
+def follow(job: Job, ranks: "Ranks") -> None:
+    """Train a job together with the first rank, which decides whether and from where, and which alone writes.
+
+    Raises SystemExit if a signal stopped the run, and whatever ended it.
+    """
+    from rlexp import build
+    from rlexp.run.progress import ProgressDisplay
+    from rlexp.training.recorder import NoRecorder
+
+    resume = ranks.tell(None)
+    if resume is None:  # it is done already
+        return
+    watch = _watch(job)
+    try:
+        with exit_as_error(), watch.on(), ranks.reporting():
+            record, display = NoRecorder(job.folder, job.seeds), ProgressDisplay("none")
+            trainer = build.build_trainer([job.cfg], [record], display, watch, ranks=ranks)
+            if not resume and job.cfg.get("init_from") is not None:
+                trainer.begin_together()
+            trainer.train(resume)
+    except Paused:
+        pass
+    except Interrupted as stop:
+        sys.exit(128 + stop.signum)
+
+
+def _watch(job: Job) -> Watch:
+    """What watches the job's environments."""
+    return Watch(OmegaConf.select(job.cfg, "env.timeout"), str(OmegaConf.select(job.cfg, "env.id")))
+
+
+def make_trainer(
+    jobs: Sequence[Job], watch: Watch | None = None, ranks: "Ranks | None" = None
+) -> "tuple[Trainer, list[RunWriter]]":
     """The trainer of the jobs' agents, and one writer per job."""
     from rlexp import build  # imports torch
     from rlexp.run.live import LiveFiles
@@ -95,7 +138,7 @@ def make_trainer(jobs: Sequence[Job], watch: Watch | None = None) -> "tuple[Trai
     if (every := cfgs[0].evaluation.video_every) is not None:
         require_encoder(f"evaluation.video_every={every}")
     store = LiveFiles(jobs[0].folder)
-    return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch, store), writers
+    return build.build_trainer(cfgs, writers, ProgressDisplay(cfgs[0].progress), watch, store, ranks), writers
 
 
 def _loggers(job: Job) -> "Loggers":
@@ -109,8 +152,10 @@ def _loggers(job: Job) -> "Loggers":
     return Loggers(build.build_loggers(cfg), subject)
 
 
-def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
+def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) -> None:
     """Train a batch of jobs in their folders, which the caller has locked; `resume`: from their checkpoints.
+
+    ranks: processes that train it together, of which this is the first.
 
     Raises:
         SystemExit: a signal stopped the runs; they are saved.
@@ -124,32 +169,26 @@ def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
         require_no_links(job.folder.rglob("*"))
     writers: list[RunWriter] = []
     trainer: Trainer | None = None
-    watch = Watch(OmegaConf.select(jobs[0].cfg, "env.timeout"), str(OmegaConf.select(jobs[0].cfg, "env.id")))
+    watch = _watch(jobs[0])
+    reporting = contextlib.nullcontext if ranks is None else ranks.reporting
     logs = contextlib.ExitStack()
     if not gc.get_freeze_count():
         # Objects from before the first job need not be scanned at the end of each, which takes a quarter of a second.
         # Once only: garbage of an earlier job, such as its config, would be frozen and never freed.
         gc.freeze()
     try:
-        with exit_as_error(), watch.on():
-            trainer, writers = make_trainer(jobs, watch)
+        with exit_as_error(), watch.on(), reporting():
+            trainer, writers = make_trainer(jobs, watch, ranks)
             extensions = extend.read_extensions(trainer, jobs, writers)
             if not resume:
                 inherit.begin(trainer, jobs, writers)
+                if jobs[0].cfg.get("init_from") is not None:
+                    trainer.begin_together()
         for job, writer, extension in zip(jobs, writers, extensions, strict=True):
             logs.enter_context(log_file(job.folder))
-            _write_settings(job, writer.record)
-            lines = [] if resume else inherit.log_lines(writer.record.data, job.overrides)
-            if extension is not None:
-                extension.write(writer)
-                lines = extension.lines
-            log_start(job, writer.record.data, resume)
-            for line in lines:
-                log_of(job.folder).info("%s", line)
-            declare(writer.record, job.declared)
-            warn_of_declaration(job, writer.record)
+            _record_start(job, writer, extension, resume)
         log.info("%s", trainer.describe_how())
-        with exit_as_error(), watch.on():
+        with exit_as_error(), watch.on(), reporting():
             trainer.train(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
         for writer in writers:
             log_result(writer.record, writer.folder, "done")
@@ -172,6 +211,22 @@ def train_jobs(jobs: Sequence[Job], resume: bool) -> None:
         logs.close()
         del trainer
         gc.collect()  # the next job of a sweep may need the memory
+
+
+def _record_start(job: Job, writer: "RunWriter", extension: "Extension | None", resume: bool) -> None:
+    """Write to a job's folder what it starts from, and log it."""
+    from rlexp.jobs import inherit
+
+    _write_settings(job, writer.record)
+    lines = [] if resume else inherit.log_lines(writer.record.data, job.overrides)
+    if extension is not None:
+        extension.write(writer)
+        lines = extension.lines
+    log_start(job, writer.record.data, resume)
+    for line in lines:
+        log_of(job.folder).info("%s", line)
+    declare(writer.record, job.declared)
+    warn_of_declaration(job, writer.record)
 
 
 class ExitError(Exception):

@@ -17,8 +17,8 @@ DEBOUNCE = 1.0  # seconds within which signals count as one: Ctrl-C reaches a sw
 class Interrupted(Exception):
     """A signal stopped the run; it has been saved unless an environment hung."""
 
-    def __init__(self, signum: int, saved: bool = True) -> None:
-        hung = "" if saved else " while an environment did not answer, and not saved since its last checkpoint"
+    def __init__(self, signum: int, saved: bool = True, because: str = " while an environment did not answer") -> None:
+        hung = "" if saved else f"{because}, and not saved since its last checkpoint"
         super().__init__(f"interrupted by {signal.Signals(signum).name}{hung}")
         self.signum, self.saved = signum, saved
 

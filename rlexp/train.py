@@ -1,8 +1,13 @@
 """Train agents: python -m rlexp.train [algo=...] [env=...] [key=value ...]; -m: several jobs; --help: all keys."""
 
+import contextlib
+import json
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -22,7 +27,11 @@ from rlexp.jobs.job import Job, settings_of
 from rlexp.jobs.log import console
 from rlexp.run.names import register_resolvers
 from rlexp.sweep.plugins import register_plugins
+from rlexp.torchrun import processes, rank
 from rlexp.user_code import was_quit
+
+if TYPE_CHECKING:
+    from rlexp.training.ranks import Ranks
 
 log = logging.getLogger("rlexp")
 
@@ -36,8 +45,8 @@ def relative_to_cwd(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def task(cfg: DictConfig) -> None:
-    """Task function of Hydra: trains one job."""
+def task(cfg: DictConfig, ranks: "Ranks | None" = None) -> None:
+    """Task function of Hydra: trains one job; ranks: processes that train it together."""
     chosen = HydraConfig.get()
     folder = relative_to_cwd(Path(chosen.runtime.output_dir))
     in_sweep = chosen.mode == RunMode.MULTIRUN
@@ -56,7 +65,7 @@ def task(cfg: DictConfig) -> None:
                 cfg = drop_replaced(cfg, chosen)
                 for line in untuned([chosen]):
                     log.info("%s", line)
-            train_job(Job(cfg, folder, words, group_choices(chosen), in_sweep))
+            train_job(Job(cfg, folder, words, group_choices(chosen), in_sweep), ranks)
         except Exception as error:
             if not (folder / "run.json").exists():
                 remove_if_empty(folder)
@@ -80,7 +89,44 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         report_errors(lambda: print(help_text(sys.argv[1:])))
         return
-    report_errors(hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(task))
+    if processes() > 1:
+        _together(words, bool(flags))
+        return
+    report_errors(_main(task))
+
+
+def _main(function: Callable[[DictConfig], None]) -> Callable[[], Any]:
+    return hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(function)
+
+
+def _together(words: list[str], sweeps: bool) -> None:
+    """Train one run in the processes that torchrun has started, of which the first one alone decides and prints."""
+    with contextlib.ExitStack() as stack:
+        if rank():
+            null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(null))
+            stack.enter_context(contextlib.redirect_stderr(null))  # but for tracebacks, which come after it
+        if sweeps or "hydra.mode=MULTIRUN" in words:
+            what = f"{processes()} processes train one run together, and a sweep has several; leave out torchrun, or -m"
+            exit_with(ConfigError(f"-m: {what}"))
+        from rlexp.training.ranks import Torchrun  # imports torch
+
+        ranks = Torchrun()
+
+        def move() -> None:  # to where the first one writes, which may be a folder with another number by now
+            sys.argv.append(f"hydra.run.dir={json.dumps(ranks.tell(None), ensure_ascii=False)}")
+
+        def together(cfg: DictConfig) -> None:
+            if ranks.first:
+                ranks.tell(HydraConfig.get().runtime.output_dir)
+            with ranks.reporting():
+                ranks.use(str(cfg.device))
+                task(cfg, ranks)
+
+        if not ranks.first:
+            report_errors(move)
+        report_errors(_main(together))
+        ranks.close()
 
 
 if __name__ == "__main__":

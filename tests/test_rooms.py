@@ -6,7 +6,7 @@ from pathlib import Path
 import rlexp
 
 PACKAGE = Path(rlexp.__file__).parent
-BASE = "commands data errors extras files seeding signals spaces text user_code watch"  # files that any room may import
+BASE = "commands data errors extras files seeding signals spaces text torchrun user_code watch"  # any room may import
 ROOMS = [
     "base",
     "plain",

@@ -1,7 +1,8 @@
 """Terms of the PPO objective: pure functions, one equation each.
 
 Rows have a weight in {0, 1}: 0 for the dummy rows of next-step autoreset, which must not affect the loss. They are
-masked by selection, not multiplied by 0: NaN · 0 is NaN.
+masked by selection, not multiplied by 0: NaN · 0 is NaN. Where ranks share a minibatch, a rank's rows have one weight
+w in place of 1, by which means over ranks are means over the minibatch; see `share_weights`.
 """
 
 from typing import NamedTuple
@@ -12,18 +13,36 @@ from rlexp.data import masked
 
 
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
-    """Σ_i w_i x_i / Σ_i w_i over all rows; 0 where no row has weight.
+    """Σ_{i: w_i > 0} x_i / Σ_i w_i over all rows; 0 where no row has weight.
 
-    x, weights: the same shape; weights in {0, 1}. Returns a scalar.
+    x, weights: the same shape; weights in {0, 1}, or those of `share_weights`. Returns a scalar.
     """
-    return masked(x, weights).sum() / weights.sum().clamp_min(1.0)
+    return masked(x, weights).sum() / weights.sum().clamp_min(1e-6)  # of one row it may be 1 / ranks
 
 
-def normalize_advantages(advantages: Tensor, weights: Tensor, eps: float = 1e-8) -> Tensor:
-    """(A − mean A) / (std A + eps) over rows with weight, std with Bessel's correction: (B,)."""
-    centred = advantages - weighted_mean(advantages, weights)
-    variance = masked(centred.square(), weights).sum() / (weights.sum() - 1.0).clamp_min(1.0)
-    return centred / (variance.sqrt() + eps)
+def share_weights(weights: Tensor, whole: Tensor, ranks: int) -> Tensor:
+    """Weights of a rank's rows, w = (Σ whole / ranks) / Σ weights in place of 1.
+
+    Then Σ_r weighted_mean_r / ranks = (1/R) Σ_r Σ_{i in r} x_i / (N/R) = Σ_i x_i / N, the mean over all N rows.
+
+    weights: in {0, 1}, of the rank's rows (b,); whole: of all rows of the minibatch (B,).
+    """
+    return weights * (whole.sum() / ranks / weights.sum().clamp_min(1.0))
+
+
+def advantage_moments(advantages: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, with Bessel's correction, over rows with weight in {0, 1}. Scalars."""
+    mean = weighted_mean(advantages, weights)
+    variance = masked((advantages - mean).square(), weights).sum() / (weights.sum() - 1.0).clamp_min(1.0)
+    return mean, variance.sqrt()
+
+
+def normalize_advantages(
+    advantages: Tensor, weights: Tensor, eps: float = 1e-8, *, moments: tuple[Tensor, Tensor] | tuple[()] = ()
+) -> Tensor:
+    """(A − mean A) / (std A + eps) over rows with weight: (B,). moments: ``batch.moments``; default: of these rows."""
+    mean, deviation = moments or advantage_moments(advantages, weights)
+    return (advantages - mean) / (deviation + eps)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, weights: Tensor, clip_coef: Tensor) -> Tensor:

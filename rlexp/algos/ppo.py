@@ -37,7 +37,7 @@ class PPO(Algorithm):
         log_ratio = dist.log_prob(params, batch.actions) - batch.log_probs  # (B,)
         advantages = batch.advantages
         if self.norm_adv:
-            advantages = losses.normalize_advantages(advantages, weights)
+            advantages = losses.normalize_advantages(advantages, weights, moments=batch.moments)
 
         policy_loss = self.surrogate(policy, batch, log_ratio, advantages)
         if self.clip_vloss:

@@ -135,6 +135,24 @@ def check_rows(num_envs: int, rollout_steps: int, minibatches: int, total_steps:
         raise ConfigError(f"total_steps={total_steps}: {why}; use at least {rows}")
 
 
+def check_shares(cfg: DictConfig, num_envs: int, rollout_steps: int, minibatches: int, processes: int) -> None:
+    """Refuse (ConfigError) what several processes cannot share, or cannot do together."""
+    if num_envs % processes:
+        fitting = max(processes, round(num_envs / processes) * processes)
+        why = f"{processes} processes cannot share them equally; use {fitting}, or another number of processes"
+        raise ConfigError(f"env.num_envs={num_envs}: {why}")
+    rows = num_envs * rollout_steps // minibatches
+    if rows % processes:
+        why = f"{processes} processes cannot share its minibatches of {rows} rows equally; use another number of either"
+        raise ConfigError(f"algo.minibatches={minibatches}: {why}")
+    for key in ("debug", "live", "profile"):
+        if cfg[key]:
+            raise ConfigError(f"{key}=true: takes one process, these are {processes}; leave out torchrun, or {key}")
+    if cfg.device not in ("cpu", "cuda"):
+        why = f"{processes} processes would use it; with device=cuda each has the GPU of its number"
+        raise ConfigError(f"device={cfg.device}: {why}")
+
+
 INIT_WITH = ("optimizer", "normalizer", "memory")  # valid entries of init_with
 
 

@@ -185,6 +185,7 @@ class Environment:
         device: torch.device | None = None,
         checked: bool = False,
         rendered: bool = False,
+        share: slice = slice(None),
     ) -> tuple[VectorEnv, np.ndarray]:
         """A × E environments, reset, and their first observations (A·E, ...).
 
@@ -195,12 +196,13 @@ class Environment:
             device: of torch worlds; default: the host.
             checked: validate what every reset and step returns, which costs time.
             rendered: for evaluation, one environment per agent, whose `render` returns pictures.
+            share: of each agent's environments, those that are made; seeds are of all.
 
         Raises:
             ConfigError: the environment cannot be made, or rendered, or its autoreset mode is not NEXT_STEP.
             EnvironmentFault: it raises an error while being made or in its first reset.
         """
-        return self._start(seeds, independent, device or torch.device("cpu"), checked, rendered)[:2]
+        return self._start(seeds, independent, device or torch.device("cpu"), checked, rendered, share)[:2]
 
     def start_again(
         self, seeds: list[list[int]]
@@ -210,10 +212,16 @@ class Environment:
         return envs, obs, None if self.backend == "envpool" else lambda seeds: self._reset(envs, first(seeds))
 
     def _start(
-        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool, rendered: bool = False
+        self,
+        seeds: list[list[int]],
+        independent: bool,
+        device: torch.device,
+        checked: bool,
+        rendered: bool = False,
+        share: slice = slice(None),
     ) -> tuple[VectorEnv, np.ndarray, Callable[[list[list[int]]], Any]]:
         try:
-            envs, first = self._pictured(seeds) if rendered else self._make(seeds, independent, device, checked)
+            envs, first = self._pictured(seeds) if rendered else self._make(seeds, independent, device, checked, share)
         except checks.PASSED_ON:
             raise
         except (Exception, SystemExit) as error:
@@ -245,16 +253,16 @@ class Environment:
             checks.raise_fault(error, envs, self.id, "reset")
 
     def _make(
-        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool
+        self, seeds: list[list[int]], independent: bool, device: torch.device, checked: bool, share: slice
     ) -> tuple[VectorEnv, Callable[[list[list[int]]], Any]]:
         """Environments, and the `seed` argument of their first reset as a function of `seeds`."""
 
         def flatten(seeds: list[list[int]]) -> list[int]:
-            return [seed for agent in seeds for seed in agent]
+            return [seed for agent in seeds for seed in agent[share]]
 
         def shares(seeds: list[list[int]]) -> list[list[int]]:  # one per part
             if not independent:
-                return seeds
+                return [agent[share] for agent in seeds]
             return [[seed] for seed in flatten(seeds)] if self._mode() == "vector" else [flatten(seeds)]
 
         flat = flatten(seeds)
@@ -264,24 +272,27 @@ class Environment:
                 return AgentVectorEnv([self._pool(flat)]), lambda _: None
         world = None if independent else self.world  # evaluation uses Gymnasium's
         if world is not None:
-            worlds = TorchVectorEnv(world, gym.spec(self.name), (len(seeds), len(seeds[0])), device)
+            worlds = TorchVectorEnv(world, gym.spec(self.name), (len(seeds), len(seeds[0])), device, share)
             return worlds, lambda seeds: [agent[0] for agent in seeds]
         if self.vectorization == "async":  # by the full id, as a subprocess may not have imported its module
             make: Callable[[], Any] = partial(_single, self.id, self.kwargs, self.wrappers)
             return ProcessVectorEnv([make] * len(flat)), flatten
         parts: list[VectorEnv]
         if self._mode() == "vector":
-            parts = [self._vector(len(share), independent) for share in shares(seeds)]
+            parts = [self._vector(len(part), independent) for part in shares(seeds)]
         else:
             plain = partial(_single, self.name, self.kwargs, self.wrappers)
             make = (lambda: checks.Checked(plain())) if checked else plain
             # One per agent, so that agents' states are separate. copy=False: the collector copies what it keeps before
             # the next step.
             options: Any = {"copy": False, "autoreset_mode": AutoresetMode.NEXT_STEP}
-            parts = [SyncVectorEnv([make] * len(share), **options) for share in shares(seeds)]
+            parts = [SyncVectorEnv([make] * len(part), **options) for part in shares(seeds)]
 
         def firsts(seeds: list[list[int]]) -> Any:
-            each = [share[0] if self._mode() == "vector" else share for share in shares(seeds)]
+            if self._mode() == "vector" and not independent:  # which seed environment k with the number + k
+                each: list[Any] = [agent[0] + (share.start or 0) for agent in seeds]
+            else:
+                each = [part[0] if self._mode() == "vector" else part for part in shares(seeds)]
             return each[0] if len(each) == 1 else each
 
         return parts[0] if len(parts) == 1 else AgentVectorEnv(parts), firsts

@@ -52,6 +52,33 @@ def restore(envs: VectorEnv, data: bytes, agents: slice = slice(None)) -> None:
         vars(leaf).update(state)
 
 
+def move(source: VectorEnv, target: VectorEnv, places: list[tuple[int, int]], agents: slice) -> bool:
+    """Move single environments of some agents' vectors; False for vectors that are no list of environments.
+
+    places: of each environment, its numbers in the source, whose agents are these alone, and in the target.
+    """
+    if isinstance(source, TorchVectorEnv) and isinstance(target, TorchVectorEnv):
+        there, here = (list(numbers) for numbers in zip(*places, strict=True))
+        for name in ("state", "elapsed", "done"):
+            getattr(target, name)[agents][:, here] = getattr(source, name)[:, there]
+        for ours, theirs in zip(target.streams[agents], source.streams, strict=True):
+            ours.set_state(theirs.get_state())
+        return True
+    pairs = list(zip(_leaves(source), _leaves(target)[agents], strict=True))
+    if not all(isinstance(leaf, SyncVectorEnv) for pair in pairs for leaf in pair):
+        return False
+    for given, taking in pairs:
+        for name, held in _state(taking).items():
+            if isinstance(held, list | np.ndarray) and len(held) == taking.num_envs:  # one item an environment
+                found = vars(given)[name]
+                for one, other in places:
+                    if isinstance(held, list):  # swapped, so that each is closed with the vector that has it
+                        held[other], found[one] = found[one], held[other]
+                    else:
+                        held[other] = found[one]
+    return True
+
+
 def copyable(environment: Environment, steps: int = 64) -> bool:
     """Whether a snapshot restored into fresh environments continues exactly like the original, tested by doing so."""
     if environment.backend == "envpool" or environment.vectorization == "async":

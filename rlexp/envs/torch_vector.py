@@ -57,14 +57,22 @@ class TorchVectorEnv(VectorEnv):
         spec: of the Gymnasium environment with the same spaces.
         shape: (A, E).
         device: of the states; random numbers are drawn on the host, so that they are the same on every device.
+        share: of the E environments those that are stepped here; default: all. Random numbers are drawn for all.
     """
 
     def __init__(
-        self, world: World, spec: gym.envs.registration.EnvSpec, shape: tuple[int, int], device: torch.device
+        self,
+        world: World,
+        spec: gym.envs.registration.EnvSpec,
+        shape: tuple[int, int],
+        device: torch.device,
+        share: slice = slice(None),
     ) -> None:
         single = gym.make(spec.id)
         self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
         single.close()
+        self.drawn, self.mine = shape[1], share
+        shape = (shape[0], len(range(shape[1])[share]))
         self.world, self.shape, self.device = world, shape, device
         self.num_envs = shape[0] * shape[1]
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -77,8 +85,9 @@ class TorchVectorEnv(VectorEnv):
 
     def draw(self, steps: int) -> Tensor:
         """Noise for the resets of `steps` steps (A, steps, E, noise_size), from each agent's stream."""
-        size = (steps, self.shape[1], self.world.noise_size)
-        return torch.stack([torch.rand(size, generator=stream) for stream in self.streams]).to(self.device)
+        size = (steps, self.drawn, self.world.noise_size)
+        noise = torch.stack([torch.rand(size, generator=stream) for stream in self.streams])
+        return noise[:, :, self.mine].to(self.device)
 
     def fuse(self, next_obs: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor) -> list[EnvBuffers]:
         """Buffers of T fused steps and the bootstrap step, which write into these tensors (A, T + 1, E, ...)."""

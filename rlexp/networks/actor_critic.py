@@ -134,7 +134,8 @@ class Policies(Protocol):
 class Policy:
     """One agent's π_θ and V, the `policy` argument of a loss: a network and the tensors to call it with.
 
-    average: tensors by which the averaged policy differs, if the objective has one.
+    average: tensors by which the averaged policy differs, if the objective has one; rows: of the minibatch, which
+    the batch has, a part of them where ranks share it.
     """
 
     def __init__(
@@ -143,8 +144,10 @@ class Policy:
         tensors: dict[str, Tensor],
         key: Tensor | tuple[()] = (),
         average: dict[str, Tensor] | None = None,
+        rows: slice = slice(0, 0),
     ) -> None:
         self._network, self._tensors, self._key, self._average = network, tensors, key, average or {}
+        self._rows = rows
         self.draws = 0  # calls of `rand_like` and `randn_like`
         self._depth = noise.depth() if isinstance(key, Tensor) else 0
         self.distribution = network.distribution
@@ -189,11 +192,17 @@ class Policy:
             ObjectiveError: called outside a loss, for a non-float x, inside a nested `torch.vmap`, or when
                 `torch.utils.checkpoint` recomputes part of a loss.
         """
-        return noise.uniform(x, self._next_key(x), self.draws)
+        return noise.uniform(x, self._next_key(x), self.draws, self._first(x))
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal random numbers; otherwise like `rand_like`."""
-        return noise.normal(x, self._next_key(x), self.draws)
+        return noise.normal(x, self._next_key(x), self.draws, self._first(x))
+
+    def _first(self, x: Tensor) -> int:
+        """Index of its first element in a tensor of the whole minibatch, if x has one row for each of the batch's."""
+        rows = self._rows.stop - self._rows.start
+        per_row = x.numel() // rows if rows and x.dim() and len(x) == rows else 0
+        return self._rows.start * per_row
 
     def _next_key(self, x: Tensor) -> Tensor:
         noise.require_drawable(x, self._depth)

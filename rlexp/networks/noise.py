@@ -34,27 +34,30 @@ def _constants(draw: int) -> tuple[int, int]:
     return z & _MASK, z >> 32
 
 
-def _bits(x: Tensor, key: Tensor, draw: int) -> Tensor:
+def _bits(x: Tensor, key: Tensor, draw: int, start: int) -> Tensor:
     """Random integers in [0, 2^24), of the shape of x.
 
     Few intermediates are used twice here: a compiler that inlines each use doubles its work every time.
     """
     first, second = _constants(draw)
-    index = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+    index = torch.arange(start, start + x.numel(), device=x.device).reshape(x.shape)
     return _mix(_mix(index ^ ((key & 0x7FFFFFFF) + first & _MASK)) ^ ((key >> 31) + second & _MASK)) >> 8
 
 
-def uniform(x: Tensor, key: Tensor, draw: int) -> Tensor:
-    """Uniform in [0, 1), of the shape, dtype and device of x. key: in [0, 2^62), (); draw: index of the call."""
+def uniform(x: Tensor, key: Tensor, draw: int, start: int = 0) -> Tensor:
+    """Uniform in [0, 1), of the shape, dtype and device of x.
+
+    key: in [0, 2^62), (); draw: index of the call; start: index of the first element, in a part of a larger tensor.
+    """
     digits = _DIGITS[x.dtype]
-    return (_bits(x, key, 2 * draw) >> (24 - digits)).to(x.dtype) * 2.0**-digits
+    return (_bits(x, key, 2 * draw, start) >> (24 - digits)).to(x.dtype) * 2.0**-digits
 
 
-def normal(x: Tensor, key: Tensor, draw: int) -> Tensor:
+def normal(x: Tensor, key: Tensor, draw: int, start: int = 0) -> Tensor:
     """Standard normal numbers (Box and Muller 1958); arguments as for `uniform`."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    radius = (-2.0 * ((_bits(x, key, 2 * draw).to(wide) + 1.0) * 2.0**-24).log()).sqrt()
-    return (radius * (2.0 * math.pi * _bits(x, key, 2 * draw + 1).to(wide) * 2.0**-24).cos()).to(x.dtype)
+    radius = (-2.0 * ((_bits(x, key, 2 * draw, start).to(wide) + 1.0) * 2.0**-24).log()).sqrt()
+    return (radius * (2.0 * math.pi * _bits(x, key, 2 * draw + 1, start).to(wide) * 2.0**-24).cos()).to(x.dtype)
 
 
 def depth() -> int:

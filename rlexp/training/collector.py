@@ -19,14 +19,17 @@ from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams
 from rlexp.spaces import storage_dtype
 from rlexp.training.acting import Slot
+from rlexp.training.ranks import Ranks
 from rlexp.watch import Watch
 
 
 class Collector:
     """Steps A × E environments with the current policies and records rollouts.
 
+    Where ranks share the environments, each steps its own, and then all have the whole rollout.
+
     Args:
-        envs: A × E environments under next-step autoreset, agent by agent.
+        envs: A × E environments under next-step autoreset, agent by agent; of several ranks this one's share.
         first_obs: observations of their reset.
         distribution: over the action space.
         streams: one per agent.
@@ -35,6 +38,7 @@ class Collector:
         device: of rollouts.
         watch: watches environment calls.
         bootstraps: the value of a truncated episode's final observation is used, so that it must be finite.
+        ranks: that share the environments.
     """
 
     def __init__(
@@ -49,7 +53,10 @@ class Collector:
         device: torch.device,
         watch: Watch | None = None,
         bootstraps: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
+        self.mine = self.ranks.share(num_envs)  # of E
         self.watch, self.bootstraps = watch or Watch(), bootstraps
         self.envs, self.distribution, self.streams, self.device = envs, distribution, streams, device
         agents = len(streams)
@@ -84,6 +91,7 @@ class Collector:
         self.host_obs = [slot.obs.numpy() for slot in self.slots] if on_host else []  # shared memory
         self.host_actions = [slot.actions.numpy() for slot in self.slots] if on_host else []
         self._write(first_obs, self.num_steps)
+        self.ranks.complete([self.obs[:, self.num_steps :]])
         self.episodes = Tally(self.shape)
         self.games: Tally | None = None  # until the environment says that one goes on after an episode's end
 
@@ -91,8 +99,10 @@ class Collector:
         """Views of all T + 1 steps, made once: making one costs as much as filling it."""
         buffers: list[Any] = [()] * (self.num_steps + 1)
         if isinstance(self.envs, TorchVectorEnv):
-            buffers = self.envs.fuse(self.obs[:, 1:], self.rewards, self.terminated, self.truncated)
-        views = [x.unbind(1) for x in (self.obs[:, :-1], self.noise, self.dist_params, self.values, self.actions)]
+            outputs = (self.obs[:, 1:], self.rewards, self.terminated, self.truncated)
+            buffers = self.envs.fuse(*(x[:, :, self.mine] for x in outputs))
+        rows = (self.obs[:, :-1], self.noise, self.dist_params, self.values, self.actions)
+        views = [x[:, :, self.mine].unbind(1) for x in rows]
         return [Slot(*step) for step in zip(*views, buffers, strict=True)]
 
     def _write(self, obs: np.ndarray, t: int) -> None:
@@ -111,7 +121,7 @@ class Collector:
         """
         for agent, stream in enumerate(self.streams):
             self.noise[agent, :-1] = self.distribution.draw_noise((self.num_steps, self.shape[1]), stream.noise)
-        self.slots[0].obs.copy_(self.slots[-1].obs)
+        self.obs[:, 0].copy_(self.obs[:, self.num_steps])
         fused = isinstance(self.envs, TorchVectorEnv)
         if isinstance(self.envs, TorchVectorEnv):
             self.envs.redraw()
@@ -130,9 +140,9 @@ class Collector:
         try:
             obs, *results, infos = self.watch.call(self.envs.step, actions)
             for stored, found in zip(self.host_results, results, strict=True):
-                stored[:, t] = np.reshape(found, self.shape)
+                stored[:, t, self.mine] = np.reshape(found, (self.shape[0], -1))
             if CONTINUES in infos:
-                self.goes_on[:, t] = np.reshape(infos[CONTINUES], self.shape)
+                self.goes_on[:, t, self.mine] = np.reshape(infos[CONTINUES], (self.shape[0], -1))
             self._write(obs, t + 1)
         except (Exception, SystemExit) as error:  # user environments may raise or return anything
             raise_fault(error, self.envs, self.watch.name)
@@ -141,6 +151,8 @@ class Collector:
     def _finish(self) -> Rollout:
         dist_params, actions = self.dist_params[:, :-1], self.actions[:, :-1]
         rewards, terminated, truncated = (x[:, :-1] for x in (self.rewards, self.terminated, self.truncated))
+        results = (rewards, terminated, truncated, torch.from_numpy(self.goes_on))
+        self.ranks.complete([self.obs[:, 1 : self.num_steps + 1], dist_params, self.values, actions, *results])
         done = (terminated | truncated).cpu()  # episodes are counted on the host
         gained, ended = (x.numpy().swapaxes(0, 1) for x in (rewards.cpu(), done))  # (T, A, E)
         if self.games is None and self.goes_on.any():
@@ -219,14 +231,14 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """State of every running episode, without the environments' state."""
         return {
-            "obs": self.slots[-1].obs.clone(),
+            "obs": self.obs[:, self.num_steps].clone(),
             **self.episodes.state_dict(),
             "games": self.games.state_dict() if self.games else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue running episodes; the environments must have been restored as well."""
-        self.slots[-1].obs.copy_(state["obs"])
+        self.obs[:, self.num_steps].copy_(state["obs"])
         self.episodes.load_state_dict(state)
         if games := state.get("games"):
             self.games = Tally(self.shape)

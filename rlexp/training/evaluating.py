@@ -16,6 +16,7 @@ from rlexp.training.curve import EvaluationCurve
 from rlexp.training.evaluation import evaluate
 from rlexp.training.kept import Kept
 from rlexp.training.learner import Learner
+from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Recorder
 from rlexp.training.settings import RunSettings
 from rlexp.training.watching import Episode
@@ -40,6 +41,7 @@ class Evaluating:
     curve: EvaluationCurve | None
     kept: Kept | None
     unevaluated: list[Recorder]
+    ranks: Ranks
 
     def _make_curve(self) -> EvaluationCurve | None:
         """What evaluates during training, if `evaluation.every` is set."""
@@ -114,7 +116,7 @@ class Evaluating:
 
     def _complete(self) -> None:
         """Evaluate what a stop cut short before this launch."""
-        if self.curve is not None:
+        if self.curve is not None and self.ranks.first:
             found = self._evaluate(self.unevaluated)
             for run in self.unevaluated:
                 run.amend(found)

@@ -45,15 +45,19 @@ def choose_compile(setting: bool | str, device: str, calls: int) -> Choice:
     return Choice(calls >= enough, f"{calls:,} calls, worthwhile from {enough:,}")
 
 
-def choose_threads(setting: int | None, rows: int, *, pixels: bool) -> Choice:
-    """CPU threads of torch: all for convolutions, else one per 256 rows of a minibatch over all agents."""
+def choose_threads(setting: int | None, rows: int, *, pixels: bool, most: int | None = None) -> Choice:
+    """CPU threads of torch: all for convolutions, else one per 256 rows of a minibatch over all agents.
+
+    most: that there are for this process; default: all.
+    """
     if setting:
         return Choice(setting, f"torch_threads={setting}")
+    most = most or ALL_THREADS
     if pixels:
-        return Choice(ALL_THREADS, "all available, for pixels")
+        return Choice(most, "all available, for pixels")
     useful = max(1, rows // ROWS_PER_THREAD)
-    capped = "all available; " if useful > ALL_THREADS else ""
-    return Choice(min(ALL_THREADS, useful), f"{capped}{rows:,} rows per minibatch, {ROWS_PER_THREAD} per thread")
+    capped = "all available; " if useful > most else ""
+    return Choice(min(most, useful), f"{capped}{rows:,} rows per minibatch, {ROWS_PER_THREAD} per thread")
 
 
 def choose_batching(
@@ -118,4 +122,6 @@ def describe(how: Mapping[str, Choice], agents: int) -> str:
         f"{'compiled' if compiled.value else 'eager'} ({compiled.why})",
         f"{threads.value} thread{'s' * (threads.value > 1)} ({threads.why})",
     ]
+    if (processes := how.get("processes")) is not None:
+        parts.append(f"{processes.value} processes ({processes.why})")
     return "; ".join([*parts, *([f"{agents} agents {batching.value} ({batching.why})"] if agents > 1 else [])])

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.advantages import Advantages
 from rlexp.algos.base import Algorithm, Metrics
-from rlexp.algos.losses import explained_variance
+from rlexp.algos.losses import advantage_moments, explained_variance, share_weights
 from rlexp.algos.metric_names import EPOCHS, EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.algos.schedules import PerAgent, Schedule
 from rlexp.checks.hook_outputs import (
@@ -28,7 +28,7 @@ from rlexp.checks.hook_outputs import (
 from rlexp.checks.location import CHANGING, located_errors, refusal
 from rlexp.checks.loss_reads import Reads
 from rlexp.compiling.compile import Notes
-from rlexp.compiling.graphs import Graphs
+from rlexp.compiling.graphs import UPDATE, Graphs
 from rlexp.data import Batch, Rollout
 from rlexp.envs.classic_control import World
 from rlexp.errors import ObjectiveError
@@ -38,6 +38,7 @@ from rlexp.training.acting import Actor, Slot, in_turn
 from rlexp.training.agents import Agents
 from rlexp.training.optimizer_state import AVERAGE
 from rlexp.training.policies import AllPolicies
+from rlexp.training.ranks import Ranks
 from rlexp.watch import Watch
 
 
@@ -50,11 +51,20 @@ class Inputs(NamedTuple):
     order: Tensor  # row indices of every minibatch (minibatches, a*B)
     lr_scale: Tensor | tuple[()]  # see `Agents`
 
-    def rows(self, number: Tensor, agents: int) -> Batch:
-        """The rows of a minibatch (a, B, ...). number: (1,)."""
+    def rows(self, number: Tensor, agents: int, ranks: Ranks) -> Batch:
+        """The rows of a minibatch that are this rank's (a, B, ...), and all of its replay. number: (1,)."""
         index = self.order.index_select(0, number)[0]  # (a*B,)
         shape = (agents, len(index) // agents)
+        whole, mine = index, ranks.share(shape[1])
+        if ranks.size > 1:
+            index = whole.unflatten(0, shape)[:, mine].flatten()
+            shape = (agents, mine.stop - mine.start)
         batch = self.data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
+        if ranks.size > 1:
+            read = (self.data.weights, self.data.advantages)
+            weights, advantages = (x[whole].unflatten(0, (agents, -1)) for x in read)  # (a, B), of all ranks
+            shared = vmap(partial(share_weights, ranks=ranks.size))(batch.weights, weights)
+            batch = batch._replace(weights=shared, moments=vmap(advantage_moments)(advantages, weights))
         per_minibatch = (self.data.replay, self.data.key)
         replay, key = tree_map(lambda x: x.index_select(1, number)[:, 0], per_minibatch)
         return batch._replace(replay=replay, key=key)
@@ -94,6 +104,7 @@ class Learner:
         watch: aborts compilation when the run is asked to stop.
         most_epochs: that an update may have; default: those of the algorithm.
         verify_loss: call the loss twice before the first minibatch, and require equal results.
+        ranks: that share minibatches.
     """
 
     def __init__(
@@ -111,13 +122,17 @@ class Learner:
         watch: Watch,
         verify_loss: bool,
         most_epochs: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.algo, self.lr, self.streams, self.compiled, self.verify_loss = algo, lr, streams, compiled, verify_loss
         size = len(networks) if stacked else 1
         optimizer = partial(make_optimizer, lr=lr.highest or 1.0)  # some optimizers reject a rate of 0
         self.groups = [Agents(networks[k : k + size], optimizer, compiled) for k in range(0, len(networks), size)]
         self.device = self.groups[0].device
         self.notes = Notes()
+        if compiled and self.ranks.size > 1:
+            self.notes.uncompiled[UPDATE] = "processes average gradients within it"
         name = type(self.groups[0].optimizer).__name__
         unrecordable = "" if recordable else f"{name} uses more than parameters, gradients and tensors of its state"
         self.graphs = [Graphs(watch, self.notes, type(algo).__name__, unrecordable) for _ in self.groups]
@@ -267,7 +282,7 @@ class Learner:
             if target_kl is not None and done % minibatches == 0 and self._approx_kl(metrics) > target_kl:
                 break
         assert total is not None
-        if not self.updated and self.compiled:
+        if not self.updated and self.compiled and self.ranks.size == 1:
             graphs.pending_update = (partial(self._traceable, agents), *self._arguments(agents, inputs), numbers[0])
         mean = dict(zip(self.metric_names, total / done, strict=True))
         if target_kl is not None:
@@ -297,10 +312,13 @@ class Learner:
 
         params, states: updated by `optimizer_step` from gradients, at rate `lr`. number: of the minibatch, (1,).
         """
-        batch = inputs.rows(number, agents.size)
+        batch = inputs.rows(number, agents.size, self.ranks)
         gradient, decay = partial(self._gradient, agents), self.algo.average_decay
         averages = {} if decay is None else agents.averages(params, states())
         grads, metrics = agents.each(gradient, (params, inputs.buffers, averages), batch, inputs.coefficients)
+        if self.ranks.size > 1:  # of all rows, so that they are clipped as one process does
+            means = self.ranks.mean([*grads, *metrics.values()])
+            grads, metrics = means[: len(grads)], dict(zip(metrics, means[len(grads) :], strict=True))
         limit = self.algo.max_grad_norm
         self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
         grads, norm = self._clip(grads, limit, agents)
@@ -347,7 +365,8 @@ class Learner:
             coefficients: dict[str, Tensor],
         ) -> tuple[Tensor, Metrics]:
             algo = self.reads.watch(self.algo.bind(coefficients))
-            result = algo.loss(Policy(agents.network, params | buffers, batch.key, averages), batch)
+            rows = self.ranks.share(len(batch.weights) * self.ranks.size)
+            result = algo.loss(Policy(agents.network, params | buffers, batch.key, averages, rows), batch)
             if not self.metric_names:  # the first call
                 require_loss(self.algo, result)
             return result
@@ -374,7 +393,7 @@ class Learner:
                         raise
                 raise
 
-        if not (self.compiled and self.updated):
+        if not (self.compiled and self.updated) or self.ranks.size > 1:
             return eager
         arguments = self._arguments(agents, inputs)
         return graphs.update(eager, partial(self._traceable, agents), arguments, number, last=last)
@@ -407,7 +426,7 @@ class Learner:
         averages = {} if self.algo.average_decay is None else agents.averages(agents.params, agents.states())
         try:
             for _ in range(2):
-                batch = inputs.rows(number, agents.size)  # each time, as the loss may modify its rows
+                batch = inputs.rows(number, agents.size, self.ranks)  # each time, as the loss may modify its rows
                 with located_errors(self.algo, "loss"), no_global_randomness("the loss"):
                     tensors = agents.params, inputs.buffers, averages
                     result = agents.each(gradient, tensors, batch, inputs.coefficients)

@@ -83,6 +83,33 @@ class Recorder(Protocol):
         """Close open files. error: what ended training, None if nothing did."""
 
 
+class NoRecorder:
+    """Records nothing: of the ranks that train a run together only the first one does. See `Recorder`."""
+
+    config_hash = ""
+    seconds = evaluating = 0.0
+
+    def __init__(self, folder: Path, seeds: list[int]) -> None:
+        self.folder, self.seeds, self.agents = folder, seeds, slice(0, len(seeds))
+        self.checkpoint_path = folder / "checkpoint.pt"
+        self.time: dict[str, float] = {}
+        self.rows = [0] * len(seeds)
+        self.diverged: dict[int, Divergence] = {}
+
+    def retire(self, seed: int, divergence: Divergence) -> None:
+        """Remember that an agent has diverged."""
+        self.diverged[seed] = divergence
+
+    def load(self) -> dict[str, Any]:
+        """Not called, as the first rank reads the checkpoint."""
+        raise NotImplementedError
+
+    def _nothing(self, *_: Any, **__: Any) -> None:
+        """Write nothing."""
+
+    open = begin = mark_training = spend = log = amend = change = film = save = finish = close = _nothing
+
+
 class Display(Protocol):
     """Shows progress."""
 

@@ -16,7 +16,7 @@ from rlexp import spaces
 from rlexp.algos.base import Algorithm
 from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.envs import Environment
-from rlexp.envs.snapshot import copyable, snapshot
+from rlexp.envs.snapshot import copyable, move, snapshot
 from rlexp.envs.snapshot import restore as restore_environments
 from rlexp.errors import CheckpointError, UserError
 from rlexp.seeding import AgentStreams, env_seeds
@@ -27,6 +27,7 @@ from rlexp.training.divergence import Divergence
 from rlexp.training.games import Games
 from rlexp.training.kept import Kept
 from rlexp.training.learner import Learner
+from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Recorder
 from rlexp.watch import Watch
 
@@ -76,6 +77,7 @@ class Resumable:
     live: np.ndarray
     unevaluated: list[Recorder]
     copyable: bool | None
+    ranks: Ranks
 
     @property
     def total_rows(self) -> int:
@@ -125,8 +127,14 @@ class Resumable:
             },
         }
 
-    def _snapshot(self, agents: slice) -> Tensor | None:
-        """The environments' state as bytes; None where it cannot be copied exactly."""
+    def _snapshot(self, agents: slice) -> Tensor | list[Tensor] | None:
+        """The environments' state as bytes, of several ranks each one's; None where it cannot be copied exactly."""
+        if self.ranks.size == 1:
+            return self._own_snapshot(agents)
+        each = self.ranks.gather(self._own_snapshot(agents))
+        return None if any(share is None for share in each) else each
+
+    def _own_snapshot(self, agents: slice) -> Tensor | None:
         if self.copyable is None:
             self.copyable = copyable(self.environment)
         if not self.copyable:
@@ -146,7 +154,7 @@ class Resumable:
             CheckpointError: a checkpoint is missing, damaged, of another config, of another update than those of the
                 other runs, or does not fit.
         """
-        states = [run.load() for run in self.runs]
+        states = self.ranks.tell([run.load() for run in self.runs] if self.ranks.first else None)
         try:
             self._load(states)
         except Exception as error:  # anything, if the checkpoint is not this run's
@@ -159,15 +167,24 @@ class Resumable:
             ) from error
         log.info("resumed at %d of %d steps", self.update_number * self.rows, self.total_rows)
 
-    def _load(self, states: list[dict[str, Any]]) -> None:
-        names = ["learner", "algo", "scaler", "collector", *["kept"] * (self.kept is not None)]
-        by_agent = join_agents([{name: s[name] for name in names} for s in states])
+    def begin_together(self) -> None:
+        """Start from what the first rank starts from, which it may have read from another run."""
+        by_agent = self.ranks.tell(self.kept_by_agent() if self.ranks.first else None)
+        if not self.ranks.first:
+            self._load_by_agent(by_agent)
+
+    def _load_by_agent(self, by_agent: dict[str, Any]) -> None:
         if self.kept is not None:
             self.kept.load_state_dict(by_agent["kept"])
         self.learner.load_state_dict(by_agent["learner"])
         self.algo.load_state_dict(by_agent["algo"])
         if self.scaler is not None:
             self.scaler.load_state_dict(by_agent["scaler"])
+
+    def _load(self, states: list[dict[str, Any]]) -> None:
+        names = ["learner", "algo", "scaler", "collector", *["kept"] * (self.kept is not None)]
+        by_agent = join_agents([{name: s[name] for name in names} for s in states])
+        self._load_by_agent(by_agent)
         numbers = {state["trainer"]["update_number"] for state in states}
         if len(numbers) > 1:
             raise ValueError(f"they are from different updates: {sorted(numbers)}")
@@ -191,19 +208,47 @@ class Resumable:
             run for run, state in zip(self.runs, states, strict=True) if state["trainer"].get("unevaluated")
         ]
         snapshots = [state["environments"] for state in states]
-        if any(saved is None for saved in snapshots):
-            self._restart_environments()
+        if any(saved is None for saved in snapshots) or not self._restore_environments(snapshots):
+            self._restart_environments("copied" if None in snapshots else "divided among other processes")
             return
-        for run, saved in zip(self.runs, snapshots, strict=True):
-            restore_environments(self.collector.envs, saved.numpy().tobytes(), run.agents)
         self.collector.load_state_dict(by_agent["collector"])
 
-    def _restart_environments(self) -> None:
+    def _restore_environments(self, snapshots: list[Tensor | list[Tensor]]) -> bool:
+        """Restore the state of the environments; returns whether it could be divided among these ranks."""
+        for run, saved in zip(self.runs, snapshots, strict=True):
+            shares = [share.numpy().tobytes() for share in (saved if isinstance(saved, list) else [saved])]
+            if len(shares) == self.ranks.size:
+                restore_environments(self.collector.envs, shares[self.ranks.rank], run.agents)
+            elif not self._divide(shares, run.agents):
+                return False
+        return True
+
+    def _divide(self, shares: list[bytes], agents: slice) -> bool:
+        """Restore shares of another number of ranks; returns whether the environments can be divided."""
+        count, device = self.environment.num_envs, self.learner.device
+        mine, each = range(count)[self.ranks.share(count)], count // len(shares)
+        for number, data in enumerate(shares):
+            theirs = range(number * each, (number + 1) * each)
+            wanted = range(max(mine.start, theirs.start), min(mine.stop, theirs.stop))
+            if not wanted:
+                continue
+            part = slice(theirs.start, theirs.stop)
+            seeds = self.env_seeds()[agents]
+            source = self.watch.call(self.environment.start, seeds, device=device, share=part)[0]
+            restore_environments(source, data)
+            places = [(k - theirs.start, k - mine.start) for k in wanted]
+            moved = move(source, self.collector.envs, places, agents)
+            source.close()
+            if not moved:
+                return False
+        return True
+
+    def _restart_environments(self, what: str) -> None:
         self.collector.envs.close()
-        seeds = self.env_seeds(restart=self.update_number)
-        self.collector.begin(*self.watch.call(self.environment.start, seeds, device=self.learner.device))
+        seeds, share = self.env_seeds(restart=self.update_number), self.ranks.share(self.environment.num_envs)
+        self.collector.begin(*self.watch.call(self.environment.start, seeds, device=self.learner.device, share=share))
         if self.scaler is not None:
             self.scaler.running.zero_()
         log.info(
-            "the state of %s cannot be copied: running episodes are replaced by new, seeded ones", self.environment.id
+            "the state of %s cannot be %s: running episodes are replaced by new, seeded ones", self.environment.id, what
         )

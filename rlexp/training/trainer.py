@@ -32,6 +32,7 @@ from rlexp.training.games import Games
 from rlexp.training.how import Choice, compiled_in_fact, describe
 from rlexp.training.learner import Learner
 from rlexp.training.live import Change, Live
+from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
 from rlexp.training.settings import RunSettings
@@ -58,6 +59,7 @@ class Trainer(Evaluating, Resumable):
         display: shows progress.
         settings: run-level settings.
         live: follows hyperparameters that are changed by hand; None: nothing is.
+        ranks: processes that train together; see `ranks.py`.
     """
 
     def __init__(
@@ -75,14 +77,17 @@ class Trainer(Evaluating, Resumable):
         display: Display,
         settings: RunSettings,
         live: Live | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.environment, self.algo, self.learner = environment, algo, learner
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.how, self.display, self.live_values, self.clock = how, display, live, Clock()
         self.seeds = [stream.seed for stream in streams]
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
-        envs, first_obs = watch.call(environment.start, self.env_seeds(), device=device)
+        share = self.ranks.share(num_envs)
+        envs, first_obs = watch.call(environment.start, self.env_seeds(), device=device, share=share)
         self.collector = Collector(
             envs,
             first_obs,
@@ -93,6 +98,7 @@ class Trainer(Evaluating, Resumable):
             device=device,
             watch=watch,
             bootstraps=getattr(gae, "bootstrap_truncation", True),
+            ranks=self.ranks,
         )
         self.acting = WITH_ENVIRONMENT if isinstance(envs, TorchVectorEnv) else ACTING
         self.scaler: ReturnScaler | None = None
@@ -142,9 +148,9 @@ class Trainer(Evaluating, Resumable):
                 run.mark_training()  # from now on the run may be what kills the process
             if self.live_values is not None:
                 self._change(self.live_values.begin(self.learner, self.update_number))
-            if not resume:
+            if not resume and self.ranks.first:
                 self.environment.try_steps(self.watch)
-            if self.settings.video_every is not None:
+            if self.settings.video_every is not None and self.ranks.first:
                 next(iter(self._episode(0)))  # a picture, so that what cannot be rendered is told now
             processor = ProcessorShare(torch.get_num_threads())
             with self.display.start(self.total_rows, self.update_number * self.rows):
@@ -153,9 +159,9 @@ class Trainer(Evaluating, Resumable):
                 first = self.update_number
                 update = update or self.iterate
                 while self.update_number < self.num_updates:
-                    if stop.received is not None:
+                    if signum := self.ranks.highest(stop.received or 0):
                         self.save()
-                        stop.raise_if_stopped()
+                        raise Interrupted(signum)
                     if self.update_number >= self.pause_at:
                         self.save()
                         raise Paused(self.update_number * self.rows)
@@ -231,7 +237,7 @@ class Trainer(Evaluating, Resumable):
             going = [run for run in self.runs if self._retire(run, bad)]
         self._log(values, progress, float(steps.sum()) / seconds, going)
         if self.settings.video_every is not None and (last or self._due(self.settings.video_every)):
-            self._film(going)
+            self._film(going if self.ranks.first else [])
         if len(going) < len(self.runs):
             self.save(going)
             raise self._diverged(bad, going)
@@ -327,23 +333,25 @@ class Trainer(Evaluating, Resumable):
         charts |= dict(
             zip(OF_THE_RUN, (self.games.finished.astype(float), np.full(len(self.seeds), rate), lr), strict=True)
         )
-        stopped: Interrupted | None = None
+        signum = 0
         if runs and self.evaluation_due(self.update_number):
             try:
-                charts |= self._evaluate(runs, counts=not paused)
+                charts |= self._evaluate(runs, counts=not paused) if self.ranks.first else {}
             except Interrupted as stop:
-                stopped, self.unevaluated = stop, list(runs)
+                signum = stop.signum
+            signum = self.ranks.highest(signum)
+            self.unevaluated = list(runs) if signum else []
         for run in runs:
             run.log(self.steps, charts | values)
-        if stopped is not None:
+        if signum:
             self.save(runs)
-            raise Interrupted(stopped.signum)
+            raise Interrupted(signum)
 
     def finish(self) -> None:
         """Write the last checkpoint, evaluate, and record the results."""
         self.save()
         returns, _ = self.games.window(self.live)
-        evaluation = self._final_evaluation()
+        evaluation = self._final_evaluation() if self.ranks.first else None
         for run in self.runs:
             run.finish(self.steps, returns, evaluation, self.settings.evaluation)
 

@@ -65,3 +65,27 @@ def test_what_has_no_weight_is_not_seen_whatever_it_is():
     x = torch.tensor([1.0, float("nan"), 3.0, float("inf")])
     assert losses.weighted_mean(x, weights) == 2.0
     assert losses.normalize_advantages(x, weights)[[0, 2]].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+
+
+def test_means_over_ranks_are_means_over_the_minibatch_however_dummies_are_shared():
+    x, weights = torch.tensor([1.0, 2.0, 6.0, 9.0]), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    # N = 3, R = 2: w = (3/2)/2 and (3/2)/1 ; ((1 + 2)/1.5 + 6/1.5) / 2 = (1 + 2 + 6) / 3
+    shares = [losses.share_weights(part, weights, 2) for part in weights.split(2)]
+    assert [share.tolist() for share in shares] == [[0.75, 0.75], [1.5, 0.0]]
+    means = [losses.weighted_mean(part, share) for part, share in zip(x.split(2), shares, strict=True)]
+    assert_close(sum(means) / 2, torch.tensor(3.0))
+    # of one row among two ranks: (x/.5 + 0) / 2 ; and of none
+    one = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    means = [
+        losses.weighted_mean(a, losses.share_weights(w, one, 2)) for a, w in zip(x.split(2), one.split(2), strict=True)
+    ]
+    assert_close(sum(means) / 2, torch.tensor(6.0))
+    assert losses.share_weights(torch.zeros(2), torch.zeros(4), 2).tolist() == [0.0, 0.0]
+
+
+def test_a_share_is_normalized_by_the_whole_minibatch():
+    x, weights = torch.tensor([1.0, 3.0, 1e6]), MASK
+    moments = losses.advantage_moments(x, weights)
+    assert_close(torch.stack(moments), torch.tensor([2.0, math.sqrt(2)]))
+    share = losses.normalize_advantages(x[:1], torch.tensor([2.0]), moments=moments)
+    assert_close(share, losses.normalize_advantages(x, weights)[:1])

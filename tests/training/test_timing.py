@@ -45,6 +45,7 @@ def test_a_lap_is_the_parts_less_what_was_measured_within():
         (how.compiled_in_fact(how.Choice(True, ""), {"acting": "no g++"}), "in part", "acting: no g++"),
         (how.choose_threads(3, 1, pixels=True), 3, "torch_threads=3"),
         (how.choose_threads(None, 1, pixels=True), how.ALL_THREADS, "all available, for pixels"),
+        (how.choose_threads(None, 1, pixels=True, most=64), 64, "all available, for pixels"),
         (how.choose_threads(None, 300, pixels=False), 1, "300 rows per minibatch, 256 per thread"),
     ],
 )
