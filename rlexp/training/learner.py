@@ -4,7 +4,7 @@ import contextlib
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rlexp.algos.advantages import Advantages
 from rlexp.algos.base import Algorithm, Metrics
-from rlexp.algos.losses import advantage_moments, explained_variance, share_weights
+from rlexp.algos.losses import explained_variance
 from rlexp.algos.metric_names import EPOCHS, EXPLAINED_VARIANCE, GRAD_NORM, LOSS
 from rlexp.algos.schedules import PerAgent, Schedule
 from rlexp.checks.hook_outputs import (
@@ -36,56 +36,11 @@ from rlexp.networks.actor_critic import ActorCritic, Policy
 from rlexp.seeding import AgentStreams, no_global_randomness
 from rlexp.training.acting import Actor, Slot, in_turn
 from rlexp.training.agents import Agents
+from rlexp.training.minibatches import PADDED, Inputs, padded, rows_with_weight
 from rlexp.training.optimizer_state import AVERAGE
 from rlexp.training.policies import AllPolicies
 from rlexp.training.ranks import Ranks
 from rlexp.watch import Watch
-
-
-class Inputs(NamedTuple):
-    """What all minibatches of an update read and none changes."""
-
-    buffers: dict[str, Tensor]  # of the networks, name -> (a, ...)
-    coefficients: dict[str, Tensor]  # of the loss, name -> (a,)
-    data: Batch  # rows of all agents (a*N, ...); replay (a, minibatches, ...)
-    order: Tensor  # row indices of every minibatch (minibatches, a*B)
-    lr_scale: Tensor | tuple[()]  # see `Agents`
-
-    def rows(self, number: Tensor, agents: int, ranks: Ranks) -> Batch:
-        """The rows of a minibatch that are this rank's (a, B, ...), and all of its replay. number: (1,)."""
-        index = self.order.index_select(0, number)[0]  # (a*B,)
-        shape = (agents, len(index) // agents)
-        whole, mine = index, ranks.share(shape[1])
-        if ranks.size > 1:
-            index = whole.unflatten(0, shape)[:, mine].flatten()
-            shape = (agents, mine.stop - mine.start)
-        batch = self.data.map_rows(lambda x: x.index_select(0, index).unflatten(0, shape))
-        if ranks.size > 1:
-            read = (self.data.weights, self.data.advantages)
-            weights, advantages = (x[whole].unflatten(0, (agents, -1)) for x in read)  # (a, B), of all ranks
-            shared = vmap(partial(share_weights, ranks=ranks.size))(batch.weights, weights)
-            batch = batch._replace(weights=shared, moments=vmap(advantage_moments)(advantages, weights))
-        per_minibatch = (self.data.replay, self.data.key)
-        replay, key = tree_map(lambda x: x.index_select(1, number)[:, 0], per_minibatch)
-        return batch._replace(replay=replay, key=key)
-
-
-PADDED = ("replay", "key")  # of a `Batch`: one entry per minibatch
-
-
-def _padded(x: Tensor, to: int) -> Tensor:
-    """(A, n, ...) -> (A, to, ...), by zeros."""
-    return torch.cat([x, x.new_zeros(x.shape[0], to - x.shape[1], *x.shape[2:])], 1)
-
-
-def rows_with_weight(weights: Tensor) -> Tensor:
-    """Row indices (A, T*E) that replace each dummy row, which must not be read, by the agent's first other row.
-
-    weights: (A, T, E). Returns indices into A*T*E rows; a dummy row keeps its weight of 0, and so has no effect.
-    """
-    flat = weights.flatten(1)
-    numbers = torch.arange(flat.numel(), device=flat.device).view_as(flat)
-    return torch.where(flat > 0, numbers, numbers.gather(1, flat.argmax(1, keepdim=True)))
 
 
 class Learner:
@@ -220,8 +175,8 @@ class Learner:
         order = torch.stack([self._order(stream, data.weights.shape[1]) for stream in self.streams])  # (A, epochs, N)
         if self.most_epochs > algo.epochs:  # rows that are not read, so that graphs are the same for any number
             most = self.most_epochs * algo.minibatches
-            data = data._replace(**{name: tree_map(partial(_padded, to=most), getattr(data, name)) for name in PADDED})
-            order = _padded(order, to=self.most_epochs)
+            data = data._replace(**{name: tree_map(partial(padded, to=most), getattr(data, name)) for name in PADDED})
+            order = padded(order, to=self.most_epochs)
         metrics: list[Metrics] = []
         for (group, part), graphs in zip(self._parts(), self.graphs, strict=True):
             group.set_rates(rates[part], per_agent=isinstance(self.lr, PerAgent))
