@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
-from rlexp.algos.bonus import with_bonus
+from rlexp.algos.bonus import require_own_attributes, with_bonus
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
 from rlexp.checks.hook_outputs import require_modules
 from rlexp.checks.location import located_errors
@@ -25,7 +25,7 @@ from rlexp.config.checks import check_groups, check_initial, check_rows, check_r
 from rlexp.config.identity import flatten, typed_config
 from rlexp.config.schema import FinalEvaluation, population_of, seeds_of
 from rlexp.config.signatures import typed
-from rlexp.data import Spaces
+from rlexp.data import RunSpec, Spaces
 from rlexp.envs import Environment
 from rlexp.envs.ids import require_installed
 from rlexp.errors import ConfigError, user_error_behind
@@ -61,15 +61,18 @@ def _build(node: Any, **kwargs: Any) -> Any:
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:
-    made = _build(cfg.algo, _partial_=True) if cfg.bonus else _build(cfg.algo)
-    if cfg.bonus:
-        made = with_bonus(made, _build(cfg.bonus, _partial_=True))
+    made = with_bonus(*_parts(cfg)) if cfg.bonus else _build(cfg.algo)
     if not isinstance(made, Algorithm):
         raise ConfigError(
             f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is not an "
             f"rlexp.algos.base.Algorithm; derive it from Algorithm, or from rlexp.algos.ppo.PPO"
         )
     return made
+
+
+def _parts(cfg: DictConfig) -> tuple[Any, Any]:
+    """The objective and the bonus, yet to be made."""
+    return _build(cfg.algo, _partial_=True), _build(cfg.bonus, _partial_=True)
 
 
 def build_algorithm(cfg: DictConfig) -> Algorithm:
@@ -112,7 +115,7 @@ def with_modules(make: Callable[[], ActorCritic], algo: Algorithm, spaces: Space
         network = make()  # first, so that it starts with the same parameters as without modules
         with located_errors(algo, "modules"):
             modules = algo.modules(spaces)
-        return attach(network, require_modules(algo, modules))
+        return attach(network, require_modules(algo, modules, spaces.observation.shape))
 
     return build
 
@@ -201,6 +204,9 @@ def build_trainer(
     watch = watch or Watch(name=environment.id)
     streams = [AgentStreams.make(seed, device) for run_cfg in cfgs for seed in seeds_of(run_cfg)]
     observation_space, action_space = environment.probe(watch)
+    if cfg.bonus:
+        with seeded(0):
+            require_own_attributes(*_parts(cfg), RunSpec(1, 1, [AgentStreams.make(0, device)], device))
     policy = network_builder(cfg, observation_space, action_space)
     build = with_modules(policy, algo, Spaces(observation_space, action_space))
     if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from rlexp.errors import ConfigError
 from rlexp.seeding import AgentStreams, seeded
 
 Made = TypeVar("Made")
@@ -121,6 +122,16 @@ class ExtraRewards(NamedTuple):
     coef: float = 1.0
     episodic: bool = True
     rows: dict[str, Tensor] = {}  # more for the loss, as `batch.extra` (A, T, E, ...)
+    joined: Tensor | None = None  # beside a stream apart: what is added to the environment's rewards (A, T, E)
+
+    def beside(self, other: "ExtraRewards | None") -> "ExtraRewards":
+        """The stream apart, together with rewards that another hook adds; ConfigError if those are a stream, too."""
+        if other is None:
+            return self
+        if other.values is not None:
+            what = "both bring rewards with a critic of their own, and one of them is all there is room for"
+            raise ConfigError(f"bonus: the objective and the bonus {what}; use another bonus, or none")
+        return self._replace(rows=other.rows | self.rows, joined=other.rewards)
 
 
 class Batch(NamedTuple):

@@ -10,7 +10,11 @@ from functools import partial
 from typing import Any
 
 from rlexp.algos.base import Algorithm
+from rlexp.data import RunSpec
 from rlexp.errors import ConfigError
+
+MEMORY = ("prepare", "rewards", "observe", "coefficients", "replay", "adapt", "state_dict", "load_state_dict")
+HOOKS = ("modules", "loss", *MEMORY)
 
 
 def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
@@ -25,9 +29,34 @@ def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
     fields = dataclasses.fields(base)
     for name in own & {field.name for field in fields}:
         raise ConfigError(f"bonus.{name}: {base.__name__} has a setting of that name too; give it a prefix")
+    for hook in HOOKS:
+        if _overrides(base, hook) and _overrides(mixin, hook) and "super" not in getattr(mixin, hook).__code__.co_names:
+            what = f"does not call super().{hook}(...), so that of {base.__name__} would never be called"
+            raise ConfigError(f"bonus: {mixin.__name__}.{hook} {what}; call it and return both")
     # without this, defaults of the base class that the objective overrides would be those of the bonus
     defaults = {f.name: f.default for f in fields if f.init and f.default is not dataclasses.MISSING}
     return _combined(base, mixin, frozenset(own))(**defaults | algo.keywords | bonus.keywords)
+
+
+def _overrides(kind: type[Algorithm], hook: str) -> bool:
+    return getattr(kind, hook) is not getattr(Algorithm, hook)
+
+
+def require_own_attributes(algo: partial[Any], bonus: partial[Any], spec: RunSpec) -> None:
+    """Refuse (ConfigError) an objective and a bonus, prepared apart, that keep something under the same name."""
+    held = []
+    for made in (algo, bonus):
+        one = made()
+        try:
+            one.prepare(spec)
+        except Exception:  # a bonus may need the objective that it is composed with
+            return
+        held.append(set(vars(one)))
+    shared = held[0] & held[1] - {field.name for field in dataclasses.fields(Algorithm)}
+    if shared:
+        names = ", ".join(f"self.{name}" for name in sorted(shared))
+        what = f"both {algo.func.__name__} and {bonus.func.__name__} keep {names}, and would overwrite each other's"
+        raise ConfigError(f"bonus: {what}; give them names of their own")
 
 
 def _class(group: str, made: partial[Any]) -> type[Algorithm]:

@@ -30,7 +30,7 @@ class EpisodeMemory:
     episodes are held in buffers of the same size until the episode ends. What a kept episode's score x counts for, at
     an age of t steps of its agent, whose finished episodes score m in the mean:
 
-        x_eff = min(x, m + (x − m) · 2^(−t/half_life)),   m ← m + (x − m)/100 with each episode, the first x at first
+        x_eff = min(x, m + (x − m) · 2^(−t/half_life)),   m ← m + (x − m) / min(n, 100) with the n-th episode
 
     so that a lead halves every `half_life` steps, and a score below m, which leads by nothing, stays. Without a
     half_life x_eff = x. With `share`, rows are drawn from the `top_k` of all agents of a population.
@@ -79,8 +79,8 @@ class EpisodeMemory:
         for index, (agent, score) in enumerate(zip(episodes.agents.tolist(), found, strict=True)):
             if not (sound[agent] and math.isfinite(score)):
                 continue
-            self.mean[agent] += (score - self.mean[agent]) / (EPISODES if self.seen[agent] else 1)
             self.seen[agent] += 1
+            self.mean[agent] += (score - self.mean[agent]) / min(self.seen[agent], EPISODES)
             slot = self._slot(agent, score)
             if slot is not None:
                 self.scores[agent, slot], self.returns[agent, slot] = score, episodes.returns[index]

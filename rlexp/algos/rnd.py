@@ -50,21 +50,21 @@ class RND(Algorithm):
     def prepare(self, spec: RunSpec) -> None:
         """Start the statistics."""
         super().prepare(spec)
-        self.scaler = ReturnScaler(spec.num_agents, spec.num_envs, self.rnd_gamma, math.inf, spec.device)
-        self.mean = torch.full((spec.num_agents,), math.nan, device=spec.device)
-        self.started = False
+        self.rnd_scaler = ReturnScaler(spec.num_agents, spec.num_envs, self.rnd_gamma, math.inf, spec.device)
+        self.rnd_mean = torch.full((spec.num_agents,), math.nan, device=spec.device)
+        self.rnd_started = False
 
     def rewards(self, rollout: Rollout, policies: Policies) -> ExtraRewards | None:
         """r_i with V_i; 0 in the first rollout, which only fills the statistics of observations."""
         error = policies.each(lambda policy, obs: policy.module("rnd")(obs), rollout.next_obs)  # (A, T, E)
         obs = torch.cat([rollout.obs, rollout.next_obs[:, -1:]], 1)
         values = policies.each(lambda policy, obs: policy.module("rnd_value")(obs).squeeze(-1), obs)  # (A, T + 1, E)
-        if self.started:
-            novelty = self.scaler(error, torch.zeros_like(rollout.terminated), rollout.weights)
+        if self.rnd_started:
+            novelty = self.rnd_scaler(error, torch.zeros_like(rollout.terminated), rollout.weights)
         else:
-            novelty, self.started = torch.zeros_like(error), True
-        self.mean = torch.vmap(weighted_mean)(novelty.flatten(1), rollout.weights.flatten(1))
-        return ExtraRewards(
+            novelty, self.rnd_started = torch.zeros_like(error), True
+        self.rnd_mean = torch.vmap(weighted_mean)(novelty.flatten(1), rollout.weights.flatten(1))
+        stream = ExtraRewards(
             rewards=novelty,
             values=values[:, :-1],
             last_values=values[:, -1],
@@ -73,10 +73,11 @@ class RND(Algorithm):
             episodic=False,
             rows={"rnd_next_obs": rollout.next_obs},
         )
+        return stream.beside(super().rewards(rollout, policies))
 
     def observe(self, rollout: Rollout) -> dict[str, Tensor]:
         """The rollout's mean r_i."""
-        return super().observe(rollout) | {"rnd_reward": self.mean}
+        return super().observe(rollout) | {"rnd_reward": self.rnd_mean}
 
     def loss(self, policy: Policy, batch: Batch) -> tuple[Tensor, Metrics]:
         """The objective's loss, the error on a random share of the rows, and the loss of V_i."""
@@ -91,13 +92,13 @@ class RND(Algorithm):
 
     def state_dict(self) -> dict[str, Any]:
         """State of the objective, and the statistics."""
-        return {"of_algo": super().state_dict(), "rnd": self.scaler.state_dict(), "rnd_started": self.started}
+        return {"of_algo": super().state_dict(), "rnd": self.rnd_scaler.state_dict(), "rnd_started": self.rnd_started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore both."""
         super().load_state_dict(state["of_algo"])
-        self.scaler.load_state_dict(state["rnd"])
-        self.started = state["rnd_started"]
+        self.rnd_scaler.load_state_dict(state["rnd"])
+        self.rnd_started = state["rnd_started"]
 
 
 class Distillation(nn.Module):

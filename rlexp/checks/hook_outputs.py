@@ -1,6 +1,7 @@
 """Contract of the hooks' return values: names, shapes and types; violations are reported with file and line."""
 
 import inspect
+import math
 from collections.abc import Collection, Container, Iterable
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch.utils._pytree import tree_flatten_with_path
 from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import invalid_name
 from rlexp.checks.location import refusal
+from rlexp.checks.network_tensors import check_tensors
 from rlexp.data import ExtraRewards, Rollout
+from rlexp.errors import ConfigError
+from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.text import with_article
 
 NOT_REPEATABLE = (
@@ -115,25 +119,56 @@ def require_rewards(algo: Algorithm, extra: Any, rollout: Rollout) -> None:
     shape = tuple(rollout.rewards.shape)
     if (extra.values is None) != (extra.last_values is None):
         raise refusal(algo, "rewards", "values and last_values are of one critic: give both, or neither", "return")
-    wanted = {"rewards": shape, "values": shape, "last_values": (shape[0], shape[2])}
+    gamma = extra.gamma
+    if isinstance(gamma, Tensor) and gamma.shape == (shape[0], 1, 1):  # one of each agent
+        gamma = gamma.max() if gamma.min() >= 0 else gamma.min()
+    if (isinstance(gamma, Tensor) and gamma.dim()) or not 0 <= float(gamma) <= 1:
+        raise refusal(
+            algo, "rewards", f"gamma={extra.gamma} is not a number in [0, 1], or such (agents, 1, 1)", "gamma"
+        )
+    if not isinstance(extra.coef, int | float) or not math.isfinite(extra.coef):
+        raise refusal(
+            algo, "rewards", f"coef is {describe(extra.coef)}; wants a number, the same for all agents", "coef"
+        )
+    wanted = {"rewards": shape, "values": shape, "last_values": (shape[0], shape[2]), "joined": shape}
     for name, size in wanted.items():
         value = getattr(extra, name)
         if value is not None and not (isinstance(value, Tensor) and tuple(value.shape) == size):
             raise refusal(algo, "rewards", f"{name} are {describe(value)}; wants {size}, (agents, steps, envs)", name)
+        counts = (
+            None if value is None or value.is_cuda or value.dim() < 3 else torch.where(rollout.weights > 0, value, 0)
+        )
+        if counts is not None and not counts.isfinite().all():  # on a GPU it would be waited for
+            raise refusal(algo, "rewards", f"{name} that count are not finite", name)
     for name, value in extra.rows.items():
         if not (isinstance(value, Tensor) and tuple(value.shape[:3]) == shape) or name == "returns":
             what = "is the name of what gae returns; rename it" if name == "returns" else f"wants {shape}, ..."
             raise refusal(algo, "rewards", f"row {name!r} is {describe(value)}; {what}", *quoted(name))
 
 
-def require_modules(algo: Algorithm, modules: Any) -> dict[str, nn.Module]:
-    """Refuse anything but a dictionary of modules by name."""
+def require_modules(algo: Algorithm, modules: Any, shape: tuple[int, ...] | None) -> dict[str, nn.Module]:
+    """Refuse anything but a dictionary of modules by name that can be stacked. shape: of raw observations."""
     wanted = "wants a dictionary of torch.nn.Module by name, which may be empty: {}"
     if not isinstance(modules, dict):
         raise refusal(algo, "modules", f"returns {describe(modules)}; {wanted}", "return")
     for name, module in modules.items():
-        if not isinstance(module, nn.Module) or not isinstance(name, str) or "." in name or not name:
-            raise refusal(algo, "modules", f"{name!r} is {describe(module)}; {wanted}, without dots", "return")
+        if not isinstance(module, nn.Module):
+            raise refusal(algo, "modules", f"{name!r} is {describe(module)}; {wanted}", "return")
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise refusal(algo, "modules", f"{name!r} cannot name a module; use another word", "return")
+    held = nn.ModuleDict(modules)
+    try:
+        check_tensors(held)
+    except ConfigError as error:
+        raise refusal(algo, "modules", str(error).removeprefix("network: "), "return") from error
+    once = {name for name, _ in held.named_parameters()}
+    if tied := [name for name, _ in held.named_parameters(remove_duplicate=False) if name not in once]:
+        what = "is one tensor with another, by a shared layer or tied weights, which cannot be stacked; copy it"
+        raise refusal(algo, "modules", f"{tied[0]} {what}", "return")
+    for name, module in held.named_modules():
+        if isinstance(module, ObservationNormalizer) and module.mean.shape != (shape or ()):
+            what = f"{name} normalises {tuple(module.mean.shape)}, and it is updated with observations, {shape}"
+            raise refusal(algo, "modules", f"{what}; keep other statistics by register_buffer", "return")
     return modules
 
 

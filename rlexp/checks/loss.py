@@ -98,7 +98,11 @@ class LossCheck:
         require_distinct(algo, observed, metrics)
         again = self.call_or_none(bound, self.batch)
         self._require_nothing_written(bound, before, once)
-        if not all(torch.equal(x, weights[name]) for name, x in self.leaves.items()):
+        written = [name for name, x in self.leaves.items() if not torch.equal(x.detach(), weights[name])]
+        if written and not self.leaves[written[0]].requires_grad:
+            what = "which only `observe`, or the framework, may do; keep what changes outside the loss"
+            raise refusal(algo, "loss", f"changes the buffer {written[0]}, {what}")
+        if written:
             what = "in place, which only the optimizer may do; return a penalty instead"
             needles = "_(", "+=", "-=", "*=", ".data", "policy.parameters"
             raise refusal(algo, "loss", f"modifies the policy's parameters {what}", *needles)

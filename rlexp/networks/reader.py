@@ -20,8 +20,10 @@ class Reader(nn.Module):
     def __init__(self, space: spaces.Space, hidden: list[int], outputs: int) -> None:
         super().__init__()
         self.encode: nn.Module
+        self.scalar = isinstance(space, spaces.Box) and not space.shape
         if isinstance(space, spaces.Box):
-            self.encode, read = ObservationNormalizer(space.shape, clip=5.0), space
+            self.encode = ObservationNormalizer(space.shape, clip=5.0)
+            read = spaces.Box(-5.0, 5.0, space.shape or (1,))
         else:
             encoder = Encoder(space, normalize=False, clip=0.0)
             self.encode, read = encoder, encoder.space
@@ -32,4 +34,5 @@ class Reader(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """(..., *space.shape) -> (..., outputs)."""
-        return self.head(self.torso(self.encode(obs)))
+        x = self.encode(obs)
+        return self.head(self.torso(x.unsqueeze(-1) if self.scalar else x))

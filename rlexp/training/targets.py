@@ -33,7 +33,7 @@ class Targets:
 
     def __call__(self, rollout: Rollout, policies: Policies) -> Advantages:
         """Advantages and returns (A, T, E) of a rollout, of which `learner_rewards` is set."""
-        rewards = rollout.rewards
+        rewards = rollout.rewards.clone()  # a hook may change them in place
         if self.sign:
             rewards = rewards.sign()
         if self.scaler is not None:
@@ -41,11 +41,12 @@ class Targets:
         rollout.learner_rewards = rewards
         first, self.first = self.first, False
         drawing = no_global_randomness("algo.rewards") if first else contextlib.nullcontext()
-        with located_errors(self.algo, "rewards"), drawing:
+        with located_errors(self.algo, "rewards"), drawing, torch.no_grad():
             extra = self.algo.rewards(rollout, policies)
         require_rewards(self.algo, extra, rollout)
-        if extra is not None and extra.values is None:
-            rollout.learner_rewards = rewards + masked(extra.rewards, rollout.weights)
+        added = None if extra is None else extra.rewards if extra.values is None else extra.joined
+        if added is not None:
+            rollout.learner_rewards = rewards + masked(added, rollout.weights)
         ends = rollout.terminated, rollout.truncated
         targets = self.gae(rollout.learner_rewards, rollout.values, rollout.last_values, *ends)
         if extra is None:

@@ -153,37 +153,46 @@ def test_a_score_that_is_no_number_is_not_kept():
         assert m.mean.item() == -2
 
 
-def test_the_mean_of_scores_starts_as_the_first_and_moves_by_a_hundredth():
+def test_the_mean_of_scores_forgets_a_lucky_first_episode():
+    m, make = memory(), HandMade()
+    for score in [100.0] + [0.0] * 99:
+        m.add(make(one(0.0, 0.0), one(1, 0)), np.array([score]))
+    assert m.mean.item() == pytest.approx(1)  # of a hundred
+    m.add(make(one(0.0, 0.0), one(1, 0)), np.array([101.0]))
+    assert m.mean.item() == pytest.approx(2)
+
+
+def test_the_mean_of_scores_is_over_all_at_first():
     m = memory(2)
     scores = np.array([10.0, 30.0, -90.0])
     rollout = HandMade(2)(np.zeros((3, 2, 1)), [[[1], [1]], [[0], [0]], [[1], [0]]])  # agents 0 and 1, then 0
     m.add(rollout, scores)
-    assert m.mean.tolist() == [10 + (-90 - 10) / 100, 30]  # 9
+    assert m.mean.tolist() == [(10 - 90) / 2, 30]
 
 
 def test_a_lead_halves_in_half_life_steps_and_what_does_not_lead_stays():
     m, make = memory(top_k=2, half_life=2), HandMade()
-    m.add(make(one(0.0, 0.0, 0.0), one(1, 0, 1)), np.array([10.0, -90.0]))  # rows 0 and 2, at the agent's step 2; m = 9
+    m.add(make(one(0.0, 0.0, 0.0), one(1, 0, 1)), np.array([10.0, 8.0]))  # rows 0 and 2, at the agent's step 2; m = 9
     m.add(make(one(0.0, 0.0, 0.0), one(0, 0, 0)))  # a dummy and two steps
-    assert m.effective().tolist() == [[9 + (10 - 9) / 2, -90]]
+    assert m.effective().tolist() == [[9 + (10 - 9) / 2, 8]]
     m.add(make(one(0.0, 0.0), one(0, 0)))
-    assert m.effective().tolist() == [[9 + (10 - 9) / 4, -90]]
-    assert m.scores.tolist() == [[10, -90]]  # the decay is not compounded
-    assert m.summary(score=True)["score"].item() == (9.25 - 90) / 2
+    assert m.effective().tolist() == [[9 + (10 - 9) / 4, 8]]
+    assert m.scores.tolist() == [[10, 8]]  # the decay is not compounded
+    assert m.summary(score=True)["score"].item() == (9.25 + 8) / 2
 
 
 def test_a_new_episode_replaces_one_whose_lead_is_gone():
     def after(score, **settings):
         m, make = memory(**settings), HandMade()
-        m.add(make(one(0.0, 0.0, 0.0), one(1, 0, 1)), np.array([10.0, -90.0]))  # at step 2, of which 10 stays; m = 9
+        m.add(make(one(0.0, 0.0, 0.0), one(1, 0, 1)), np.array([10.0, 8.0]))  # at step 2, of which 10 stays; m = 9
         m.add(make(one(0.0, 0.0, 0.0), one(0, 0, 1)), np.array([score]))  # at step 4
         return m.scores.item()
 
-    # with 9.5 m is 9 + 0.5/100 = 9.005, and 10 counts for 9.005 + 0.995/2 = 9.5025
+    # with 9.5 m is 9 + 0.5/3 = 9.167, and 10 counts for 9.167 + 0.833/2 = 9.583
     assert after(9.5, half_life=2) == 10
-    # with 9.51 m is 9.0051, and 10 counts for 9.50255
-    assert after(9.51, half_life=2) == 9.51
-    assert after(9.51) == 10
+    # with 9.7 m is 9 + 0.7/3 = 9.233, and 10 counts for 9.617
+    assert after(9.7, half_life=2) == 9.7
+    assert after(9.7) == 10
 
 
 class Marked(HandMade):
@@ -267,7 +276,7 @@ def test_top_k_of_a_shared_memory_are_those_of_all_agents_together():
 
 def test_a_shared_anchor_decays_by_what_is_usual_of_the_agent_that_found_it():
     m, make = shared(half_life=1), Marked(2)
-    m.add(make(rows_of([0, 0, 0], [0, 0, 0]), rows_of([1, 0, 1], [1, 0, 1])), np.array([10.0, 9.0, -90.0, 9.0]))
+    m.add(make(rows_of([0, 0, 0], [0, 0, 0]), rows_of([1, 0, 1], [1, 0, 1])), np.array([10.0, 9.0, 8.0, 9.0]))
     assert m.mean.tolist() == [9, 9]
     assert m.summary(score=True)["score"].tolist() == [10, 10]
     m.add(make(rows_of([0, 0], [0, 0]), rows_of([0, 0], [0, 0])))  # a dummy and a step: 10 → 9.5

@@ -8,6 +8,7 @@ from torch import nn
 
 import rlexp
 from rlexp.errors import ConfigError, ObjectiveError
+from rlexp.networks.normalizer import ObservationNormalizer
 
 SMALL = ("total_steps=1536", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
 OWN = ("algo._target_=extras.Auxiliary", "log_every=1", *SMALL)
@@ -87,3 +88,55 @@ def test_one_module_for_all_agents_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(Auxiliary, "modules", lambda self, spaces: shared)
     with pytest.raises((ConfigError, ObjectiveError), match=r"is one tensor shared by several agents"):
         make_trainer(tmp_path, *OWN, "num_seeds=2")
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = self.other = nn.Linear(4, 4)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.other.weight = self.one.weight
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        (lambda: {"aux": nn.LazyLinear(1)}, "its parameter aux.weight has no shape yet"),
+        (lambda: {"aux": nn.Linear(4, 1).double()}, "its parameter aux.weight has dtype torch.float64"),
+        (lambda: {"aux": Shared()}, "aux.other.weight is one tensor with another"),
+        (lambda: {"aux": Tied()}, "aux.other.weight is one tensor with another"),
+        (
+            lambda: {"aux": ObservationNormalizer((8,))},
+            "aux normalises (8,), and it is updated with observations, (4,)",
+        ),
+        (lambda: {"keys": nn.Linear(4, 1)}, "'keys' cannot name a module"),
+        (lambda: {"a.b": nn.Linear(4, 1)}, "'a.b' cannot name a module"),
+    ],
+)
+def test_what_cannot_be_stacked_is_refused_in_one_line(monkeypatch, tmp_path, modules, said):
+    monkeypatch.setattr(Auxiliary, "modules", lambda self, spaces: modules())
+    with pytest.raises(ObjectiveError, match=r"Auxiliary\.modules: ") as error:
+        make_trainer(tmp_path, *OWN, "num_seeds=2")
+    assert said in str(error.value)
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x)
+
+
+def test_a_buffer_that_a_forward_pass_changes_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(Auxiliary, "modules", lambda self, spaces: {"aux": Counts()})
+    with pytest.raises(ObjectiveError, match=r"loss: changes the buffer algo\.aux\.calls"):
+        make_trainer(tmp_path, *OWN)

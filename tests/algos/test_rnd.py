@@ -14,13 +14,21 @@ from helpers import last_metrics, make_config, make_trainer, records, resumed, s
 from rlexp import build
 from rlexp.algos.apo import APO
 from rlexp.algos.base import Algorithm
-from rlexp.algos.bonus import with_bonus
+from rlexp.algos.bonus import require_own_attributes, with_bonus
 from rlexp.algos.ppo import PPO
 from rlexp.algos.rnd import RND, Distillation
+from rlexp.data import RunSpec
 from rlexp.errors import ConfigError
+from rlexp.seeding import AgentStreams
 
 SMALL = ("total_steps=1536", "env.num_envs=4", "algo.rollout_steps=64", "algo.epochs=2", "algo.minibatches=2")
-SPACES = [Box(-1, 1, (3,), np.float32), Box(0, 255, (4, 40, 40), np.uint8), Discrete(5), MultiDiscrete([2, 3])]
+SPACES = [
+    Box(-1, 1, (3,), np.float32),
+    Box(-1, 1, (), np.float32),
+    Box(0, 255, (4, 40, 40), np.uint8),
+    Discrete(5),
+    MultiDiscrete([2, 3]),
+]
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
@@ -53,11 +61,11 @@ def test_the_first_rollout_only_fills_the_statistics(tmp_path):
     means = []
     for _ in range(3):
         trainer.iterate()
-        means.append(trainer.algo.mean.item())
+        means.append(trainer.algo.rnd_mean.item())
     assert means[0] == 0
     assert min(means[1:]) > 0
     # raw errors by the running deviation of their discounted return
-    assert trainer.algo.scaler.count.item() == pytest.approx(2 * 256, abs=60)  # rows of two rollouts, less resets
+    assert trainer.algo.rnd_scaler.count.item() == pytest.approx(2 * 256, abs=60)  # rows of two rollouts, less resets
     trainer._close()
 
 
@@ -103,6 +111,19 @@ def test_a_goal_that_chance_never_reaches_is_found(tmp_path):
     train(tmp_path / "rnd", *settings, "bonus=rnd", "bonus.rnd_coef=1")
     assert last_metrics(tmp_path / "ppo")["episodic_return"] == 0
     assert last_metrics(tmp_path / "rnd")["episodic_return"] > 0.5
+
+
+def test_rewards_of_the_objective_are_kept_beside_the_bonus(tmp_path):
+    settings = ("algo=opr", "algo.shaping_coef=2", *SMALL, "bonus=rnd")
+    trainer = make_trainer(tmp_path, *settings)
+    seen = []
+    observe = trainer.algo.observe
+    trainer.algo.observe = lambda rollout: seen.append(rollout.learner_rewards - rollout.rewards) or observe(rollout)
+    for _ in range(4):
+        trainer.iterate()
+    assert seen[-1].max() > 0  # OPR's shaping, of which RND's stream is apart
+    assert trainer.algo.shaping.item() > 0
+    trainer._close()
 
 
 # Bonuses in general ---------------------------------------------------------------------------------------------------
@@ -153,7 +174,31 @@ def test_a_setting_is_named_as_it_is_typed():
         build.check(make_config("bonus=rnd", "+bonus.coef=1"))
 
 
+@dataclass(kw_only=True)
+class Forgets(Algorithm):
+    """Its loss is not that of whatever it is given."""
+
+    def loss(self, policy, batch):
+        return policy(batch)[1].square().mean(), {}
+
+
+@dataclass(kw_only=True)
+class KeepsMemory(Algorithm):
+    def prepare(self, spec):
+        super().prepare(spec)
+        self.memory = 0
+
+
+def test_two_that_keep_something_under_one_name_are_refused():
+    spec = RunSpec(1, 1, [AgentStreams.make(0, torch.device("cpu"))], torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"^bonus: both APO and KeepsMemory keep self\.memory, and would overwrite"):
+        require_own_attributes(partial(APO), partial(KeepsMemory), spec)
+    require_own_attributes(partial(APO), partial(RND), spec)
+
+
 def test_what_cannot_be_composed_is_refused():
+    with pytest.raises(ConfigError, match=r"^bonus: Forgets\.loss does not call super\(\)\.loss"):
+        with_bonus(partial(PPO), partial(Forgets))
     with pytest.raises(ConfigError, match=r"^bonus\.clip_coef: PPO has a setting of that name too; give it a prefix"):
         with_bonus(partial(PPO), partial(Clashing))
     with pytest.raises(ConfigError, match=r"^bonus\._target_: sqrt is not a class derived from"):

@@ -1,5 +1,7 @@
 """Rewards that an objective adds, worked out by hand: to the environment's, or as a stream with a critic of its own."""
 
+import math
+
 import pytest
 import torch
 from extras import Given
@@ -81,6 +83,9 @@ def test_rows_reach_the_loss_and_nothing_is_added_without_rewards():
         (torch.zeros(1, 2, 1), "returns a tensor (1, 2, 1); wants ExtraRewards(rewards, ...), or None"),
         (ExtraRewards(torch.zeros(2)), "rewards are a tensor (2,); wants (1, 2, 1), (agents, steps, envs)"),
         (ExtraRewards(column(0.0, 0.0), values=column(0.0, 0.0)), "values and last_values are of one critic"),
+        (ExtraRewards(column(0.0, math.nan)), "rewards that count are not finite"),
+        (ExtraRewards(column(0.0, 0.0), gamma=3.0), "gamma=3.0 is not a number in [0, 1]"),
+        (ExtraRewards(column(0.0, 0.0), coef=torch.ones(2)), "coef is a tensor (2,); wants a number"),
         (ExtraRewards(column(0.0, 0.0), rows={"x": torch.zeros(2)}), "row 'x' is a tensor (2,); wants (1, 2, 1), ..."),
         (ExtraRewards(column(0.0, 0.0), rows={"returns": column(0.0, 0.0)}), "is the name of what gae returns"),
     ],
@@ -100,3 +105,25 @@ def test_an_estimator_without_a_discount_cannot_have_a_stream_apart():
 
     with pytest.raises(ConfigError, match="function has no gamma"):
         targets_of(extra, rollout_of([1.0, 1.0], [False, False]), gae=own)
+
+
+def test_rewards_beside_a_stream_are_added_to_those_of_the_environment():
+    rollout = rollout_of([0.0, 1.0], [False, False])
+    zeros = column(0.0, 0.0)
+    stream = ExtraRewards(column(4.0, 4.0), values=zeros, last_values=torch.zeros(1, 1), rows={"x": zeros})
+    both = stream.beside(ExtraRewards(column(2.0, 0.0), rows={"y": zeros}))
+    found = targets_of(both, rollout)
+    assert rollout.learner_rewards.flatten().tolist() == [2.0, 1.0]
+    assert found.returns.flatten().tolist() == [2.5, 1.0]
+    assert found.extra.keys() == {"x", "y", "returns"}
+    assert stream.beside(None) is stream
+    with pytest.raises(ConfigError, match="both bring rewards with a critic of their own"):
+        stream.beside(stream)
+
+
+def test_a_hook_that_writes_rewards_in_place_does_not_move_the_learners():
+    rollout = rollout_of([3.0, 0.0], [False, False])
+    algo = Given()
+    algo.rewards = lambda rollout, policies: setattr(rollout, "rewards", rollout.rewards.add_(5))
+    Targets(algo, GAE(gamma=0.5, lam=1.0), sign=False, scaler=None)(rollout, None)
+    assert rollout.learner_rewards.flatten().tolist() == [3.0, 0.0]
