@@ -117,7 +117,7 @@ def _labelled(trainer: Trainer) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         _replace(trainer.learner, "acting", acting, stack)
         for label, owner, name in (
-            (ADVANTAGES, trainer, "gae"),
+            (ADVANTAGES, trainer, "targets"),
             (OBSERVE, trainer.algo, "observe"),
             (UPDATE, trainer.learner, "update"),
             (ENVIRONMENT, watch, "call"),  # not the environments, whose attributes are part of checkpoints
