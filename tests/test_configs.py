@@ -155,7 +155,9 @@ def test_every_grid_of_an_experiment_composes_and_is_accepted(name, monkeypatch)
         sweeper = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper
         common = [f"experiment={name}", *(f"{key}={value}" for key, value in (sweeper.params or {}).items())]
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        crossed = [[*grid, *arm] for grid in sweeper.grids or [[]] for arm in sweeper.get("arms") or [[]]]
+        first, *others = sweeper.get("arms") or [[]]  # each grid with the first, and the first grid with each other
+        crossed = [[*grid, *first] for grid in sweeper.grids or [[]]]
+        crossed += [[*sweeper.grids[0], *arm] for arm in others]
         grids = [union([[lowest(word, parser) for word in (*grid, *common)]], parser) for grid in crossed]
     hashes = set()
     for grid in grids:

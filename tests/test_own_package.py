@@ -273,7 +273,7 @@ def test_what_is_misspelt_or_meant_for_others_is_one_line(folder):
         ("algo=clam",): "did you mean calm?",
         ("seed=0,1",): "add -m",
         ("episodes=3",): "python -m rlexp.evaluate",
-        ("bonus=rnd",): "hydra.searchpath",
+        ("curiosity=rnd",): "hydra.searchpath",
         ("hydra.searchpath=[pkg://nowhere.conf]",): "there is no such package",
         ("env.id=their_pkg.maze:Mase-v0",): "did you mean Maze-v0?",
         ("env.id=MiniGrid-Empty-5x5-v0",): "is registered by minigrid; use env.id=minigrid:MiniGrid-Empty-5x5-v0",

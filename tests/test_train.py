@@ -62,7 +62,7 @@ def is_one_line(stderr):
         ("algo.anchor_coef=1", ["algo=ppo has no such setting", "algo=apo"]),
         ("episodes=3", ["rlexp.evaluate", "evaluation.episodes"]),
         ("baseline=ppo", ["rlexp.compare"]),
-        ("bonus.coef=1", ["no setting bonus.coef", "hydra.searchpath"]),
+        ("curiosity.coef=1", ["no setting curiosity.coef", "hydra.searchpath"]),
         ("optimizer.weight_decai=0.1", ["did you mean optimizer.weight_decay?"]),
         ("env.id=ALE/Pong-v5", ["ale_py:ALE/Pong-v5"]),
         ("env.id=CortPole-v1", ["Gymnasium knows no such environment"]),

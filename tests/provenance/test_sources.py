@@ -88,4 +88,5 @@ def test_what_trains_is_hashed_and_nothing_else():
         "rlexp.compare.verdict",
     }
     config = {"algo": {"_target_": "rlexp.algos.apo.APO"}, "optimizer": {"_target_": "torch.optim.Adam"}}
-    assert set(sources.digests(config)) == {"rlexp/algos/apo.py", "rlexp/algos/ppo.py", "rlexp/algos/episode_memory.py"}
+    files = ("apo", "ppo", "episode_memory", "episode_scores")
+    assert set(sources.digests(config)) == {f"rlexp/algos/{name}.py" for name in files}

@@ -31,7 +31,7 @@ class Lots(Probe):
         return obs(self.lot - self.t / 4), self.lot, self.t == 3, False, {}
 
 
-class Breaks(Lots):
+class BreaksOff(Lots):
     """The one that has drawn most of seed 1's four, the last, raises an error in its twentieth episode."""
 
     count = 0
@@ -43,5 +43,5 @@ class Breaks(Lots):
         return super().reset(seed=seed)
 
 
-for each in (Lots, Breaks):
+for each in (Lots, BreaksOff):
     gym.register(f"{each.__name__}-v0", entry_point=each)

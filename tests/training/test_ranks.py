@@ -146,13 +146,13 @@ def make(folder):
 
 
 def test_an_error_in_one_process_is_told_by_the_first(tmp_path):
-    words = ("algo=ppo", "env.id=lots:Breaks-v0", "seed=1", "total_steps=1e5")
+    words = ("algo=ppo", "env.id=lots:BreaksOff-v0", "seed=1", "total_steps=1e5")
     assert best_of(1, 4)[0] == 3  # of the second process
     run, (first, second) = together(tmp_path / "two", *words, codes=(1, 1))
     told = record(run)
     assert told["status"] == "failed"
     assert "it broke" in told["error"]
-    assert first.splitlines()[-1].startswith("rlexp: process 1 of 2 ended: EnvironmentFault: env.id=lots:Breaks-v0")
+    assert first.splitlines()[-1].startswith("rlexp: process 1 of 2 ended: EnvironmentFault: env.id=lots:BreaksOff-v0")
     assert "it broke" not in second
 
 
