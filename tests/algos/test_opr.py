@@ -88,7 +88,7 @@ def test_without_weights_the_policy_is_ppos(tmp_path):
     assert same_weights(ppo, opr)
 
 
-@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+@pytest.mark.parametrize("env", ["cartpole", pytest.param("pendulum", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one_and_agents_are_those_alone(tmp_path, env):
     words = (*OWN, f"env={env}", "log_every=128")
     whole = train(tmp_path / "whole", *words, "num_seeds=2")

@@ -51,7 +51,7 @@ def test_agents_side_by_side_are_those_alone(tmp_path):
     assert not torch.equal(weights_of(both)[FIXED][0], weights_of(both)[FIXED][1])
 
 
-@pytest.mark.parametrize("batching", ["vmap", "loop"])
+@pytest.mark.parametrize("batching", ["vmap", pytest.param("loop", marks=pytest.mark.slow)])
 def test_resumed_they_are_those_of_an_uninterrupted_run(tmp_path, batching):
     settings = (*OWN, "num_seeds=2", f"batching={batching}")
     assert same_weights(resumed(tmp_path / "a", *settings), train(tmp_path / "b", *settings))

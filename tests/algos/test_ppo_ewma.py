@@ -81,7 +81,7 @@ def test_an_average_over_one_step_is_the_policy_that_collected_and_so_ppo(tmp_pa
     assert not same_weights(train(tmp_path / "far", *EWMA, *ONE_STEP, "algo.ewma_decay=0.99"), ppo)
 
 
-@pytest.mark.parametrize("batching", ["vmap", "loop"])
+@pytest.mark.parametrize("batching", ["vmap", pytest.param("loop", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, batching):
     words = (*EWMA, "num_seeds=2", f"batching={batching}", "log_every=128")
     whole, parts = train(tmp_path / "whole", *words), resumed(tmp_path / "parts", *words)

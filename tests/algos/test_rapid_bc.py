@@ -65,7 +65,7 @@ def test_there_is_no_term_without_a_row_of_weight():
 
 
 @pytest.mark.parametrize("env", ["env=cartpole", "env.id=Target-v0"])  # of which the second is continuous
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):
     words = (*SMALL, env, f"num_seeds={num_seeds}")
     ppo = train(tmp_path / "ppo", "algo=ppo", *words)

@@ -69,6 +69,7 @@ def test_the_first_rollout_only_fills_the_statistics(tmp_path):
     trainer._close()
 
 
+@pytest.mark.slow
 def test_final_observations_are_learnt_as_others_are(tmp_path):
     # in CartPole they are the only ones beyond the limits: were they never learnt, their bonus would stay
     trainer = make_trainer(tmp_path, "bonus=rnd", *SMALL[1:], "total_steps=12800", "bonus.rnd_proportion=1")

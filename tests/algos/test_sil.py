@@ -82,7 +82,7 @@ def test_there_is_no_term_without_a_row_of_weight():
 
 
 @pytest.mark.parametrize("env", ["env=cartpole", "env.id=Target-v0"])  # of which the second is continuous
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):
     words = (*SMALL, env, f"num_seeds={num_seeds}")
     ppo = train(tmp_path / "ppo", "algo=ppo", *words)
@@ -114,7 +114,9 @@ def test_a_memory_of_less_than_a_row_of_each_environment_is_refused(tmp_path):
         make_trainer(tmp_path, "algo=sil", "algo.sil_buffer=3")
 
 
-@pytest.mark.parametrize("words", [("env=cartpole", "env.normalize_reward=true"), ("env=pendulum",)])
+@pytest.mark.parametrize(
+    "words", [("env=cartpole", "env.normalize_reward=true"), pytest.param(("env=pendulum",), marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, words):
     words = (*SMALL, "algo=sil", "num_seeds=2", "log_every=256", "algo.sil_buffer=300", *words)
     words += ("+env.kwargs.max_episode_steps=40",)

@@ -12,7 +12,7 @@ from rlexp.errors import EnvironmentFault
 
 NAN = float("nan")
 SMALL = ("total_steps=256", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=2")
-ALGOS = ("ppo", "apo", "apo_ce", "ppo_kl", "sil", "rapid_bc")
+ALGOS = ("ppo", "apo", "apo_ce", "ppo_kl", "sil", pytest.param("rapid_bc", marks=pytest.mark.slow))
 BOTH = ("env.normalize_obs=true", "env.normalize_reward=true")
 
 

@@ -145,6 +145,7 @@ def make(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_told_by_the_first(tmp_path):
     words = ("algo=ppo", "env.id=lots:BreaksOff-v0", "seed=1", "total_steps=1e5")
     assert best_of(1, 4)[0] == 3  # of the second process
