@@ -247,7 +247,13 @@ def test_agents_share_an_anchor_within_their_population_and_no_other(tmp_path):
     assert not same_weights(both, control)
 
 
-@pytest.mark.parametrize("more", [("algo.anchor_half_life=300",), ("algo.anchor_by=advantage", "algo.top_k=3")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(("algo.anchor_half_life=300",), marks=pytest.mark.slow),
+        ("algo.anchor_by=advantage", "algo.top_k=3"),
+    ],
+)
 def test_a_resumed_run_with_a_shared_anchor_is_the_uninterrupted_one(tmp_path, more):
     words = ("algo=apo", "algo.anchor_share=true", *POPULATION, "num_seeds=2", "population=2", *more)
     whole = train(tmp_path / "whole", *words)

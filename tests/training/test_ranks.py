@@ -89,7 +89,7 @@ FIRST = {  # in each some rows are dummies, not as many in one half of a minibat
 
 
 @pytest.mark.parametrize(
-    "case", ["ppo", "apo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sil", "rnd"))]
+    "case", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("apo", "sil", "rnd"))]
 )
 def test_the_first_update_is_that_of_one_process(tmp_path, case):
     run, (_, silent) = together(tmp_path / "two", *FIRST[case], ONE_UPDATE)
