@@ -8,6 +8,7 @@ import sys
 import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
+import pygame
 import pytest
 import torch
 from helpers import make_trainer, records, train, weights_of, write_config
@@ -264,6 +265,7 @@ def test_drawn_vectors_are_bars_and_stacks_are_squares():
 
 def test_a_window_shows_the_episodes(run, monkeypatch, capsys):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pygame.display.quit()  # another test may have opened it with another driver
     seen = []
     show = play.Window.show
     monkeypatch.setattr(play.Window, "show", lambda self, picture, fps: seen.append(fps) or show(self, picture, fps))
@@ -275,6 +277,7 @@ def test_a_window_shows_the_episodes(run, monkeypatch, capsys):
 @pytest.mark.parametrize("key", ["K_q", "QUIT"])
 def test_a_window_that_is_closed_ends_it(run, monkeypatch, capsys, key):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pygame.display.quit()  # another test may have opened it with another driver
     import pygame
 
     event = pygame.event.Event(pygame.QUIT) if key == "QUIT" else pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q)
@@ -301,6 +304,7 @@ def test_no_screen_is_one_line(run, monkeypatch, capsys):
 
 def test_a_broken_pygame_is_one_line(run, monkeypatch, capsys):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pygame.display.quit()  # another test may have opened it with another driver
     monkeypatch.setitem(sys.modules, "pygame", None)
     with pytest.raises(SystemExit):
         play.main([f"run={run}"])
