@@ -278,7 +278,6 @@ def test_a_window_shows_the_episodes(run, monkeypatch, capsys):
 def test_a_window_that_is_closed_ends_it(run, monkeypatch, capsys, key):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     pygame.display.quit()  # another test may have opened it with another driver
-    import pygame
 
     event = pygame.event.Event(pygame.QUIT) if key == "QUIT" else pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q)
     show = play.Window.show
@@ -315,7 +314,6 @@ def test_a_broken_pygame_is_one_line(run, monkeypatch, capsys):
 
 
 def test_a_screen_that_does_not_answer_is_one_line(run, monkeypatch, capsys):
-    import pygame
 
     monkeypatch.setenv("DISPLAY", ":77")
     monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
