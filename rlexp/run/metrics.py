@@ -204,7 +204,7 @@ class MetricsLog:
             folder = self.folder / f"seed_{seed}"
             # without the experiment summary, which comes first: TensorBoard applies one run's to all runs
             first = list(summary.hparams({**self.hparams, "seed": seed}, {}))[1:]
-        writer = EventFileWriter(str(folder))
+        writer = EventFileWriter(str(folder.absolute()))  # its thread writes while a logger may be elsewhere
         for part in first:
             writer.add_event(Event(wall_time=self.started, step=0, summary=part))
         for note in self.notes if seed is None else ():

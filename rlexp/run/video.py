@@ -84,7 +84,7 @@ def write_video(folder: Path, name: str, step: int, film: Film) -> Path:
     shown = write_mp4(path, film)
     for old in path.parent.glob(f"events.out.tfevents.*.{name}"):
         old.unlink()
-    events = EventFileWriter(str(path.parent), filename_suffix=f".{name}")
+    events = EventFileWriter(str(path.parent.absolute()), filename_suffix=f".{name}")
     events.add_event(Event(wall_time=time.time(), step=step, summary=animated(name.partition("-")[0], shown, film.fps)))
     events.close()
     return path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 from rlexp.errors import ConfigError
 from rlexp.loggers.base import Logger
@@ -27,6 +28,7 @@ class Lines(Logger):
             file.write(json.dumps({"call": call} | what) + "\n")
         if call == self.fail_in and self.how == "leaves":
             os.chdir("/")
+            time.sleep(0.1)  # what threads write meanwhile goes where it should
         if call == self.fail_in and self.how == "forks":
             os.fork()
 

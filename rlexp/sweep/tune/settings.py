@@ -7,6 +7,8 @@ from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.sweep.tune.objective import AGGREGATES, MEASURES
 
+SEARCH = "search"  # tag of a list in a grid that its tuning searches, instead of a tuning for each of its values
+
 
 @dataclass(kw_only=True)
 class TuningSettings:

@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from rlexp.config.messages import explain
 from rlexp.errors import ConfigError
+from rlexp.sweep.tune.settings import SEARCH
 
 Space = dict[str, BaseDistribution]
 
@@ -46,8 +47,8 @@ def _distribution(override: Override, parser: OverridesParser) -> BaseDistributi
         raise ConfigError(f"{word}: the sampler decides the order; leave shuffle out")
     if isinstance(sweep, IntervalSweep):
         return _interval(sweep, f"{word}")
-    if isinstance(sweep, RangeSweep | ChoiceSweep) and sweep.tags:
-        raise ConfigError(f"{word}: only intervals take a tag, as in key=tag(log,interval(1e-5,1e-2))")
+    if isinstance(sweep, RangeSweep | ChoiceSweep) and sweep.tags - {SEARCH}:
+        raise ConfigError(f"{word}: only intervals take this tag, as in key=tag(log,interval(1e-5,1e-2))")
     if isinstance(sweep, RangeSweep):
         return _range(sweep, f"{word}")
     if isinstance(sweep, ChoiceSweep):
@@ -57,8 +58,7 @@ def _distribution(override: Override, parser: OverridesParser) -> BaseDistributi
 
 def _interval(sweep: IntervalSweep, word: str) -> BaseDistribution:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-    if sweep.tags - {"log"}:
-        unknown = ", ".join(sorted(sweep.tags - {"log"}))
+    if unknown := ", ".join(sorted(sweep.tags - {"log", SEARCH})):
         raise ConfigError(f"{word}: unknown tag {unknown}; there is log, as in key=tag(log,interval(1e-5,1e-2))")
     if low is None or high is None or not (low < high and math.isfinite(high - low)):
         raise ConfigError(f"{word}: is empty; give a lower and a higher bound, as in key=interval(0,1)")

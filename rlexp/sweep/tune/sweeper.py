@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 from rlexp.compare.fairness import beyond_one_term
 from rlexp.config.identity import key_of
@@ -22,7 +23,7 @@ from rlexp.sweep.compose import Composer
 from rlexp.sweep.grids import Grids, union
 from rlexp.sweep.launchers.base import JobLauncher
 from rlexp.sweep.run import SweepError, run_all
-from rlexp.sweep.tune.settings import TuningSettings
+from rlexp.sweep.tune.settings import SEARCH, TuningSettings
 from rlexp.text import sanitize_csv_cell
 
 
@@ -94,13 +95,18 @@ class Optuna(Grids):
         arms: dict[tuple[str, ...], str] = {}
         for grid in self.grids:
             parsed = parser.parse_overrides([word for word in grid if key_of(word) not in given])
-            searched = [str(o.input_line) for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]
+            searched = [str(o.input_line) for o in parsed if _is_searched(o)]
             listed = [str(o.input_line) for o in parsed if str(o.input_line) not in searched]
             arms |= {(*job, *searched): ",".join(job) or "tuning" for job in union([listed], parser)}
         twice = [name for name, count in Counter(arms.values()).items() if count > 1]
         if twice:
             raise ConfigError(f"hydra.sweeper.grids: {twice[0]} occurs twice; give each tuning a distinct setting")
         return arms
+
+
+def _is_searched(override: Override) -> bool:
+    """Whether a word of a grid is searched, rather than a list of which each value is tuned apart."""
+    return override.is_sweep_override() and (SEARCH in override.value().tags or not override.is_discrete_sweep())
 
 
 def _compare_command(folder: Path, best: list[Path]) -> str:

@@ -302,12 +302,13 @@ def test_trials_run_at_a_time_through_launchers(tune, launcher):
 
 
 def test_each_job_of_the_grids_is_tuned_for_itself_on_the_same_budget(tune):
-    grids = "['algo=ppo','env=cartpole,pendulum'],['algo=apo','algo.anchor_coef=tag(log,interval(0.1,10))']"
+    searched = "'algo.anchor_coef=tag(log,interval(0.1,10))','algo.top_k=tag(search,choice(1,2))'"
+    grids = f"['algo=ppo','env=cartpole,pendulum'],['algo=apo',{searched}]"
     result = tune(f"hydra.sweeper.grids=[{grids}]", "env=cartpole", n_trials=1)  # the latter holds for all
     assert result.code == 0, result.err
     assert states("algo=ppo") == states("algo=apo") == ["COMPLETE"]
     assert len(optuna.get_all_study_names("sqlite:///outputs/t/optuna.db")) == 2
-    assert set(stored("algo=apo").trials[0].params) == {"optimizer.lr", "algo.anchor_coef"}
+    assert set(stored("algo=apo").trials[0].params) == {"optimizer.lr", "algo.anchor_coef", "algo.top_k"}
     assert set(stored("algo=ppo").trials[0].params) == {"optimizer.lr"}
     best = [record(path)["choices"]["algo"] for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]
     assert sorted(best) == ["apo", "ppo"]
