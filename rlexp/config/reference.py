@@ -13,6 +13,7 @@ from rlexp.config.search_path import chain
 PAGE = CONF_DIR / "README.md"
 START, END = "<!-- tables: python -m rlexp.config.reference -->", "<!-- end of tables -->"
 HYDRA = ("hydra/launcher", "hydra/sweeper")
+PAGED = ("algo", "bonus")  # groups whose choices have a page in rlexp/algos
 
 
 def settings(file: Path) -> dict[str, str]:
@@ -83,7 +84,9 @@ def _group(group: str) -> Iterator[str]:
         values = settings(file)
         new = {key: x for key, x in values.items() if group not in OVERLAYS and key not in ("_target_", *known)}
         sets = {key: value for key, value in values.items() if key not in new}
-        row = [f"[{_code(file.stem)}]({group}/{file.name})", escaped(summary(file))]
+        page = f"rlexp/algos/{file.stem}.md"
+        more = [f"[Page](../{page})."] if group in PAGED and (CONF_DIR.parent / page).exists() else []
+        row = [f"[{_code(file.stem)}]({group}/{file.name})", " ".join([escaped(summary(file)), *more])]
         rows.append(row if group in (*HYDRA, "experiment") else [*row, _sets(group, bases, sets)])
         if new:
             keys = _keys(f"{group.replace('/', '.')}.", new, comments(file))
