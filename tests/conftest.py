@@ -23,6 +23,21 @@ def pytest_sessionstart(session):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m "not slow" chooses
+def pytest_collection_modifyitems(items):
+    """Of a test marked few(n), n cases are for every change, evenly spaced over all; the others are slow."""
+    cases = {}
+    for item in items:
+        if item.get_closest_marker("few"):
+            cases.setdefault((item.path, item.originalname), []).append(item)
+    for each in cases.values():
+        count = each[0].get_closest_marker("few").args[0]
+        kept = {index * len(each) // count for index in range(count)}
+        for index, item in enumerate(each):
+            if index not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def own_breakpoints(monkeypatch):
     """Ray, once it has run in this process, leaves its debugger in the environment for all that follows."""

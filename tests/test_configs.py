@@ -165,7 +165,8 @@ def test_every_grid_of_an_experiment_composes_and_is_accepted(name, monkeypatch)
             cfg = make(*job)
             build.check(cfg)
             assert cfg.env.timeout or sum(map(len, grids)) == 1  # one that hangs may not hold up the others
-            assert config_hash(identity(cfg)) == config_hash(identity(make(*job, "env.timeout=null")))
+            if not hashes:
+                assert config_hash(identity(cfg)) == config_hash(identity(make(*job, "env.timeout=null")))
             hashes.add((cfg.study, config_hash(identity(cfg))))
     assert len(hashes) == sum(len({tuple(grid[0]), tuple(grid[-1])}) for grid in grids)
 

@@ -116,6 +116,7 @@ def test_everything_fires_in_the_update_itself_and_no_tensor_is_a_batched_one(de
     assert not list(tmp_path.glob("outputs/*"))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("place", ["loss", "observe", "network", "environment"])
 @pytest.mark.parametrize("what", ["crash", "exit"])
 def test_a_crash_shows_the_traceback_of_the_code_that_crashed(debug, tmp_path, place, what):

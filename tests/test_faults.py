@@ -51,6 +51,7 @@ def is_training(folder):
 # Signals --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", STOPS)
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     process = start(tmp_path, "total_steps=1e7")
@@ -72,6 +73,7 @@ def test_what_the_shell_has_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1,2")])
 def test_a_signal_in_the_final_evaluation_is_heard_and_the_same_command_finishes_it(tmp_path, train, words):
     command = (*words, "total_steps=64", "env.id=poison:PlaysLong-v0", "evaluation.episodes=1", "log_every=1")
@@ -228,6 +230,7 @@ def test_a_signal_while_graphs_compile_is_heard_at_once_and_nothing_is_lost(tmp_
 # Environments that come to grief --------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
     ("env", "error"),

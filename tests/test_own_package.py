@@ -209,6 +209,7 @@ def test_a_single_character_is_told_by_the_next_sweep_and_refused_by_compare(fol
     assert len(folder.records("s")) == 6
 
 
+@pytest.mark.slow
 def test_each_mistake_is_one_line_with_its_place_for_one_seed_and_three(folder):
     places = {}
     lines = (SUPPORT / "mistakes.py").read_text().splitlines()

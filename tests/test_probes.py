@@ -43,6 +43,7 @@ def test_value_depends_on_the_observation(tmp_path):
     assert [value(learner, x) for x in (-1, 1)] == pytest.approx([-1, 1], abs=0.05)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("algo", ["ppo", "apo", "apo_ce", "ppo_kl", "spo", "sil", "rapid_bc"])
 def test_action_must_match(tmp_path, algo):
     learner = learn(tmp_path, "MatchingAction", algo=algo)

@@ -46,6 +46,7 @@ def same_p(cell, p):
     return math.isnan(p) if not cell else math.isclose(float(cell), p, rel_tol=1e-2, abs_tol=1e-4)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_compare_csv_follows_from_the_scores(name, report_of):
     report = report_of(name)

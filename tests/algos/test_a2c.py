@@ -61,6 +61,7 @@ def test_the_clip_has_no_part_in_it():
     assert loss_of(PPO(clip_coef=1e-3))[0] != loss_of(PPO(clip_coef=10.0))[0]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("env", ["cartpole", "pendulum"])
 @pytest.mark.parametrize("norm_adv", ["true", "false"])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

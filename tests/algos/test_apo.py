@@ -128,6 +128,7 @@ def test_coefficient_zero_is_the_loss_of_ppo_and_its_gradient():
     assert torch.equal(found[0][1], found[1][1])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("env", ["cartpole", "pendulum"])
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_apo_with_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):

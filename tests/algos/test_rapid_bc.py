@@ -79,6 +79,7 @@ def test_values_out_of_range_are_refused(word):
         build.check(make_config("algo=rapid_bc", word))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("env", ["env=cartpole", "env.id=FrozenLake-v1"])  # observations of floats, of integers
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, env):
     words = (*SMALL, "algo=rapid_bc", "num_seeds=2", "log_every=256", "algo.buffer_size=100", "algo.max_steps=20", env)

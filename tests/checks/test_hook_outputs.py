@@ -48,6 +48,7 @@ def test_every_column_that_a_run_writes_of_itself_is_reserved(tmp_path):
     assert set(header) - of_loss == RESERVED - {"a parameter"}
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", [*sorted(RESERVED), "a,b", "a\\nb", "' '", "a\\\\tb"])
 def test_no_metric_of_a_loss_takes_the_name_of_a_column(tmp_path, name):
     text = name.replace("\\n", "\n").replace("\\\\t", "\t").strip("'")

@@ -22,6 +22,7 @@ def test_a_setting_that_the_mechanism_reads_may_not_change(tmp_path):
         train(tmp_path, *SMALL, algo("LoosensClipping"))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["Adaptive", "HalvedTensor"])
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_tensors_adapt_alike_compiled_and_not(tmp_path, traced, name, num_seeds):

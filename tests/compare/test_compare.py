@@ -199,6 +199,7 @@ def page_of(study):
     return {path.name: path.read_bytes() for path in (study / "compare").iterdir()}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_one_line_and_leaves_the_old_page(tmp_path, capsys, monkeypatch, number, native):
@@ -227,6 +228,7 @@ def test_a_signal_ends_it_in_one_line_and_leaves_the_old_page(tmp_path, capsys, 
     assert set(page_of(tmp_path / "s")) == set(compare.WRITTEN)  # no old picture beside new numbers
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_that_is_ended_while_it_writes_leaves_the_old_page_and_the_same_command_makes_it_anew(
     tmp_path, number

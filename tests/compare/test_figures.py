@@ -73,6 +73,7 @@ ODD = {
 
 
 # the most arms draw nothing that fewer do not, and take a second each
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x.startswith("nine") else x for x in ODD])
 def test_every_figure_is_drawn_for_odd_studies(tmp_path, name):
     comparison = ODD[name]()
@@ -177,6 +178,7 @@ def test_the_band_of_a_curve_is_the_interval_of_its_mean():
     assert np.isnan(statistics.mean_band(scores[:, :1]).low).all()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("arms", "width"), [(NINE, 3.4), (SEVENTEEN, 7.0), (NINE, 12.0)])
 def test_many_arms_have_panels_of_one_size_that_no_legend_squeezes(arms, width):
     sheet = Sheet(width)

@@ -51,6 +51,7 @@ def hostile_study(study, bad):
     return study
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("bad", SAMPLES)
 def test_no_name_in_a_study_runs_script(tmp_path, capsys, bad):
     study = hostile_study(tmp_path / "s", bad)
@@ -118,6 +119,7 @@ def keys_of(data, before=()):
             yield from keys_of(value, (*before, key))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("every", [False, True])
 def test_no_value_of_a_run_json_ends_compare_in_a_traceback(tmp_path, capsys, every):
     runs = [write_run(tmp_path / "s" / algo, algo) for algo in ("ppo", "apo")]

@@ -74,6 +74,7 @@ def test_what_no_interval_can_cover_is_not_covered(promises):
     assert rows[5]["mean"] == pytest.approx(1 - 0.9**5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_equivalence_is_found_as_planned_and_seldom_claimed_at_the_edge(promises):
     studies = 200
     for row in promises.equivalence("500 or 100, ± 1", studies):

@@ -55,6 +55,7 @@ def test_it_may_choose_loggers(cli, tmp_path):
     assert "loggers" not in record(jobs()[1])
 
 
+@pytest.mark.few(15)
 @pytest.mark.parametrize("several", [[], ["-m"]])
 @pytest.mark.parametrize(
     ("text", "words", "told"),

@@ -59,6 +59,7 @@ def assert_uninterrupted(extended, whole):
 
 
 # one of each kind: what an algorithm remembers, and agents one after the other
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "case", [case if case in ("memory", "loop") else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
@@ -137,6 +138,7 @@ def test_schedules_are_stretched_and_make_another_run(cli, capsys):
     assert "already done" in cli(*words, LONG, "resume=extend").out  # also without its parent
 
 
+@pytest.mark.slow
 def test_a_stretched_run_that_was_stopped_goes_on_whatever_has_become_of_its_parent(cli):
     words = (*WORDS, *SCHEDULES, "study=s")
     assert cli(*words, SHORT).code == 0
@@ -319,6 +321,7 @@ def test_a_seed_that_diverged_stays_retired(cli):
     assert [row for row in ours if row[0] != "1"] == [row for row in theirs if row[0] != "1"]
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverged_keeps_its_evaluations(cli):
     # rows at 256, 512 and 768; the last of seed 1 is that at 512, evaluated in both; 768 is only where the run ends
     words = (*WORDS, "algo=apo", "algo._target_=diverging.SpoilsAPO", "num_seeds=3", "study=s", "log_every=256")

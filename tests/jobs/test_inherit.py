@@ -181,6 +181,7 @@ def test_a_resumed_child_is_the_uninterrupted_one_and_needs_no_parent(cli, case)
     assert "there is no such folder" in refusal(cli(*WORDS, *words, "study=another"))
 
 
+@pytest.mark.slow
 def test_a_child_is_extended_like_any_run(cli):
     train(cli, *APO, "study=p")
     words = (*APO, f"init_from={short(only('p'))}", ALL)
@@ -195,6 +196,7 @@ def test_a_child_is_extended_like_any_run(cli):
     assert record(longer)["parent"] == record(only("whole"))["parent"]
 
 
+@pytest.mark.slow
 def test_a_parent_is_known_by_what_it_is_and_not_by_how_it_is_typed(cli, parents):
     parent = only("p")
     shutil.copytree(parent, "elsewhere/copy")
@@ -275,6 +277,7 @@ REFUSED = {  # words of the child -> what is said
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_does_not_fit_is_refused_before_anything_is_written(cli, parents, words):
     said = refusal(cli(*WORDS, f"init_from={short(only('p'))}", "study=c", *words.split()))
@@ -368,6 +371,7 @@ def test_a_compiled_child_is_the_same_resumed_and_acts_like_its_parent(tmp_path,
     assert records(only("parts")) == records(only("whole"))
 
 
+@pytest.mark.slow
 def test_nothing_starts_from_a_seed_that_diverged(cli):
     train(cli, "algo._target_=diverging.SpoilsAPO", "algo=apo", "algo.victim=1", "num_seeds=3", "study=p")
     parent = short(only("p"))

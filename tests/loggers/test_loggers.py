@@ -97,6 +97,7 @@ def test_a_resumed_run_goes_on_with_its_record(cli, tmp_path, own):
     assert [line["step"] for line in calls(tmp_path, "log")] == [int(row["step"]) for row in rows_of(job)]
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_anew_has_a_record_of_its_own(cli, tmp_path, own):
     assert cli(*SHORT, "logger=lines").code == 0
     assert cli(*SHORT, "logger=lines", "resume=never").code == 0
@@ -118,6 +119,7 @@ def test_what_holds_metrics_back_sends_them_before_each_checkpoint(cli, tmp_path
     assert kinds[-2:] == ["sync", "close"]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("call", "how"), [("log", "error"), ("sync", "exit"), ("close", "exit"), ("log", "unspeakable")]
 )
@@ -180,6 +182,7 @@ WRONG = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("word", WRONG)
 def test_what_is_wrong_is_one_line(cli, word):
     assert WRONG[word] in refusal(cli(*SHORT, word))
@@ -203,6 +206,7 @@ def test_videos_of_training_reach_it(cli, tmp_path, own):
     assert [line["size"] for line in videos] == [p.stat().st_size for p in sorted((job / "videos").glob("*.mp4"))]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("where", "how"), [("check", "leaves"), ("open", "forks"), ("log", "forks"), ("log", "leaves"), ("close", "leaves")]
 )
@@ -328,6 +332,7 @@ def test_what_a_logger_does_to_what_it_gets_reaches_nobody(cli, tmp_path, own):
     assert all(line["values"] for line in calls(tmp_path, "log"))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("known", ["gone", 5, ["x"]])
 def test_a_record_that_is_gone_is_begun_anew(cli, tmp_path, own, known):
     assert cli(*SHORT, "logger=lines", "stop_at=2048").code == 0
@@ -340,6 +345,7 @@ def test_a_record_that_is_gone_is_begun_anew(cli, tmp_path, own, known):
     assert record(job)["loggers"] == {"lines": f"record of {job.name}"}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("launcher", ["basic", "batched"])
 def test_a_sweep_whose_logger_cannot_start_is_trained_without_it_later(cli, tmp_path, own, launcher):
     words = ["-m", "algo.ent_coef=0,0.1", f"hydra/launcher={launcher}"]

@@ -206,6 +206,7 @@ def test_launches_keep_patches_of_their_own_where_they_differ(folder):
     assert kept(folder, launch=11) == []
 
 
+@pytest.mark.slow
 def test_an_environment_that_nobody_has_edited_is_refused_at_no_launch(tmp_path):
     thing = "from gymnasium.envs.classic_control import CartPoleEnv\nfrom envs_pkg.rew import R\n"
     thing += "class Thing(CartPoleEnv):\n    def step(self, action):\n        o, r, *more = super().step(action)\n"

@@ -56,6 +56,7 @@ def test_a_run_of_an_older_version_stays_undeclared(cli):
     assert ["declared" in entry for entry in plan().values()] == [False]
 
 
+@pytest.mark.slow
 def test_an_extension_has_the_declaration_of_the_run_that_it_extends(cli):
     assert cli(*TINY, *AREA).code == 0
     result = cli(*TINY, "total_steps=512", "resume=extend", "primary=final", "margin=7")

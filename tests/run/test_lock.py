@@ -22,6 +22,7 @@ def kind(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.few(1)
 def test_a_lock_dies_with_its_process(tmp_path, kind):
     assert not is_held(tmp_path)
     process, line = child("print(lock.acquire(), flush=True); time.sleep(60)", tmp_path, kind)
@@ -46,6 +47,7 @@ def test_a_lock_dies_with_its_process(tmp_path, kind):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.few(1)
 def test_a_killed_process_leaves_its_lock_to_one_of_many(tmp_path, kind):
     process, _ = child("lock.acquire(); print(flush=True); time.sleep(60)", tmp_path, kind)
     process.kill()

@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("launcher", "link"),
     [

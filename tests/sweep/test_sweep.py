@@ -142,6 +142,7 @@ def faster(monkeypatch):
 THEIR_OWN = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's, not ours
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("words", [(), ("hydra/launcher=batched",), (THEIR_OWN,)])
 def test_of_two_sweeps_at_once_each_makes_new_folders_of_its_own(sweep, faster, words):
     for first, second in (("", "_2"), ("_3", "_4")):

@@ -67,6 +67,7 @@ def test_target_kl_wants_the_metric_that_it_reads(tmp_path):
         train(tmp_path, *SMALL, algo("Silent"), "algo.target_kl=0.1")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["Scaled", "Transient", "Frozen", "Projected", "OfNumbers", "Attends"])
 def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
     settings = (*SMALL[:-1], *torso(name), "num_seeds=2", "evaluation.episodes=2", "batching=auto")
@@ -116,6 +117,7 @@ PIXELS = ("env.id=Pixels-v0", "network=nature_cnn", "network.torso.features=16",
 PIXELS += ("env.num_envs=2", "algo.rollout_steps=8", "algo.minibatches=2", "algo.epochs=1")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 @pytest.mark.parametrize(
     "settings",

@@ -99,6 +99,7 @@ def trained_state(folder):
 # No effect on training ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("case", CASES)
 def test_training_is_bit_for_bit_that_without(tmp_path, request, case):
     if "compiled" in case:
@@ -316,6 +317,7 @@ def term():
     signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("words", [("env=cartpole",), ("env=pendulum", "env.backend=gymnasium", "num_seeds=2")])
 @pytest.mark.parametrize("evaluation", [2, 4])  # the fourth is the last
 def test_a_stop_within_an_evaluation_is_made_good_by_the_next_launch(tmp_path, monkeypatch, words, evaluation):

@@ -71,6 +71,7 @@ def assert_same_agents(ours, theirs, agents):
         assert_close(agent_of(ours, agent), agent_of(theirs, agent), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("case", CASES)
 def test_the_others_go_on_as_if_it_had_not(tmp_path, case):
     settings = (*EIGHT, *THREE, *CASES[case], "evaluation.episodes=2")
@@ -131,6 +132,7 @@ def test_compiled_too(tmp_path, traced, caplog, batching, what, since, update):
 
 
 # before, after and well after it is retired
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("case", "stop"), [("ppo", 3), ("memory", 2), ("normalised", 6), ("loop", 6)])
 def test_a_resumed_run_keeps_it_retired(tmp_path, case, stop):
     settings = (*EIGHT, *THREE, *CASES[case], "evaluation.episodes=2")

@@ -52,6 +52,7 @@ def test_the_best_is_kept_agent_by_agent_and_the_later_of_two(tmp_path):
     assert kept.scores.tolist() == [5, 5, 1]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("words", [AVERAGE, BEST], ids=["average", "best"])
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_resumed_is_uninterrupted(tmp_path, words, seeds):

@@ -13,6 +13,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("algo", ["ppo", "apo", "ppo_kl"])
 @pytest.mark.parametrize("env", ["cartpole", "pendulum"])
 def test_a_seed_in_a_batch_is_that_seed_alone(tmp_path, algo, env):

@@ -112,6 +112,7 @@ def test_a_change_is_in_force_from_the_next_update_on_and_is_kept(tmp_path):
     assert rates == pytest.approx([first[0]] * 2 + [1e-4] * 6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("algo", ["ppo", "apo"])
 @pytest.mark.parametrize("checkpoint", [4, 0])
 def test_a_killed_run_repeats_its_changes_and_is_the_uninterrupted_one(tmp_path, algo, checkpoint):
@@ -163,6 +164,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_cannot_be_is_refused_in_the_log_once_and_the_run_goes_on(tmp_path, line, caplog):
     caplog.set_level(logging.INFO)
@@ -373,6 +375,7 @@ def test_the_command_shows_and_sets(tmp_path, capsys):
     assert shown[1].split() == ["algo.clip_coef", "[0.3,", "0]", "0", "to", "1"]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

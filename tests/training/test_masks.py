@@ -91,6 +91,7 @@ def poison(rollout):
     return spoilt
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("algo", ALGOS)

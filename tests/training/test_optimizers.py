@@ -73,6 +73,7 @@ def test_optimizers_that_cannot_work_are_refused_by_name(name, why):
         build.check(make_config(*choose(name)))
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
 def test_an_optimizer_moves_stacked_agents_as_it_would_alone(tmp_path, name):
     rate = "3e-3" if name in FIXED else "[3e-3,0,1e-3]"
@@ -89,6 +90,7 @@ def test_an_optimizer_that_mixes_agents_cannot_be_made_to(tmp_path):
         make_trainer(tmp_path, *SMALL, *choose("Adafactor"), "num_seeds=2", "batching=vmap")
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", [*(own for own in ACCEPTED if own not in FIXED), *OTHERS])
 @pytest.mark.parametrize("num_seeds", [ALONE, 2])
 def test_traced_updates_are_eager_ones_where_the_rate_touches_zero(tmp_path, traced, caplog, name, num_seeds):
@@ -149,6 +151,7 @@ def test_a_schedule_that_would_be_without_effect_is_refused(name):
         build.check(make_config(*choose(name), "optimizer.lr=[1e-3,0]"))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", ["SGD", "Adafactor", "Rprop", *OTHERS])
 @pytest.mark.parametrize("num_seeds", [ALONE, 2])
 def test_other_optimizers_resume_exactly(tmp_path, traced, name, num_seeds):

@@ -150,6 +150,7 @@ DAMAGES = {  # of metrics.csv -> rows that are left of one seed; there were two 
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_curve_that_does_not_reach_its_checkpoint_is_refused(tmp_path, damage):
     settings = (*SETTINGS, "num_seeds=2", "stop_at=512")

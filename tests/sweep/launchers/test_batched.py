@@ -49,6 +49,7 @@ def assert_same(ours, theirs, part=slice(None)):
         assert_close(weights_of(ours)[name][part], tensor, atol=2e-4, rtol=2e-3, msg=name)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_among_others_is_that_job_alone(tmp_path, case):
     batch = make_jobs(tmp_path / "batch", *SMALL, *CASES[case], own=OWN)
@@ -65,6 +66,7 @@ def test_a_job_among_others_is_that_job_alone(tmp_path, case):
     assert [record(job.folder)["agents_together"] for job in batch] == [len(together.seeds)] * len(batch)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("case", ["memory", "normalised", pytest.param("sync", marks=pytest.mark.slow)])
 def test_what_was_stopped_in_a_batch_goes_on_alone_and_the_other_way_round(tmp_path, case):
     settings = (*SMALL, *CASES[case])
@@ -170,6 +172,7 @@ def test_what_kills_a_batch_is_tried_alone(cli):
     assert "3 batches: the number of process deaths must be the same within one" in result.out
 
 
+@pytest.mark.slow
 def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_one_for_all(tmp_path, cli):
     plain = ("~optimizer.eps", "~optimizer.fused")
     rates = (("optimizer.lr=1e-3",), ("optimizer.lr=1e-4",))

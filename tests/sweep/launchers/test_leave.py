@@ -53,6 +53,7 @@ def marks():
     return sorted(Path("outputs/s").glob("*/queued.json"))
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_its_jobs_to_slurm_and_the_next_one_goes_on_from_there(sweep, slurm, capsys):
     words = ("seed=0,1,2", "total_steps=6000", *LEAVE)
     result = sweep(*words)
@@ -112,6 +113,7 @@ def test_a_sweep_that_waits_submits_no_job_of_one_that_leaves(tmp_path, slurm):
     two[0].kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "submitit_slurm"])
 def test_a_sweep_that_waits_says_at_last_that_it_waits_for_no_queued_job(sweep, slurm, launcher):
     assert sweep("seed=0,1", *LEAVE).code == 0
@@ -216,6 +218,7 @@ def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
     assert len(slurm.states()) == 1
 
 
+@pytest.mark.slow
 def test_a_logger_that_cannot_start_on_the_node_is_told_and_not_submitted_again(tmp_path, sweep, slurm):
     (tmp_path / "conf" / "logger").mkdir(parents=True)
     (tmp_path / "conf" / "logger" / "lines.yaml").write_text("lines:\n  _target_: own_logger.Lines\n  fail_in: open\n")
@@ -327,6 +330,7 @@ def test_what_sbatch_refuses_is_told_in_one_line(sweep, slurm):
     assert marks() == []
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "says",
     [

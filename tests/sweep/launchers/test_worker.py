@@ -59,6 +59,7 @@ def test_workers_that_still_start_up_heed_a_signal_too(tmp_path, launcher):
     assert {status(job) for job in jobs(tmp_path) if (job / "run.json").exists()} <= {"interrupted"}
 
 
+@pytest.mark.slow
 def test_workers_whose_sweep_is_killed_save_what_they_run_and_end(tmp_path):
     words = ("seed=0,1", "total_steps=200000", "env.num_envs=2", "algo.rollout_steps=32", "checkpoint_every=640")
     process = start(tmp_path, *words, "hydra/launcher=joblib")

@@ -68,6 +68,7 @@ def test_a_study_gone_on_with_asks_what_it_would_have_asked(sampler):
     assert len({tuple(params.values()) for params in through}) > 8
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_nothing_of_tpe_is_left_to_optunas_defaults(tmp_path, monkeypatch, sampler):
     """Optuna 5 changed those of `multivariate` and `constant_liar`."""

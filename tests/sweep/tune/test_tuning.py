@@ -171,6 +171,7 @@ def test_a_tuning_none_of_whose_trials_comes_to_its_end_does_not_stop_the_others
     assert len([path for path in Path("outputs/t").iterdir() if (path / "run.json").exists()]) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_drawn_twice_is_trained_once_and_goes_on_where_its_twin_was_pruned(tune):
     judged = {"sampler": "random", "pruner": "halving", "rungs": "[0.5]", "prune_after": 1, "keep": 0.5}
     result = tune(n_trials=6, evaluation_seeds=0, params=("algo.clip_coef=0.1,0.3",), **judged)
@@ -323,6 +324,7 @@ def test_several_measures_keep_what_none_beats_in_all(tune):
     assert len(best) == len(front) >= 1
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -377,6 +379,7 @@ def test_tuning_and_evaluation_seeds_are_kept_apart(cli):
         compare_runs(find_runs(["outputs"]))
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_shows_the_study(tune):
     pytest.importorskip("optuna_dashboard", reason="extra tune is not installed")
     assert tune(n_trials=2, evaluation_seeds=0).code == 0
