@@ -106,7 +106,8 @@ class Optuna(Grids):
 
 def _is_searched(override: Override) -> bool:
     """Whether a word of a grid is searched, rather than a list of which each value is tuned apart."""
-    return override.is_sweep_override() and (SEARCH in override.value().tags or not override.is_discrete_sweep())
+    tags = getattr(override.value(), "tags", ())
+    return override.is_sweep_override() and (SEARCH in tags or not override.is_discrete_sweep())
 
 
 def _compare_command(folder: Path, best: list[Path]) -> str:
