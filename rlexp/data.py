@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import gymnasium
 import numpy as np
@@ -14,6 +14,7 @@ from rlexp.errors import ConfigError
 from rlexp.seeding import AgentStreams, seeded
 
 Made = TypeVar("Made")
+FinalObs = Literal["none", "truncated", "all"]  # episodes whose final observations are read
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,18 @@ class ExtraRewards(NamedTuple):
     joined: Tensor | None = None  # beside a stream apart: what is added to the environment's rewards (A, T, E)
 
     def beside(self, other: "ExtraRewards | None") -> "ExtraRewards":
-        """The stream apart, together with rewards that another hook adds; ConfigError if those are a stream, too."""
+        """These rewards together with those that another hook adds; ConfigError if both are a stream apart."""
         if other is None:
             return self
-        if other.values is not None:
+        rows = other.rows | self.rows
+        if self.values is None and other.values is None:
+            return self._replace(rewards=self.rewards + other.rewards, rows=rows)
+        if self.values is not None and other.values is not None:
             what = "both bring rewards with a critic of their own, and one of them is all there is room for"
             raise ConfigError(f"bonus: the objective and the bonus {what}; use another bonus, or none")
-        return self._replace(rows=other.rows | self.rows, joined=other.rewards)
+        apart, added = (self, other) if other.values is None else (other, self)
+        joined = added.rewards if apart.joined is None else apart.joined + added.rewards
+        return apart._replace(rows=rows, joined=joined)
 
 
 class Batch(NamedTuple):

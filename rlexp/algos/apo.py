@@ -14,7 +14,7 @@ from rlexp.algos.episode_scores import AdvantageScores, random_scores
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
-from rlexp.data import Batch, Rollout, RunSpec
+from rlexp.data import Batch, FinalObs, Rollout, RunSpec
 from rlexp.networks.actor_critic import Policy
 
 
@@ -52,6 +52,11 @@ class APO(PPO):
             self.require("gamma", usable, "algo.anchor_by=advantage discounts by it; must lie in [0, 1]")
         else:  # it is not read, and agents side by side may differ in gae.gamma, which is its default
             self.gamma = None
+
+    @property
+    def final_obs(self) -> FinalObs:
+        """With anchor_by=advantage those of truncated episodes, whose values it takes."""
+        return "none" if self.gamma is None else "truncated"
 
     def check_population(self, population: int) -> None:
         """A shared anchor takes a population."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlexp.algos.schedules import Schedule, Scheduled, side_by_side
-from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec, Spaces
+from rlexp.data import Batch, ExtraRewards, FinalObs, Rollout, RunSpec, Spaces
 from rlexp.errors import ConfigError
 from rlexp.networks.actor_critic import Policies, Policy
 from rlexp.plain.digest import digest
@@ -59,6 +59,14 @@ class Algorithm:
     def key(self, name: str) -> str:
         """A hyperparameter as it is typed."""
         return f"algo.{name}"
+
+    @property
+    def final_obs(self) -> FinalObs:
+        """Whose final observations it reads, as in `rollout.next_obs`: of "truncated" episodes, of "all", or of "none".
+
+        They must then be finite; others may be anything.
+        """
+        return "none"
 
     def check_population(self, population: int) -> None:
         """Raise ConfigError if agents cannot be trained in populations of this size; by default in any."""

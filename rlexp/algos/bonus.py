@@ -29,6 +29,8 @@ def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
     fields = dataclasses.fields(base)
     for name in own & {field.name for field in fields}:
         raise ConfigError(f"bonus.{name}: {base.__name__} has a setting of that name too; give it a prefix")
+    for name in bonus.keywords.keys() & shared:
+        raise ConfigError(f"bonus.{name}: a bonus takes it from its objective; set algo.{name}={bonus.keywords[name]}")
     for hook in HOOKS:
         if _overrides(base, hook) and _overrides(mixin, hook) and "super" not in getattr(mixin, hook).__code__.co_names:
             what = f"does not call super().{hook}(...), so that of {base.__name__} would never be called"

@@ -14,7 +14,7 @@ from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
 from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec, Spaces
 from rlexp.networks.actor_critic import Policies, Policy
-from rlexp.networks.distributions import make_distribution
+from rlexp.networks.distributions import DiagGaussian, make_distribution
 from rlexp.networks.reader import Reader
 
 
@@ -43,9 +43,8 @@ class OPR(PPO):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
 
     def modules(self, spaces: Spaces) -> dict[str, nn.Module]:
-        """The network of π_good, which returns packed distribution parameters."""
-        outputs = make_distribution(spaces.action).num_params
-        return super().modules(spaces) | {"good": Reader(spaces.observation, list(self.good_hidden), outputs)}
+        """The network of π_good."""
+        return super().modules(spaces) | {"good": Clone(spaces, list(self.good_hidden))}
 
     def prepare(self, spec: RunSpec) -> None:
         """Allocate the memory of good episodes."""
@@ -53,7 +52,7 @@ class OPR(PPO):
         self.shaping = torch.full((spec.num_agents,), float("nan"), device=spec.device)
 
     def rewards(self, rollout: Rollout, policies: Policies) -> ExtraRewards | None:
-        """B · clip(log π_good(a|s) − log π_old(a|s), 0, d); 0 until an episode has finished."""
+        """r′ − r = b · clip(log π_good(a|s) − log π_old(a|s), 0, d); 0 until an episode has finished."""
 
         def of_clone(policy: Policy, obs: Tensor, actions: Tensor) -> Tensor:
             return policy.distribution.log_prob(policy.module("good")(obs), actions)
@@ -88,3 +87,20 @@ class OPR(PPO):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the memory."""
         self.memory.load_state_dict(state["memory"])
+
+
+class Clone(nn.Module):
+    """π_good: packed parameters (..., P). As in the policy, log σ of continuous actions is no function of the state."""
+
+    def __init__(self, spaces: Spaces, hidden: list[int]) -> None:
+        super().__init__()
+        distribution = make_distribution(spaces.action)
+        gaussian = isinstance(distribution, DiagGaussian)
+        outputs = distribution.noise_size if gaussian else distribution.num_params
+        self.reader = Reader(spaces.observation, hidden, outputs)
+        self.log_std = nn.Parameter(torch.zeros(outputs)) if gaussian else None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """(..., *space.shape) -> (..., P)."""
+        params = self.reader(obs)
+        return params if self.log_std is None else torch.cat([params, self.log_std.expand_as(params)], -1)

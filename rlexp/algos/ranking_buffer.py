@@ -33,7 +33,7 @@ class RankingBuffer:
     def __init__(self, spec: RunSpec, *, size: int, max_steps: int, weights: tuple[float, float, float]) -> None:
         self.spec, self.size, self.max_steps, self.weights = spec, size, max_steps, weights
         self.scores = np.full((spec.num_agents, size), -np.inf)  # of each pair's episode; −∞: no pair yet
-        self.visits = np.zeros((spec.num_agents, BUCKETS), np.int64)
+        self.visits = np.zeros((spec.num_agents, 0), np.int64)  # (A, BUCKETS) once discrete states are seen
         self.collected = 0  # rows of each environment, resets included
         self.kept: dict[str, Tensor] = {}  # (A*size, ...)
         self.running: dict[str, Tensor] = {}  # the last rows of each environment, row t at t mod M: (A*E, M, ...)
@@ -67,6 +67,8 @@ class RankingBuffer:
         else:
             keys = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in obs.cpu().numpy()]
             buckets = np.array([int.from_bytes(key, "little") % BUCKETS for key in keys])
+            if not self.visits.size:
+                self.visits = np.zeros((len(self.visits), BUCKETS), np.int64)
             np.add.at(self.visits[agent], buckets, 1)
             local, novelty = len(set(keys)) / len(keys), float((self.visits[agent, buckets] ** -0.5).mean())
         return sum(w * s for w, s in zip(self.weights, (extrinsic, local, novelty), strict=True))
@@ -88,9 +90,9 @@ class RankingBuffer:
         held = (self.scores > -np.inf).sum(1)  # (A,), the first so many places
         shape = (self.spec.num_agents, minibatches, rows)
         draws = np.zeros((self.spec.num_agents, minibatches * rows), np.int64)
-        for agent, stream in enumerate(self.spec.streams):
-            u = torch.rand(draws.shape[1], generator=stream.memory, device=stream.memory.device, dtype=torch.float64)
-            draws[agent] = np.minimum(u.cpu().numpy() * held[agent], max(0, held[agent] - 1)).astype(np.int64)
+        for agent in range(len(draws)):
+            u = self.spec.uniform(agent, draws.shape[1])
+            draws[agent] = np.minimum(u * held[agent], max(0, held[agent] - 1)).astype(np.int64)
             draws[agent] += agent * self.size
         index = torch.from_numpy(draws.ravel()).to(self.spec.device)
         drawn = {name: table[index].unflatten(0, shape) for name, table in self.kept.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.return_scaler import ReturnScaler
-from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec, Spaces
+from rlexp.data import Batch, ExtraRewards, FinalObs, Rollout, RunSpec, Spaces
 from rlexp.networks.actor_critic import Policies, Policy
 from rlexp.networks.reader import Reader
 
@@ -47,6 +47,11 @@ class RND(Algorithm):
         error, value = Distillation(space, hidden, self.rnd_features), Reader(space, hidden, 1)
         return super().modules(spaces) | {"rnd": error, "rnd_value": value}
 
+    @property
+    def final_obs(self) -> FinalObs:
+        """All: each has a bonus."""
+        return "all"
+
     def prepare(self, spec: RunSpec) -> None:
         """Start the statistics."""
         super().prepare(spec)
@@ -55,7 +60,7 @@ class RND(Algorithm):
         self.rnd_started = False
 
     def rewards(self, rollout: Rollout, policies: Policies) -> ExtraRewards | None:
-        """r_i with V_i; 0 in the first rollout, which only fills the statistics of observations."""
+        """r_i with V_i; 0 in the first rollout, before which there are no statistics of observations."""
         error = policies.each(lambda policy, obs: policy.module("rnd")(obs), rollout.next_obs)  # (A, T, E)
         obs = torch.cat([rollout.obs, rollout.next_obs[:, -1:]], 1)
         values = policies.each(lambda policy, obs: policy.module("rnd_value")(obs).squeeze(-1), obs)  # (A, T + 1, E)

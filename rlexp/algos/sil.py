@@ -9,7 +9,7 @@ from rlexp.algos.base import Metrics
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
 from rlexp.algos.transition_memory import TransitionMemory
-from rlexp.data import Batch, Rollout, RunSpec, masked
+from rlexp.data import Batch, FinalObs, Rollout, RunSpec, masked
 from rlexp.networks.actor_critic import Policy
 
 
@@ -38,6 +38,11 @@ class SIL(PPO):
         for name in ("priority_alpha", "priority_beta"):
             self.require(name, getattr(self, name) >= 0, "must not be below 0")
         self.require("gamma", 0 <= self.gamma <= 1, "must lie in [0, 1]; by default it is gae.gamma")
+
+    @property
+    def final_obs(self) -> FinalObs:
+        """Those of truncated episodes, if their values end the returns."""
+        return "truncated" if self.bootstrap_truncation else "none"
 
     def prepare(self, spec: RunSpec) -> None:
         """Allocate the memory."""

@@ -83,15 +83,15 @@ class TransitionMemory:
         """Prioritised draws with replacement: (A, minibatches, rows, ...)."""
         agents, shape = self.spec.num_agents, (self.spec.num_agents, minibatches, rows)
         chosen, weights = np.zeros((agents, minibatches * rows), np.int64), np.zeros(shape, np.float32)
-        for agent, stream in enumerate(self.spec.streams):
-            u = torch.rand(chosen.shape[1], generator=stream.memory, device=stream.memory.device, dtype=torch.float64)
+        for agent in range(agents):
+            u = self.spec.uniform(agent, chosen.shape[1])
             surprise = np.maximum(self.returns[agent] - self.values[agent], 0.0, dtype=np.float64)
             priorities = np.where(self.known[agent], surprise**self.alpha, 0.0).ravel()  # (E*M,); 0^0 is 1
             total = priorities.cumsum()
             if total[-1] == 0:
                 continue
             last = np.flatnonzero(priorities)[-1]  # as u · total may round to total
-            chosen[agent] = np.searchsorted(total, u.cpu().numpy() * total[-1], side="right").clip(max=last)
+            chosen[agent] = np.searchsorted(total, u * total[-1], side="right").clip(max=last)
             share = priorities[chosen[agent]].reshape(minibatches, rows) / total[-1]
             importance = (self.known[agent].sum() * share) ** -self.beta
             weights[agent] = importance / importance.max(1, keepdims=True)
@@ -110,7 +110,7 @@ class TransitionMemory:
         """Of each agent (A,): rows that can be drawn, and the share of them that were better than expected."""
         number = self.known.sum((1, 2))
         better = (self.known & (self.returns > self.values)).sum((1, 2)) / np.where(number > 0, number, np.nan)
-        return {name: torch.from_numpy(x).float() for name, x in (("rows", number), ("better", better))}
+        return {name: torch.from_numpy(x).float() for name, x in (("known", number), ("better", better))}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: arrays (A*E, M), tensors (A*E, M, ...)."""

@@ -14,7 +14,7 @@ from rlexp.algos.base import Algorithm
 from rlexp.algos.metric_names import invalid_name
 from rlexp.checks.location import refusal
 from rlexp.checks.network_tensors import check_tensors
-from rlexp.data import ExtraRewards, Rollout
+from rlexp.data import ExtraRewards, Rollout, masked
 from rlexp.errors import ConfigError
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.text import with_article
@@ -117,6 +117,8 @@ def require_rewards(algo: Algorithm, extra: Any, rollout: Rollout) -> None:
         what = f"returns {describe(extra)}; wants ExtraRewards(rewards, ...), or None"
         raise refusal(algo, "rewards", what, "return")
     shape = tuple(rollout.rewards.shape)
+    if extra.joined is not None and extra.values is None:
+        raise refusal(algo, "rewards", "joined goes with a stream that has values; add it to rewards", "joined")
     if (extra.values is None) != (extra.last_values is None):
         raise refusal(algo, "rewards", "values and last_values are of one critic: give both, or neither", "return")
     gamma = extra.gamma
@@ -135,15 +137,18 @@ def require_rewards(algo: Algorithm, extra: Any, rollout: Rollout) -> None:
         value = getattr(extra, name)
         if value is not None and not (isinstance(value, Tensor) and tuple(value.shape) == size):
             raise refusal(algo, "rewards", f"{name} are {describe(value)}; wants {size}, (agents, steps, envs)", name)
-        counts = (
-            None if value is None or value.is_cuda or value.dim() < 3 else torch.where(rollout.weights > 0, value, 0)
-        )
-        if counts is not None and not counts.isfinite().all():  # on a GPU it would be waited for
-            raise refusal(algo, "rewards", f"{name} that count are not finite", name)
     for name, value in extra.rows.items():
         if not (isinstance(value, Tensor) and tuple(value.shape[:3]) == shape) or name == "returns":
             what = "is the name of what gae returns; rename it" if name == "returns" else f"wants {shape}, ..."
             raise refusal(algo, "rewards", f"row {name!r} is {describe(value)}; {what}", *quoted(name))
+
+
+def require_finite_rewards(algo: Algorithm, extra: ExtraRewards | None, rollout: Rollout) -> None:
+    """Refuse rewards and values that count and are not finite: a mistake at first, later an agent that diverges."""
+    for name in ("rewards", "values", "joined"):
+        value = getattr(extra, name, None)
+        if value is not None and not masked(value, rollout.weights).isfinite().all():
+            raise refusal(algo, "rewards", f"{name} that count are not finite", name)
 
 
 def require_modules(algo: Algorithm, modules: Any, shape: tuple[int, ...] | None) -> dict[str, nn.Module]:

@@ -21,7 +21,13 @@ from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm
-from rlexp.checks.hook_outputs import require_coefficients, require_observed, require_replay, require_rewards
+from rlexp.checks.hook_outputs import (
+    require_coefficients,
+    require_finite_rewards,
+    require_observed,
+    require_replay,
+    require_rewards,
+)
 from rlexp.checks.location import located_errors, refusal, where_defined, where_raised
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.network import where_network_raised
@@ -78,6 +84,7 @@ def check_loss(
         if extra is None:
             return Findings()
         require_rewards(algo, extra[0], rollout)
+        require_finite_rewards(algo, extra[0], rollout)
         observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
         if observed is not None:
             require_observed(algo, observed[0], agents)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from rlexp.data import Flaw, Rollout, Tally
+from rlexp.data import FinalObs, Flaw, Rollout, Tally
 from rlexp.envs.agents import CONTINUES
 from rlexp.envs.checks import raise_fault
 from rlexp.envs.torch_vector import TorchVectorEnv
@@ -37,7 +37,7 @@ class Collector:
         num_steps: T.
         device: of rollouts.
         watch: watches environment calls.
-        bootstraps: the value of a truncated episode's final observation is used, so that it must be finite.
+        final_obs: episodes whose final observations are used, so that they must be finite.
         ranks: that share the environments.
     """
 
@@ -52,12 +52,12 @@ class Collector:
         num_steps: int,
         device: torch.device,
         watch: Watch | None = None,
-        bootstraps: bool = True,
+        final_obs: FinalObs = "truncated",
         ranks: Ranks | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
         self.mine = self.ranks.share(num_envs)  # of E
-        self.watch, self.bootstraps = watch or Watch(), bootstraps
+        self.watch, self.final_obs = watch or Watch(), final_obs
         self.envs, self.distribution, self.streams, self.device = envs, distribution, streams, device
         agents = len(streams)
         self.shape = (agents, num_envs)
@@ -188,7 +188,8 @@ class Collector:
         violation = self._contract_violation(dummy, done)
         if violation is not None:
             return violation
-        unread = self.terminated[:, :-1] if self.bootstraps else done
+        ends = self.terminated[:, :-1]
+        unread = {"all": torch.zeros_like(ends), "truncated": ends, "none": done}[self.final_obs]
         outputs = {
             "a reward": (self.rewards[:, :-1], dummy.to(self.rewards.device)),
             "an observation": (self.obs[:, 1 : self.num_steps + 1], unread.to(self.device)),
@@ -202,7 +203,7 @@ class Collector:
                 agent, row, env = rows[rows[:, 1].argmin()].tolist()
                 numbers = x[agent, row, env].flatten()
                 value = float(numbers[~numbers.isfinite()][0])
-                remedy = "fix it, or terminate the episode in such a step"
+                remedy = "fix it" if self.final_obs == "all" else "fix it, or terminate the episode in such a step"
                 return Flaw(agent, env, row, what, f" that is not finite ({value})", remedy)
         return None
 

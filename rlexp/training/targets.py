@@ -9,7 +9,7 @@ from torch import Tensor
 from rlexp.algos.advantages import GAE, Advantages
 from rlexp.algos.base import Algorithm
 from rlexp.algos.return_scaler import ReturnScaler
-from rlexp.checks.hook_outputs import require_rewards
+from rlexp.checks.hook_outputs import require_finite_rewards, require_rewards
 from rlexp.checks.location import located_errors
 from rlexp.data import ExtraRewards, Rollout, masked
 from rlexp.errors import ConfigError
@@ -44,6 +44,8 @@ class Targets:
         with located_errors(self.algo, "rewards"), drawing, torch.no_grad():
             extra = self.algo.rewards(rollout, policies)
         require_rewards(self.algo, extra, rollout)
+        if first:
+            require_finite_rewards(self.algo, extra, rollout)
         added = None if extra is None else extra.rewards if extra.values is None else extra.joined
         if added is not None:
             rollout.learner_rewards = rewards + masked(added, rollout.weights)

@@ -88,6 +88,7 @@ class Trainer(Evaluating, Resumable):
         agents, num_envs = len(streams), environment.num_envs
         share = self.ranks.share(num_envs)
         envs, first_obs = watch.call(environment.start, self.env_seeds(), device=device, share=share)
+        bootstraps = getattr(gae, "bootstrap_truncation", True)
         self.collector = Collector(
             envs,
             first_obs,
@@ -97,7 +98,7 @@ class Trainer(Evaluating, Resumable):
             num_steps=algo.rollout_steps,
             device=device,
             watch=watch,
-            bootstraps=getattr(gae, "bootstrap_truncation", True),
+            final_obs=algo.final_obs if algo.final_obs != "none" or not bootstraps else "truncated",
             ranks=self.ranks,
         )
         self.acting = WITH_ENVIRONMENT if isinstance(envs, TorchVectorEnv) else ACTING
@@ -208,8 +209,8 @@ class Trainer(Evaluating, Resumable):
         rollout = self.collector.collect(self.learner.acting(self.collector.slots))
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
-        targets = self.targets(rollout, self.learner.policies)
         rollout.live = self.live
+        targets = self.targets(rollout, self.learner.policies)
         observed = self._observe(rollout)
         self.clock.lap(REST)
         progress = self.update_number / self.num_updates

@@ -56,7 +56,7 @@ def test_a_bonus_of_no_weight_leaves_any_objective_as_it_is(tmp_path, algo):
     assert same_weights(train(tmp_path / "plain", *settings), mine)
 
 
-def test_the_first_rollout_only_fills_the_statistics(tmp_path):
+def test_the_first_rollout_has_no_bonus(tmp_path):
     trainer = make_trainer(tmp_path, "bonus=rnd", *SMALL)
     means = []
     for _ in range(3):
@@ -173,6 +173,8 @@ def test_a_setting_is_named_as_it_is_typed():
         build.check(make_config("bonus=rnd", "algo.clip_coef=-1"))
     with pytest.raises(ConfigError, match=r"^bonus\.coef=1: rlexp.algos.rnd.RND has no such setting"):
         build.check(make_config("bonus=rnd", "+bonus.coef=1"))
+    with pytest.raises(ConfigError, match=r"^bonus\.epochs: a bonus takes it from its objective; set algo\.epochs=9"):
+        build.check(make_config("bonus=rnd", "+bonus.epochs=9"))
 
 
 @dataclass(kw_only=True)

@@ -131,7 +131,7 @@ def test_nothing_is_drawn_where_nothing_was_better_than_expected():
     rollout.values = torch.full((1, 2, 1), 2.0)
     m.add(rollout)
     assert m.sample(2, 3).weights.sum() == 0
-    assert {name: x.item() for name, x in m.summary().items()} == {"rows": 2, "better": 0}
+    assert {name: x.item() for name, x in m.summary().items()} == {"known": 2, "better": 0}
 
 
 def test_what_a_reset_holds_is_never_drawn():

@@ -8,6 +8,7 @@ import torch
 from rlexp.algos.apo import APO
 from rlexp.algos.ppo import PPO
 from rlexp.algos.ppo_kl import PPOKL
+from rlexp.data import ExtraRewards
 
 
 class SpoilsMixin:
@@ -57,3 +58,26 @@ class SpoilsKL(SpoilsMixin, PPOKL):
     victim: int = -1
     since: float = 0.25
     what: str = "loss"
+
+
+@dataclass(kw_only=True)
+class SpoilsRewards(PPO):
+    """The rewards that it adds are 0, and infinite for `victim` from the third rollout on."""
+
+    victim: int = -1
+
+    def prepare(self, spec):
+        super().prepare(spec)
+        self.seeds, self.rollouts = [stream.seed for stream in spec.streams], 0
+
+    def rewards(self, rollout, policies):
+        self.rollouts += 1
+        hit = [seed == self.victim and self.rollouts > 2 for seed in self.seeds]
+        spoil = torch.tensor([math.inf if one else 0.0 for one in hit])
+        return ExtraRewards(torch.zeros_like(rollout.rewards) + spoil[:, None, None])
+
+    def state_dict(self):
+        return super().state_dict() | {"rollouts": self.rollouts}
+
+    def load_state_dict(self, state):
+        self.rollouts = state["rollouts"]

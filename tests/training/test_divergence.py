@@ -31,6 +31,7 @@ CASES = {
     "ppo": (*spoils("ppo"), "env=cartpole"),
     "value loss": (*spoils("ppo"), "env=cartpole", "++algo.what=value_loss"),
     "gradient": (*spoils("ppo"), "env=cartpole", "++algo.what=gradient"),
+    "rewards": ("algo=ppo", "algo._target_=diverging.SpoilsRewards", "env=cartpole"),
     "first agent": (*spoils("ppo"), "env=cartpole", "++algo.victim=0"),
     "memory": (*spoils("apo"), "env=cartpole", "env.backend=gymnasium", "algo.top_k=2", "algo.max_steps=20"),
     "normalised": (
@@ -90,7 +91,8 @@ def test_the_others_go_on_as_if_it_had_not(tmp_path, case):
     assert told["status"] == "done"
     (entry,) = told["diverged"].values()
     assert list(told["diverged"]) == [str(victim)]
-    metric, value = {"value loss": ("value_loss", "inf"), "gradient": ("policy_loss", "nan")}.get(case, ("loss", "nan"))
+    first = {"value loss": ("value_loss", "inf"), "gradient": ("policy_loss", "nan"), "rewards": ("policy_loss", "nan")}
+    metric, value = first.get(case, ("loss", "nan"))
     assert entry == {"step": int(theirs[victim][2][1]), "update": 3, "metric": metric, "value": value}
     result = told["result"]
     assert [k for k, rows in enumerate(result["rows"]) if rows == 8] == others

@@ -12,7 +12,7 @@ from rlexp.errors import EnvironmentFault
 
 NAN = float("nan")
 SMALL = ("total_steps=256", "env.num_envs=4", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=2")
-ALGOS = ("ppo", "apo", "apo_ce", "ppo_kl", "sil", pytest.param("rapid_bc", marks=pytest.mark.slow))
+ALGOS = ("ppo", "apo", "apo_ce", "ppo_kl", "sil", "opr", pytest.param("rapid_bc", marks=pytest.mark.slow))
 BOTH = ("env.normalize_obs=true", "env.normalize_reward=true")
 
 
@@ -136,6 +136,23 @@ def test_an_observation_that_bootstraps_must_be_finite(tmp_path, num_seeds):
     line += r"at its step \d+"
     with pytest.raises(EnvironmentFault, match=line):
         trainer.train(False)
+
+
+@pytest.mark.parametrize(
+    ("words", "broken"),
+    [
+        ("bonus=rnd", "final"),
+        ("bonus=rnd", "limit"),
+        ("algo=apo algo.anchor_by=advantage", "limit"),
+        ("algo=sil algo.bootstrap_truncation=true", "limit"),
+    ],
+)
+def test_an_observation_that_the_objective_reads_must_be_finite(tmp_path, words, broken):
+    settings = (*SMALL, *KINDS["box"], *words.split(), "gae.bootstrap_truncation=false", "gae.gamma=0.9")
+    trainer = make_trainer(tmp_path, *settings, f"+env.kwargs.{broken}=nan")
+    with pytest.raises(EnvironmentFault, match=r"returned an observation that is not finite \(nan\)") as error:
+        trainer.train(False)
+    assert ("terminate the episode" in str(error.value)) == ("bonus=rnd" not in words)
 
 
 def test_the_environment_its_number_and_step_are_named(tmp_path):

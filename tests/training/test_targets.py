@@ -121,6 +121,23 @@ def test_rewards_beside_a_stream_are_added_to_those_of_the_environment():
         stream.beside(stream)
 
 
+def test_rewards_of_two_hooks_are_added_whichever_brings_a_stream():
+    zeros = column(0.0, 0.0)
+    one, two = ExtraRewards(column(2.0, 0.0), rows={"x": zeros}), ExtraRewards(column(1.0, 4.0), rows={"y": zeros})
+    stream = ExtraRewards(column(4.0, 4.0), values=zeros, last_values=torch.zeros(1, 1))
+    for extra in (one.beside(two), two.beside(one), one.beside(two.beside(stream)), stream.beside(one).beside(two)):
+        rollout = rollout_of([0.0, 1.0], [False, False])
+        found = targets_of(extra, rollout)
+        assert rollout.learner_rewards.flatten().tolist() == [3.0, 5.0]
+        assert {"x", "y"} <= found.extra.keys()
+
+
+def test_what_would_be_added_to_nothing_is_refused():
+    extra = ExtraRewards(column(1.0, 1.0), joined=column(1.0, 1.0))
+    with pytest.raises(ObjectiveError, match="joined goes with a stream that has values; add it to rewards"):
+        targets_of(extra, rollout_of([1.0, 1.0], [False, False]))
+
+
 def test_a_hook_that_writes_rewards_in_place_does_not_move_the_learners():
     rollout = rollout_of([3.0, 0.0], [False, False])
     algo = Given()
