@@ -14,7 +14,7 @@ from rlexp.compare.samples import Sample
 from rlexp.compare.style import Sheet, palette
 from rlexp.errors import UserError
 
-HOLDER = "anchor_holder"  # column of metrics.csv: index within the population
+HOLDER = "_holder"  # how a column of metrics.csv ends that has indices within the population
 MOST = 30  # populations of an arm that are drawn
 
 Held = list[tuple[Sample, np.ndarray]]  # a population, and who holds at each of its rows; NaN: nobody
@@ -38,7 +38,8 @@ def _holder(sample: Sample) -> np.ndarray:
     try:
         with open(sample.run.folder / "metrics.csv", newline="", encoding="utf-8") as file:
             of_member = [row for row in csv.DictReader(file) if float(row["seed"]) == member]
-            values = np.array([float(row.get(HOLDER) or "nan") for row in of_member])
+            column = next((name for name in of_member[0] if name.endswith(HOLDER)), "") if of_member else ""
+            values = np.array([float(row.get(column) or "nan") for row in of_member])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{sample.run.folder}/metrics.csv: cannot be read ({error})") from None
     return values[:rows]

@@ -15,7 +15,7 @@ from rlexp.study.runs import Curve, Run
 class Sample:
     """One seed of one arm, or one population, named by its first seed: the unit of every statistic.
 
-    Of a population curve and evaluation are as `populations.curve_of` says; `results.score` is its score.
+    Of a population curve and evaluation are as `curve_of` says; `results.score` is its score.
     """
 
     seed: int

@@ -6,8 +6,8 @@ from typing import Any
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rlexp.envs.dmc import Joined
 from rlexp.envs.environment import Environment
+from rlexp.envs.joined import Joined
 from rlexp.errors import ConfigError
 
 

@@ -86,7 +86,8 @@ class Evaluating:
         try:
             found = self.curve.evaluate(agents)
             if self.kept is not None and counts:
-                self.kept.evaluated(found[EVALUATIONS[0]])
+                likeliest, sampled = EVALUATIONS
+                self.kept.evaluated(found[likeliest if self.settings.evaluation["deterministic"] else sampled])
             return found
         finally:
             for run in runs:

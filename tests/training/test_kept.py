@@ -1,5 +1,6 @@
 """Which weights are evaluated at the end: the last, an average over updates, the best so far."""
 
+import csv
 import json
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_a_pause_between_rows_gives_the_best_no_further_chance(tmp_path):
         train(tmp_path / "b", *words, "stop_at=384")
     train(tmp_path / "b", *words, resume=True)
     assert same(*(state_of(tmp_path / name)["kept"] for name in "ab"))
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "column"), [("true", "evaluation_return"), ("false", "evaluation_return_sampled")]
+)
+def test_the_best_is_that_of_the_actions_that_are_evaluated_at_the_end(tmp_path, deterministic, column):
+    trainer = train(tmp_path, *BEST, "optimizer.lr=3e-2", f"evaluation.deterministic={deterministic}")
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    best = {name: max(float(row[name]) for row in rows) for name in ("evaluation_return", "evaluation_return_sampled")}
+    assert trainer.kept.scores.tolist() == [best[column]]
+    assert len(set(best.values())) == 2
 
 
 @pytest.mark.parametrize("words", [AVERAGE, BEST], ids=["average", "best"])
