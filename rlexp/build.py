@@ -204,19 +204,16 @@ def build_trainer(
     watch = watch or Watch(name=environment.id)
     streams = [AgentStreams.make(seed, device) for run_cfg in cfgs for seed in seeds_of(run_cfg)]
     observation_space, action_space = environment.probe(watch)
-    if cfg.bonus:
-        with seeded(0):
-            require_own_attributes(*_parts(cfg), RunSpec(1, 1, [AgentStreams.make(0, device)], device))
+    _check_bonus(cfg, device)
     policy = network_builder(cfg, observation_space, action_space)
     build = with_modules(policy, algo, Spaces(observation_space, action_space))
     if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error
         network, found = policy(), Findings()
     else:
-        envs, count = environment.num_envs, len(streams)
+        envs = environment.num_envs
         rows = (envs, envs * algo.rollout_steps // algo.minibatches)  # when acting, and when learning
-        sizes = [count // ranks.size for count in rows]
-        network = checked_network(policy, observation_space, sizes, _packages(cfg))
-        found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, count)
+        network = checked_network(policy, observation_space, [count // ranks.size for count in rows], _packages(cfg))
+        found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams))
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
         raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")
@@ -255,21 +252,32 @@ def build_trainer(
         how=how | {"batching": batching},
         runs=list(records),
         display=display,
-        settings=RunSettings(
-            total_steps=int(cfg.total_steps),
-            stop_at=None if cfg.stop_at is None else int(cfg.stop_at),
-            checkpoint_every=int(cfg.checkpoint_every),
-            log_every=int(cfg.log_every),
-            evaluation={entry.name: cfg.evaluation[entry.name] for entry in dataclasses.fields(FinalEvaluation)},
-            evaluate_every=None if cfg.evaluation.every is None else int(cfg.evaluation.every),
-            curve_episodes=cfg.evaluation.curve_episodes,
-            video_every=None if cfg.evaluation.video_every is None else int(cfg.evaluation.video_every),
-            weights=cfg.evaluation.weights,
-            average_decay=float(cfg.evaluation.average_decay),
-            population=population_of(cfg),
-        ),
+        settings=_settings(cfg),
         live=live,
         ranks=ranks,
+    )
+
+
+def _check_bonus(cfg: DictConfig, device: torch.device) -> None:
+    if cfg.bonus:
+        with seeded(0):
+            require_own_attributes(*_parts(cfg), RunSpec(1, 1, [AgentStreams.make(0, device)], device))
+
+
+def _settings(cfg: DictConfig) -> RunSettings:
+    """What the trainer reads of the run-level settings."""
+    return RunSettings(
+        total_steps=int(cfg.total_steps),
+        stop_at=None if cfg.stop_at is None else int(cfg.stop_at),
+        checkpoint_every=int(cfg.checkpoint_every),
+        log_every=int(cfg.log_every),
+        evaluation={entry.name: cfg.evaluation[entry.name] for entry in dataclasses.fields(FinalEvaluation)},
+        evaluate_every=None if cfg.evaluation.every is None else int(cfg.evaluation.every),
+        curve_episodes=cfg.evaluation.curve_episodes,
+        video_every=None if cfg.evaluation.video_every is None else int(cfg.evaluation.video_every),
+        weights=cfg.evaluation.weights,
+        average_decay=float(cfg.evaluation.average_decay),
+        population=population_of(cfg),
     )
 
 

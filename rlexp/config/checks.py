@@ -21,57 +21,31 @@ MOST_OF_A_TAG = 64  # characters, which is what Weights & Biases takes
 EXTENDING = r"extend(:\d+)?"  # value of resume; the run to extend may be named by its total_steps
 
 
+LEAST = {
+    "seed": 0,
+    "num_seeds": 1,
+    "population": 1,
+    "total_steps": 1,
+    "checkpoint_every": 1,
+    "log_every": 1,
+    "evaluation.episodes": 0,
+    "evaluation.max_steps": 1,
+    "evaluation.every": 1,
+    "evaluation.curve_episodes": 1,
+    "evaluation.video_every": 1,
+    "stop_at": 1,
+    "torch_threads": 1,
+}
+
+
 def check_run_settings(cfg: DictConfig) -> None:
     """Check the ranges of the run-level settings; ConfigError names the key, its value and what is valid."""
-    import torch  # here, as --help and a misspelt key need not wait for it
-
-    for node, known, prefix in ((cfg, RunConfig, ""), (cfg.evaluation, EvaluationConfig, "evaluation.")):
-        names = [entry.name for entry in dataclasses.fields(known)]
-        for key in map(str, node):
-            if key not in (*names, "hydra"):
-                hint = nearest(key, names, prefix)
-                raise ConfigError(f"{prefix}{key}={node[key]}: there is no setting {prefix}{key}; {hint}")
-    least = {
-        "seed": 0,
-        "num_seeds": 1,
-        "population": 1,
-        "total_steps": 1,
-        "checkpoint_every": 1,
-        "log_every": 1,
-        "evaluation.episodes": 0,
-        "evaluation.max_steps": 1,
-        "evaluation.every": 1,
-        "evaluation.curve_episodes": 1,
-        "evaluation.video_every": 1,
-        "stop_at": 1,
-        "torch_threads": 1,
-    }
-    for key, low in least.items():
-        value, optional = OmegaConf.select(cfg, key), key in OPTIONAL
-        if value is not None and value < low:
-            raise ConfigError(f"{key}={value}: must be at least {low}{', or null' if optional else ''}")
-        if value is not None and (not math.isfinite(value) or value != int(value)):
-            raise ConfigError(f"{key}={value}: must be a whole number")
-    last = seeds_of(cfg)[-1]
-    if cfg.seed < TUNING_SEED <= last:
-        most, each = (TUNING_SEED - cfg.seed) // cfg.population, ""
-        if cfg.population > 1:
-            each = f" and population={cfg.population}"
-        remedy = f"use at most {most} with seed={cfg.seed}{each}" if most else "use a smaller seed or population"
-        raise ConfigError(
-            f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} mix evaluation seeds (below {TUNING_SEED}) and "
-            f"tuning seeds ({TUNING_SEED} and above); {remedy}"
-        )
+    _check_keys(cfg)
+    _check_counts(cfg)
+    _check_seeds(cfg)
     extends = re.fullmatch(EXTENDING, str(cfg.resume)) is not None
-    if extends and cfg.debug:
-        why = "makes the first update of a new run and cannot extend one"
-        raise ConfigError(f"debug=true: {why}; leave out resume={cfg.resume}")
-    if extends and cfg.stale == "rerun":
-        why = f"resume={cfg.resume} retrains nothing"
-        raise ConfigError(f"stale=rerun: {why}; to train from scratch, leave out resume={cfg.resume}")
-    if extends and cfg.live:
-        why = "its changes belong to updates of a run of that length"
-        raise ConfigError(f"live=true: {why}; leave out resume={cfg.resume}")
+    if extends:
+        _check_extending(cfg)
     for tag in cfg.tags:
         if not (isinstance(tag, str) and 0 < len(tag) <= MOST_OF_A_TAG):
             raise ConfigError(f"tags={list(cfg.tags)}: each must be a text of 1 to {MOST_OF_A_TAG} characters")
@@ -88,6 +62,56 @@ def check_run_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"evaluation.average_decay={cfg.evaluation.average_decay}: must lie in [0, 1)")
     if flaw := margin_flaw(cfg.margin):
         raise ConfigError(f"margin={cfg.margin}: {flaw}")
+    _check_device(cfg)
+
+
+def _check_keys(cfg: DictConfig) -> None:
+    for node, known, prefix in ((cfg, RunConfig, ""), (cfg.evaluation, EvaluationConfig, "evaluation.")):
+        names = [entry.name for entry in dataclasses.fields(known)]
+        for key in map(str, node):
+            if key not in (*names, "hydra"):
+                hint = nearest(key, names, prefix)
+                raise ConfigError(f"{prefix}{key}={node[key]}: there is no setting {prefix}{key}; {hint}")
+
+
+def _check_counts(cfg: DictConfig) -> None:
+    for key, low in LEAST.items():
+        value, optional = OmegaConf.select(cfg, key), key in OPTIONAL
+        if value is not None and value < low:
+            raise ConfigError(f"{key}={value}: must be at least {low}{', or null' if optional else ''}")
+        if value is not None and (not math.isfinite(value) or value != int(value)):
+            raise ConfigError(f"{key}={value}: must be a whole number")
+
+
+def _check_seeds(cfg: DictConfig) -> None:
+    """No run may have both tuning and evaluation seeds."""
+    last = seeds_of(cfg)[-1]
+    if cfg.seed < TUNING_SEED <= last:
+        most, each = (TUNING_SEED - cfg.seed) // cfg.population, ""
+        if cfg.population > 1:
+            each = f" and population={cfg.population}"
+        remedy = f"use at most {most} with seed={cfg.seed}{each}" if most else "use a smaller seed or population"
+        raise ConfigError(
+            f"num_seeds={cfg.num_seeds}: seeds {cfg.seed} to {last} mix evaluation seeds (below {TUNING_SEED}) and "
+            f"tuning seeds ({TUNING_SEED} and above); {remedy}"
+        )
+
+
+def _check_extending(cfg: DictConfig) -> None:
+    if cfg.debug:
+        why = "makes the first update of a new run and cannot extend one"
+        raise ConfigError(f"debug=true: {why}; leave out resume={cfg.resume}")
+    if cfg.stale == "rerun":
+        why = f"resume={cfg.resume} retrains nothing"
+        raise ConfigError(f"stale=rerun: {why}; to train from scratch, leave out resume={cfg.resume}")
+    if cfg.live:
+        why = "its changes belong to updates of a run of that length"
+        raise ConfigError(f"live=true: {why}; leave out resume={cfg.resume}")
+
+
+def _check_device(cfg: DictConfig) -> None:
+    import torch  # here, as --help and a misspelt key need not wait for it
+
     kind = None
     with contextlib.suppress(RuntimeError):
         kind = torch.device(cfg.device).type
