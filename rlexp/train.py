@@ -90,7 +90,7 @@ def main() -> None:
         report_errors(lambda: print(help_text(sys.argv[1:])))
         return
     if processes() > 1:
-        _together(words, bool(flags))
+        _together()
         return
     report_errors(_main(task))
 
@@ -99,16 +99,13 @@ def _main(function: Callable[[DictConfig], None]) -> Callable[[], Any]:
     return hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(function)
 
 
-def _together(words: list[str], sweeps: bool) -> None:
+def _together() -> None:
     """Train one run in the processes that torchrun has started, of which the first one alone decides and prints."""
     with contextlib.ExitStack() as stack:
         if rank():
             null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(null))
             stack.enter_context(contextlib.redirect_stderr(null))  # but for tracebacks, which come after it
-        if sweeps or "hydra.mode=MULTIRUN" in words:
-            what = f"{processes()} processes train one run together, and a sweep has several; leave out torchrun, or -m"
-            exit_with(ConfigError(f"-m: {what}"))
         from rlexp.training.ranks import Torchrun  # imports torch
 
         ranks = Torchrun()

@@ -14,6 +14,7 @@ from rlexp.errors import ConfigError
 from rlexp.sweep.compose import Composer
 from rlexp.sweep.plan import plan
 from rlexp.sweep.run import run_all
+from rlexp.torchrun import processes
 
 
 class Grids(Sweeper):
@@ -36,7 +37,10 @@ class Grids(Sweeper):
         self.grids = [[*grid, *arm] for grid in grids or [[]] for arm in arms or [[]]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what Hydra passes to its plugins, and make the launcher."""
+        """Store what Hydra passes to its plugins, and make the launcher; ConfigError among processes of torchrun."""
+        if processes() > 1:  # here, as hydra.mode may be set by a yaml; each process would run all jobs
+            what = f"{processes()} processes train one run together, and a sweep has several"
+            raise ConfigError(f"hydra.mode=MULTIRUN: {what}; leave out torchrun, or -m and experiments that sweep")
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -16,6 +16,7 @@ from process import Process
 
 from rlexp import build
 from rlexp.errors import ConfigError
+from rlexp.training.ranks import Ranks
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2", "algo.epochs=2", "torch_threads=1")
 WORDS = (*TINY, *SIZES, "log_every=128", "resume=auto")
@@ -263,12 +264,17 @@ def test_what_several_processes_cannot_do_is_refused(words):
         build.check(cfg, 2)
 
 
+TUNING = ("-m", "hydra/sweeper=optuna", "optimizer.lr=interval(1e-4,1e-2)")
+
+
 def test_sweeps_and_other_commands_are_refused(cli, monkeypatch, capsys):
     from rlexp.commands import command
 
     for name, value in variables(0, 1).items():
         monkeypatch.setenv(name, value)
-    assert refusal(cli("-m", "seed=0,1")).startswith("rlexp: -m: 2 processes train one run together")
+    monkeypatch.setattr("rlexp.training.ranks.Torchrun", Ranks)
+    for words in (("-m", "seed=0,1"), ("hydra.mode=MULTIRUN",), ("experiment=apo_ablation",), TUNING):
+        assert refusal(cli(*words)).startswith("rlexp: hydra.mode=MULTIRUN: 2 processes train one run together")
     with pytest.raises(SystemExit):
         command("rlexp.evaluate", "", print, ["run=x"])
     assert capsys.readouterr().err == "rlexp.evaluate: takes one process, and these are 2; leave out torchrun\n"
