@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlexp.algos.base import Metrics
 from rlexp.algos.episode_memory import EpisodeMemory
-from rlexp.algos.episode_scores import AdvantageScores, random_scores
+from rlexp.algos.episode_scores import AdvantageScores, random_scores, redrawn_scores
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
@@ -111,6 +111,9 @@ class APO(PPO):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the memory."""
-        self.memory.load_state_dict(state["memory"])
+        memory = self.memory
+        memory.load_state_dict(state["memory"])
+        if self.anchor == "random" and "scores" not in state["memory"]["arrays"]:  # of an earlier version
+            memory.scores = redrawn_scores(memory.spec, memory.seen, memory.counts > 0)
         if self.advantages is not None:
             self.advantages.load_state_dict(state["advantages"])

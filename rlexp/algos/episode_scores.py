@@ -20,6 +20,18 @@ def random_scores(spec: RunSpec, episodes: FinishedEpisodes) -> np.ndarray:
     return scores
 
 
+def redrawn_scores(spec: RunSpec, seen: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Scores (A, K) of episodes that are a uniform choice of all seen (A,): the highest of as many draws; held: (A, K).
+
+    For memories of versions that chose at random without a score.
+    """
+    scores = np.full(held.shape, -np.inf)
+    for agent, slots in enumerate(held):
+        count = int(slots.sum())
+        scores[agent, slots] = np.sort(spec.uniform(agent, int(seen[agent])))[::-1][:count]
+    return scores
+
+
 class AdvantageScores:
     """How much better each episode was than the critic expected at its start.
 

@@ -220,6 +220,22 @@ def test_a_random_anchor_is_of_the_agents_stream_alone():
     assert both[0] != both[1]
 
 
+def test_a_random_anchor_of_a_version_without_scores_gives_way_as_often_as_one_of_now():
+    replaced, streams = 0, [AgentStreams.make(0, CPU)]
+    for _ in range(400):
+        algo, other = APO(anchor="random", top_k=2), APO(anchor="random", top_k=2)
+        for each in (algo, other):
+            each.prepare(RunSpec(1, 1, streams, CPU))
+        make = HandMade()
+        algo.observe(make(np.full((5, 1, 1), 9.0), np.array([1, 0, 1, 0, 1])[:, None, None]))  # three episodes
+        state = algo.state_dict()
+        del state["memory"]["arrays"]["scores"]
+        other.load_state_dict(state)
+        other.observe(make(np.zeros((2, 1, 1)), np.array([0, 1])[:, None, None]))
+        replaced += int((other.memory.returns == 0).sum())
+    assert abs(replaced - 200) < 40  # two of four episodes are kept; standard deviation 10
+
+
 POPULATION = (*SMALL, "env=cartpole", "log_every=1")
 
 
