@@ -220,6 +220,8 @@ def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
         now = _flat(group.optimizer_state())
         if any(not torch.equal(now[at].cpu(), x.cpu()) for at, x in kept.items()):
             raise sources[0].refusal("the optimizers of these agents are at different steps; use batching=loop")
+        if learner.algo.average_decay is not None:  # in the state that a graph of the first update is traced with
+            group.begin_average()
     learner.updated = True
     return bool(wanted)
 

@@ -167,6 +167,11 @@ class Agents:
         """Averaged parameters, which are kept with the optimizer's state; before the first step the parameters."""
         return {name: state.get(AVERAGE, p.detach()) for (name, p), state in zip(params.items(), states, strict=True)}
 
+    def begin_average(self) -> None:
+        """Start the averages as the parameters, before a step rather than at the first one."""
+        for param, state in zip(self.params.values(), self.states(), strict=True):
+            state[AVERAGE] = param.detach().clone()
+
     @staticmethod
     @torch.no_grad()
     def average(

@@ -12,6 +12,7 @@ from process import Process
 from torch.testing import assert_close
 
 import rlexp
+from rlexp.compiling.graphs import UPDATE
 from rlexp.config.identity import config_hash, identity
 from rlexp.errors import CheckpointError, ConfigError
 from rlexp.files import file_digest
@@ -74,6 +75,21 @@ def begun(folder, *words):
     trainer = trainer_of(jobs)
     inherit.begin(trainer, jobs, trainer.runs)
     return trainer
+
+
+def test_an_average_of_weights_starts_afresh_compiled_as_eagerly(cli, parents, tmp_path, traced):
+    words = ("algo=ppo_ewma", f"init_from={short(only('p'))}", "init_with=[optimizer]", "algo.ewma_decay=0.9")
+    learners = []
+    for compiled in ("false", "true"):
+        trainer = begun(tmp_path / compiled, *words, f"compile={compiled}")
+        trainer.iterate()
+        learners.append(trainer.learner)
+        trainer._close()
+    eager, compiled = learners
+    assert UPDATE in compiled.graphs[0].made
+    assert not compiled.notes.uncompiled
+    assert_close(compiled.tensors(), eager.tensors(), rtol=1e-4, atol=1e-6)
+    assert_close(*(learner.groups[0].optimizer_state() for learner in (compiled, eager)), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("words", ["normalizer", "memory"])
