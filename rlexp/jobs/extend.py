@@ -84,6 +84,8 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
         counts = [count - (str(seed) in live) for seed, count in zip(job.seeds, counts, strict=True)]
         if "before_row" in progress:
             progress = {**progress, "since_row": progress["before_row"]}
+    if update < trainer.num_updates and "before" in state.get("kept", {}):  # an evaluation as the run ended is no best
+        state["kept"] = state["kept"]["before"]
     state["config_hash"], state["trainer"] = run.config_hash, {**progress, "rows": counts}
     return Extension(parent, state, source.text_of(rows), _log_lines(trainer, job, parent, update))
 

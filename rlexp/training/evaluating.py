@@ -38,10 +38,15 @@ class Evaluating:
     live: np.ndarray
     rows: int
     num_updates: int
+    update_number: int
     curve: EvaluationCurve | None
     kept: Kept | None
     unevaluated: list[Recorder]
     ranks: Ranks
+
+    def _due(self, every: int) -> bool:
+        """Whether the last update crossed a multiple of `every` rows."""
+        raise NotImplementedError
 
     def _make_curve(self) -> EvaluationCurve | None:
         """What evaluates during training, if `evaluation.every` is set."""
@@ -63,31 +68,34 @@ class Evaluating:
         A row that is only there because the run pauses does not count as the last: later rows are evaluated as if
         it had not paused.
         """
-        if self.curve is None or update == self.num_updates:
-            return self.curve is not None
+        return self.curve is not None and (update == self.num_updates or self._crossed(self.curve, update))
+
+    def _crossed(self, curve: EvaluationCurve, update: int) -> bool:
         log_every = self.settings.log_every
         before = -((update - 1) * self.rows // log_every * log_every // -self.rows)  # update of the row before
-        return self.curve.is_due(update * self.rows, before * self.rows)
+        return curve.is_due(update * self.rows, before * self.rows)
 
     def _make_kept(self) -> Kept | None:
         """What keeps the weights that are evaluated at the end, unless they are the last."""
         which = self.settings.weights
         return None if which == "last" else Kept(which, self.settings.average_decay, self.learner)
 
-    def _evaluate(self, runs: list[Recorder], *, counts: bool = True) -> dict[str, np.ndarray]:
+    def _evaluate(self, runs: list[Recorder]) -> dict[str, np.ndarray]:
         """Evaluation of the runs' agents whose parameters are finite: name -> (A,), NaN for others.
 
-        counts: it may be the best, as it is not only made because the run pauses.
+        One that is only made because the run pauses cannot be the best; one made because it ends can, in this run.
         """
         assert self.curve is not None
+        update = self.update_number
+        extra = not (self._due(self.settings.log_every) and self._crossed(self.curve, update))  # none in a longer run
         agents = self.live & np.isfinite(self.learner.health().cpu().numpy())
         agents &= np.isin(np.arange(len(agents)), np.concatenate([np.r_[run.agents] for run in runs]))
         before = self.curve.seconds
         try:
             found = self.curve.evaluate(agents)
-            if self.kept is not None and counts:
+            if self.kept is not None and (not extra or update == self.num_updates):
                 likeliest, sampled = EVALUATIONS
-                self.kept.evaluated(found[likeliest if self.settings.evaluation["deterministic"] else sampled])
+                self.kept.evaluated(found[likeliest if self.settings.evaluation["deterministic"] else sampled], extra)
             return found
         finally:
             for run in runs:

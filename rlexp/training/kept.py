@@ -24,6 +24,7 @@ class Kept:
         self.tensors = {name: x.clone() for name, x in learner.tensors().items()}
         self.count = 0.0  # n
         self.scores = np.full(len(learner.streams), -np.inf)
+        self.before: dict[str, Any] | None = None  # the state before an extra evaluation, for a run that goes on
 
     @torch.no_grad()
     def updated(self) -> None:
@@ -38,10 +39,16 @@ class Kept:
                 self.tensors[name].copy_(x)
 
     @torch.no_grad()
-    def evaluated(self, returns: np.ndarray) -> None:
-        """After an evaluation of all agents; returns: (A,), NaN for those that were not evaluated."""
+    def evaluated(self, returns: np.ndarray, extra: bool = False) -> None:
+        """After an evaluation of all agents; returns: (A,), NaN for those that were not evaluated.
+
+        extra: it is only made because the run ends.
+        """
         if self.which != "best":
             return
+        if extra:
+            tensors = {name: x.clone() for name, x in self.tensors.items()}
+            self.before = {"tensors": tensors, "scores": torch.from_numpy(self.scores.copy()), "count": self.count}
         better = np.nan_to_num(returns, nan=-np.inf) >= self.scores
         better &= np.isfinite(returns)
         self.scores[better] = returns[better]
@@ -51,9 +58,11 @@ class Kept:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and scores (A, ...)."""
-        return {"tensors": self.tensors, "scores": torch.from_numpy(self.scores.copy()), "count": self.count}
+        before = {} if self.before is None else {"before": self.before}
+        return {"tensors": self.tensors, "scores": torch.from_numpy(self.scores.copy()), "count": self.count, **before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore them."""
         self.tensors = {name: x.to(self.learner.device) for name, x in state["tensors"].items()}
         self.scores, self.count = state["scores"].cpu().numpy().copy(), float(state["count"])
+        self.before = state.get("before")

@@ -320,7 +320,6 @@ class Trainer(Evaluating, Resumable):
 
     def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[Recorder]) -> None:
         final = self.update_number in (self.num_updates, self.pause_at)  # paused runs are compared by their last row
-        paused = self.update_number < self.num_updates and not self._due(self.settings.log_every)
         returns, lengths = self.games.window(self.live)
         known = returns[~np.isnan(returns)]
         score = float(known.mean()) if len(known) else float("nan")
@@ -337,7 +336,7 @@ class Trainer(Evaluating, Resumable):
         signum = 0
         if runs and self.evaluation_due(self.update_number):
             try:
-                charts |= self._evaluate(runs, counts=not paused) if self.ranks.first else {}
+                charts |= self._evaluate(runs) if self.ranks.first else {}
             except Interrupted as stop:
                 signum = stop.signum
             signum = self.ranks.highest(signum)

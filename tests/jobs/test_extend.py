@@ -35,6 +35,15 @@ CASES = {
         "evaluation.every=1024",
         "evaluation.curve_episodes=2",
     ),
+    # what is evaluated at 768, only there as the first run ends, is better than all that follows
+    "best": (
+        "env=cartpole",
+        "num_seeds=2",
+        "optimizer.lr=0.03",
+        "evaluation.every=1024",
+        "evaluation.curve_episodes=2",
+        "evaluation.weights=best",
+    ),
 }
 
 

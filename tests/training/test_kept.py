@@ -12,6 +12,8 @@ import rlexp
 from rlexp import build
 from rlexp.config.identity import config_hash, identity
 from rlexp.errors import ConfigError
+from rlexp.signals import Interrupted
+from rlexp.training.curve import EvaluationCurve
 from rlexp.training.kept import Kept
 
 SMALL = ("env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2", "total_steps=1024")
@@ -65,12 +67,35 @@ def test_resumed_is_uninterrupted(tmp_path, words, seeds):
 
 
 def test_a_pause_between_rows_gives_the_best_no_further_chance(tmp_path):
-    words = (*BEST, "log_every=256", "evaluation.every=256")
+    words = (*BEST, "log_every=256", "optimizer.lr=3e-2")
     train(tmp_path / "a", *words)
     with pytest.raises(Exception, match="paused"):
         train(tmp_path / "b", *words, "stop_at=384")
     train(tmp_path / "b", *words, resume=True)
     assert same(*(state_of(tmp_path / name)["kept"] for name in "ab"))
+
+
+def test_neither_does_one_whose_evaluation_is_made_up_for(tmp_path, monkeypatch):
+    def stop(self, agents):
+        raise Interrupted(15)
+
+    words = (*BEST, "log_every=256", "optimizer.lr=3e-2")
+    train(tmp_path / "a", *words, "total_steps=512")
+    with monkeypatch.context() as patched:
+        patched.setattr(EvaluationCurve, "evaluate", stop)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "b", *words, "total_steps=512", "stop_at=128")
+    train(tmp_path / "b", *words, "total_steps=512", resume=True)
+    assert same(*(state_of(tmp_path / name)["kept"] for name in "ab"))
+
+
+def test_before_an_evaluation_that_only_the_end_makes_it_is_saved_for_a_run_that_extends_this(tmp_path):
+    words = (*BEST, "log_every=256", "evaluation.every=256")
+    train(tmp_path / "a", *words, "total_steps=512")
+    train(tmp_path / "b", *words, "total_steps=640")  # a row at 640 alone is not due
+    before, after = (state_of(tmp_path / name)["kept"] for name in "ab")
+    assert "before" not in before
+    assert same(after["before"], before)
 
 
 @pytest.mark.parametrize(
