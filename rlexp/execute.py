@@ -104,7 +104,7 @@ def follow(job: Job, ranks: "Ranks") -> None:
         return
     watch = _watch(job)
     try:
-        with exit_as_error(), watch.on(), ranks.reporting():
+        with exit_as_error(), watch.on():
             record, display = NoRecorder(job.folder, job.seeds), ProgressDisplay("none")
             trainer = build.build_trainer([job.cfg], [record], display, watch, ranks=ranks)
             if not resume and job.cfg.get("init_from") is not None:
@@ -170,14 +170,13 @@ def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) 
     writers: list[RunWriter] = []
     trainer: Trainer | None = None
     watch = _watch(jobs[0])
-    reporting = contextlib.nullcontext if ranks is None else ranks.reporting
     logs = contextlib.ExitStack()
     if not gc.get_freeze_count():
         # Objects from before the first job need not be scanned at the end of each, which takes a quarter of a second.
         # Once only: garbage of an earlier job, such as its config, would be frozen and never freed.
         gc.freeze()
     try:
-        with exit_as_error(), watch.on(), reporting():
+        with exit_as_error(), watch.on():
             trainer, writers = make_trainer(jobs, watch, ranks)
             extensions = extend.read_extensions(trainer, jobs, writers)
             if not resume:
@@ -188,7 +187,7 @@ def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) 
             logs.enter_context(log_file(job.folder))
             _record_start(job, writer, extension, resume)
         log.info("%s", trainer.describe_how())
-        with exit_as_error(), watch.on(), reporting():
+        with exit_as_error(), watch.on():
             trainer.train(resume, Profiled(trainer, writers[0].folder) if jobs[0].cfg.profile else None)
         for writer in writers:
             log_result(writer.record, writer.folder, "done")

@@ -116,13 +116,13 @@ def _together() -> None:
         def together(cfg: DictConfig) -> None:
             if ranks.first:
                 ranks.tell(HydraConfig.get().runtime.output_dir)
-            with ranks.reporting():
-                ranks.use(str(cfg.device))
-                task(cfg, ranks)
+            ranks.use(str(cfg.device))
+            task(cfg, ranks)
 
-        if not ranks.first:
-            report_errors(move)
-        report_errors(_main(together))
+        with ranks.reporting():
+            if not ranks.first:
+                report_errors(move)
+            report_errors(_main(together))
         ranks.close()
 
 

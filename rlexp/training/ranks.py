@@ -67,7 +67,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """While entered, an error is reported to the other ranks, whom it ends too."""
+        """While entered, an error or exit is reported to the other ranks, which it ends too."""
         yield
 
     def close(self) -> None:
@@ -156,16 +156,19 @@ class Torchrun(Ranks):
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """The first report counts, and is of a cause: not of another rank that has ended."""
+        """The first report counts, and is of a cause: not of another rank that has ended.
+
+        Outside of all that prints errors and ends the process: an exit is reported as the error that it is made of.
+        """
         try:
             yield
-        except RankError:
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            signum = error.signum if isinstance(error, Interrupted) else 0
-            content = {"rank": self.rank, "error": one_line(error), "signum": signum}
-            with contextlib.suppress(RuntimeError):  # its server has ended
-                self.store.compare_set(REPORT, "", json.dumps(content))
+        except BaseException as error:
+            cause = (error.__context__ if isinstance(error, SystemExit) else None) or error
+            if not isinstance(cause, RankError):
+                signum = cause.signum if isinstance(cause, Interrupted) else 0
+                content = {"rank": self.rank, "error": one_line(cause), "signum": signum}
+                with contextlib.suppress(RuntimeError):  # its server has ended
+                    self.store.compare_set(REPORT, "", json.dumps(content))
             raise
 
     def close(self) -> None:

@@ -1,6 +1,8 @@
 """A run over two processes is the run of one, up to rounding; and nothing is lost when one of them dies."""
 
+import contextlib
 import csv
+import json
 import os
 import signal
 import socket
@@ -15,8 +17,10 @@ from lots import best_of
 from process import Process
 
 from rlexp import build
-from rlexp.errors import ConfigError
-from rlexp.training.ranks import Ranks
+from rlexp.errors import CheckpointError, ConfigError, RankError, StorageError
+from rlexp.execute import ExitError
+from rlexp.signals import Interrupted
+from rlexp.training.ranks import Ranks, Torchrun
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2", "algo.epochs=2", "torch_threads=1")
 WORDS = (*TINY, *SIZES, "log_every=128", "resume=auto")
@@ -156,6 +160,66 @@ def test_an_error_in_one_process_is_told_by_the_first(tmp_path):
     assert "it broke" in told["error"]
     assert first.splitlines()[-1].startswith("rlexp: process 1 of 2 ended: EnvironmentFault: env.id=lots:BreaksOff-v0")
     assert "it broke" not in second
+
+
+LEAVING = {
+    "check": "ConfigError: algo.at=check: not on this machine",
+    "observe": "ExitError: sys.exit(3) was called during the run",
+}
+
+
+@pytest.mark.parametrize("at", LEAVING)
+def test_the_first_tells_why_another_has_left(tmp_path, at):
+    words = ("algo=ppo", "env=cartpole", "algo._target_=leaving.Leaves", f"+algo.at={at}", EIGHT)
+    _, (first, _) = together(tmp_path / "two", *words, codes=(1, 1))
+    assert first.splitlines()[-1] == f"rlexp: process 1 of 2 ended: {LEAVING[at]}"
+
+
+class Noting(Ranks):
+    """The first process, whose reports a test reads."""
+
+    reporting = Torchrun.reporting
+
+    def __init__(self):
+        self.store = self
+
+    def use(self, device):
+        """Nothing to share."""
+
+    def compare_set(self, key, expected, report):
+        self.report = json.loads(report)
+
+
+ENDS = {  # where, the error, what is reported of it: the error, the signal
+    "checked": ("rlexp.build.check", ConfigError("a: b"), ("ConfigError: a: b", 0)),
+    "exits": ("rlexp.build.check", SystemExit(3), ("SystemExit: 3", 0)),
+    "locked": ("rlexp.jobs.job.Job.check_code", CheckpointError("c"), ("CheckpointError: c", 0)),
+    "starts": ("rlexp.execute._record_start", StorageError("full"), ("StorageError: full", 0)),
+    "trains": ("rlexp.training.trainer.Trainer.iterate", SystemExit(3), ("ExitError: sys.exit(3) was called", 0)),
+    "stops": ("rlexp.training.trainer.Trainer.iterate", Interrupted(15), ("Interrupted: interrupted by SIGTERM", 15)),
+    "another": ("rlexp.training.trainer.Trainer.iterate", RankError("of process 1"), None),
+}
+
+
+@pytest.mark.parametrize("when", ENDS)
+def test_whatever_ends_a_process_is_reported_to_the_others(cli, monkeypatch, when):
+    def end(*_, **__):
+        raise error
+
+    where, error, expected = ENDS[when]
+    ranks = Noting()
+    for name, value in variables(0, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("rlexp.training.ranks.Torchrun", lambda: ranks)
+    monkeypatch.setattr(where, end)
+    with contextlib.suppress(ExitError):
+        assert cli(*WORDS, "env=cartpole", ONE_UPDATE).code != 0
+    report = vars(ranks).get("report")
+    if expected is None:
+        assert report is None
+    else:
+        assert report["error"].startswith(expected[0])
+        assert report["signum"] == expected[1]
 
 
 def test_one_process_killed_ends_the_run_which_one_process_resumes(tmp_path):

@@ -1,0 +1,25 @@
+"""An objective that ends one process of several."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from rlexp.algos.ppo import PPO
+from rlexp.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class Leaves(PPO):
+    """The second process ends where it is checked, or after its first rollout."""
+
+    at: str = "check"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if os.environ.get("RANK") == "1" and self.at == "check":
+            raise ConfigError("algo.at=check: not on this machine")
+
+    def observe(self, rollout):
+        if os.environ.get("RANK") == "1":
+            sys.exit(3)
+        return super().observe(rollout)
