@@ -199,7 +199,10 @@ class Policy:
         return noise.normal(x, self._next_key(x), self.draws, self._first(x))
 
     def _first(self, x: Tensor) -> int:
-        """Index of its first element in a tensor of the whole minibatch, if x has one row for each of the batch's."""
+        """Index of its first element in a tensor of the whole minibatch, if x has as many rows as the batch.
+
+        By its length alone: see training/README.md for replays that have as many.
+        """
         rows = self._rows.stop - self._rows.start
         per_row = x.numel() // rows if rows and x.dim() and len(x) == rows else 0
         return self._rows.start * per_row
