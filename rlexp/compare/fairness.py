@@ -77,13 +77,27 @@ def _short(run: Run, key: str) -> Any:
 def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
     """Refuse runs that differ in more than the tested term, by a StudyError that says how to train them alike."""
     if "all" not in allow and (more := beyond_one_term(runs, allow)):
-        told = {key: sorted({f"{_short(run, key)} in {run.algo}" for run in runs}) for key in sorted(more)}
-        values = "; ".join(f"{key}: {', '.join(each)}" for key, each in told.items())
+        values = "; ".join(f"{key}: {_values(runs, key)}" for key in sorted(more))
         equal = ", which may differ together where population x total_steps is the same" if "population" in more else ""
         raise StudyError(
             f"{env}: the arms differ in more than the tested term ({values}){equal}. {_remedy(runs)}, or allow it: "
             f"allow={','.join(sorted(more))}"
         )
+
+
+def _values(runs: list[Run], key: str) -> str:
+    """What each algorithm has for a key; if most of them, three or more, have the same, of these the number."""
+    had: dict[str, set[str]] = {}
+    for run in runs:
+        had.setdefault(str(_short(run, key)), set()).add(run.algo)
+    algos = {run.algo for run in runs}
+    most = max(had, key=lambda value: (len(had[value]), value))
+    if len(had[most]) >= 3 and 2 * len(had[most]) > len(algos):
+        others = f"{most} in the other {len(had.pop(most))}"
+    else:
+        others = ""
+    told = sorted(f"{value} in {', '.join(sorted(names))}" for value, names in had.items())
+    return ", ".join([*told, others] if others else told)
 
 
 def _remedy(runs: list[Run]) -> str:

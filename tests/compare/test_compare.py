@@ -84,6 +84,13 @@ def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys)
     assert "| optimizer.lr | 0.0003 | 0.001 |" in (tmp_path / "compare" / "compare.md").read_text()
 
 
+def test_of_many_arms_those_that_differ_are_named_and_the_others_counted(tmp_path):
+    for algo in ("ppo", "apo", "sil", "opr", "spo"):
+        write_run(tmp_path / algo, algo, lr=1e-4 if algo in ("opr", "spo") else 1e-3)
+    with pytest.raises(StudyError, match=r"\(optimizer.lr: 0.0001 in opr, spo, 0.001 in the other 3\)"):
+        compare_runs(find_runs([tmp_path]))
+
+
 @pytest.mark.parametrize(
     ("tuned", "told"),
     [

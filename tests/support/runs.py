@@ -9,7 +9,7 @@ from rlexp.files import file_digest
 ALGOS = {
     "ppo": {"_target_": "rlexp.algos.PPO", "clip_coef": 0.2},
     "apo": {"_target_": "rlexp.algos.APO", "clip_coef": 0.2, "anchor_coef": 1, "direction": "forward"},
-}
+}  # others have PPO's
 
 
 def write_run(
@@ -24,7 +24,7 @@ def write_run(
         **({"population": population} if population > 1 else {}),
         "total_steps": total_steps,
         "env": {"id": env, "threshold": 90, "bounds": [0, 200]},
-        "algo": ALGOS[algo] | more,
+        "algo": ALGOS.get(algo, ALGOS["ppo"]) | more,
         "optimizer": {"lr": lr},
     }
     rows = ["seed,step,wall_time,episodic_return,episodic_length,episodes,loss"]
