@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from rlexp.algos.base import Metrics
+from rlexp.algos.base import Metrics, added
 from rlexp.algos.episode_memory import EpisodeMemory
 from rlexp.algos.episode_scores import AdvantageScores, random_scores, redrawn_scores
 from rlexp.algos.losses import weighted_mean
@@ -29,9 +29,9 @@ class APO(PPO):
     anchor_coef: Scheduled = 1.0
     direction: Literal["forward", "reverse"] = "forward"
     anchor: Literal["best", "random"] = "best"
-    anchor_by: Literal["return", "advantage"] = "return"
-    anchor_half_life: float | None = None
-    anchor_share: bool = False
+    anchor_by: Literal["return", "advantage"] = added("return")
+    anchor_half_life: float | None = added(None)
+    anchor_share: bool = added(False)
     gamma: float | None = None
     top_k: int = 1
     replace_on_tie: bool = True

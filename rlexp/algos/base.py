@@ -18,6 +18,11 @@ from rlexp.plain.digest import digest
 Metrics = dict[str, Tensor]
 
 
+def added(default: Any) -> Any:
+    """A field for a class of which there are runs: at its default it does nothing, and those keep their hash."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
 @dataclasses.dataclass(kw_only=True)
 class Algorithm:
     """Base of all objectives. Fields annotated `Scheduled` take a number or a list (see `Schedule`).

@@ -6,6 +6,7 @@ from typing import Any
 from rlexp.compare.audit import PER_SEED, code_differences
 from rlexp.config.declaration import is_number
 from rlexp.config.identity import COPIES, NEUTRAL, config_hash, differing
+from rlexp.config.signatures import added_fields
 from rlexp.study.runs import Run, StudyError
 
 OBJECTIVE = ("algo.", "bonus.")  # prefixes of the objective's settings
@@ -66,8 +67,12 @@ def population_remarks(runs: list[Run]) -> list[str]:
 
 def said(settings: Mapping[str, Any], key: str, *, has: bool = True) -> Any:
     """The value of a key, also where the identity is silent on it; a dash if it `has` none, as of another algorithm."""
-    silent = NEUTRAL.get(key, settings.get(COPIES.get(key, ""), "—")) if has else "—"
-    return settings.get(key, silent)
+    if key in settings or not has:
+        return settings.get(key, "—")
+    group, _, name = key.rpartition(".")
+    target = str(settings.get(f"{group}._target_", ""))
+    own = added_fields(target) if target.startswith("rlexp.") else {}  # of others no code is run
+    return own.get(name, NEUTRAL.get(key, settings.get(COPIES.get(key, ""), "—")))
 
 
 def _short(run: Run, key: str) -> Any:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlexp.algos.schedules import Scheduled
 from rlexp.config.imports import MOVED
 from rlexp.config.schema import GROUPS, LOCAL, LOGGER, WHOLE_NUMBERS
-from rlexp.config.signatures import as_type, typed
+from rlexp.config.signatures import added_fields, as_type, typed
 
 # Keys that cannot change results: not part of folder names or hashes.
 NOT_IDENTITY = (
@@ -42,15 +42,12 @@ NOT_IDENTITY = (
     "tags",
 )
 # Keys that are in the identity only where they differ from these values, so that what ran before they were there is
-# found again
+# found again; of the class of a group, those that are `rlexp.algos.base.added`
 NEUTRAL: dict[str, Any] = {
     "live": False,
     "bonus": "{}",
     "evaluation.weights": "last",
     "population": 1,
-    "algo.anchor_by": "return",
-    "algo.anchor_half_life": None,
-    "algo.anchor_share": False,
 }
 COPIES = {"algo.gamma": "gae.gamma"}  # likewise, where they differ from another key's
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
@@ -93,8 +90,17 @@ def typed_config(plain: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def neutral(config: Mapping[str, Any]) -> dict[str, Any]:
+    """NEUTRAL, and the fields that were added to the classes of a config's groups, as dotted keys."""
+    found = dict(NEUTRAL)
+    for group in GROUPS:
+        if isinstance(node := config.get(group), Mapping) and isinstance(target := node.get("_target_"), str):
+            found |= {f"{group}.{name}": default for name, default in added_fields(target).items()}
+    return found
+
+
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT, and those that say nothing: NEUTRAL, COPIES.
+    """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT, and without those that are `neutral`.
 
     See `jobs.job.settings_of`.
     """
@@ -103,9 +109,9 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
     flat = flatten(kept)
     copied = {key: flat.get(of) for key, of in COPIES.items()}
-    neutral = [key for key, value in (NEUTRAL | copied).items() if flat.get(key, ...) == value]
+    silent = [key for key, value in (neutral(kept) | copied).items() if flat.get(key, ...) == value]
     unread = [] if flat.get("evaluation.weights") == "average" else ["evaluation.average_decay"]
-    for key in (*NOT_IDENTITY, *neutral, *unread):
+    for key in (*NOT_IDENTITY, *silent, *unread):
         group, _, name = key.rpartition(".")
         if not name or not group:
             kept.pop(key, None)

@@ -81,6 +81,16 @@ def setting_names(target: str) -> list[str]:
     return ["**" if p.kind is p.VAR_KEYWORD else name for name, p in found.items()]
 
 
+def added_fields(target: str) -> dict[str, Any]:
+    """Fields of a dataclass that are `rlexp.algos.base.added`, with their defaults; empty if unknown."""
+    with contextlib.suppress(Exception):  # reported when it is instantiated
+        _signature(target)
+        return {
+            field.name: field.default for field in dataclasses.fields(get_object(target)) if "added" in field.metadata
+        }
+    return {}
+
+
 def as_type(value: Any, hint: Any) -> Any:
     """Cast the numbers in plain data to the types of an annotation."""
     if hint == Scheduled:

@@ -1,5 +1,6 @@
 """A config is one run, however it is written; what cannot change results is no part of it."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -8,7 +9,17 @@ from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
 from rlexp import build
-from rlexp.config.identity import COPIES, NEUTRAL, NOT_IDENTITY, config_hash, flatten, identity, typed_config
+from rlexp.algos.base import added
+from rlexp.algos.ppo import PPO
+from rlexp.config.identity import (
+    COPIES,
+    NOT_IDENTITY,
+    config_hash,
+    flatten,
+    identity,
+    neutral,
+    typed_config,
+)
 from rlexp.config.schema import seeds_of
 from rlexp.errors import ConfigError
 
@@ -113,8 +124,9 @@ def test_what_can_change_results_changes_the_identity(override):
 
 
 def test_a_key_that_says_nothing_is_in_no_identity_so_that_earlier_runs_are_found_again():
-    held = flatten(identity(make("algo=apo")))
-    assert not held.keys() & {*NEUTRAL, *COPIES}
+    cfg = make("algo=apo")
+    held = flatten(identity(cfg))
+    assert not held.keys() & {*neutral(cfg), *COPIES}
     assert "gae.gamma" in held
 
 
@@ -136,7 +148,21 @@ def test_what_differs_from_its_neutral_value_is_in_the_identity(override):
     held = flatten(identity(make("algo=apo", override)))
     assert "bonus._target_" in held if key == "bonus" else str(held[key]).lower() == value
     assert hash_of("algo=apo", override) != hash_of("algo=apo")
-    assert len(NEUTRAL | COPIES) == 8
+    assert len(neutral(make("algo=apo")) | COPIES) == 8
+
+
+@dataclass(kw_only=True)
+class Later(PPO):
+    there: float = 0.0
+    later: float = added(0.0)
+
+
+@pytest.mark.parametrize(("value", "held"), [(0.0, False), (0, False), (1.0, True)])
+def test_a_field_that_is_added_to_anybodys_class_keeps_the_hash_at_its_default(value, held):
+    words = (f"algo._target_={__name__}.Later", "+algo.there=0.0")
+    assert ("algo.later" in flatten(identity(make(*words, f"+algo.later={value}")))) is held
+    assert "algo.there" in flatten(identity(make(*words)))
+    assert (hash_of(*words, f"+algo.later={value}") == hash_of(*words)) is not held
 
 
 def test_a_discount_that_another_key_copies_is_one_difference():

@@ -7,8 +7,8 @@ from rlexp.config.identity import config_hash
 from rlexp.files import file_digest
 
 ALGOS = {
-    "ppo": {"_target_": "rlexp.algos.PPO", "clip_coef": 0.2},
-    "apo": {"_target_": "rlexp.algos.APO", "clip_coef": 0.2, "anchor_coef": 1, "direction": "forward"},
+    "ppo": {"_target_": "rlexp.algos.ppo.PPO", "clip_coef": 0.2},
+    "apo": {"_target_": "rlexp.algos.apo.APO", "clip_coef": 0.2, "anchor_coef": 1, "direction": "forward"},
 }  # others have PPO's
 
 
