@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rlexp")
 
+QUESTIONS = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version"}  # that train nothing
+
 register_schema()
 register_resolvers(settings_of)
 register_plugins()
@@ -67,7 +69,7 @@ def task(cfg: DictConfig, ranks: "Ranks | None" = None) -> None:
                     log.info("%s", line)
             train_job(Job(cfg, folder, words, group_choices(chosen), in_sweep), ranks)
         except Exception as error:
-            if not (folder / "run.json").exists():
+            if (ranks is None or ranks.first) and not (folder / "run.json").exists():
                 remove_if_empty(folder)
             if in_sweep:
                 raise  # to the sweep, which reports it and continues
@@ -86,10 +88,13 @@ def main() -> None:
     words = [word for word in sys.argv[1:] if "=" in word]
     if sets_env_id(words) and not {"tuned", "experiment"} & set(map(key_of, words)):
         sys.argv.append("tuned=none")  # values tuned for the default environment do not apply
-    if {"-h", "--help"} & set(sys.argv[1:]):
+    asked = QUESTIONS & {word.partition("=")[0] for word in sys.argv[1:]}
+    if asked and rank():  # one process answers
+        return
+    if {"-h", "--help"} & asked:
         report_errors(lambda: print(help_text(sys.argv[1:])))
         return
-    if processes() > 1:
+    if processes() > 1 and not asked:
         _together()
         return
     report_errors(_main(task))

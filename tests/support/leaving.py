@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 
 from rlexp.algos.ppo import PPO
@@ -18,6 +19,8 @@ class Leaves(PPO):
         super().__post_init__()
         if os.environ.get("RANK") == "1" and self.at == "check":
             raise ConfigError("algo.at=check: not on this machine")
+        if self.at == "check":
+            time.sleep(0.5)  # until the second process has ended, which must not remove the first one's folder
 
     def observe(self, rollout):
         if os.environ.get("RANK") == "1":

@@ -175,6 +175,13 @@ def test_the_first_tells_why_another_has_left(tmp_path, at):
     assert first.splitlines()[-1] == f"rlexp: process 1 of 2 ended: {LEAVING[at]}"
 
 
+@pytest.mark.parametrize("question", [("--cfg", "job"), ("--cfg=job",), ("--help", "algo"), ("--info", "searchpath")])
+def test_one_process_answers_what_trains_nothing(tmp_path, question):
+    _, (first, second) = together(tmp_path / "two", *question)
+    assert ("conf" if question[0] == "--info" else "minibatches") in first
+    assert second == ""
+
+
 class Noting(Ranks):
     """The first process, whose reports a test reads."""
 
