@@ -1,7 +1,6 @@
 """The learner: networks and optimizers of all agents, and the update: epochs of minibatches over one rollout."""
 
 import contextlib
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,34 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from rlexp.algos.advantages import Advantages
 from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.losses import explained_variance
-from rlexp.algos.metric_names import EPOCHS, EXPLAINED_VARIANCE, GRAD_NORM, LOSS
+from rlexp.algos.metric_names import EPOCHS, EXPLAINED_VARIANCE, LOSS
 from rlexp.algos.schedules import PerAgent, Schedule
 from rlexp.checks.hook_outputs import (
-    NOT_REPEATABLE,
     require_coefficients,
-    require_loss,
     require_replay,
     require_same_names,
-    same_outputs,
 )
-from rlexp.checks.location import CHANGING, located_errors, refusal
-from rlexp.checks.loss_reads import Reads
+from rlexp.checks.location import located_errors
 from rlexp.compiling.compile import Notes
 from rlexp.compiling.graphs import UPDATE, Graphs
 from rlexp.data import Batch, Rollout
 from rlexp.envs.classic_control import World
-from rlexp.errors import ObjectiveError
-from rlexp.networks.actor_critic import ActorCritic, Policy
+from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, no_global_randomness
 from rlexp.training.acting import Actor, Slot, in_turn
 from rlexp.training.agents import Agents
+from rlexp.training.minibatch_step import MinibatchStep
 from rlexp.training.minibatches import PADDED, Inputs, padded, rows_with_weight
-from rlexp.training.optimizer_state import AVERAGE
 from rlexp.training.policies import AllPolicies
 from rlexp.training.ranks import Ranks
 from rlexp.watch import Watch
@@ -80,7 +74,7 @@ class Learner:
         ranks: Ranks | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
-        self.algo, self.lr, self.streams, self.compiled, self.verify_loss = algo, lr, streams, compiled, verify_loss
+        self.algo, self.lr, self.streams, self.compiled = algo, lr, streams, compiled
         size = len(networks) if stacked else 1
         optimizer = partial(make_optimizer, lr=lr.highest or 1.0)  # some optimizers reject a rate of 0
         self.groups = [Agents(networks[k : k + size], optimizer, compiled) for k in range(0, len(networks), size)]
@@ -94,8 +88,7 @@ class Learner:
         self.actor = Actor(self.groups, self.graphs, world)
         self.most_epochs = most_epochs or algo.epochs  # so that graphs have room for them
         self.updated = False  # whether an update has created the optimizers' state
-        self.metric_names: list[str] = []
-        self.reads = Reads()  # attributes of the algorithm that its loss reads
+        self.step = MinibatchStep(algo, self.ranks, verify_loss=verify_loss)
 
     @property
     def compiling(self) -> float:
@@ -153,7 +146,7 @@ class Learner:
         progress: of the run, from 0 to 1; last: this is the run's last update.
         """
         algo, agents = self.algo, len(self.streams)
-        first, minibatches = not self.metric_names, algo.epochs * algo.minibatches
+        first, minibatches = not self.step.metric_names, algo.epochs * algo.minibatches
 
         def hook(name: str) -> contextlib.ExitStack:
             stack = contextlib.ExitStack()
@@ -171,7 +164,7 @@ class Learner:
             data = data._replace(replay=algo.replay(minibatches))
         require_replay(algo, data.replay, agents, minibatches)
         data = data._replace(key=torch.stack([self._keys(stream, minibatches) for stream in self.streams]))
-        self.reads.require_same(algo)  # hooks such as `observe` may have changed an attribute
+        self.step.reads.require_same(algo)  # hooks such as `observe` may have changed an attribute
         order = torch.stack([self._order(stream, data.weights.shape[1]) for stream in self.streams])  # (A, epochs, N)
         if self.most_epochs > algo.epochs:  # rows that are not read, so that graphs are the same for any number
             most = self.most_epochs * algo.minibatches
@@ -189,7 +182,7 @@ class Learner:
         merged[EXPLAINED_VARIANCE] = vmap(explained_variance)(data.values, data.returns, data.weights)
         with hook("adapt"):
             algo.adapt(merged)
-        self.reads.require_same(algo)
+        self.step.reads.require_same(algo)
         return merged
 
     def _rows(self, rollout: Rollout, targets: Advantages) -> Batch:
@@ -227,173 +220,23 @@ class Learner:
         flat = data.map_rows(lambda x: x.flatten(0, 1))
         inputs = Inputs(agents.buffers, coefficients, flat, order, agents.lr_scale)
         numbers = torch.arange(self.algo.epochs * minibatches, device=order.device).split(1)
-        step = self._stepper(agents, graphs, inputs, numbers[0], last)
+        compiled = self.compiled and self.ranks.size == 1
+        step = self.step.bound(agents, graphs if compiled and self.updated else None, inputs, numbers[0], last)
         total: Tensor | None = None
         done = 0
         for number in numbers:
-            metrics = step(number)  # one minibatch: see `_minibatch`
+            metrics = step(number)
             total = metrics if total is None else total + metrics
             done += 1
-            if target_kl is not None and done % minibatches == 0 and self._approx_kl(metrics) > target_kl:
+            if target_kl is not None and done % minibatches == 0 and self.step.approx_kl(metrics) > target_kl:
                 break
         assert total is not None
-        if not self.updated and self.compiled and self.ranks.size == 1:
-            graphs.pending_update = (partial(self._traceable, agents), *self._arguments(agents, inputs), numbers[0])
-        mean = dict(zip(self.metric_names, total / done, strict=True))
+        if compiled and not self.updated:
+            graphs.pending_update = (*self.step.traceable(agents, inputs), numbers[0])
+        mean = dict(zip(self.step.metric_names, total / done, strict=True))
         if target_kl is not None:
             mean[EPOCHS] = torch.full_like(mean[LOSS], done / minibatches)
         return mean
-
-    def _approx_kl(self, metrics: Tensor) -> Tensor:
-        if "approx_kl" not in self.metric_names:
-            raise ObjectiveError(
-                f"algo.target_kl={self.algo.target_kl}: needs the metric approx_kl, which "
-                f"{type(self.algo).__name__}.loss does not return; return it, or set target_kl=null"
-            )
-        # of one agent, as agents with target_kl are not stacked; reading it is a device synchronisation per epoch
-        return metrics[self.metric_names.index("approx_kl"), 0]
-
-    def _minibatch(
-        self,
-        agents: Agents,
-        params: dict[str, Tensor],
-        states: Callable[[], list[dict[str, Tensor]]],
-        optimizer_step: Callable[[], Any],
-        lr: float | Tensor,
-        inputs: Inputs,
-        number: Tensor,
-    ) -> Tensor:
-        """One minibatch: rows, loss, gradient, clipping, optimizer step. Returns metrics (metrics, a).
-
-        params, states: updated by `optimizer_step` from gradients, at rate `lr`. number: of the minibatch, (1,).
-        """
-        batch = inputs.rows(number, agents.size, self.ranks)
-        gradient, decay = partial(self._gradient, agents), self.algo.average_decay
-        averages = {} if decay is None else agents.averages(params, states())
-        grads, metrics = agents.each(gradient, (params, inputs.buffers, averages), batch, inputs.coefficients)
-        if self.ranks.size > 1:  # of all rows, so that they are clipped as one process does
-            means = self.ranks.mean([*grads, *metrics.values()])
-            grads, metrics = means[: len(grads)], dict(zip(metrics, means[len(grads) :], strict=True))
-        limit = self.algo.max_grad_norm
-        self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
-        grads, norm = self._clip(grads, limit, agents)
-        before = averages if not averages or AVERAGE in states()[0] else {n: x.clone() for n, x in averages.items()}
-        agents.step(params, grads, optimizer_step, lr, inputs.lr_scale)
-        if decay is not None:
-            self.reads.note("average_decay", decay)
-            agents.average(params, states(), list(before.values()), decay)
-        metrics = metrics | {GRAD_NORM: norm}  # the last two, with the loss, are also used to verify graphs
-        if self.metric_names and list(metrics) != self.metric_names:
-            require_same_names(self.algo, self.metric_names, metrics)
-            metrics = {name: metrics[name] for name in self.metric_names}
-        self.metric_names = list(metrics)
-        return torch.stack([value.detach() for value in metrics.values()]).reshape(len(metrics), agents.size)
-
-    @staticmethod
-    def _clip(grads: list[Tensor], limit: float | None, agents: Agents) -> tuple[list[Tensor], Tensor]:
-        """Gradients scaled to a norm of at most `limit`, agent by agent, and the norms before (a,)."""
-        # not lifted by vmap, as a sum in another order would round differently
-        squares = [g.square().sum() if agents.single else g.reshape(agents.size, -1).square().sum(1) for g in grads]
-        norm = torch.stack(squares).sum(0).sqrt()  # () for one agent, whose gradients have no axis a
-        if limit is None:
-            return grads, norm
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        axes = 0 if agents.single else 1
-        return [g * scale.reshape(scale.shape + (1,) * (g.dim() - axes)) for g in grads], norm
-
-    def _gradient(
-        self,
-        agents: Agents,
-        params: dict[str, Tensor],
-        buffers: dict[str, Tensor],
-        averages: dict[str, Tensor],
-        batch: Batch,
-        coefficients: dict[str, Tensor],
-    ) -> tuple[list[Tensor], Metrics]:
-        """One agent's gradient of the loss, and metrics."""
-
-        def loss_of(
-            params: dict[str, Tensor],
-            buffers: dict[str, Tensor],
-            averages: dict[str, Tensor],
-            batch: Batch,
-            coefficients: dict[str, Tensor],
-        ) -> tuple[Tensor, Metrics]:
-            algo = self.reads.watch(self.algo.bind(coefficients))
-            rows = self.ranks.share(len(batch.weights) * self.ranks.size)
-            result = algo.loss(Policy(agents.network, params | buffers, batch.key, averages, rows), batch)
-            if not self.metric_names:  # the first call
-                require_loss(self.algo, result)
-            return result
-
-        grads, loss, metrics = agents.gradient(loss_of, params, buffers, averages, batch, coefficients)
-        return grads, metrics | {LOSS: loss}
-
-    # The update, eager and compiled -------------------------------------------------------------------------------
-
-    def _stepper(
-        self, agents: Agents, graphs: Graphs, inputs: Inputs, number: Tensor, last: bool
-    ) -> Callable[[Tensor], Tensor]:
-        """`_minibatch` as a function of the minibatch's number (1,), compiled from the second update on."""
-        lr = agents.lr
-
-        def eager(number: Tensor) -> Tensor:
-            if self.verify_loss and not self.metric_names:
-                self._verify_loss(agents, inputs, number)
-            try:
-                return self._minibatch(agents, agents.params, agents.states, agents.optimizer.step, lr, inputs, number)
-            except Exception as error:
-                if "loss" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
-                    with located_errors(self.algo, "loss"):
-                        raise
-                raise
-
-        if not (self.compiled and self.updated) or self.ranks.size > 1:
-            return eager
-        arguments = self._arguments(agents, inputs)
-        return graphs.update(eager, partial(self._traceable, agents), arguments, number, last=last)
-
-    def _arguments(self, agents: Agents, inputs: Inputs) -> tuple[Any, ...]:
-        """Arguments of `_traceable`, except the number of the minibatch."""
-        return agents.params, agents.states(), torch.tensor(agents.lr, device=self.device), inputs
-
-    def _traceable(
-        self,
-        agents: Agents,
-        params: dict[str, Tensor],
-        states: list[dict[str, Tensor]],
-        lr: Tensor,
-        inputs: Inputs,
-        number: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """`_minibatch` as a function of tensors alone, with a temporary optimizer over these parameters and states."""
-        step = agents.recorded_step(params, states, lr)
-        return (self._minibatch(agents, params, lambda: states, step, lr, inputs, number),)
-
-    def _verify_loss(self, agents: Agents, inputs: Inputs, number: Tensor) -> None:
-        """Call the loss twice on the same rows and require equal results.
-
-        Raises:
-            ObjectiveError: it draws random numbers, counts its calls, or cannot be stacked.
-        """
-        found = []
-        gradient = partial(self._gradient, agents)
-        averages = {} if self.algo.average_decay is None else agents.averages(agents.params, agents.states())
-        try:
-            for _ in range(2):
-                batch = inputs.rows(number, agents.size, self.ranks)  # each time, as the loss may modify its rows
-                with located_errors(self.algo, "loss"), no_global_randomness("the loss"):
-                    tensors = agents.params, inputs.buffers, averages
-                    result = agents.each(gradient, tensors, batch, inputs.coefficients)
-                    found.append(tree_flatten(result)[0])
-        except ObjectiveError as error:
-            if agents.single or "vmap" not in str(error):
-                raise
-            raise ObjectiveError(
-                f"{error}: it cannot be vectorised over agents; batching=loop trains them one after the other"
-            ) from error
-        if not same_outputs(found[0], found[1], on_cuda=self.device.type == "cuda"):
-            raise refusal(self.algo, "loss", NOT_REPEATABLE, *CHANGING)
 
     # State --------------------------------------------------------------------------------------------------------
 

@@ -170,7 +170,7 @@ class Live:
             raise ConfigError(f"{key}={given}: its range is {low:g} to {high:g}")
         if key == EPOCHS and not (len(value.knots) == 1 and value.knots[0].is_integer()):
             raise ConfigError(f"{key}={given}: must be a whole number")
-        if key == EPOCHS and self.learner is not None and "epochs" in self.learner.reads.first:
+        if key == EPOCHS and self.learner is not None and "epochs" in self.learner.step.reads.first:
             raise ConfigError(f"{key}={given}: the loss reads it, so it is fixed once training starts")
         return value
 
