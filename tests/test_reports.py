@@ -186,7 +186,7 @@ def parts_of(line, report):
     for arm, text in arms:
         for index, found in enumerate(INTERVAL.finditer(text)):
             before = re.search(rf"({'|'.join(MEASURES)})(?: is (?:higher|lower),)? $", text[: found.start()])
-            row = report.rows[env, arm, before[1] if before else "evaluation"]
+            row = report.rows[env, arm, before[1] if before else report.primary]
             if before or index == 0:
                 yield row, "difference", found[0].replace(" %", ""), percent(row) if found["percent"] else 1.0
 
@@ -265,9 +265,9 @@ def check_overall(line, report):
     )
     pairs, alphas = [], []
     for env in report.envs:
-        row = report.rows[env, arm, "evaluation"]
+        row = report.rows[env, arm, report.primary]
         span = 100 / percent(row)
-        pairs.append(tuple(report.scores(env, a, "evaluation") / span for a in (arm, baseline(report, env))))
+        pairs.append(tuple(report.scores(env, a, report.primary) / span for a in (arm, baseline(report, env))))
         alphas.append(level(row))
     d = permutation_test(pairs, min(alphas))
     found = INTERVAL.search(line)
@@ -276,7 +276,7 @@ def check_overall(line, report):
     told = re.search(r"\b(better|worse|equivalent|inconclusive|interim)\b", line)[0]
     assert told in (decide(d, 0.05).word, "interim") or (told == "inconclusive" and "(" in line), line
     for word in ("better", "worse"):
-        rows = [env for env in report.envs if report.rows[env, arm, "evaluation"]["verdict"] == word]
+        rows = [env for env in report.envs if report.rows[env, arm, report.primary]["verdict"] == word]
         mixed = re.search(rf"\b{word} on (.+?)(?: and worse on|\.$)", line)
         assert (mixed[1] if mixed else "") in (", ".join(rows), ""), line
 

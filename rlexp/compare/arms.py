@@ -11,13 +11,12 @@ from rlexp.compare.audit import code_remarks, diverged, finished
 from rlexp.compare.fairness import (
     differing_in,
     fingerprint,
-    implied,
     population_remarks,
     require_one_code,
     require_one_term,
     said,
 )
-from rlexp.compare.naming import name_of, names_of, remark_unnamed
+from rlexp.compare.naming import Names
 from rlexp.compare.reference_scores import limits_of, scores_of
 from rlexp.compare.samples import Sample, samples_of
 from rlexp.study.runs import Run, StudyError
@@ -102,22 +101,20 @@ def compare_runs(
     if not done:
         raise StudyError("no run has finished with complete curves: nothing to compare; " + "; ".join(remarks))
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
-    varied: dict[str, set[str]] = {run.algo: set() for run in done}  # keys in arm names, the same in all environments
     for env, env_runs in by_env.items():
         require_one_term(env, env_runs, allow)
         remarks += [f"{env}: {line}" for line in population_remarks(env_runs)]
-        for algo, keys in varied.items():
-            keys |= {*differing_in(same := [run for run in env_runs if run.algo == algo])} - implied(same)
-    remark_unnamed(done, varied, remarks)
+    names = Names(by_env)
+    remarks += names.unnamed(done)
     tasks = []
     for env, env_runs in by_env.items():
         unusable = [(run, status) for run, status in others if run.env == env]
-        tasks.append(_task(env, env_runs, unusable, varied, threshold, remarks))
+        tasks.append(_task(env, env_runs, unusable, names, threshold, remarks))
     pending = [task for task in tasks if not task.arms]
     for env in sorted({run.env for run, _ in others} - by_env.keys()):
         unusable = [(run, status) for run, status in others if run.env == env]
-        names = names_of([run for run, _ in unusable], {}, varied)
-        (absent, folders), ids = _absent({}, {}, unusable, names), _ids({}, unusable, names)
+        named = names.of_unfinished([run for run, _ in unusable], {})
+        (absent, folders), ids = _absent({}, {}, unusable, named), _ids({}, unusable, named)
         pending.append(Task(env, {}, {}, None, None, absent=absent, ids=ids, runs=folders))
     tasks = [task for task in tasks if task.arms]
     for task in tasks:
@@ -138,13 +135,13 @@ def _task(
     env: str,
     runs: list[Run],
     others: list[tuple[Run, str]],
-    varied: dict[str, set[str]],
+    names: Names,
     threshold: float | None,
     remarks: list[str],
 ) -> Task:
     by_arm: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_started):
-        by_arm.setdefault(name_of(run, varied[run.algo]), []).append(run)
+        by_arm.setdefault(names.of(run), []).append(run)
     found = {name: samples_of(f"{env}, {name}", arm_runs, remarks) for name, arm_runs in by_arm.items()}
     arms = {name: found[name] for name in sorted(found, key=natural) if found[name]}
     sizes = {name: arm_runs[0].population for name, arm_runs in by_arm.items()}
@@ -177,8 +174,8 @@ def _task(
     apart = {key: _values(key, arms, runs) for key in differing_in(runs)}
     limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
     bounds = (float(bounds[0]), float(bounds[1])) if bounds else None
-    names = names_of([run for run, _ in others], by_arm, varied)
-    (absent, folders), ids = _absent(arms, by_arm, others, names), _ids(by_arm, others, names)
+    named = names.of_unfinished([run for run, _ in others], by_arm)
+    (absent, folders), ids = _absent(arms, by_arm, others, named), _ids(by_arm, others, named)
     return Task(env, arms, apart, threshold, bounds, limits, absent, ids, folders)
 
 

@@ -35,7 +35,12 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
 
     Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
     """
-    more = set(differing_in(runs)) - {*allow} - ({"population", *implied(runs)} if implied(runs) else set())
+    more = (
+        set(differing_in(runs))
+        - {*allow}
+        - ({"population", *implied(runs)} if implied(runs) else set())
+        - consequences(runs)
+    )
     if len({run.algo for run in runs}) == 1:
         return more if len(more) > 1 else set()
     shared = set.intersection(*(set(training_settings(run)) for run in runs))
@@ -50,6 +55,12 @@ def implied(runs: list[Run]) -> set[str]:
         return set()
     totals = [n * float(str(steps)) for n, steps in made]  # of seeds or populations, in rows
     return {"total_steps"} if max(totals) - min(totals) <= max(n for n, _ in made) else set()
+
+
+def consequences(runs: list[Run]) -> set[str]:
+    """evaluation.average_decay, if some runs have none: then evaluation.weights differs, which says so."""
+    decays = [run.settings["evaluation.average_decay"] for run in runs if "evaluation.average_decay" in run.settings]
+    return {"evaluation.average_decay"} if len(decays) < len(runs) and len({*decays}) == 1 else set()
 
 
 def population_remarks(runs: list[Run]) -> list[str]:
@@ -95,14 +106,13 @@ def _values(runs: list[Run], key: str) -> str:
     had: dict[str, set[str]] = {}
     for run in runs:
         had.setdefault(str(_short(run, key)), set()).add(run.algo)
-    algos = {run.algo for run in runs}
     most = max(had, key=lambda value: (len(had[value]), value))
-    if len(had[most]) >= 3 and 2 * len(had[most]) > len(algos):
-        others = f"{most} in the other {len(had.pop(most))}"
-    else:
-        others = ""
+    rest = had.pop(most)
+    others = rest - set().union(*had.values())
     told = sorted(f"{value} in {', '.join(sorted(names))}" for value, names in had.items())
-    return ", ".join([*told, others] if others else told)
+    if len(others) >= 3 and 2 * len(others) > len(rest | set().union(*had.values())):
+        return ", ".join([*told, f"{most} in the other {len(others)}"])
+    return ", ".join(sorted([*told, f"{most} in {', '.join(sorted(rest))}"]))
 
 
 def _remedy(runs: list[Run]) -> str:

@@ -1,43 +1,73 @@
 """Names of arms: the algorithm and the settings that vary, as in `apo anchor_coef=1`."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from rlexp.compare.fairness import differing_in, fingerprint, said, training_settings
+from rlexp.compare.fairness import consequences, differing_in, fingerprint, implied, said, training_settings
 from rlexp.study.runs import Run
 
 
-def names_of(others: list[Run], by_arm: dict[str, list[Run]], varied: dict[str, set[str]]) -> list[str]:
-    """Names of the arms of runs that are not finished.
+class Names:
+    """Names the arms of finished runs, in all environments alike.
 
-    One with the settings of a finished run has the name of its arm; another also names the settings in which it differs
-    from runs of its algorithm, so that it never shares the name of an arm that it is not of.
+    An arm's name has all settings in which runs of its algorithm differ. Where several do, and one arm has of each the
+    usual value, it has the algorithm's name, and the others what they change: the value that says nothing, as of
+    `population`, or else the one that most arms have.
     """
-    done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
-    everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
-    apart = {
-        algo: set(differing_in([run for run in everyone if run.algo == algo])) for algo in {r.algo for r in others}
-    }
-    return [done.get(fingerprint(r)) or name_of(r, varied.get(r.algo, set()) | apart[r.algo]) for r in others]
+
+    def __init__(self, by_env: Mapping[str, list[Run]]) -> None:
+        runs = [run for found in by_env.values() for run in found]
+        self.varied: dict[str, set[str]] = {run.algo: set() for run in runs}
+        for found in by_env.values():
+            for algo, keys in self.varied.items():
+                same = [run for run in found if run.algo == algo]
+                keys |= set(differing_in(same)) - implied(same) - consequences(same)
+        self.usual = {algo: self._usual([run for run in runs if run.algo == algo]) for algo in self.varied}
+
+    def _usual(self, runs: list[Run]) -> dict[str, str]:
+        """Of each setting that varies the value that most arms have, if some arm has all of these."""
+        arms = {(run.env, fingerprint(run)): run for run in runs}.values()
+        keys, usual = self.varied[runs[0].algo], {}
+        for key in keys if len(keys) > 1 else ():
+            silent = [said(run.settings, key) for run in arms if key not in run.settings]
+            (value, most), *others = Counter(_text(said(run.settings, key)) for run in arms).most_common(2)
+            if not silent and others and others[0][1] == most:
+                return {}
+            usual[key] = _text(silent[0]) if silent else value
+        return usual if any(all(_text(said(r.settings, k)) == v for k, v in usual.items()) for r in arms) else {}
+
+    def of(self, run: Run, more: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+        """Name of the run's arm; more: settings that it has besides."""
+        usual, keys = self.usual.get(run.algo, {}), self.varied.get(run.algo, set()) | more
+        values = {key: _text(said(run.settings, key)) for key in sorted(keys)}
+        return " ".join([run.algo, *(f"{k.removeprefix('algo.')}={v}" for k, v in values.items() if usual.get(k) != v)])
+
+    def of_unfinished(self, others: list[Run], by_arm: Mapping[str, list[Run]]) -> list[str]:
+        """Names of the arms of runs that are not finished, beside those of runs that are.
+
+        One with the settings of a finished run has the name of its arm; another also names the settings in which it
+        differs from runs of its algorithm, so that it never shares the name of an arm that it is not of.
+        """
+        done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
+        everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
+        apart = {algo: set(differing_in([r for r in everyone if r.algo == algo])) for algo in {r.algo for r in others}}
+        return [done.get(fingerprint(run)) or self.of(run, apart[run.algo]) for run in others]
+
+    def unnamed(self, runs: list[Run]) -> list[str]:
+        """Remarks on settings of the tested term that differ only between environments, so that no name shows them."""
+        shared = set.intersection(*(set(training_settings(run)) for run in runs))
+        remarks = []
+        for algo, named in self.varied.items():
+            algo_runs = [run for run in runs if run.algo == algo]
+            differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
+            for key in [key for key in differing if key not in shared | named | consequences(algo_runs)]:
+                values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
+                remarks.append(f"{algo}: {key} is {', '.join(values)}")
+        return remarks
 
 
-def name_of(run: Run, keys: set[str]) -> str:
-    """Name of the run's arm: the algorithm and the settings that vary, as in `apo anchor_coef=1`."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, tuple):
-            return f"[{','.join(map(text, value))}]"
-        return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-    pairs = [f"{key.removeprefix('algo.')}={text(said(run.settings, key))}" for key in sorted(keys)]
-    return " ".join([run.algo, *pairs])
-
-
-def remark_unnamed(runs: list[Run], varied: dict[str, set[str]], remarks: list[str]) -> None:
-    """Remark on settings of the tested term that differ only between environments, so that no arm's name shows them."""
-    shared = set.intersection(*(set(training_settings(run)) for run in runs))
-    for algo, named in varied.items():
-        algo_runs = [run for run in runs if run.algo == algo]
-        differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
-        for key in [key for key in differing if key not in shared | named]:
-            values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
-            remarks.append(f"{algo}: {key} is {', '.join(values)}")
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_text, value))}]"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -84,6 +84,34 @@ def test_refuses_arms_that_differ_in_more_than_the_tested_term(tmp_path, capsys)
     assert "| optimizer.lr | 0.0003 | 0.001 |" in (tmp_path / "compare" / "compare.md").read_text()
 
 
+def test_arms_that_each_change_one_setting_are_named_by_it(tmp_path):
+    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "apo", "apo")
+    for changed in ({"anchor_coef": 5}, {"direction": "reverse"}, {"anchor_coef": 5, "direction": "reverse"}):
+        write_run(tmp_path / str(len(list(tmp_path.iterdir()))), "apo", **changed)
+    tied = compare_runs(find_runs([tmp_path])).arm_names
+    assert tied[0] == "apo anchor_coef=1 direction=forward"  # of each setting both values are as frequent
+    write_run(tmp_path / "more", "apo", anchor_coef=7)
+    write_run(tmp_path / "less", "apo", anchor_coef=1, anchor_half_life=3.0)
+    assert compare_runs(find_runs([tmp_path])).arm_names == [
+        "apo",
+        "apo anchor_coef=5",
+        "apo anchor_coef=5 direction=reverse",
+        "apo anchor_coef=7",
+        "apo anchor_half_life=3",
+        "apo direction=reverse",
+        "ppo",
+    ]
+
+
+def test_a_decay_of_averaged_weights_is_no_term_of_its_own(tmp_path):
+    write_run(tmp_path / "apo", "apo")
+    write_run(tmp_path / "ppo")
+    write_run(tmp_path / "mean", evaluation={"weights": "average", "average_decay": 0.99})
+    found = compare_runs(find_runs([tmp_path]), allow=["evaluation.weights"])
+    assert found.arm_names == ["apo", "ppo evaluation.weights=average", "ppo evaluation.weights=last"]
+
+
 def test_of_many_arms_those_that_differ_are_named_and_the_others_counted(tmp_path):
     for algo in ("ppo", "apo", "sil", "opr", "spo"):
         write_run(tmp_path / algo, algo, lr=1e-4 if algo in ("opr", "spo") else 1e-3)

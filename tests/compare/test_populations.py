@@ -160,9 +160,9 @@ def test_arms_of_one_algorithm_are_named_by_their_population(tmp_path):
     write_run(tmp_path / "shared", "apo", "A-v0", range(2), **HALF, anchor_share=True)
     (task,) = compared(tmp_path).tasks
     assert list(task.arms) == [
-        "apo anchor_share=False population=1",
-        "apo anchor_share=False population=2",
+        "apo",
         "apo anchor_share=True population=2",
+        "apo population=2",
     ]
 
 

@@ -26,18 +26,18 @@ def interval(report, env, arm, column, measure, digits=1, factor=1.0, sign=False
     return f"{(signed if sign else value)(x, digits)} [{value(low, digits)}, {value(high, digits)}]"
 
 
-def mean(report, env, arm, measure="evaluation", digits=1):
+def mean(report, env, arm, measure=None, digits=1):
     return interval(report, env, arm, "mean", measure, digits)
 
 
-def difference(report, env, arm, measure="evaluation", digits=1):
+def difference(report, env, arm, measure=None, digits=1):
     return interval(report, env, arm, "difference", measure, digits, sign=True)
 
 
 def share(report, env, arm, digits=1):
     """The difference by the primary measure in percent of the span, of which the margin is 5."""
     factor = 5 / report.value(env, arm, "margin")
-    return interval(report, env, arm, "difference", "evaluation", digits, factor, sign=True)
+    return interval(report, env, arm, "difference", report.primary, digits, factor, sign=True)
 
 
 def half_width(report, env, arm="apo"):
@@ -48,7 +48,7 @@ def half_width(report, env, arm="apo"):
 
 def verdict(report, env, arm):
     """The word, and what stands beside it."""
-    row = report.rows[env, arm, "evaluation"]
+    row = report.rows[env, arm, report.primary]
     word = row["verdict"] if row["verdict"] in ("inconclusive", "interim") else f"**{row['verdict']}**"
     beside = "within the margin" if row["within_margin"] == "True" else row["why"]
     return f"{word}, {beside}" if beside else word
@@ -56,7 +56,7 @@ def verdict(report, env, arm):
 
 def word(report, *envs, arm="apo"):
     """The verdict's word, which is the same on these environments."""
-    (found,) = {report.rows[env, arm, "evaluation"]["verdict"] for env in envs}
+    (found,) = {report.rows[env, arm, report.primary]["verdict"] for env in envs}
     return found
 
 
@@ -75,7 +75,7 @@ def verdicts_by_env(report, arm="apo", base="ppo"):
     """Rows of a table: environment, seeds, both means, the difference in percent, the verdict."""
     yield f"| environment | seeds per arm | {base.upper()} | {arm.upper()} | difference, % | {arm.upper()} is |"
     for env in report.envs:
-        n = report.rows[env, arm, "evaluation"]["n"]
+        n = report.rows[env, arm, report.primary]["n"]
         cells = [mean(report, env, base), mean(report, env, arm), share(report, env, arm), verdict(report, env, arm)]
         yield f"| {env} | {n} | {' | '.join(cells)} |"
 
@@ -91,7 +91,7 @@ def secondary_by_env(report, arm="apo"):
 
 def count(report, env, arm, low=-math.inf, high=math.inf):
     """Seeds whose evaluation is within [low, high)."""
-    scores = report.scores(env, arm, "evaluation")
+    scores = report.scores(env, arm, report.primary)
     return int(((low <= scores) & (scores < high)).sum())
 
 

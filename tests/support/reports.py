@@ -52,6 +52,11 @@ class Report:
     def arms(self, env):
         return list(dict.fromkeys(arm for e, arm, _ in self.rows if e == env))
 
+    @property
+    def primary(self):
+        """The measure that verdicts are about."""
+        return next(measure for (_, _, measure), row in self.rows.items() if row["role"] == "primary")
+
     def judged(self, arm):
         """Measures by which an arm is compared on the first environment."""
         return {measure for env, name, measure in self.rows if (env, name) == (self.envs[0], arm)}
@@ -61,8 +66,9 @@ class Report:
         found = [row[measure] for row in self.seeds if (row["env"], row["arm"]) == (env, arm)]
         return np.array([float(x) for x in found if x not in ("", None)])
 
-    def value(self, env, arm, column, measure="evaluation"):
-        return float(self.rows[env, arm, measure][column] or "nan")
+    def value(self, env, arm, column, measure=None):
+        """A number of compare.csv; measure: default the primary one."""
+        return float(self.rows[env, arm, measure or self.primary][column] or "nan")
 
     @property
     def judgement(self):
@@ -72,7 +78,7 @@ class Report:
         tasks = {env: Task(env, {}, {}, None, span and (0.0, span)) for env, span in spans.items()}
         results = [self._result(tasks[env], arm, measure) for env, arm, measure in self.rows]
         question = Question(
-            "evaluation",
+            self.primary,
             {r.env: r.margin for r in results if r.margin == r.margin},
             {r.env: "5%" for r in results if r.margin == r.margin},
         )

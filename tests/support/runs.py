@@ -14,7 +14,7 @@ ALGOS = {
 
 def write_run(
     folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, tuned="",
-    population=1, total_steps=4000, **more
+    population=1, total_steps=4000, evaluation=None, **more
 ):  # fmt: skip
     """A run's folder as training leaves it; seed k ends at level + k."""
     folder.mkdir(parents=True)
@@ -26,6 +26,7 @@ def write_run(
         "env": {"id": env, "threshold": 90, "bounds": [0, 200]},
         "algo": ALGOS.get(algo, ALGOS["ppo"]) | more,
         "optimizer": {"lr": lr},
+        **({"evaluation": evaluation} if evaluation else {}),
     }
     rows = ["seed,step,wall_time,episodic_return,episodic_length,episodes,loss"]
     for k in seeds:
