@@ -84,7 +84,9 @@ class Torchrun(Ranks):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = max(1, cores // self.here)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        self.store, *_ = next(dist.rendezvous("env://"))
+        store, *_ = next(dist.rendezvous("env://"))
+        # torchrun keeps the store when it restarts all (--max-restarts): addresses and reports of before are not read
+        self.store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
 
     def use(self, device: str) -> None:

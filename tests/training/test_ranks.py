@@ -118,6 +118,21 @@ def test_random_rows_of_a_loss_are_those_of_one_process():
     assert torch.equal(torch.cat(parts), uniform(x, key, 1))
 
 
+def test_processes_that_are_restarted_read_nothing_of_those_before(monkeypatch):
+    kept = torch.distributed.HashStore()  # as torchrun's
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda _: iter([(kept, 0, 1)]))
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    for name, value in variables(0, 1).items():
+        monkeypatch.setenv(name, value)
+    first = Torchrun()
+    with contextlib.suppress(ConfigError), first.reporting():
+        raise ConfigError("a: b")
+    assert "ended: ConfigError: a: b" in str(first._lost())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr("rlexp.training.ranks.LAST_WORDS", 0.1)
+    assert "without a word" in str(Torchrun()._lost())
+
+
 def test_all_are_anchored_to_the_best_episode_whichever_process_found_it(tmp_path):
     seed = next(seed for seed in range(9) if best_of(seed, 4)[0] >= 2)  # of the second process
     words = ("algo=apo", "env.id=lots:Lots-v0", f"seed={seed}", EIGHT, "algo.anchor_coef=10")
