@@ -136,7 +136,9 @@ class Torchrun(Ranks):
         flat = torch.cat([x.detach().flatten() for x in tensors])
         self._call(dist.all_reduce, flat)
         parts = (flat / self.size).split([x.numel() for x in tensors])
-        return [part.view(x.shape).to(x.dtype) for part, x in zip(parts, tensors, strict=True)]
+        # of whole numbers, as a metric may be, the mean is none
+        kinds = [x.dtype if x.is_floating_point() else torch.float32 for x in tensors]
+        return [part.view(x.shape).to(k) for part, x, k in zip(parts, tensors, kinds, strict=True)]
 
     def highest(self, number: int) -> int:
         """The highest number of any rank."""

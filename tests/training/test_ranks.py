@@ -118,6 +118,15 @@ def test_random_rows_of_a_loss_are_those_of_one_process():
     assert torch.equal(torch.cat(parts), uniform(x, key, 1))
 
 
+def test_the_mean_of_a_whole_number_is_not_rounded(monkeypatch):
+    ranks = object.__new__(Torchrun)
+    ranks.size = 2
+    monkeypatch.setattr(ranks, "_call", lambda *_: None)  # which sums over ranks
+    whole, flag, x = ranks.mean([torch.tensor(3), torch.tensor(True), torch.tensor(3.0, dtype=torch.float64)])
+    assert (float(whole), float(flag), float(x)) == (1.5, 0.5, 1.5)
+    assert x.dtype == torch.float64
+
+
 def test_processes_that_are_restarted_read_nothing_of_those_before(monkeypatch):
     kept = torch.distributed.HashStore()  # as torchrun's
     monkeypatch.setattr("torch.distributed.rendezvous", lambda _: iter([(kept, 0, 1)]))
