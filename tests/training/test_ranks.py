@@ -127,6 +127,13 @@ def test_the_mean_of_a_whole_number_is_not_rounded(monkeypatch):
     assert x.dtype == torch.float64
 
 
+@pytest.mark.slow
+def test_metrics_are_averaged_by_name(tmp_path):
+    run, _ = together(tmp_path / "two", "algo=ppo", "env=cartpole", "algo._target_=shuffled.Shuffled", ONE_UPDATE)
+    (row,) = rows_of(run)
+    assert (float(row["ones"]), float(row["twos"])) == pytest.approx((1, 2))
+
+
 def test_processes_that_are_restarted_read_nothing_of_those_before(monkeypatch):
     kept = torch.distributed.HashStore()  # as torchrun's
     monkeypatch.setattr("torch.distributed.rendezvous", lambda _: iter([(kept, 0, 1)]))
