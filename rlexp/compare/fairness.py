@@ -33,7 +33,8 @@ def differing_in(runs: list[Run]) -> list[str]:
 def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
     """Settings other than the tested term in which runs on one environment differ.
 
-    Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has.
+    Runs of one algorithm may differ in one setting; several algorithms, in settings that only one of them has. The
+    population is none of them, unless all make equally many steps.
     """
     more = (
         set(differing_in(runs))
@@ -42,7 +43,7 @@ def beyond_one_term(runs: list[Run], allow: Collection[str] = ()) -> set[str]:
         - consequences(runs)
     )
     if len({run.algo for run in runs}) == 1:
-        return more if len(more) > 1 else set()
+        return more if len(more) > 1 or "population" in more else set()
     shared = set.intersection(*(set(training_settings(run)) for run in runs))
     # a setting of the objective that some runs lack belongs to the tested term
     return {key for key in more if key in shared or not key.startswith(OBJECTIVE)} - {"algo._target_"}

@@ -83,8 +83,10 @@ class MinibatchStep:
         averages = {} if decay is None else agents.averages(params, states())
         grads, metrics = agents.each(gradient, (params, inputs.buffers, averages), batch, inputs.coefficients)
         if self.ranks.size > 1:  # of all rows, so that they are clipped as one process does
-            means = self.ranks.mean([*grads, *metrics.values()])
-            grads, metrics = means[: len(grads)], dict(zip(metrics, means[len(grads) :], strict=True))
+            names = sorted(metrics)  # a loss of one agent may return them in another order on another rank
+            means = self.ranks.mean([*grads, *(metrics[name] for name in names)])
+            of_all = dict(zip(names, means[len(grads) :], strict=True))
+            grads, metrics = means[: len(grads)], {name: of_all[name] for name in metrics}
         limit = self.algo.max_grad_norm
         self.reads.note("max_grad_norm", limit)  # a constant in a graph, like everything that the loss reads
         grads, norm = self._clip(grads, limit, agents)

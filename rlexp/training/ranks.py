@@ -26,7 +26,7 @@ LAST_WORDS = 2.0  # seconds for a rank that ends to say why
 REPORT = "report"  # key of the store
 GONE = (
     "another process of this run has ended without a word, as when it is killed or out of memory; the same command "
-    "goes on from the last checkpoint"
+    "goes on from the last checkpoint, if there is one"
 )
 
 
@@ -84,7 +84,9 @@ class Torchrun(Ranks):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = max(1, cores // self.here)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        self.store, *_ = next(dist.rendezvous("env://"))
+        store, *_ = next(dist.rendezvous("env://"))
+        # torchrun keeps the store when it restarts all (--max-restarts): addresses and reports of before are not read
+        self.store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
 
     def use(self, device: str) -> None:
@@ -134,7 +136,9 @@ class Torchrun(Ranks):
         flat = torch.cat([x.detach().flatten() for x in tensors])
         self._call(dist.all_reduce, flat)
         parts = (flat / self.size).split([x.numel() for x in tensors])
-        return [part.view(x.shape).to(x.dtype) for part, x in zip(parts, tensors, strict=True)]
+        # of whole numbers, as a metric may be, the mean is none
+        kinds = [x.dtype if x.is_floating_point() else torch.float32 for x in tensors]
+        return [part.view(x.shape).to(k) for part, x, k in zip(parts, tensors, kinds, strict=True)]
 
     def highest(self, number: int) -> int:
         """The highest number of any rank."""

@@ -118,6 +118,37 @@ def test_random_rows_of_a_loss_are_those_of_one_process():
     assert torch.equal(torch.cat(parts), uniform(x, key, 1))
 
 
+def test_the_mean_of_a_whole_number_is_not_rounded(monkeypatch):
+    ranks = object.__new__(Torchrun)
+    ranks.size = 2
+    monkeypatch.setattr(ranks, "_call", lambda *_: None)  # which sums over ranks
+    whole, flag, x = ranks.mean([torch.tensor(3), torch.tensor(True), torch.tensor(3.0, dtype=torch.float64)])
+    assert (float(whole), float(flag), float(x)) == (1.5, 0.5, 1.5)
+    assert x.dtype == torch.float64
+
+
+@pytest.mark.slow
+def test_metrics_are_averaged_by_name(tmp_path):
+    run, _ = together(tmp_path / "two", "algo=ppo", "env=cartpole", "algo._target_=shuffled.Shuffled", ONE_UPDATE)
+    (row,) = rows_of(run)
+    assert (float(row["ones"]), float(row["twos"])) == pytest.approx((1, 2))
+
+
+def test_processes_that_are_restarted_read_nothing_of_those_before(monkeypatch):
+    kept = torch.distributed.HashStore()  # as torchrun's
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda _: iter([(kept, 0, 1)]))
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    for name, value in variables(0, 1).items():
+        monkeypatch.setenv(name, value)
+    first = Torchrun()
+    with contextlib.suppress(ConfigError), first.reporting():
+        raise ConfigError("a: b")
+    assert "ended: ConfigError: a: b" in str(first._lost())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr("rlexp.training.ranks.LAST_WORDS", 0.1)
+    assert "without a word" in str(Torchrun()._lost())
+
+
 def test_all_are_anchored_to_the_best_episode_whichever_process_found_it(tmp_path):
     seed = next(seed for seed in range(9) if best_of(seed, 4)[0] >= 2)  # of the second process
     words = ("algo=apo", "env.id=lots:Lots-v0", f"seed={seed}", EIGHT, "algo.anchor_coef=10")
