@@ -1,7 +1,7 @@
 """Names of arms: the algorithm and the settings that vary, as in `apo anchor_coef=1`."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlexp.compare.fairness import consequences, differing_in, fingerprint, implied, said, training_settings
@@ -37,9 +37,9 @@ class Names:
             usual[key] = _text(silent[0]) if silent else value
         return usual if any(all(_text(said(r.settings, k)) == v for k, v in usual.items()) for r in arms) else {}
 
-    def of(self, run: Run, more: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+    def of(self, run: Run, more: Collection[str] = ()) -> str:
         """Name of the run's arm; more: settings that it has besides."""
-        usual, keys = self.usual.get(run.algo, {}), self.varied.get(run.algo, set()) | more
+        usual, keys = self.usual.get(run.algo, {}), self.varied.get(run.algo, set()) | {*more}
         values = {key: _text(said(run.settings, key)) for key in sorted(keys)}
         return " ".join([run.algo, *(f"{k.removeprefix('algo.')}={v}" for k, v in values.items() if usual.get(k) != v)])
 
