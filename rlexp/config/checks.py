@@ -58,6 +58,8 @@ def check_run_settings(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value}: must be one of {valid}{did_you_mean(value, choices)}")
     if cfg.evaluation.weights == "best" and cfg.evaluation.every is None:
         raise ConfigError("evaluation.weights=best: needs evaluations during training; set evaluation.every")
+    if cfg.primary == "evaluation_sampled" and cfg.evaluation.every is None and cfg.seed < TUNING_SEED:
+        raise ConfigError("primary=evaluation_sampled: is the last evaluation during training; set evaluation.every")
     if not 0.0 <= cfg.evaluation.average_decay < 1.0:
         raise ConfigError(f"evaluation.average_decay={cfg.evaluation.average_decay}: must lie in [0, 1)")
     if flaw := margin_flaw(cfg.margin):

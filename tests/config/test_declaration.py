@@ -27,9 +27,16 @@ def test_another_margin_is_refused_in_one_line(word):
 
 def test_an_unknown_measure_is_refused_with_the_nearest():
     for name in PRIMARY:
-        build.check(compose_config("study=x", f"primary={name}"))
+        build.check(compose_config("study=x", f"primary={name}", "evaluation.every=100"))
     with pytest.raises(ConfigError, match=r"^primary=evalution: must be one of .*; did you mean evaluation\?$"):
         build.check(compose_config("study=x", "primary=evalution"))
+
+
+def test_a_measure_that_no_run_would_have_is_refused():
+    words = ("study=x", "primary=evaluation_sampled")
+    with pytest.raises(ConfigError, match=r"^primary=evaluation_sampled: .*; set evaluation\.every$"):
+        build.check(compose_config(*words))
+    build.check(compose_config(*words, "seed=1000"))  # a tuning's trial, which nothing compares
 
 
 def test_a_share_is_of_the_span_from_no_skill_to_mastery():

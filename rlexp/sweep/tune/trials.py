@@ -1,6 +1,6 @@
 """Makes jobs from points of a search space: trials on tuning seeds, the best on evaluation seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -13,6 +13,8 @@ from rlexp.sweep.compose import Composer
 from rlexp.sweep.plan import ImpossibleError, Planned, plan
 from rlexp.sweep.tune.settings import TuningSettings
 from rlexp.sweep.tune.space import as_overrides, describe, space
+
+Params = Mapping[str, Any]
 
 
 class TrialJobs:
@@ -29,10 +31,10 @@ class TrialJobs:
                 raise ConfigError(f"{key}={describe(x)}: is a config group; list the names, as in {key}=a,b")
 
     def check(self) -> DictConfig:
-        """Check configs in which each key takes both ends of its interval, or every choice; returns the first.
+        """Check trials in which each key takes both ends of its interval, or every choice; returns the first's config.
 
         Each is checked with the first value of all other keys, and if that is invalid, with their last. Raises
-        ConfigError if it is invalid with both.
+        ConfigError if it is invalid with both. So is the run of the best, should it be one of these.
         """
         space: dict[str, Any] = self.space
         ends = {
@@ -40,19 +42,12 @@ class TrialJobs:
         }
         low, high = ({key: values[index] for key, values in ends.items()} for index in (0, -1))
         each = [{key: value} for key, values in ends.items() for value in values]
-        first, *_ = [self._either(low | changed, high | changed) for changed in each]
+        first, *_ = [_either(self.trial, low | changed, high | changed) for changed in each]
+        if self.settings.evaluation_seeds:
+            _either(self.best, low, high)
         return first.cfg
 
-    def _either(self, params: Mapping[str, Any], others: Mapping[str, Any]) -> Planned:
-        try:
-            return self.trial(params)
-        except ImpossibleError as error:
-            try:
-                return self.trial(others)
-            except ImpossibleError:
-                raise error from None
-
-    def trial(self, params: Mapping[str, Any], stop_at: int | None = None) -> Planned:
+    def trial(self, params: Params, stop_at: int | None = None) -> Planned:
         """Plan one trial, which pauses at `stop_at` rows per agent; raises ImpossibleError for values that conflict."""
         words = [*self.fixed, *as_overrides(params, self.space)]
         words = [word for word in words if key_of(word) != "evaluation.every"]
@@ -65,11 +60,21 @@ class TrialJobs:
             raise ConfigError("resume=never: trials resume from rung to rung; to start over, name another study=...")
         return planned
 
-    def best(self, params: Mapping[str, Any]) -> Planned:
+    def best(self, params: Params) -> Planned:
         """Plan the run of these params on evaluation seeds."""
         seeds = ["seed=0", f"num_seeds={self.settings.evaluation_seeds}", f"study={self.study}"]
         return plan(self.composer, [[*self.fixed, *as_overrides(params, self.space), *seeds]])[0]
 
-    def describe(self, params: Mapping[str, Any]) -> str:
+    def describe(self, params: Params) -> str:
         """Params as one line of overrides."""
         return " ".join(as_overrides(params, self.space))
+
+
+def _either(job: Callable[[Mapping[str, Any]], Planned], params: Params, others: Mapping[str, Any]) -> Planned:
+    try:
+        return job(params)
+    except ImpossibleError as error:
+        try:
+            return job(others)
+        except ImpossibleError:
+            raise error from None

@@ -340,6 +340,7 @@ def test_several_measures_keep_what_none_beats_in_all(tune):
         (("hydra.sweeper.measure=evaluation", "hydra.sweeper.pruner=median"), "judge rungs by final or area"),
         (("hydra.sweeper.measure=evaluation", "evaluation.episodes=0"), "evaluation.episodes=0"),
         (("hydra.sweeper.measure=seconds", "hydra/launcher=batched"), "use another launcher"),
+        (("primary=evaluation_sampled",), "primary=evaluation_sampled: is the last evaluation"),
         (("resume=never",), "name another study"),
         (("resume=auto,never",), "name another study"),
         (("+hydra.sweeper.params.resume=never",), "name another study"),
