@@ -119,6 +119,32 @@ def test_of_many_arms_those_that_differ_are_named_and_the_others_counted(tmp_pat
         compare_runs(find_runs([tmp_path]))
 
 
+def test_an_algorithm_of_which_only_some_arms_differ_is_told_so(tmp_path):
+    for algo in ("ppo", "apo", "sil", "spo"):
+        write_run(tmp_path / algo, algo)
+    write_run(tmp_path / "fast", lr=1e-2)
+    with pytest.raises(StudyError, match=r"\(optimizer.lr: 0.01 in 1 of 2 arms of ppo, 0.001 in all others\)"):
+        compare_runs(find_runs([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    "values", [(2, 2.0), ("None", None), (True, "True"), (["a,b"], ["a", "b"]), (0.1, 0.1 + 1e-15)]
+)
+def test_arms_with_values_that_look_alike_have_names_of_their_own(tmp_path, values):
+    for number, value in enumerate(values):
+        write_run(tmp_path / str(number), level=100.0 * number, start=value)
+    (task,) = compare_runs(find_runs([tmp_path])).tasks
+    assert len(task.arms) == 2
+
+
+def test_a_run_that_is_not_finished_is_of_no_arm_whose_value_looks_alike(tmp_path):
+    for number, value in enumerate((2, 3)):
+        write_run(tmp_path / str(number), start=value)
+    write_run(tmp_path / "cut", start=2.0, status="failed")
+    (task,) = compare_runs(find_runs([tmp_path])).tasks
+    assert list(task.absent) == ["ppo start=2.0"]
+
+
 @pytest.mark.parametrize(
     ("tuned", "told"),
     [
