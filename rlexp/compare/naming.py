@@ -31,7 +31,8 @@ class Names:
         arms = {(run.env, fingerprint(run)): run for run in runs}.values()
         keys, usual = self.varied[runs[0].algo], {}
         for key in keys if len(keys) > 1 else ():
-            silent = [self._value(run, key) for run in arms if key not in run.settings]
+            other_class = f"{key.rpartition('.')[0]}._target_" in keys  # which lacks the key, and is not silent on it
+            silent = [self._value(run, key) for run in arms if key not in run.settings and not other_class]
             (value, most), *others = Counter(self._value(run, key) for run in arms).most_common(2)
             if not silent and others and others[0][1] == most:
                 return {}

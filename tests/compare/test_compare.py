@@ -104,6 +104,18 @@ def test_arms_that_each_change_one_setting_are_named_by_it(tmp_path):
     ]
 
 
+def test_a_setting_that_another_class_lacks_is_usual_if_most_arms_have_it(tmp_path):
+    adam, sgd = {"_target_": "torch.optim.Adam", "eps": 1e-5}, {"_target_": "torch.optim.SGD", "momentum": 0.9}
+    write_run(tmp_path / "ppo", optimizer=adam)
+    write_run(tmp_path / "clip", optimizer=adam, clip_coef=0.1)
+    write_run(tmp_path / "sgd", optimizer=sgd)
+    assert compare_runs(find_runs([tmp_path]), allow=["all"]).arm_names == [
+        "ppo",
+        "ppo clip_coef=0.1",
+        "ppo optimizer._target_=torch.optim.SGD optimizer.eps=— optimizer.momentum=0.9",
+    ]
+
+
 def test_a_decay_of_averaged_weights_is_no_term_of_its_own(tmp_path):
     write_run(tmp_path / "apo", "apo")
     write_run(tmp_path / "ppo")
