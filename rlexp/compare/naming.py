@@ -68,7 +68,7 @@ class Names:
             algo_runs = [run for run in runs if run.algo == algo]
             differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
             for key in [key for key in differing if key not in shared | named | consequences(algo_runs)]:
-                values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
+                values = {f"{self._value(run, key)} on {run.env}": None for run in algo_runs}
                 remarks.append(f"{algo}: {key} is {', '.join(values)}")
         return remarks
 

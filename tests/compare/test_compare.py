@@ -116,6 +116,17 @@ def test_a_setting_that_another_class_lacks_is_usual_if_most_arms_have_it(tmp_pa
     ]
 
 
+def test_what_no_name_shows_is_told_with_the_values_that_nothing_says(tmp_path):
+    for env in ("A-v0", "B-v0"):
+        write_run(tmp_path / f"ppo {env}", env=env)
+    write_run(tmp_path / "one", "apo", "A-v0", evaluation={"weights": "best"})
+    write_run(tmp_path / "other", "apo", "B-v0", anchor_by="advantage", knots=[1.0, 0.0])
+    remarks = compare_runs(find_runs([tmp_path]), allow=["evaluation.weights"]).remarks
+    assert "apo: algo.anchor_by is return on A-v0, advantage on B-v0" in remarks
+    assert "apo: evaluation.weights is best on A-v0, last on B-v0" in remarks
+    assert "apo: algo.knots is — on A-v0, [1,0] on B-v0" in remarks
+
+
 def test_a_decay_of_averaged_weights_is_no_term_of_its_own(tmp_path):
     write_run(tmp_path / "apo", "apo")
     write_run(tmp_path / "ppo")
