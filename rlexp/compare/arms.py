@@ -104,7 +104,7 @@ def compare_runs(
     for env, env_runs in by_env.items():
         require_one_term(env, env_runs, allow)
         remarks += [f"{env}: {line}" for line in population_remarks(env_runs)]
-    names = Names(by_env)
+    names = Names(by_env, [run for run, _ in others])
     remarks += names.unnamed(done)
     tasks = []
     for env, env_runs in by_env.items():

@@ -103,17 +103,31 @@ def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
 
 
 def _values(runs: list[Run], key: str) -> str:
-    """What each algorithm has for a key; if most of them, three or more, have the same, of these the number."""
+    """What each algorithm has for a key, or how many of its arms.
+
+    If most algorithms, three or more, have the same and no other, their number.
+    """
     had: dict[str, set[str]] = {}
+    arms: dict[str, dict[str, str]] = {}  # algorithm -> arm -> value
     for run in runs:
-        had.setdefault(str(_short(run, key)), set()).add(run.algo)
+        value = str(_short(run, key))
+        had.setdefault(value, set()).add(run.algo)
+        arms.setdefault(run.algo, {})[fingerprint(run)] = value
+
+    def told(value: str) -> str:
+        each = [(algo, list(arms[algo].values())) for algo in sorted(had[value])]
+        some = [
+            algo if {*all_} == {value} else f"{all_.count(value)} of {len(all_)} arms of {algo}" for algo, all_ in each
+        ]
+        return f"{value} in {', '.join(some)}"
+
     most = max(had, key=lambda value: (len(had[value]), value))
-    rest = had.pop(most)
-    others = rest - set().union(*had.values())
-    told = sorted(f"{value} in {', '.join(sorted(names))}" for value, names in had.items())
-    if len(others) >= 3 and 2 * len(others) > len(rest | set().union(*had.values())):
-        return ", ".join([*told, f"{most} in the other {len(others)}"])
-    return ", ".join(sorted([*told, f"{most} in {', '.join(sorted(rest))}"]))
+    rest = set().union(*(had[value] for value in had if value != most))
+    others = had[most] - rest
+    if len(others) >= 3 and 2 * len(others) > len(had[most] | rest):
+        named = sorted(told(value) for value in had if value != most)
+        return ", ".join([*named, f"{most} in {'all others' if had[most] & rest else f'the other {len(others)}'}"])
+    return ", ".join(sorted(map(told, had)))
 
 
 def _remedy(runs: list[Run]) -> str:

@@ -13,11 +13,12 @@ class Names:
 
     An arm's name has all settings in which runs of its algorithm differ. Where several do, and one arm has of each the
     usual value, it has the algorithm's name, and the others what they change: the value that says nothing, as of
-    `population`, or else the one that most arms have.
+    `population`, or else the one that most arms have. others: runs that are not finished.
     """
 
-    def __init__(self, by_env: Mapping[str, list[Run]]) -> None:
+    def __init__(self, by_env: Mapping[str, list[Run]], others: Collection[Run] = ()) -> None:
         runs = [run for found in by_env.values() for run in found]
+        self.exact = _alike([*runs, *others])
         self.varied: dict[str, set[str]] = {run.algo: set() for run in runs}
         for found in by_env.values():
             for algo, keys in self.varied.items():
@@ -30,17 +31,22 @@ class Names:
         arms = {(run.env, fingerprint(run)): run for run in runs}.values()
         keys, usual = self.varied[runs[0].algo], {}
         for key in keys if len(keys) > 1 else ():
-            silent = [said(run.settings, key) for run in arms if key not in run.settings]
-            (value, most), *others = Counter(_text(said(run.settings, key)) for run in arms).most_common(2)
+            other_class = f"{key.rpartition('.')[0]}._target_" in keys  # which lacks the key, and is not silent on it
+            silent = [self._value(run, key) for run in arms if key not in run.settings and not other_class]
+            (value, most), *others = Counter(self._value(run, key) for run in arms).most_common(2)
             if not silent and others and others[0][1] == most:
                 return {}
-            usual[key] = _text(silent[0]) if silent else value
-        return usual if any(all(_text(said(r.settings, k)) == v for k, v in usual.items()) for r in arms) else {}
+            usual[key] = silent[0] if silent else value
+        return usual if any(all(self._value(run, k) == v for k, v in usual.items()) for run in arms) else {}
+
+    def _value(self, run: Run, key: str) -> str:
+        value = said(run.settings, key)
+        return repr(value) if (run.algo, key) in self.exact else _text(value)
 
     def of(self, run: Run, more: Collection[str] = ()) -> str:
         """Name of the run's arm; more: settings that it has besides."""
         usual, keys = self.usual.get(run.algo, {}), self.varied.get(run.algo, set()) | {*more}
-        values = {key: _text(said(run.settings, key)) for key in sorted(keys)}
+        values = {key: self._value(run, key) for key in sorted(keys)}
         return " ".join([run.algo, *(f"{k.removeprefix('algo.')}={v}" for k, v in values.items() if usual.get(k) != v)])
 
     def of_unfinished(self, others: list[Run], by_arm: Mapping[str, list[Run]]) -> list[str]:
@@ -62,9 +68,21 @@ class Names:
             algo_runs = [run for run in runs if run.algo == algo]
             differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
             for key in [key for key in differing if key not in shared | named | consequences(algo_runs)]:
-                values = {f"{run.settings.get(key, '—')} on {run.env}": None for run in algo_runs}
+                values = {f"{self._value(run, key)} on {run.env}": None for run in algo_runs}
                 remarks.append(f"{algo}: {key} is {', '.join(values)}")
         return remarks
+
+
+def _alike(runs: list[Run]) -> set[tuple[str, str]]:
+    """Settings of an algorithm of which `_text` is the same for two values, as for 2 and 2.0: (algorithm, key)."""
+    found = set()
+    for algo in {run.algo for run in runs}:
+        same = [run for run in runs if run.algo == algo]
+        for key in differing_in(same):
+            values = [said(run.settings, key) for run in same]
+            if len({*map(_text, values)}) < len({*map(repr, values)}):
+                found.add((algo, key))
+    return found
 
 
 def _text(value: Any) -> str:

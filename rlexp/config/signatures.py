@@ -71,7 +71,7 @@ def parameters_of(target: str) -> Mapping[str, inspect.Parameter]:
     """Parameters of a `_target_`; empty if unknown."""
     try:
         return _signature(target)[0] or {}
-    except Exception:  # reported when it is instantiated
+    except (Exception, SystemExit):  # reported when it is instantiated
         return {}
 
 
@@ -83,7 +83,7 @@ def setting_names(target: str) -> list[str]:
 
 def added_fields(target: str) -> dict[str, Any]:
     """Fields of a dataclass that are `rlexp.algos.base.added`, with their defaults; empty if unknown."""
-    with contextlib.suppress(Exception):  # reported when it is instantiated
+    with contextlib.suppress(Exception, SystemExit):  # reported when it is instantiated
         _signature(target)
         return {
             field.name: field.default for field in dataclasses.fields(get_object(target)) if "added" in field.metadata
@@ -116,7 +116,7 @@ def typed(node: Any) -> Any:
         return node
     hints: dict[str, Any] = {}
     if "_target_" in node:
-        with contextlib.suppress(Exception):  # `check_call` reports it
+        with contextlib.suppress(Exception, SystemExit):  # `check_call` reports it
             hints = _signature(node["_target_"])[1]
     return {key: as_type(value, hints.get(key, Any)) for key, value in node.items()}
 

@@ -101,9 +101,9 @@ class Furthest(gym.Wrapper):
 class DriftingStarts(gym.Wrapper):
     """Where episodes start changes over training: from `ranges[n]` in phase n, the first again after the last.
 
-    A phase is `every` steps of this environment. A range [low, high] is what Gymnasium's classic control takes as
-    options of `reset`. Evaluation has environments of its own, which are in their first phase unless it steps one of
-    them more often than that.
+    A phase is `every` steps of this environment. Phases start anew at a reset with a seed: in training only the first
+    has one, in evaluation each, which is therefore always in the first phase. A range [low, high] is what Gymnasium's
+    classic control takes as options of `reset`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], ranges: Sequence[Sequence[float]], every: int) -> None:
@@ -114,6 +114,8 @@ class DriftingStarts(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode from the phase's range."""
+        if seed is not None:
+            self.steps = 0
         low, high = self.ranges[self.steps // self.every % len(self.ranges)]
         return self.env.reset(seed=seed, options=(options or {}) | {"low": low, "high": high})
 

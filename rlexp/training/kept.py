@@ -15,7 +15,8 @@ class Kept:
 
     average: θ̄ ← θ̄ + (θ − θ̄) / n, n ← decay · n + 1 after each update: an exponential average, from n = 1 on without a
     share of the first weights. Statistics of observations are the current ones. best: those at the evaluation during
-    training with the highest mean return so far, by the most likely actions; the later one of two.
+    training with the highest mean return so far, by the actions of the final one: the most likely, or sampled ones; the
+    later one of two.
     """
 
     def __init__(self, which: Which, decay: float, learner: Learner) -> None:

@@ -104,6 +104,29 @@ def test_arms_that_each_change_one_setting_are_named_by_it(tmp_path):
     ]
 
 
+def test_a_setting_that_another_class_lacks_is_usual_if_most_arms_have_it(tmp_path):
+    adam, sgd = {"_target_": "torch.optim.Adam", "eps": 1e-5}, {"_target_": "torch.optim.SGD", "momentum": 0.9}
+    write_run(tmp_path / "ppo", optimizer=adam)
+    write_run(tmp_path / "clip", optimizer=adam, clip_coef=0.1)
+    write_run(tmp_path / "sgd", optimizer=sgd)
+    assert compare_runs(find_runs([tmp_path]), allow=["all"]).arm_names == [
+        "ppo",
+        "ppo clip_coef=0.1",
+        "ppo optimizer._target_=torch.optim.SGD optimizer.eps=— optimizer.momentum=0.9",
+    ]
+
+
+def test_what_no_name_shows_is_told_with_the_values_that_nothing_says(tmp_path):
+    for env in ("A-v0", "B-v0"):
+        write_run(tmp_path / f"ppo {env}", env=env)
+    write_run(tmp_path / "one", "apo", "A-v0", evaluation={"weights": "best"})
+    write_run(tmp_path / "other", "apo", "B-v0", anchor_by="advantage", knots=[1.0, 0.0])
+    remarks = compare_runs(find_runs([tmp_path]), allow=["evaluation.weights"]).remarks
+    assert "apo: algo.anchor_by is return on A-v0, advantage on B-v0" in remarks
+    assert "apo: evaluation.weights is best on A-v0, last on B-v0" in remarks
+    assert "apo: algo.knots is — on A-v0, [1,0] on B-v0" in remarks
+
+
 def test_a_decay_of_averaged_weights_is_no_term_of_its_own(tmp_path):
     write_run(tmp_path / "apo", "apo")
     write_run(tmp_path / "ppo")
@@ -117,6 +140,32 @@ def test_of_many_arms_those_that_differ_are_named_and_the_others_counted(tmp_pat
         write_run(tmp_path / algo, algo, lr=1e-4 if algo in ("opr", "spo") else 1e-3)
     with pytest.raises(StudyError, match=r"\(optimizer.lr: 0.0001 in opr, spo, 0.001 in the other 3\)"):
         compare_runs(find_runs([tmp_path]))
+
+
+def test_an_algorithm_of_which_only_some_arms_differ_is_told_so(tmp_path):
+    for algo in ("ppo", "apo", "sil", "spo"):
+        write_run(tmp_path / algo, algo)
+    write_run(tmp_path / "fast", lr=1e-2)
+    with pytest.raises(StudyError, match=r"\(optimizer.lr: 0.01 in 1 of 2 arms of ppo, 0.001 in all others\)"):
+        compare_runs(find_runs([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    "values", [(2, 2.0), ("None", None), (True, "True"), (["a,b"], ["a", "b"]), (0.1, 0.1 + 1e-15)]
+)
+def test_arms_with_values_that_look_alike_have_names_of_their_own(tmp_path, values):
+    for number, value in enumerate(values):
+        write_run(tmp_path / str(number), level=100.0 * number, start=value)
+    (task,) = compare_runs(find_runs([tmp_path])).tasks
+    assert len(task.arms) == 2
+
+
+def test_a_run_that_is_not_finished_is_of_no_arm_whose_value_looks_alike(tmp_path):
+    for number, value in enumerate((2, 3)):
+        write_run(tmp_path / str(number), start=value)
+    write_run(tmp_path / "cut", start=2.0, status="failed")
+    (task,) = compare_runs(find_runs([tmp_path])).tasks
+    assert list(task.absent) == ["ppo start=2.0"]
 
 
 @pytest.mark.parametrize(

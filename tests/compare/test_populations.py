@@ -182,7 +182,10 @@ def test_populations_that_make_other_numbers_of_steps_are_another_term(tmp_path,
 def test_a_population_of_the_same_algorithm_that_makes_more_steps_is_refused_too(tmp_path):
     write_run(tmp_path / "one", "apo", "A-v0", range(2))
     write_run(tmp_path / "two", "apo", "A-v0", range(4), population=2)
-    with pytest.raises(StudyError, match=r"population: 1 in apo, 2 in apo.*population x total_steps is the same"):
+    with pytest.raises(
+        StudyError,
+        match=r"population: 1 in 1 of 2 arms of apo, 2 in 1 of 2 arms of apo.*population x total_steps is the same",
+    ):
         compared(tmp_path)
     (told,) = [remark for remark in compared(tmp_path, allow=["population"]).remarks if "agents x" in remark]
     assert "1 x 4000 and 2 x 4000, not equally many rows" in told

@@ -56,3 +56,12 @@ def test_what_cannot_be_imported_is_told_by_the_part_that_is_not_there(target, t
 def test_what_an_environments_module_raises_keeps_its_place(module, told):
     with pytest.raises(ConfigError, match=re.escape(f"env.id=odd_pkg.{module}:Maze-v0: {told}")):
         Environment(id=f"odd_pkg.{module}:Maze-v0")
+
+
+@pytest.mark.parametrize("group", ["algo", "optimizer", "network.torso"])
+def test_a_module_that_quits_as_it_is_imported_does_not_end_the_command_as_if_it_had_trained(cli, group):
+    for flags in ((), ("-m", "seed=0,1")):
+        result = cli(*flags, "progress=none", "compile=false", f"{group}._target_=odd_pkg.quits.X")
+        assert result.code == 1
+        assert f"{group}._target_=odd_pkg.quits.X: cannot be imported: " in result.err
+        assert "sys.exit(4) was called" in result.err

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from helpers import make_config
+from helpers import make_config, records, resumed, train
 
 from rlexp import build
 from rlexp.errors import ConfigError, EnvironmentFault
@@ -129,3 +129,15 @@ def test_evaluation_starts_as_the_first_phase_does():
     envs, obs = environment.start([[0, 1]], independent=True)
     assert (obs > 0.049).all()
     envs.close()
+
+
+def test_so_does_every_one_of_many_evaluations_and_after_a_resume(tmp_path):
+    drifts = ("env=cartpole_drifting", "env.wrappers.0.every=20", "env.num_envs=2", "algo.rollout_steps=32")
+    words = (*drifts, "log_every=64", "evaluation.every=64", "evaluation.curve_episodes=2", "total_steps=512")
+    trainer = train(tmp_path / "a", *words)
+    starts = trainer.curve.envs.start([[0, 1]] * 2)
+    assert (starts > 0.099).all()
+    trained = [env.steps for env in trainer.collector.envs.envs]
+    assert min(trained) > 200  # of 256 rows, in which no episode starts anew with a seed
+    resumed(tmp_path / "b", *words)
+    assert records(tmp_path / "a") == records(tmp_path / "b")

@@ -14,7 +14,7 @@ ALGOS = {
 
 def write_run(
     folder, algo="ppo", env="CartPole-v1", seeds=range(5), level=100.0, status="done", lr=1e-3, tuned="",
-    population=1, total_steps=4000, evaluation=None, **more
+    population=1, total_steps=4000, evaluation=None, optimizer=None, **more
 ):  # fmt: skip
     """A run's folder as training leaves it; seed k ends at level + k."""
     folder.mkdir(parents=True)
@@ -25,7 +25,7 @@ def write_run(
         "total_steps": total_steps,
         "env": {"id": env, "threshold": 90, "bounds": [0, 200]},
         "algo": ALGOS.get(algo, ALGOS["ppo"]) | more,
-        "optimizer": {"lr": lr},
+        "optimizer": {"lr": lr} | (optimizer or {}),
         **({"evaluation": evaluation} if evaluation else {}),
     }
     rows = ["seed,step,wall_time,episodic_return,episodic_length,episodes,loss"]
