@@ -50,11 +50,11 @@ def _warn_of_untrained(network: nn.Module) -> None:
     for part in sorted({name.partition(".")[0] for name in trained}):
         params = [p for name, p in trained.items() if name.partition(".")[0] == part]
         if not any(p.grad is not None and p.grad.any() for p in params):
-            log.warning("network: no gradient reaches %s, so it is not trained; look for no_grad or detach", part)
+            log.warning("network: no gradient reaches %s, so no loss trains it; look for no_grad or detach", part)
             trained = {name: p for name, p in trained.items() if name.partition(".")[0] != part}
     left = [name for name, p in trained.items() if p.grad is None]
     if left:
-        log.warning("network: no gradient reaches its %s, so they are not trained", ", ".join(sorted(left)))
+        log.warning("network: no gradient reaches its %s, so no loss trains them", ", ".join(sorted(left)))
 
 
 def _same(x: Tensor, y: Tensor, rtol: float = 1e-3, atol: float = 1e-5) -> bool:

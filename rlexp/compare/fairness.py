@@ -1,23 +1,27 @@
 """Whether comparing runs is fair: they differ in one term of the objective, and otherwise ran the same code."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlexp.compare.audit import PER_SEED, code_differences
 from rlexp.config.declaration import is_number
-from rlexp.config.identity import COPIES, NEUTRAL, config_hash, differing
+from rlexp.config.identity import COPIES, NEUTRAL, READ_WITH, config_hash, differing
 from rlexp.config.signatures import added_fields
 from rlexp.study.runs import Run, StudyError
 
 OBJECTIVE = ("algo.", "bonus.")  # prefixes of the objective's settings
 NOT_TRAINING = ("evaluation.",)  # prefixes of settings that do not affect training
-WHICH = ("evaluation.weights", "evaluation.average_decay")  # but which policy it leaves, they do
+WHICH = ("evaluation.weights", *itertools.chain(*READ_WITH.values()))  # but which policy it leaves, they do
+CHOOSES = "evaluation.deterministic"  # the best weights: by the most likely actions, or by sampled ones
+NONE = "—"  # stands for a value where there is none
 
 
 def training_settings(run: Run) -> dict[str, Any]:
     """Settings that tell arms apart: without seeds, and what affects neither training nor which policy it leaves."""
+    which = (*WHICH, CHOOSES) if run.settings.get("evaluation.weights") == "best" else WHICH
     found = {k: v for k, v in run.settings.items() if k not in PER_SEED}
-    return {k: v for k, v in found.items() if k in WHICH or not k.startswith(NOT_TRAINING)}
+    return {k: v for k, v in found.items() if k in which or not k.startswith(NOT_TRAINING)}
 
 
 def fingerprint(run: Run) -> str:
@@ -59,9 +63,10 @@ def implied(runs: list[Run]) -> set[str]:
 
 
 def consequences(runs: list[Run]) -> set[str]:
-    """evaluation.average_decay, if some runs have none: then evaluation.weights differs, which says so."""
-    decays = [run.settings["evaluation.average_decay"] for run in runs if "evaluation.average_decay" in run.settings]
-    return {"evaluation.average_decay"} if len(decays) < len(runs) and len({*decays}) == 1 else set()
+    """Settings that only some evaluation.weights read, if the runs that do agree: it is the weights that differ."""
+    found = [training_settings(run) for run in runs]
+    had = {key: [x[key] for x in found if key in x] for key in (*WHICH[1:], CHOOSES)}
+    return {key for key, values in had.items() if len(values) < len(found) and len({*values}) == 1}
 
 
 def population_remarks(runs: list[Run]) -> list[str]:
@@ -80,11 +85,11 @@ def population_remarks(runs: list[Run]) -> list[str]:
 def said(settings: Mapping[str, Any], key: str, *, has: bool = True) -> Any:
     """The value of a key, also where the identity is silent on it; a dash if it `has` none, as of another algorithm."""
     if key in settings or not has:
-        return settings.get(key, "—")
+        return settings.get(key, NONE)
     group, _, name = key.rpartition(".")
     target = str(settings.get(f"{group}._target_", ""))
     own = added_fields(target) if target.startswith("rlexp.") else {}  # of others no code is run
-    return own.get(name, NEUTRAL.get(key, settings.get(COPIES.get(key, ""), "—")))
+    return own.get(name, NEUTRAL.get(key, settings.get(COPIES.get(key, ""), NONE)))
 
 
 def _short(run: Run, key: str) -> Any:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rlexp.compare.fairness import consequences, differing_in, fingerprint, implied, said, training_settings
+from rlexp.compare.fairness import NONE, consequences, differing_in, fingerprint, implied, said, training_settings
 from rlexp.study.runs import Run
 
 
@@ -47,7 +47,8 @@ class Names:
         """Name of the run's arm; more: settings that it has besides."""
         usual, keys = self.usual.get(run.algo, {}), self.varied.get(run.algo, set()) | {*more}
         values = {key: self._value(run, key) for key in sorted(keys)}
-        return " ".join([run.algo, *(f"{k.removeprefix('algo.')}={v}" for k, v in values.items() if usual.get(k) != v)])
+        told = {key: value for key, value in values.items() if value not in (usual.get(key), NONE)}
+        return " ".join([run.algo, *(f"{key.removeprefix('algo.')}={value}" for key, value in told.items())])
 
     def of_unfinished(self, others: list[Run], by_arm: Mapping[str, list[Run]]) -> list[str]:
         """Names of the arms of runs that are not finished, beside those of runs that are.

@@ -1,6 +1,7 @@
 """A run's identity: its config without the keys that cannot change results, its hash, and what names it."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,10 @@ NEUTRAL: dict[str, Any] = {
     "bonus": "{}",
     "evaluation.weights": "last",
     "population": 1,
+}
+READ_WITH = {  # keys that change results with these evaluation.weights alone
+    "average": ("evaluation.average_decay",),
+    "best": ("evaluation.every", "evaluation.curve_episodes", "log_every"),  # which weights there were to choose from
 }
 COPIES = {"algo.gamma": "gae.gamma"}  # likewise, where they differ from another key's
 BY_CONTENT = ("init_from", "init_with")  # identified by the run that they name; see `jobs.job.settings_of`
@@ -102,16 +107,17 @@ def neutral(config: Mapping[str, Any]) -> dict[str, Any]:
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config without the keys in NOT_IDENTITY and BY_CONTENT, and without those that are `neutral`.
 
-    See `jobs.job.settings_of`.
+    With those of READ_WITH that are read. See `jobs.job.settings_of`.
     """
-    values = {str(key): cfg[key] for key in cfg if key not in (*NOT_IDENTITY, *BY_CONTENT, "hydra")}
+    read = READ_WITH.get(str(OmegaConf.select(cfg, "evaluation.weights")), ())
+    ignored = {*NOT_IDENTITY, *itertools.chain(*READ_WITH.values())} - {*read}
+    values = {str(key): cfg[key] for key in cfg if key not in (*ignored, *BY_CONTENT, "hydra")}
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
-    kept = {key: value for key, value in typed_config(plain).items() if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in typed_config(plain).items() if key not in ignored}
     flat = flatten(kept)
     copied = {key: flat.get(of) for key, of in COPIES.items()}
     silent = [key for key, value in (neutral(kept) | copied).items() if flat.get(key, ...) == value]
-    unread = [] if flat.get("evaluation.weights") == "average" else ["evaluation.average_decay"]
-    for key in (*NOT_IDENTITY, *silent, *unread):
+    for key in (*ignored, *silent):
         group, _, name = key.rpartition(".")
         if not name or not group:
             kept.pop(key, None)

@@ -102,8 +102,9 @@ class DriftingStarts(gym.Wrapper):
     """Where episodes start changes over training: from `ranges[n]` in phase n, the first again after the last.
 
     A phase is `every` steps of this environment. Phases start anew at a reset with a seed: in training only the first
-    has one, in evaluation each, which is therefore always in the first phase. A range [low, high] is what Gymnasium's
-    classic control takes as options of `reset`.
+    has one, in evaluation each, which is therefore always in the first phase; and where a resumed run has to make its
+    environments anew, as with `env.vectorization=async`. A range [low, high] is what Gymnasium's classic control takes
+    as options of `reset`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], ranges: Sequence[Sequence[float]], every: int) -> None:

@@ -112,7 +112,7 @@ def test_a_setting_that_another_class_lacks_is_usual_if_most_arms_have_it(tmp_pa
     assert compare_runs(find_runs([tmp_path]), allow=["all"]).arm_names == [
         "ppo",
         "ppo clip_coef=0.1",
-        "ppo optimizer._target_=torch.optim.SGD optimizer.eps=— optimizer.momentum=0.9",
+        "ppo optimizer._target_=torch.optim.SGD optimizer.momentum=0.9",
     ]
 
 
@@ -133,6 +133,18 @@ def test_a_decay_of_averaged_weights_is_no_term_of_its_own(tmp_path):
     write_run(tmp_path / "mean", evaluation={"weights": "average", "average_decay": 0.99})
     found = compare_runs(find_runs([tmp_path]), allow=["evaluation.weights"])
     assert found.arm_names == ["apo", "ppo evaluation.weights=average", "ppo evaluation.weights=last"]
+
+
+def test_how_the_best_weights_were_chosen_is_no_term_of_its_own_but_tells_two_choices_apart(tmp_path):
+    best = {"weights": "best", "every": 100, "curve_episodes": 10, "deterministic": True}
+    write_run(tmp_path / "ppo", evaluation={"deterministic": True})
+    write_run(tmp_path / "best", evaluation=best)
+    found = compare_runs(find_runs([tmp_path]), allow=["evaluation.weights"])
+    assert found.arm_names == ["ppo evaluation.weights=best", "ppo evaluation.weights=last"]
+    write_run(tmp_path / "sampled", evaluation=best | {"deterministic": False})
+    write_run(tmp_path / "seldom", evaluation=best | {"every": 1000})
+    found = compare_runs(find_runs([tmp_path]), allow=["all"])
+    assert len(found.arm_names) == 4
 
 
 def test_of_many_arms_those_that_differ_are_named_and_the_others_counted(tmp_path):

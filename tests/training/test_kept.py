@@ -134,6 +134,14 @@ def test_settings_that_are_not_read_are_no_part_of_a_runs_identity():
     )
     best = hash_of("evaluation.weights=best")
     assert best == hash_of("evaluation.weights=best", "evaluation.average_decay=0.5")
+    for word in (
+        "evaluation.every=64",
+        "evaluation.curve_episodes=3",
+        "log_every=128",
+    ):  # when, and how well, it chooses
+        assert hash_of("evaluation.weights=best", word) != best
+        assert hash_of("evaluation.weights=average", word) == hash_of("evaluation.weights=average")
+        assert hash_of(word) == hash_of()
 
 
 @pytest.mark.parametrize(
