@@ -109,6 +109,7 @@ class Algorithm:
         """Rewards to add to the environment's before advantages are computed; None: none.
 
         `rollout.learner_rewards` are the environment's, signed or scaled. Recorded returns stay the environment's.
+        The rollout is not to be written on, here or in `observe`: what follows reads it.
         """
         return None
 

@@ -15,8 +15,12 @@ from rlexp.data import masked
 def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     """Σ_{i: w_i > 0} x_i / Σ_i w_i over all rows; 0 where no row has weight.
 
-    x, weights: the same shape; weights in {0, 1}, or those of `share_weights`. Returns a scalar.
+    x, weights: the same shape; weights in {0, 1}, or those of `share_weights`. Returns a scalar. Raises ValueError for
+    other shapes, as (B, B), which is (B, 1) − (B,).
     """
+    if x.shape != weights.shape:
+        shapes = f"{tuple(x.shape)}, weights are {tuple(weights.shape)}"
+        raise ValueError(f"weighted_mean: x is {shapes}; a (B, 1) takes .squeeze(-1), several terms a sum over them")
     return masked(x, weights).sum() / weights.sum().clamp_min(1e-6)  # of one row it may be 1 / ranks
 
 

@@ -19,6 +19,7 @@ from rlexp.errors import ConfigError
 from rlexp.networks.normalizer import ObservationNormalizer
 from rlexp.text import with_article
 
+STREAM = ExtraRewards._field_defaults  # what says nothing
 NOT_REPEATABLE = (
     "differs when called again with the same rows: it draws random numbers, reads a clock or counts its calls, which a "
     "compiled or resumed run would not repeat; draw with policy.rand_like(x) or randn_like(x)"
@@ -132,6 +133,11 @@ def require_rewards(algo: Algorithm, extra: Any, rollout: Rollout) -> None:
         raise refusal(
             algo, "rewards", f"coef is {describe(extra.coef)}; wants a number, the same for all agents", "coef"
         )
+    given = {name: getattr(extra, name) for name in ("gamma", "coef", "episodic")}
+    unread = [name for name, x in given.items() if isinstance(x, Tensor) or x != STREAM[name]]
+    if extra.values is None and unread:
+        what = f"{unread[0]} is of a stream with a critic of its own, and there are no values"
+        raise refusal(algo, "rewards", f"{what}; leave it out, or multiply the rewards", f"{unread[0]}=", "return")
     wanted = {"rewards": shape, "values": shape, "last_values": (shape[0], shape[2]), "joined": shape}
     for name, size in wanted.items():
         value = getattr(extra, name)

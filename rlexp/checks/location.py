@@ -119,5 +119,5 @@ def is_mistake(error: BaseException) -> bool:
     return (
         isinstance(error, AttributeError | TypeError | NameError | NotImplementedError | ImportError)
         or (isinstance(error, IndexError) and bool(_OF_INDICES.search(line)))
-        or (isinstance(error, ValueError) and "values to unpack" in line)
+        or (isinstance(error, ValueError) and ("values to unpack" in line or line.startswith("weighted_mean: x is")))
     )

@@ -34,7 +34,7 @@ from rlexp.checks.location import CHANGING, is_mistake, located_errors, refusal,
 from rlexp.checks.synthetic import copied, different_rows
 from rlexp.data import Batch
 from rlexp.errors import ObjectiveError, UserError
-from rlexp.networks.actor_critic import ActorCritic, Policy
+from rlexp.networks.actor_critic import OF_OBJECTIVE, ActorCritic, Policy
 from rlexp.plain.digest import digest
 from rlexp.seeding import no_global_randomness
 from rlexp.user_code import describe_error, package_of
@@ -114,6 +114,7 @@ class LossCheck:
             if not same_outputs(found, new, on_cuda=loss.is_cuda):
                 raise refusal(algo, "loss", NOT_REPEATABLE, *CHANGING)
         self._warn_if_actor_untrained(grads)
+        self._warn_if_module_untrained(grads)
         self._warn_if_coefficient_unused(loss, grads)
         self.ran = True
         return metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
@@ -210,6 +211,13 @@ class LossCheck:
         if actors and not reached & actors:
             why = "trains the critic only: no gradient reaches the actor, so the policy does not change"
             log.warning("%s: %s.loss %s", where_defined(self.algo, "loss", "return"), type(self.algo).__name__, why)
+
+    def _warn_if_module_untrained(self, grads: list[Tensor | None]) -> None:
+        """Warn about modules of the objective with parameters to train, of which the gradient reaches none."""
+        parts = {name: name.split(".")[1] for name in self.learnt if name.startswith(f"{OF_OBJECTIVE}.")}
+        for part in sorted({*parts.values()} - {parts.get(name) for name in self._names(grads)}):
+            what = f"brings {part!r}, which no loss trains; add its term, or .requires_grad_(False)"
+            log.warning("%s", refusal(self.algo, "modules", what, *quoted(part)))
 
     def _names(self, grads: list[Tensor | None]) -> set[str]:
         return {name for name, grad in zip(self.learnt, grads, strict=True) if grad is not None}

@@ -21,6 +21,7 @@ from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm
+from rlexp.checks.apart import AGENTS, require_own_coefficients, require_own_rewards, unchanged
 from rlexp.checks.hook_outputs import (
     require_coefficients,
     require_finite_rewards,
@@ -40,8 +41,6 @@ from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line
 
 log = logging.getLogger(__name__)
-
-AGENTS = 2  # in a check, if the run has several
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def check_loss(
     """
     agents = min(agents, AGENTS)
     with seeded(0):
-        streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(3)]
+        streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(4)]
         networks = [network.to(device) for network in build_networks(build, streams[0])]
         algo = make()
         specs = [RunSpec(agents, num_envs, each, device) for each in streams[1:]]
@@ -80,12 +79,18 @@ def check_loss(
             return Findings()
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout, policies = make_rollout(), EachNetwork(networks)
-        extra = none_if_synthetic(algo, "rewards", lambda: algo.rewards(rollout, policies))
+        with unchanged(algo, "rewards", rollout):
+            extra = none_if_synthetic(algo, "rewards", lambda: algo.rewards(rollout, policies))
         if extra is None:
             return Findings()
         require_rewards(algo, extra[0], rollout)
         require_finite_rewards(algo, extra[0], rollout)
-        observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
+        if twin[0] is not None and agents > 1 and type(algo).rewards is not Algorithm.rewards:
+            other = make()
+            other.prepare(specs[2])
+            require_own_rewards(algo, other, extra[0], (rollout, make_rollout(seed=1)), policies)
+        with unchanged(algo, "observe", rollout):
+            observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
         if observed is not None:
             require_observed(algo, observed[0], agents)
         values = none_if_synthetic(algo, "coefficients", lambda: algo.coefficients(0.0, agents, device))
@@ -106,7 +111,7 @@ def check_loss(
         if twin[0] is not None and observed is not None:
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
             if agents > 1 and type(algo).adapt is not Algorithm.adapt:
-                _require_per_agent_metrics(algo, twin[0], make_rollout, policies, metrics, device)
+                require_own_coefficients(algo, twin[0], make_rollout, policies, metrics, device)
             check.call_or_none(twin[0].bind(check.coefficients), check.batch)  # for what it creates lazily
             _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1), policies)
         return findings
@@ -158,43 +163,6 @@ def _why_unstackable(
     return Findings()
 
 
-def _require_per_agent_metrics(
-    algo: Algorithm,
-    twin: Algorithm,
-    make_rollout: Callable[[], Rollout],
-    policies: EachNetwork,
-    metrics: dict[str, Tensor],
-    device: torch.device,
-) -> None:
-    """Refuse an `adapt` that makes an agent's coefficients depend on other agents' metrics, as by a mean over all.
-
-    algo, twin: prepared identically; the first has observed the rollout.
-    """
-
-    def adapted(one: Algorithm, factor: float) -> dict[str, Tensor]:
-        scale = torch.tensor([1.0, factor], device=device)
-        one.adapt({name: x * scale for name, x in metrics.items()})
-        return one.coefficients(0.0, AGENTS, device)
-
-    try:
-        rollout = make_rollout()
-        twin.rewards(rollout, policies)
-        twin.observe(rollout)
-        first, second = adapted(algo, 1.0), adapted(twin, 0.25)
-    except BdbQuit:
-        raise
-    except Exception:  # perhaps due to synthetic values; otherwise the first update reports it
-        return
-    for name, x in first.items():
-        if not torch.equal(x[0].nan_to_num(), second[name][0].nan_to_num()):
-            reduced = [f"{how}(" for how in ("mean", "max", "min", "sum", "any", "all", "item", "median")]
-            what = (
-                f"{name} of an agent depends on another agent's metrics, so results would depend on the batch; metrics "
-                f"hold one value per agent (A,): do not reduce them, as by mean() or max()"
-            )
-            raise refusal(algo, "adapt", what, *(f"].{how}" for how in reduced), *reduced, f"self.{name}")
-
-
 def _describe_vmap_error(line: str) -> str:
     if "inplace arithmetic" in line or "match the broadcast shape" in line:
         return "changes a shared tensor in place there (write acc = acc + x, or torch.stack)"
@@ -236,7 +204,7 @@ def _check_resume(
         state = copy.deepcopy(algo.state_dict())
     with located_errors(algo, "load_state_dict"):
         twin.load_state_dict(state)
-    for stream, other in zip(*(spec.streams for spec in specs), strict=True):
+    for stream, other in zip(specs[0].streams, specs[1].streams, strict=True):
         other.load_state_dict(stream.state_dict())
     for one, spec in ((algo, specs[0]), (twin, specs[1])):
         if not none_if_synthetic(one, "observe", functools.partial(update, one, spec)):

@@ -86,14 +86,19 @@ def said(settings: Mapping[str, Any], key: str, *, has: bool = True) -> Any:
     """The value of a key, also where the identity is silent on it; a dash if it `has` none, as of another algorithm."""
     if key in settings or not has:
         return settings.get(key, NONE)
+    own = _added(settings, key)
+    return own[0] if own else NEUTRAL.get(key, settings.get(COPIES.get(key, ""), NONE))
+
+
+def _added(settings: Mapping[str, Any], key: str) -> list[Any]:
+    """The default of a field that was added to the class of a group, in a list; of foreign classes no code is run."""
     group, _, name = key.rpartition(".")
     target = str(settings.get(f"{group}._target_", ""))
-    own = added_fields(target) if target.startswith("rlexp.") else {}  # of others no code is run
-    return own.get(name, NEUTRAL.get(key, settings.get(COPIES.get(key, ""), NONE)))
+    return [x for field, x in added_fields(target).items() if field == name] if target.startswith("rlexp.") else []
 
 
 def _short(run: Run, key: str) -> Any:
-    return said(run.settings, key, has=not key.startswith("algo."))
+    return said(run.settings, key, has=not key.startswith("algo.") or bool(_added(run.settings, key)))
 
 
 def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
@@ -115,7 +120,8 @@ def _values(runs: list[Run], key: str) -> str:
     had: dict[str, set[str]] = {}
     arms: dict[str, dict[str, str]] = {}  # algorithm -> arm -> value
     for run in runs:
-        value = str(_short(run, key))
+        found = _short(run, key)
+        value = "null" if found is None else str(found)
         had.setdefault(value, set()).add(run.algo)
         arms.setdefault(run.algo, {})[fingerprint(run)] = value
 

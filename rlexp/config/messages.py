@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.config.identity import key_of
 from rlexp.config.schema import CONF_DIR, GROUPS, LOCAL, LOGGER
-from rlexp.config.search_path import HOW_TO_ADD, choices_that_set, folders
+from rlexp.config.search_path import choices_that_set, folders, how_to_add
 from rlexp.config.signatures import setting_names
 from rlexp.text import closest, one_line
 
@@ -75,12 +75,15 @@ def explain(error: Exception, overrides: list[str]) -> str:
         options = listed or sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
         near = closest(choice, options, cutoff=0.4)
         hint = f"did you mean {near}? " if near else ""
-        how = f"; {HOW_TO_ADD}" if group in (*GROUPS, LOGGER) and not near else ""
+        how = f"; {how_to_add()}" if group in (*GROUPS, LOGGER) and not near else ""
         return f"{group}={choice}: there is no such choice; {hint}known: {', '.join(options)}{how}"
     if composing := re.search(r"In '([^']+)': \w+ raised while composing config:\n(.+)", text):
         head = "; its first line must be # @package _global_" if composing[2].startswith(f"Key '{LOCAL}'") else ""
         return f"{composing[1]}.yaml: {composing[2]}{head}"
     if making := re.search(r"Error in call to target '(\S+)':\n(.+)\nfull_key: (hydra\.(?:launcher|sweeper))", text):
+        unexpected = re.search(r"unexpected keyword argument '(\w+)'", making[2])
+        if unexpected and (near := closest(unexpected[1], setting_names(making[1]))):
+            return f"{making[3]}.{unexpected[1]}: there is no such setting; did you mean {making[3]}.{near}?"
         what = f"{making[1].rpartition('.')[2]} cannot be made of these settings ({making[2]})"
         return f"{making[3]}: {what}; where a yaml, such as conf/local, has some for another, choose that one there too"
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
@@ -135,7 +138,7 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     cutoff = 0.55 if not is_foreign else 0.8 if "." in key else 0.65
     near = closest(key.removeprefix(shared), inside, cutoff)
     where = f" {group}" if shared else ""
-    how = f"; {HOW_TO_ADD}" if is_foreign else ""
+    how = f"; {how_to_add()}" if is_foreign else ""
     hint = f"did you mean {shared}{near}?" if near else f"python -m rlexp.train --help{where} lists the keys{how}"
     return f"{typed}: there is no setting {key}; {hint}"
 

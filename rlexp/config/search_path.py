@@ -64,6 +64,16 @@ class PluginSearchPath(SearchPathPlugin):
             search_path.append("working directory", f"file://{here}")
 
 
+def how_to_add() -> str:
+    """Where yamls of one's own are found, and which packages have an entry point and none."""
+    bare = [
+        entry.value
+        for entry in entry_points(group="rlexp")
+        if not any(True for folder in _folders_of(entry.value.partition(":")[0]) for _ in folder.glob("conf/**/*.yaml"))
+    ]
+    return HOW_TO_ADD + (f"; {', '.join(bare)} has an entry point, but no yamls in conf/" if bare else "")
+
+
 def register_search_path() -> None:
     """Have Hydra search there. Whoever composes a config needs it, with or without the plugins of sweeps."""
     Plugins.instance().register(PluginSearchPath)

@@ -34,6 +34,11 @@ class Grids(Sweeper):
         arms: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.params = params or {}
+        for name, listed in (("grids", grids), ("arms", arms)):
+            for index, words in enumerate(listed or []):
+                if isinstance(words, str):
+                    at = f"hydra.sweeper.{name}[{index}]"
+                    raise ConfigError(f"{at}={words}: each is a list of overrides, as in [{words}]")
         self.grids = [[*grid, *arm] for grid in grids or [[]] for arm in arms or [[]]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

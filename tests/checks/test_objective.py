@@ -36,6 +36,7 @@ REFUSED = {
     "Misspelt": r"AttributeError: 'Batch' object has no attribute 'observations'",
     "Observations": NOT_A_TENSOR,
     "ObservationsOfActor": NOT_A_TENSOR,
+    "Broadcasts": r"ValueError: weighted_mean: x is \(64, 64\), weights are \(64,\)",
     "WrongShape": r"RuntimeError: The size of tensor a \(2\) must match",
 }
 ALONE = ("Branches", "Items", "Floats", "Numpy")
@@ -82,6 +83,27 @@ def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
     )
     with pytest.raises(ObjectiveError, match=line):
         make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "told"),
+    [
+        ("RewardsOfAll", "rewards", "rewards of an agent depend on other agents' rows"),
+        ("WritesRewards", "rewards", "changes rollout.learner_rewards, which is not its own; return ExtraRewards"),
+        ("WritesObservations", "observe", "changes rollout.obs, which is not its own; work on a copy"),
+        ("NoStream", "rewards", "coef is of a stream with a critic of its own, and there are no values"),
+    ],
+)
+def test_rewards_are_an_agents_own_and_the_rollout_is_everybodys(tmp_path, name, hook, told):
+    with pytest.raises(ObjectiveError, match=rf"^\S*{line_of(name, hook)}: {name}\.{hook}: {told}"):
+        make_trainer(tmp_path, *SMALL, algo(name), "num_seeds=2")
+    make_trainer(tmp_path / "fine", *SMALL, algo("OwnRewards"), "num_seeds=2")
+
+
+def test_a_module_that_no_loss_trains_is_told(tmp_path, caplog):
+    make_trainer(tmp_path, *SMALL, algo("Idle"))
+    (line,) = [record.getMessage() for record in caplog.records if "no loss trains" in record.getMessage()]
+    assert re.match(rf"\S*{line_of('Idle', 'modules')}: Idle\.modules: brings 'idle', which no loss trains", line)
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])

@@ -154,6 +154,13 @@ def test_of_many_arms_those_that_differ_are_named_and_the_others_counted(tmp_pat
         compare_runs(find_runs([tmp_path]))
 
 
+def test_a_value_that_is_the_default_of_an_added_field_is_told(tmp_path):
+    write_run(tmp_path / "a", "apo", anchor_half_life=50)
+    write_run(tmp_path / "b", "apo", anchor_by="advantage")
+    with pytest.raises(StudyError, match=r"anchor_by: advantage in .*, return in .*half_life: 50 in .*, null in "):
+        compare_runs(find_runs([tmp_path]))
+
+
 def test_an_algorithm_of_which_only_some_arms_differ_is_told_so(tmp_path):
     for algo in ("ppo", "apo", "sil", "spo"):
         write_run(tmp_path / algo, algo)

@@ -42,6 +42,14 @@ def test_yamls_of_an_installed_package_are_found(cli, tmp_path, monkeypatch):
     assert "calm_pkg" not in sys.modules
 
 
+def test_a_package_that_was_installed_without_its_yamls_is_named(cli, tmp_path, monkeypatch):
+    install(tmp_path / "site", "bare_pkg")
+    (tmp_path / "site" / "bare_pkg" / "conf" / "algo" / "calm.yaml").unlink()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    told = cli("algo=calm", *TINY).err
+    assert told.rstrip().endswith("; bare_pkg has an entry point, but no yamls in conf/")
+
+
 def test_two_yamls_of_one_name_are_refused_unless_they_say_the_same(cli, tmp_path):
     import rlexp.config.schema
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
+from rlexp.data import ExtraRewards
 
 CALLS = []
 
@@ -193,7 +195,6 @@ class Forgets(Calm):
         self.mean, self.kept, self.latest = (torch.zeros(spec.num_agents) for _ in range(3))
 
     def observe(self, rollout):
-        rollout.rewards.mul_(0.5)  # what is its own to write on
         self.latest = rollout.rewards.mean((1, 2))
         self.mean, self.kept = self.mean + self.latest, self.kept + self.latest
         return {}
@@ -209,3 +210,47 @@ class Forgets(Calm):
 class LoadsMore(Forgets):
     def load_state_dict(self, state):
         self.mean = state["mean"]  # here
+
+
+class Broadcasts(Calm):
+    """(B, 1) − (B,) is (B, B)."""
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        values = policy(batch)[1][:, None]
+        return loss + weighted_mean(values - batch.returns, batch.weights), metrics  # here
+
+
+class RewardsOfAll(Calm):
+    def rewards(self, rollout, policies):
+        x = rollout.obs[..., 0]
+        return ExtraRewards((x - x.mean()) / x.std())  # here
+
+
+class WritesRewards(Calm):
+    def rewards(self, rollout, policies):
+        rollout.learner_rewards += 5  # here
+
+
+class WritesObservations(Calm):
+    def observe(self, rollout):
+        rollout.obs.mul_(0.5)  # here
+        return {}
+
+
+class NoStream(Calm):
+    def rewards(self, rollout, policies):
+        return ExtraRewards(rollout.rewards, coef=0.5)  # here
+
+
+class OwnRewards(Calm):
+    """Each agent's own: nothing is wrong with it."""
+
+    def rewards(self, rollout, policies):
+        x = rollout.obs[..., 0]
+        return ExtraRewards(x - x.mean((1, 2), keepdim=True))
+
+
+class Idle(Calm):
+    def modules(self, spaces):
+        return {"idle": torch.nn.Linear(4, 1), "fixed": torch.nn.Linear(4, 1).requires_grad_(False)}  # here

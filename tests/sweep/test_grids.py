@@ -39,3 +39,20 @@ def test_each_arm_is_joined_to_every_grid_and_wins():
 def test_an_interval_is_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"^lr=interval\(0,1\): a grid needs a list of values"):
         jobs(["lr=interval(0,1)"])
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (
+            "arms: [[algo=ppo], algo=spo]",
+            "hydra.sweeper.arms[1]=algo=spo: each is a list of overrides, as in [algo=spo]",
+        ),
+        ("arm: [[algo=ppo]]", "hydra.sweeper.arm: there is no such setting; did you mean hydra.sweeper.arms?"),
+    ],
+)
+def test_a_study_that_is_written_wrongly_is_one_line(cli, tmp_path, key, told):
+    study = tmp_path / "conf" / "experiment" / "mine.yaml"
+    study.parent.mkdir(parents=True)
+    study.write_text(f"# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    {key}\n")
+    assert cli("experiment=mine").err == f"rlexp: {told}\n"

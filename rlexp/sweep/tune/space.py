@@ -48,7 +48,8 @@ def _distribution(override: Override, parser: OverridesParser) -> BaseDistributi
     if isinstance(sweep, IntervalSweep):
         return _interval(sweep, f"{word}")
     if isinstance(sweep, RangeSweep | ChoiceSweep) and sweep.tags - {SEARCH}:
-        raise ConfigError(f"{word}: only intervals take this tag, as in key=tag(log,interval(1e-5,1e-2))")
+        how = "log, of intervals: tag(log,interval(1e-5,1e-2)); and search, of lists in a grid: tag(search,choice(a,b))"
+        raise ConfigError(f"{word}: cannot have the tag {', '.join(sorted(sweep.tags - {SEARCH}))}; tags are {how}")
     if isinstance(sweep, RangeSweep):
         return _range(sweep, f"{word}")
     if isinstance(sweep, ChoiceSweep):
