@@ -21,7 +21,7 @@ from rlexp.text import nearest
 
 HEAD = """python -m rlexp.train [group=choice] [key=value ...]   trains agents; -m: a job for each of a,b,c
 python -m rlexp.train --help                           all keys, with their values and meanings
-python -m rlexp.train --help algo.anchor_coef          one key, or one group
+python -m rlexp.train --help algo.anchor_coef          one key, or one group, as env, tuned or experiment
 
 total_steps, stop_at, checkpoint_every, log_every and evaluation.every count rows of an agent's rollouts: environment
 steps plus one row per reset.
@@ -37,6 +37,7 @@ DEFAULTS = {
     LOGGER: "none",
 }
 CHOSEN = (*GROUPS, LOGGER)
+OF_HYDRA = ("hydra/launcher", "hydra/sweeper")  # groups, too, whose keys are Hydra's
 LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_][\w.]*):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*)(?:#(?P<comment>.*))?$"
 )
@@ -100,6 +101,8 @@ class _Explainer:
 
     def one_key(self, key: str) -> str:
         """Describe one key or group; ConfigError if no yaml has the key and its target does not accept it."""
+        if key in (*OVERLAYS, *OF_HYDRA):
+            return "\n".join(self._choices(key))
         if key in (*CHOSEN, LOCAL):
             return "\n".join(self._group(key))
         above, name, node = self._find(key)
@@ -147,12 +150,24 @@ class _Explainer:
                 if value is not None:
                     yield file, str(value)
 
+    def _options(self, group: str) -> list[Path]:
+        """The yamls of a group, by name; where folders have one of the same name, the first folder's."""
+        found = {file.stem: file for folder in reversed(self.folders) for file in (folder / group).glob("*.yaml")}
+        return [found[name] for name in sorted(found)]
+
+    def _choices(self, group: str) -> list[str]:
+        """What a group is, and each of its choices with the comment at its top."""
+        told = {file.stem: " ".join(map(str.strip, header(file))) for file in self._options(group)}
+        each = [_with_comment(f"  {name}", about) for name, about in told.items()]
+        return [f"{group}={_as_typed(self.hydra.runtime.choices.get(group))}   one of", *itertools.chain(*each)]
+
     def _group(self, group: str) -> list[str]:
-        options = sorted({file.stem for folder in self.folders for file in (folder / group).glob("*.yaml")})
+        options = [file.stem for file in self._options(group)]
+        known = f"one of {', '.join(options)}" if options else f"there is no conf/{group}/ here"
         *_, file = [CONF_DIR, *chain(group, self.choice(group), self.folders)]
         about = " ".join(map(str.strip, header(file))) if file != CONF_DIR else ""
         head = _with_comment(f"{group}={self.choice(group)}", about)
-        return [*head, *_with_comment("", f"one of {', '.join(options)}"), *self._children(group)]
+        return [*head, *_with_comment("", known), *self._children(group)]
 
     def _children(self, path: str) -> list[str]:
         return [line for key in OmegaConf.select(self.config, path) or () for line in self._lines(f"{path}.{key}")]

@@ -58,6 +58,22 @@ def test_help_of_one_key(cli, words, told):
 
 
 @pytest.mark.parametrize(
+    ("group", "told"),
+    [
+        ("tuned", ["tuned=ppo_cartpole   one of", "  apo_acrobot ", "  ppo_mountaincar ", "RL Baselines3 Zoo"]),
+        ("experiment", ["experiment=null   one of", "  forgetting ", "# Does an anchor keep what was learnt"]),
+        ("hydra/sweeper", ["hydra/sweeper=basic   one of", "  optuna "]),
+        ("local", ["# there is no conf/local/ here"]),
+    ],
+)
+def test_help_of_groups_that_set_keys_of_others_lists_their_choices(cli, group, told):
+    result = cli("--help", group)
+    assert result.code == 0, result.err
+    for part in told:
+        assert part in result.out
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (
