@@ -37,6 +37,7 @@ REFUSED = {
     "Observations": NOT_A_TENSOR,
     "ObservationsOfActor": NOT_A_TENSOR,
     "Broadcasts": r"ValueError: weighted_mean: x is \(64, 64\), weights are \(64,\)",
+    "NoExtra": r"TypeError: tuple indices must be integers or slices, not str; batch\.extra has what rewards",
     "WrongShape": r"RuntimeError: The size of tensor a \(2\) must match",
 }
 ALONE = ("Branches", "Items", "Floats", "Numpy")
@@ -91,6 +92,7 @@ def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
         ("RewardsOfAll", "rewards", "rewards of an agent depend on other agents' rows"),
         ("WritesRewards", "rewards", "changes rollout.learner_rewards, which is not its own; return ExtraRewards"),
         ("WritesObservations", "observe", "changes rollout.obs, which is not its own; work on a copy"),
+        ("ScheduledReward", "rewards", "TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"),
         ("NoStream", "rewards", "coef is of a stream with a critic of its own, and there are no values"),
     ],
 )

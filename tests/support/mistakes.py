@@ -6,6 +6,7 @@ import torch
 
 from rlexp.algos.losses import weighted_mean
 from rlexp.algos.ppo import PPO
+from rlexp.algos.schedules import Scheduled
 from rlexp.data import ExtraRewards
 
 CALLS = []
@@ -254,3 +255,16 @@ class OwnRewards(Calm):
 class Idle(Calm):
     def modules(self, spaces):
         return {"idle": torch.nn.Linear(4, 1), "fixed": torch.nn.Linear(4, 1).requires_grad_(False)}  # here
+
+
+@dataclass(kw_only=True)
+class ScheduledReward(Calm):
+    weight: Scheduled = 0.1
+
+    def rewards(self, rollout, policies):
+        return ExtraRewards(self.weight * rollout.rewards)  # here
+
+
+class NoExtra(Calm):
+    def loss(self, policy, batch):
+        return batch.extra["mine"].mean(), {}  # here
