@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, Self
 
+from rlexp.torchrun import rank
+
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 TOLD = b"\nstopping as soon as it is saved; Ctrl-C again stops at once, back to the last checkpoint\n"
@@ -82,7 +84,7 @@ class StopSignal:
             self.outer.receive(signum, frame)
         elif self.signum is None:
             self.signum, self.is_request, self.received_at = signum, frame is None, time.monotonic()
-            if signum == signal.SIGINT and not self.is_request:
+            if signum == signal.SIGINT and not self.is_request and rank() == 0:
                 os.write(2, TOLD)  # a handler may not print: the line that it interrupts may be half written
         elif time.monotonic() - self.received_at > DEBOUNCE:
             raise KeyboardInterrupt

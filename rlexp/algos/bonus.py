@@ -21,12 +21,16 @@ def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
     """The objective that both classes, called with their settings, make together: ``class RNDPPO(RND, PPO)``.
 
     Raises:
-        ConfigError: one of them is not a class derived from `Algorithm`, or both have a setting of one name.
+        ConfigError: one of them is not a class derived from `Algorithm`, the bonus is an objective itself, or both have a
+            setting of one name.
     """
     base, mixin = _class("algo", algo), _class("bonus", bonus)
     shared = {field.name for field in dataclasses.fields(Algorithm)}
     own = {field.name for field in dataclasses.fields(mixin)} - shared
     fields = dataclasses.fields(base)
+    if common := [kind for kind in mixin.__mro__ if issubclass(base, kind) and kind not in Algorithm.__mro__]:
+        what = f"{mixin.__name__} is a {common[0].__name__}, as the objective is; derive a bonus from Algorithm"
+        raise ConfigError(f"bonus: {what}")
     for name in own & {field.name for field in fields}:
         raise ConfigError(f"bonus.{name}: {base.__name__} has a setting of that name too; give it a prefix")
     for name in bonus.keywords.keys() & shared:

@@ -17,6 +17,7 @@ from rlexp.algos.base import Algorithm
 from rlexp.algos.bonus import require_own_attributes, with_bonus
 from rlexp.algos.ppo import PPO
 from rlexp.algos.rnd import RND, Distillation
+from rlexp.algos.spo import SPO
 from rlexp.data import RunSpec
 from rlexp.errors import ConfigError
 from rlexp.seeding import AgentStreams
@@ -204,5 +205,7 @@ def test_what_cannot_be_composed_is_refused():
         with_bonus(partial(PPO), partial(Forgets))
     with pytest.raises(ConfigError, match=r"^bonus\.clip_coef: PPO has a setting of that name too; give it a prefix"):
         with_bonus(partial(PPO), partial(Clashing))
+    with pytest.raises(ConfigError, match=r"^bonus: SPO is a PPO, as the objective is; derive a bonus from Algorithm"):
+        with_bonus(partial(APO), partial(SPO))
     with pytest.raises(ConfigError, match=r"^bonus\._target_: sqrt is not a class derived from"):
         with_bonus(partial(PPO), partial(math.sqrt))

@@ -19,7 +19,7 @@ from process import Process
 from rlexp import build
 from rlexp.errors import CheckpointError, ConfigError, RankError, StorageError
 from rlexp.execute import ExitError
-from rlexp.signals import Interrupted
+from rlexp.signals import Interrupted, StopSignal
 from rlexp.training.ranks import Ranks, Torchrun
 
 SIZES = ("env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2", "algo.epochs=2", "torch_threads=1")
@@ -304,6 +304,14 @@ def test_stopped_by_a_signal_it_is_saved_and_resumed_bit_for_bit(tmp_path):
     together(tmp_path / "two", *words)
     assert record(run)["status"] == "done"
     assert same(state_of(run)["learner"], state_of(whole)["learner"])
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(0, 1), (1, 0)])
+def test_the_first_alone_tells_that_it_stops(monkeypatch, capfd, rank, lines):
+    for name, value in variables(rank, 1).items():
+        monkeypatch.setenv(name, value)
+    StopSignal().receive(signal.SIGINT, sys._getframe())
+    assert capfd.readouterr().err.count("stopping as soon as it is saved") == lines
 
 
 @pytest.mark.slow
