@@ -21,8 +21,8 @@ def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
     """The objective that both classes, called with their settings, make together: ``class RNDPPO(RND, PPO)``.
 
     Raises:
-        ConfigError: one of them is not a class derived from `Algorithm`, the bonus is an objective itself, or both have a
-            setting of one name.
+        ConfigError: one of them is not a class derived from `Algorithm`, the bonus is an objective itself, or both have
+            a setting of one name.
     """
     base, mixin = _class("algo", algo), _class("bonus", bonus)
     shared = {field.name for field in dataclasses.fields(Algorithm)}
