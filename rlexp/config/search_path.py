@@ -165,9 +165,14 @@ def group_choices(hydra: Any) -> dict[str, str]:
 
 
 def require_unshadowed(hydra: Any) -> None:
-    """Refuse (ConfigError) a choice with two different yamls on the search path: the first would shadow the other."""
+    """Refuse (ConfigError) a choice with two different yamls on the search path: the first would shadow the other.
+
+    Of those that its defaults list names, too.
+    """
     search_path = list(folders(hydra))
-    for group, choice in hydra.runtime.choices.items():
+    chosen = hydra.runtime.choices.items()
+    named = [(group, file.stem) for group, choice in chosen for file in chain(group, choice, search_path)]
+    for group, choice in dict.fromkeys(named):
         files = [file for folder in search_path if (file := folder / group / f"{choice}.yaml").is_file()]
         other = next((file for file in files if file.read_bytes() != files[0].read_bytes()), None)
         if other is not None:

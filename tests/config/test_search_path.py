@@ -62,6 +62,8 @@ def test_two_yamls_of_one_name_are_refused_unless_they_say_the_same(cli, tmp_pat
         assert str(ppo) in result.err
         assert result.err.count("\n") == 1
     assert jobs() == []
+    write(tmp_path / "conf" / "algo" / "calm.yaml", "defaults: [ppo, _self_]\nent_coef: 0.1\n")
+    assert cli("algo=calm", *TINY).err.startswith("rlexp: algo=ppo: there are two, ")
     ppo.write_bytes((rlexp.config.schema.CONF_DIR / "algo" / "ppo.yaml").read_bytes())
     assert cli(*TINY).code == 0
 
