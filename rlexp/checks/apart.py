@@ -15,6 +15,7 @@ from rlexp.data import ExtraRewards, Rollout
 from rlexp.networks.actor_critic import Policies
 
 AGENTS = 2  # in a check, if the run has several
+REDUCTIONS = ("mean(", "std(", "max(", "min(", "sum(", "any(", "all(", "item(", "median(")  # how code mixes agents
 OF_OTHERS = "so results would depend on what is in the batch"
 
 
@@ -36,8 +37,8 @@ def require_own_rewards(
 
     other: prepared as algo, has seen nothing; extra: algo's rewards of the first of the rollouts, which differ.
     """
-    mine, others = rollouts
-    mixed: dict[str, Any] = {name: torch.cat([x[:1], _tensors(others)[name][1:]]) for name, x in _tensors(mine).items()}
+    mine, others = rollouts[0], _tensors(rollouts[1])
+    mixed: dict[str, Any] = {name: torch.cat([x[:1], others[name][1:]]) for name, x in _tensors(mine).items()}
     try:
         found = other.rewards(dataclasses.replace(mine, **mixed), policies)
     except BdbQuit:
@@ -48,7 +49,7 @@ def require_own_rewards(
         x, y = getattr(extra, name, None), getattr(found, name, None)
         if x is not None and y is not None and not torch.allclose(x[0], y[0], rtol=1e-3, atol=1e-6, equal_nan=True):
             what = f"{name} of an agent depend on other agents' rows, {OF_OTHERS}; reduce over steps and environments"
-            raise refusal(algo, "rewards", f"{what} only, as by x.mean((1, 2), keepdim=True)", *_reductions(), "return")
+            raise refusal(algo, "rewards", f"{what} only, as by x.mean((1, 2), keepdim=True)", *REDUCTIONS, "return")
 
 
 def require_own_coefficients(
@@ -82,7 +83,7 @@ def require_own_coefficients(
         if not torch.equal(x[0].nan_to_num(), second[name][0].nan_to_num()):
             what = f"{name} of an agent depends on another agent's metrics, {OF_OTHERS}; metrics hold one value per"
             what += " agent (A,): do not reduce them, as by mean() or max()"
-            at = (*(f"].{how}" for how in _reductions()), *_reductions(), f"self.{name}")
+            at = (*(f"].{how}" for how in REDUCTIONS), *REDUCTIONS, f"self.{name}")
             raise refusal(algo, "adapt", what, *at)
 
 
@@ -92,8 +93,3 @@ def _tensors(rollout: Rollout) -> dict[str, Tensor]:
 
 def _same(x: Tensor, y: Tensor) -> bool:
     return x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
-
-
-def _reductions() -> list[str]:
-    """How agents are mixed, in code."""
-    return [f"{how}(" for how in ("mean", "std", "max", "min", "sum", "any", "all", "item", "median")]

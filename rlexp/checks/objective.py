@@ -33,7 +33,7 @@ from rlexp.checks.location import located_errors, refusal, where_defined, where_
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.network import where_network_raised
 from rlexp.checks.synthetic import EachNetwork, batch_of, copied, rollout_of
-from rlexp.data import Batch, Rollout, RunSpec
+from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
 from rlexp.plain.attributes import leaves
 from rlexp.plain.digest import digest
@@ -79,15 +79,11 @@ def check_loss(
             return Findings()
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout, policies = make_rollout(), EachNetwork(networks)
-        with unchanged(algo, "rewards", rollout):
-            extra = none_if_synthetic(algo, "rewards", lambda: algo.rewards(rollout, policies))
+        extra = none_if_synthetic(algo, "rewards", lambda: _rewards(algo, rollout, policies))
         if extra is None:
             return Findings()
-        require_rewards(algo, extra[0], rollout)
-        require_finite_rewards(algo, extra[0], rollout)
         if twin[0] is not None and agents > 1 and type(algo).rewards is not Algorithm.rewards:
-            other = make()
-            other.prepare(specs[2])
+            other = _prepared(make, specs[2])
             require_own_rewards(algo, other, extra[0], (rollout, make_rollout(seed=1)), policies)
         with unchanged(algo, "observe", rollout):
             observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
@@ -117,6 +113,21 @@ def check_loss(
         return findings
 
 
+def _prepared(make: Callable[[], Algorithm], spec: RunSpec) -> Algorithm:
+    algo = make()
+    algo.prepare(spec)
+    return algo
+
+
+def _rewards(algo: Algorithm, rollout: Rollout, policies: EachNetwork) -> ExtraRewards | None:
+    """What an objective adds to a rollout's rewards, checked."""
+    with unchanged(algo, "rewards", rollout):
+        extra = algo.rewards(rollout, policies)
+    require_rewards(algo, extra, rollout)
+    require_finite_rewards(algo, extra, rollout)
+    return extra
+
+
 def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], specs: Sequence[RunSpec]) -> Algorithm | None:
     """Prepare the objective, and refuse one whose state depends on global random streams.
 
@@ -126,8 +137,7 @@ def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], specs:
     if type(algo).__module__.startswith("rlexp."):
         return None
     with seeded(1):
-        again = make()
-        again.prepare(specs[1])
+        again = _prepared(make, specs[1])
     for name, value in algo._attributes().items():
         if digest(value, opaque=False) != digest(again._attributes().get(name), opaque=False):
             hook = "prepare" if type(algo).prepare is not Algorithm.prepare else "__post_init__"

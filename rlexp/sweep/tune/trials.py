@@ -70,7 +70,7 @@ class TrialJobs:
         return " ".join(as_overrides(params, self.space))
 
 
-def _either(job: Callable[[Mapping[str, Any]], Planned], params: Params, others: Mapping[str, Any]) -> Planned:
+def _either(job: Callable[[Params], Planned], params: Params, others: Params) -> Planned:
     try:
         return job(params)
     except ImpossibleError as error:
