@@ -17,8 +17,9 @@ from rlexp.compare.fairness import (
     said,
 )
 from rlexp.compare.naming import Names
-from rlexp.compare.reference_scores import limits_of, scores_of
+from rlexp.compare.reference_scores import limits_of, scores_of, unusual_arguments
 from rlexp.compare.samples import Sample, samples_of
+from rlexp.compare.variants import name_variants
 from rlexp.study.runs import Run, StudyError
 from rlexp.text import natural
 
@@ -100,6 +101,7 @@ def compare_runs(
     done, others = finished(runs, remarks)
     if not done:
         raise StudyError("no run has finished with complete curves: nothing to compare; " + "; ".join(remarks))
+    name_variants([*done, *(run for run, _ in others)], allow)
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
     for env, env_runs in by_env.items():
         require_one_term(env, env_runs, allow)
@@ -166,6 +168,11 @@ def _task(
     settings = runs[0].settings
     known = scores_of(settings)
     bounds = settings.get("env.bounds") or (known and known[:2])
+    if known and not settings.get("env.bounds") and (arguments := unusual_arguments(settings)):
+        what = (
+            f"no skill is {known[0]:g} and mastery {known[1]:g} by default, and {', '.join(arguments)} may change that"
+        )
+        remarks.append(f"{env}: {what}; set env.bounds")
     thresholds = (threshold, settings.get("env.threshold"), known and known[2])
     threshold = next((each for each in thresholds if each is not None), None)
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):

@@ -41,7 +41,7 @@ class Names:
 
     def _value(self, run: Run, key: str) -> str:
         value = said(run.settings, key)
-        return repr(value) if (run.algo, key) in self.exact else _text(value)
+        return repr(value) if (run.algo, key) in self.exact else text_of(value)
 
     def of(self, run: Run, more: Collection[str] = ()) -> str:
         """Name of the run's arm; more: settings that it has besides."""
@@ -75,18 +75,19 @@ class Names:
 
 
 def _alike(runs: list[Run]) -> set[tuple[str, str]]:
-    """Settings of an algorithm of which `_text` is the same for two values, as for 2 and 2.0: (algorithm, key)."""
+    """Settings of an algorithm of which `text_of` is the same for two values, as for 2 and 2.0: (algorithm, key)."""
     found = set()
     for algo in {run.algo for run in runs}:
         same = [run for run in runs if run.algo == algo]
         for key in differing_in(same):
             values = [said(run.settings, key) for run in same]
-            if len({*map(_text, values)}) < len({*map(repr, values)}):
+            if len({*map(text_of, values)}) < len({*map(repr, values)}):
                 found.add((algo, key))
     return found
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value as names show it."""
     if isinstance(value, tuple):
-        return f"[{','.join(map(_text, value))}]"
+        return f"[{','.join(map(text_of, value))}]"
     return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -72,14 +72,18 @@ def scores_of(settings: Mapping[str, Any]) -> tuple[float, float, float | None] 
     return known[0] * factor, known[1] * factor, None if known[2] is None else known[2] * factor
 
 
+def unusual_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Arguments of the environment but for its time limit, which may change what its scores mean."""
+    return sorted(key for key in settings if key.startswith(_KWARGS) and key != _TIME_LIMIT)
+
+
 def limits_of(settings: Mapping[str, Any]) -> tuple[float | None, float | None] | None:
     """Lowest and highest possible return of an episode, by a run's settings; None, or a None in it: not known."""
     own = settings.get("env.limits")
     if own is not None:
         return own[0], own[1]
-    # other kwargs may change the rewards, as CartPole's sutton_barto_reward does
-    changed = any(key.startswith(_KWARGS) and key != _TIME_LIMIT for key in settings)
-    if changed or (known := LIMITS.get(str(settings.get("env.id")))) is None:
+    # arguments may change the rewards, as CartPole's sutton_barto_reward does
+    if unusual_arguments(settings) or (known := LIMITS.get(str(settings.get("env.id")))) is None:
         return None
     limit = settings.get(_TIME_LIMIT, known[0])
     if not _is_time_limit(limit):

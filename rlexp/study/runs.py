@@ -51,6 +51,7 @@ class Run:
     complaints: list[str] = field(default_factory=list)  # reasons to doubt its results
     superseded: bool = False  # tuning has since found a better trial than this run's
     declared: Declared | None = None  # at its first launch; None by older versions
+    variant: str = ""  # of its environment, where compare has several of one id
 
     @property
     def status(self) -> str:
@@ -72,9 +73,10 @@ class Run:
 
     @property
     def env(self) -> str:
-        """The environment's id, and its time limit where that is not the id's."""
+        """The environment's id; its time limit where that is not the id's, and the variant, if there are several."""
         limit = self.settings.get("env.kwargs.max_episode_steps")
-        return str(self.settings["env.id"]) + ("" if limit is None else f" ({limit} steps)")
+        more = ", ".join([f"{limit} steps"] * (limit is not None) + [self.variant] * bool(self.variant))
+        return str(self.settings["env.id"]) + (f" ({more})" if more else "")
 
     @property
     def population(self) -> int:

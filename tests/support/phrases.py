@@ -89,6 +89,31 @@ def secondary_by_env(report, arm="apo"):
         yield f"| {env} | {' | '.join(cells)} |"
 
 
+MARK = {"better": "**", "worse": "**", "equivalent": "*"}
+
+
+def by_arm(report, base="ppo"):
+    """Rows of a table: the baseline's means, each other arm's differences in percent of the span, by environment.
+
+    Bold: better or worse; italic: equivalent.
+    """
+    yield f"| | {' | '.join(report.envs)} |"
+    means = [
+        value(report.value(env, base, "mean")) if (env, base, report.primary) in report.rows else "–"
+        for env in report.envs
+    ]
+    yield f"| {' | '.join(means)} |"
+    for arm in dict.fromkeys(arm for env in report.envs for arm in report.arms(env) if arm != base):
+        yield f"| {' | '.join(_marked(report, env, arm) for env in report.envs)} |"
+
+
+def _marked(report, env, arm):
+    if (env, arm, report.primary) not in report.rows:
+        return "–"
+    mark = MARK.get(word(report, env, arm=arm), "")
+    return f"{mark}{share(report, env, arm)}{mark}"
+
+
 def count(report, env, arm, low=-math.inf, high=math.inf):
     """Seeds whose evaluation is within [low, high)."""
     scores = report.scores(env, arm, report.primary)
