@@ -122,8 +122,9 @@ class Remembers(PPO):
         self.agents = spec.num_agents
 
     def observe(self, rollout):
-        if len(rollout.episodes.returns):
-            self.best = torch.tensor(float(rollout.episodes.returns.max())).expand(self.agents)
+        of = rollout.episodes.agents
+        if len(set(of)) == self.agents:
+            self.best = torch.tensor([float(rollout.episodes.returns[of == k].max()) for k in range(self.agents)])
         return {}
 
     def replay(self, minibatches):
