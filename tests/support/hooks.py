@@ -6,7 +6,7 @@ The line at fault is marked.
 import functools
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -370,3 +370,10 @@ class Undecorated(PPO):
 class NoAlgorithm:
     def __init__(self, **settings):
         pass
+
+
+@dataclass(kw_only=True)
+class Listed(PPO):
+    """A list as default."""
+
+    shares: list = field(default_factory=lambda: [0.5, 0.5])
