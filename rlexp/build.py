@@ -213,7 +213,9 @@ def build_trainer(
         envs = environment.num_envs
         rows = (envs, envs * algo.rollout_steps // algo.minibatches)  # when acting, and when learning
         network = checked_network(policy, observation_space, [count // ranks.size for count in rows], _packages(cfg))
-        found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams))
+        found = check_loss(
+            lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams), population_of(cfg)
+        )
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
         raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")

@@ -35,6 +35,18 @@ class Schedule:
             return self.knots[0]
         return float(np.interp(progress, np.linspace(0.0, 1.0, len(self.knots)), self.knots))
 
+    def __bool__(self) -> bool:
+        """Refused, as it would be true at 0, too."""
+        raise TypeError("a 'Schedule' is neither true nor false")
+
+    def __eq__(self, other: object) -> bool:
+        """With a number refused, as it would never be equal."""
+        if isinstance(other, int | float):
+            raise TypeError("a 'Schedule' is not to be compared with a number")
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         """As typed on the command line."""
         return str(self.knots[0]) if len(self.knots) == 1 else str(list(self.knots))

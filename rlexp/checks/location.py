@@ -20,6 +20,7 @@ _OF_VALUES = re.compile(r"out of bounds|probabilit|singular|positive|negative|co
 CHANGING = ("urandom", "time.", "time(", "uuid", "secrets", "default_rng", "generator=", "random", "next(", ".append(")
 HINTS = {  # of Python's messages
     "'Schedule'": "a Scheduled field is a tensor in loss alone; elsewhere its value is self.<name>(progress)",
+    "'function' object": "policy.module(name) can only be called; let its forward return what else you need",
     "tuple indices must be integers": "batch.extra has what rewards() adds as rows, batch.replay what replay() returns",
 }
 _OF_INDICES = re.compile(r"too many indices|Dimension out of range|out of bounds for dimension")
