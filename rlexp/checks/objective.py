@@ -33,6 +33,7 @@ from rlexp.checks.hook_outputs import (
 from rlexp.checks.kept import warn_if_rollout_is_kept
 from rlexp.checks.location import located_errors, refusal, where_defined, where_raised
 from rlexp.checks.loss import LossCheck, none_if_synthetic
+from rlexp.checks.misspelt import warn_if_hook_is_misspelt
 from rlexp.checks.network import where_network_raised
 from rlexp.checks.synthetic import EachNetwork, batch_of, copied, rollout_of
 from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec
@@ -80,6 +81,7 @@ def check_loss(
         twin = none_if_synthetic(algo, "prepare", lambda: _require_reproducible(algo, make, specs))
         if twin is None:
             return Findings()
+        warn_if_hook_is_misspelt(algo)
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout, policies = make_rollout(), EachNetwork(networks)
         prepared, alone = functools.partial(beside, make, specs[0]), agents == 1 or population > 1

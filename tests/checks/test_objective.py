@@ -11,7 +11,7 @@ from helpers import jobs, make_trainer, train, weights_of
 from torch.testing import assert_close
 
 from rlexp.checks.objective import Findings
-from rlexp.errors import ObjectiveError
+from rlexp.errors import ConfigError, ObjectiveError
 
 SMALL = ("env=cartpole", "total_steps=512", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
@@ -131,6 +131,20 @@ def test_what_is_kept_or_counted_wrongly_is_told(tmp_path, caplog, name, hook, t
     make_trainer(tmp_path, *SMALL, algo(name))
     (line,) = [record.getMessage() for record in caplog.records if told in record.getMessage()]
     assert re.match(rf"\S*{line_of(name, hook)}: {name}\.{hook}: {told}", line)
+
+
+def test_a_hook_that_is_misspelt_is_told(tmp_path, caplog):
+    make_trainer(tmp_path, *SMALL, algo("MisspeltHook"))
+    (line,) = [record.getMessage() for record in caplog.records if "does not call it" in record.getMessage()]
+    where = line_of("MisspeltHook", "reward")
+    assert re.match(rf"\S*{where}: MisspeltHook\.reward: rlexp does not call it; is rewards meant\?", line)
+
+
+@pytest.mark.parametrize("more", [(), ("bonus=rnd",)])
+def test_an_error_while_it_is_made_is_told_where_it_stands(tmp_path, more):
+    told = r"Halves\.__post_init__: TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"
+    with pytest.raises(ConfigError, match=rf"^\S*{line_of('Halves', '__post_init__')}: {told}"):
+        make_trainer(tmp_path, *SMALL, algo("Halves"), *more)
 
 
 def test_a_coefficient_that_is_restored_too_late_is_told(tmp_path, caplog):
