@@ -170,12 +170,14 @@ def _footnotes(comparison: Comparison, judgement: Judgement) -> list[str]:
             "that its evaluation is not biased upward; its final and area are."
         )
     if len(comparison.tasks) > 1:
-        ends = {s.env: scale(s, judgement.question.primary) for s in comparison.tasks}
+        primary = judgement.question.primary
+        ends = {s.env: scale(s, primary if primary in RETURNS else "final") for s in comparison.tasks}
         spans = "; ".join(
             f"{s.env} {number(ends[s.env][0])} to {number(ends[s.env][1])}" + ("" if s.bounds else " (of these runs)")
             for s in comparison.tasks
+            if not math.isnan(ends[s.env][0])
         )
-        notes.append(f"Normalised scores map these spans to 0 to 1: {spans}.")
+        notes += [f"Normalised scores map these spans to 0 to 1: {spans}."] if spans else []
     return notes
 
 

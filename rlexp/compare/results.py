@@ -15,6 +15,7 @@ from rlexp.compare.samples import Sample, mean_of
 from rlexp.compare.statistics import Difference, Interval, aggregate_iqm
 
 ALPHA = 0.05
+LARGEST = 1e30  # of a score: the variance of larger ones is no number that can be computed with, or drawn
 UNEVALUATED = "not evaluated"  # why a seed that was trained to the end has no score by the final evaluation
 Word = Literal["better", "worse", "equivalent", "inconclusive", "interim"]
 
@@ -151,12 +152,14 @@ def normalised(scores: np.ndarray, task: Task, measure: str) -> np.ndarray:
 
 
 def scale(task: Task, measure: str) -> tuple[float, float]:
-    """The environment's bounds, else the lowest and highest score of any seed by this measure."""
+    """The environment's bounds, else the lowest and highest score, NaN where there is none; for retention 0 and 1."""
+    if measure not in RETURNS:
+        return 0.0, 1.0
     if task.bounds is not None:
         return task.bounds
-    scores = [score(sample, task, measure) for sample in task.samples]
-    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
-    return (low, high) if high > low else (low, low + 1.0)
+    known = [x for sample in task.samples if not math.isnan(x := score(sample, task, measure))]
+    low, high = min(known, default=math.nan), max(known, default=math.nan)
+    return (low, low + 1.0) if low == high else (low, high)
 
 
 def corrected(p: float, alpha: float) -> str:
@@ -166,8 +169,6 @@ def corrected(p: float, alpha: float) -> str:
 
 def span(r: Result) -> float:
     """What a difference by this measure is divided by to be a share: the environment's span; 1 for retention."""
-    if r.measure not in RETURNS:
-        return 1.0
     low, high = scale(r.task, r.measure)
     return high - low
 
@@ -175,15 +176,14 @@ def span(r: Result) -> float:
 def score(sample: Sample, task: Task, measure: str) -> float:
     """Score of a seed, or of a population: the mean of its members, of which those that diverged have the floor's.
 
-    Of retention, which a member may lack: the mean of those that have one.
+    Of retention, which a member may lack: the mean of those that have one. NaN if it is not finite or beyond LARGEST.
     """
     scores = [MEASURES[measure].of(member, task) for member in sample.each]
-    if measure not in RETURNS:
-        return float(mean_of(scores))
-    if sample.lost:
+    if measure in RETURNS and sample.lost:
         low = floor(task, measure)
         scores += [math.nan if low is None else low] * len(sample.lost)
-    return float(np.mean(scores))
+    value = float(np.mean(scores) if measure in RETURNS else mean_of(scores))
+    return value if abs(value) <= LARGEST else math.nan
 
 
 def floor(task: Task, measure: str) -> float | None:
@@ -194,7 +194,7 @@ def floor(task: Task, measure: str) -> float | None:
     if task.limits is not None and task.limits[0] is not None:
         return task.limits[0]
     scores = [MEASURES[measure].of(member, task) for sample in task.samples for member in sample.each]
-    known = [score for score in (*scores, *(task.bounds or ())[:1]) if math.isfinite(score)]
+    known = [score for score in (*scores, *(task.bounds or ())[:1]) if abs(score) <= LARGEST]
     return min(known) if known else None
 
 

@@ -15,8 +15,6 @@ from rlexp.compare.results import UNEVALUATED, Pair, Result, floor, score
 from rlexp.compare.statistics import Interval
 from rlexp.text import number
 
-LARGEST = 1e30  # of a score: the variance of larger ones is no number that can be computed with, or drawn
-
 
 def primary_scores(comparison: Comparison, baseline: str, question: Question) -> tuple[list[Result], Arms]:
     """Every arm's scores by the primary measure, not compared yet; and the arms to be compared by environment.
@@ -65,10 +63,9 @@ def pairs_of(results: list[Result], baseline: str) -> list[Pair]:
 
 
 def _measured(task: Task, arm: str, measure: str) -> Result:
-    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; one that is huge or not finite is missing."""
+    """Scores of an arm's seeds: of a diverged one the floor, see `floor`; a seed that has none is missing."""
     samples = task.arms.get(arm, [])
     values = np.array([score(sample, task, measure) for sample in samples], float)
-    values[np.abs(values) > LARGEST] = np.nan
     scores = np.array([float(f"{x:.12g}") for x in values[np.isfinite(values)]])  # 0.1 + 0.2 is 0.3
     low = floor(task, measure)
     missing = dict(task.absent.get(arm, {}))

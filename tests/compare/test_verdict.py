@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from scored import TEN, comparison, task
+from studies import Env, study
 
 from rlexp.compare import report, verdict
 from rlexp.compare.decision import decide
@@ -13,6 +14,7 @@ from rlexp.compare.look_book import LookBooks
 from rlexp.compare.measures import MEASURES
 from rlexp.compare.permutation import permutation_test
 from rlexp.compare.question import Question
+from rlexp.compare.results import normalised_iqms
 from rlexp.compare.statistics import Difference
 from rlexp.compare.verdict import Verdict
 
@@ -304,6 +306,21 @@ def test_a_score_that_is_not_finite_is_missing(tmp_path):
         judgement = judge(tmp_path / str(odd), task({"ppo": np.append(TEN, odd), "apo": np.append(TEN, 3) + 50}))
         assert of(judgement).verdict.word == "better"
         assert "11 seeds against 10 of 11" in said(judgement)[0]
+
+
+@pytest.mark.parametrize("odd", [np.inf, 1e35])
+def test_a_score_that_is_missing_is_no_end_of_the_span(tmp_path, odd):
+    arms = {"ppo": np.append(TEN, odd), "apo": np.append(TEN, 3)}  # known are -4.5 to 4.5
+    (o,) = judge(tmp_path, *(task(arms, env) for env in "AB")).overall
+    assert o.against.value == pytest.approx(3 / 11 / 9)
+
+
+def test_retention_is_a_share_already(tmp_path):
+    both = study([Env(env, threshold=100.0, bounds=(0.0, 500.0)) for env in "AB"], {"ppo": (0.8, 6), "apo": (0.9, 8)})
+    judgement = verdict.judge(both, "ppo", Question("retention"), LookBooks(tmp_path))
+    assert [iqm.value for _, iqm in normalised_iqms(both, judgement).values()] == pytest.approx([1, 1], abs=0.1)
+    told = "Normalised scores map these spans to 0 to 1: A 0 to 500; B 0 to 500."  # of returns, in figures
+    assert report._footnotes(both, judgement)[-1] == told
 
 
 def test_limits_that_scores_are_beyond_are_not_used(tmp_path):
