@@ -186,7 +186,7 @@ def sample_efficiency(comparison: Comparison, baseline: str, sheet: Sheet) -> Fi
     found = efficiencies(comparison)
 
     def draw(axes: Axes, _: Task | None, panel: Panel) -> None:
-        for name in panel.arms:
+        for name in filter(found.__contains__, panel.arms):  # all seeds of the others diverged
             _draw_band(axes, *found[name], looks[name])
 
     def finish(axes: Axes, _: Task | None) -> None:
@@ -201,7 +201,7 @@ def sample_efficiency(comparison: Comparison, baseline: str, sheet: Sheet) -> Fi
 
 
 def efficiencies(comparison: Comparison) -> dict[str, tuple[np.ndarray, Band]]:
-    """Of every arm: fractions of training, and `aggregate_iqm` of all its seeds' normalised returns there.
+    """Of every arm with a curve: fractions of training, and `aggregate_iqm` of all its seeds' normalised returns there.
 
     The bounds are those of the stratified bootstrap at some of the points; between these, their distances from the IQM
     are interpolated.
@@ -210,7 +210,7 @@ def efficiencies(comparison: Comparison) -> dict[str, tuple[np.ndarray, Band]]:
     samples = sum(len(task.samples) for task in comparison.tasks)
     count = int(np.clip(BAND_SCORES // samples, 6, BAND_POINTS))
     found = {}
-    for name in comparison.arm_names:
+    for name in dict.fromkeys(name for task in comparison.tasks for name in task.arms):
         scores = [
             normalised(_on_grid(task.arms[name], _fraction, lambda curve: curve.returns, grid), task, "final").T
             for task in comparison.tasks

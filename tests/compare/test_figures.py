@@ -68,6 +68,9 @@ ODD = {
         [CARTPOLE, TINY], TWO, 5, skip=[("CartPole-v1", "ppo"), ("Tiny-v0", "apo")]
     ),
     "diverged": lambda: study([CARTPOLE, NEGATIVE, TINY], TWO, 5, diverged=2),
+    "all of one arm diverged": lambda: study(
+        [CARTPOLE, NEGATIVE], TWO, 5, diverged=5, skip=[("CartPole-v1", "apo"), ("Acrobot-v1", "apo")]
+    ),
     "nine arms, two environments": lambda: study([CARTPOLE, NEGATIVE], NINE, 5),
 }
 
