@@ -72,7 +72,9 @@ def propose(
         lines += [f"{env}: margin {number(margin)} ({question.written[env]}), {_deviation(found)}, {counted}"]
         lines += [f"  {line}" for line in _told(plan, margin, most)]
         if more := plan.seeds - pilot:
-            first = 1 + max(sample.last_seed for sample in task.samples)
+            size = max(sample.agents for sample in task.samples)
+            lost = [seed + size - 1 for seeds in task.absent.values() for seed in seeds]
+            first = 1 + max([*lost, *(sample.last_seed for sample in task.samples)])
             lines.append(f"  To train them: the command of the study with seed={first} num_seeds={more} added.")
     if not planned:
         raise ConfigError(

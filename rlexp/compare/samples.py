@@ -49,20 +49,21 @@ class Sample:
 def samples_of(name: str, runs: Iterable[Run], remarks: list[str]) -> list[Sample]:
     """The seeds or populations of an arm, in order; for one trained twice, the last of the runs counts."""
     found: dict[int, Sample] = {}
+    last: dict[int, Path] = {}
     again: dict[int, None] = {}
     others: dict[Path, None] = {}
     for run in runs:
         for seed, members in run.populations.items():
-            if diverged(run).issuperset(members):
-                if former := found.pop(seed, None):  # which is then absent, as diverged
-                    again[seed] = others[former.run.folder] = None
+            if seed in last:
+                found.pop(seed, None)
+                again[seed] = others[last[seed]] = None
+            last[seed] = run.folder
+            if diverged(run).issuperset(members):  # it is absent, as diverged
                 continue
             sample = _sample(run, members)
             if np.isnan(sample.curve.returns).all():
                 remarks.append(f"{run.folder}: seed {seed} is left out: it finished no training episode")
                 continue
-            if seed in found:
-                again[seed] = others[found[seed].run.folder] = None
             found[seed] = sample
     if again:
         told = f"not {abbreviate(list(others))}"

@@ -97,6 +97,16 @@ def test_a_diverged_seed_of_a_finished_run_is_no_sample(tmp_path):
     assert task.absent == {"apo": {1: "diverged"}}
 
 
+def test_a_seed_that_diverged_and_was_made_after_all_is_told(tmp_path):
+    write_run(tmp_path / "ppo", seeds=range(3))
+    edit(write_run(tmp_path / "first", "apo", seeds=range(3)), diverged={"2": {"step": 3000}})
+    write_run(tmp_path / "second", "apo", seeds=[2])
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert [sample.seed for sample in comparison.tasks[0].arms["apo"]] == [0, 1, 2]
+    told = f"apo, seed 2: trained twice; the run that started last counts, not {tmp_path}/first"
+    assert any(told in remark for remark in comparison.remarks)
+
+
 def test_a_seed_without_an_episode_is_absent(tmp_path):
     write_run(tmp_path / "ppo", seeds=range(2))
     folder = write_run(tmp_path / "apo", "apo", seeds=range(2))

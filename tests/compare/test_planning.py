@@ -161,6 +161,14 @@ def test_a_plan_proposes_seeds_and_declares_looks(tmp_path, capsys):
     assert "is interim" in run(capsys, folder, "margin=4%")
 
 
+def test_new_seeds_follow_those_that_diverged(tmp_path, capsys):
+    folder = study(tmp_path / "s", 4)
+    for algo in ("ppo", "apo"):
+        record = json.loads((tmp_path / "s" / algo / "run.json").read_text())
+        (tmp_path / "s" / algo / "run.json").write_text(json.dumps(record | {"diverged": {"3": {"step": 900}}}))
+    assert "with seed=4 num_seeds=6 added" in run(capsys, folder, "plan=true", "margin=5", "most=10")
+
+
 def test_a_capped_plan_says_the_margin_that_it_attains(tmp_path, capsys):
     folder = study(tmp_path / "s", 4)
     said = run(capsys, folder, "plan=true", "margin=0.5", "most=10")
