@@ -136,7 +136,7 @@ def run(words: list[str]) -> None:
     _require_no_links(folder, (*WRITTEN, *figures.FILES), named="out" in options)
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     loggers = loggers_named(of_loggers, folder, {"command": typed}, list(dict.fromkeys(studies)))
-    published = read_published(options["beside"]) if "beside" in options else {}
+    published = read_published(options["beside"]) if "beside" in options else []
     runs = find_runs(paths)
     missing = missing_jobs(paths, runs)
     runs += waiting_jobs(paths, runs)

@@ -12,19 +12,19 @@ from rlexp.compare.statistics import Summary, summary, welch
 from rlexp.errors import ConfigError
 from rlexp.text import number
 
-Published = dict[str, tuple[Summary, str]]  # environment -> mean, variance and number of seeds; source
+Published = list[tuple[str, Summary, str]]  # environment; mean, variance and number of seeds; source
 
 COLUMNS = ("env", "score", "deviation", "seeds", "source")
 
 
 def read_published(path: str) -> Published:
-    """Read the published score and its source for each environment; a ConfigError if the file cannot be read."""
+    """Read published scores and their sources; a ConfigError if the file cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return {
-                env: (Summary(float(score), float(deviation) ** 2, int(seeds)), source.strip())
+            return [
+                (env, Summary(float(score), float(deviation) ** 2, int(seeds)), source.strip())
                 for env, score, deviation, seeds, source in map(itemgetter(*COLUMNS), csv.DictReader(file))
-            }
+            ]
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"beside={path}: cannot be read as a csv with the columns {', '.join(COLUMNS)} ({error!r})"
@@ -32,17 +32,19 @@ def read_published(path: str) -> Published:
 
 
 def published_rows(comparison: Comparison, published: Published) -> list[list[str]]:
-    """Header, then one row per arm: its last 100 training episodes, the published score, and Welch's interval."""
+    """Header, then one row per arm and published score: the arm's last 100 training episodes, and Welch's interval."""
     rows = [["environment", "arm", "here", "published", "difference [95 %]", "p", "source"]]
     for task in comparison.tasks:
         for name, samples in task.arms.items():
-            here, cells = summary(np.array([last(sample.curve.returns) for sample in samples])), ["none", "", "", ""]
-            if task.env in published:
-                there, source = published[task.env]
-                d = welch([(here, there)])
-                cells = [_format(there), str(d), number(d.p, 2), source]
-            rows.append([task.env, name, _format(here), *cells])
+            here = summary(np.array([last(sample.curve.returns) for sample in samples]))
+            found = [_beside(here, there, source) for env, there, source in published if env == task.env]
+            rows += [[task.env, name, _format(here), *cells] for cells in found or [["none", "", "", ""]]]
     return rows
+
+
+def _beside(here: Summary, there: Summary, source: str) -> list[str]:
+    d = welch([(here, there)])
+    return [_format(there), str(d), number(d.p, 2), source]
 
 
 def _format(x: Summary) -> str:
