@@ -107,7 +107,7 @@ def _train(batch: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
 def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
     """Group jobs that can be trained together into batches of at most `max_agents`, unless a single job has more.
 
-    A job whose process died before runs alone: it may be what kills its batch.
+    A job whose process died twice since its last checkpoint runs alone: it may be what kills its batch.
     """
     groups: dict[str, list[list[Planned]]] = {}  # batches by what their jobs share
     for job in jobs:

@@ -14,9 +14,9 @@ from rlexp.study.runs import Curve, find_runs, read_curves
 
 Direction = Literal["maximize", "minimize"]
 
-# Of a seed's curve: those that `compare` has too, and seconds of training, all seeds of the trial
+# Of a seed's curve: area and evaluation as in `compare`, and seconds of training, all seeds of the trial
 MEASURES: dict[str, tuple[Callable[[Curve], float], Direction]] = {
-    "final": (lambda curve: last(curve.returns), "maximize"),
+    "final": (lambda curve: last(curve.returns), "maximize"),  # of 100 episodes; `compare`'s are of a tenth of steps
     "area": (lambda curve: area_under_curve(curve.steps, curve.returns), "maximize"),
     "evaluation": (lambda _: np.nan, "maximize"),  # not in the curve: see `score`
     "seconds": (lambda curve: last(curve.seconds), "minimize"),

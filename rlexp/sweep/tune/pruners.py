@@ -7,6 +7,7 @@ from optuna.pruners import BasePruner, NopPruner, PercentilePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from rlexp.config.declaration import is_number
 from rlexp.errors import ConfigError
 
 PRUNERS = ("none", "median", "percentile", "halving")
@@ -53,7 +54,7 @@ def make_pruner(name: str, n_startup: int = 5, keep: float | None = None, object
         return NopPruner()
     if objectives > 1:
         raise ConfigError(f"{option}: pruning needs one objective, not {objectives}; use pruner=none, or one measure")
-    if keep is not None and not 0 < keep < 1:
+    if keep is not None and not (is_number(keep) and 0 < keep < 1):
         raise ConfigError(f"hydra.sweeper.keep={keep}: must be a fraction between 0 and 1, as in 0.5")
     if name == "halving":
         return Halving(keep or 0.5, n_startup)

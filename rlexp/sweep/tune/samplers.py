@@ -62,8 +62,6 @@ def make_sampler(
     option = f"hydra.sweeper.sampler={name}"
     if name not in SAMPLERS:
         raise ConfigError(f"{option}: no such sampler; choose from {', '.join(SAMPLERS)}")
-    if seed < 0:
-        raise ConfigError(f"hydra.sweeper.seed={seed}: must be an integer, at least 0")
     if not space:
         add = "add a key, as in optimizer.lr=interval(1e-4,1e-2)"
         raise ConfigError(f"hydra.sweeper.params: the search space is empty; {add}")

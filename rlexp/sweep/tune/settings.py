@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlexp.config.declaration import is_number
 from rlexp.config.schema import TUNING_SEED
 from rlexp.errors import ConfigError
 from rlexp.sweep.tune.objective import AGGREGATES, MEASURES
@@ -30,15 +31,17 @@ class TuningSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("n_trials", "n_jobs", "n_startup", "num_seeds", "evaluation_seeds"):
-            value, least = getattr(self, name), int(name != "evaluation_seeds")
-            if not isinstance(value, int) or value < least:
+        for name in ("n_trials", "n_jobs", "n_startup", "num_seeds", "seed", "prune_after", "evaluation_seeds"):
+            value, least = getattr(self, name), int(name not in ("seed", "prune_after", "evaluation_seeds"))
+            if type(value) is not int or value < least:
                 raise ConfigError(f"hydra.sweeper.{name}={value}: must be a whole number, at least {least}")
         if self.evaluation_seeds > TUNING_SEED:
             raise ConfigError(f"hydra.sweeper.evaluation_seeds={self.evaluation_seeds}: must be at most {TUNING_SEED}")
+        if not isinstance(self.rungs, Sequence) or not all(is_number(rung) and 0 < rung < 1 for rung in self.rungs):
+            raise ConfigError(
+                f"hydra.sweeper.rungs={self.rungs}: must be a list of fractions between 0 and 1, as [0.5]"
+            )
         self.rungs = [] if self.pruner == "none" else sorted(self.rungs)
-        if not all(0 < rung < 1 for rung in self.rungs):
-            raise ConfigError(f"hydra.sweeper.rungs={list(self.rungs)}: must be fractions between 0 and 1")
         if self.pruner != "none" and not self.rungs:
             raise ConfigError(f"hydra.sweeper.pruner={self.pruner}: needs rungs; set hydra.sweeper.rungs=[0.5]")
         self.measures = [self.measure] if isinstance(self.measure, str) else list(self.measure or [])

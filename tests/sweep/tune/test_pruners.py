@@ -55,5 +55,6 @@ def test_median_and_percentile_compare_with_trials_that_ran_to_the_end():
 def test_a_pruner_that_cannot_be_is_refused():
     assert refusal(make_pruner, "asha").startswith("hydra.sweeper.pruner=asha: no such pruner; choose from none,")
     assert "pruning needs one objective, not 2" in refusal(make_pruner, "median", objectives=2)
+    assert refusal(make_pruner, "halving", keep="x").startswith("hydra.sweeper.keep=x: must be a fraction")
     assert refusal(make_pruner, "halving", keep=1.5).startswith("hydra.sweeper.keep=1.5: must be a fraction")
     assert make_pruner("none", objectives=2)

@@ -71,3 +71,15 @@ def test_a_measure_that_there_is_not_is_refused():
     assert told.startswith("hydra.sweeper.measure=best: no such measure; choose from final")
     assert "choose from mean, iqm" in refusal(TuningSettings, aggregate="median")
     assert "only known after training" in refusal(TuningSettings, measure=["final", "evaluation"], pruner="median")
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", "x"), ("seed", -1), ("prune_after", -1), ("n_trials", True)])
+def test_a_number_that_is_none_is_refused(name, value):
+    told = refusal(TuningSettings, **{name: value})
+    assert told.startswith(f"hydra.sweeper.{name}={value}: must be a whole number, at least {int(name == 'n_trials')}")
+
+
+@pytest.mark.parametrize("rungs", [0.5, 1, ["a"], [1.5]])
+def test_rungs_that_are_no_list_of_fractions_are_refused(rungs):
+    told = refusal(TuningSettings, pruner="median", rungs=rungs)
+    assert told.startswith(f"hydra.sweeper.rungs={rungs}: must be a list of fractions between 0 and 1")
