@@ -130,8 +130,11 @@ class LookBook:
         by environment stays otherwise, and is added for environments that are new.
 
         Raises:
+            ConfigError: another command has written it since it was read: what that showed would be forgotten.
             StorageError: it cannot be written.
         """
+        if json.dumps(_read(self.path)) != json.dumps(self.content):
+            raise ConfigError(f"{self.path}: another command has written it meanwhile; run this one again")
         content = _joined(self.content, more) if plan else _joined(more, self.content)
         used = {env: looks for env, looks in self.looks.items() if looks != Looks()}
         content["envs"] = {

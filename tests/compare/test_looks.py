@@ -264,6 +264,15 @@ def test_a_link_is_refused(tmp_path, capsys, target):
     assert not (tmp_path / "nowhere.json").exists()
 
 
+def test_a_look_at_the_same_time_is_not_forgotten(tmp_path):
+    _, first = judge(tmp_path, task({"ppo": scores(6), "apo": scores(6, 30)}))
+    _, second = judge(tmp_path, task({"ppo": scores(6), "other": scores(6, 30)}))
+    first.save(primary="evaluation")
+    with pytest.raises(ConfigError, match=r"looks\.json: another command has written it meanwhile; run this one again"):
+        second.save(primary="evaluation")
+    assert looks_at(LookBooks(tmp_path)).compared == {"apo": "apo"}
+
+
 def test_an_unknown_number_of_looks_is_no_plan(tmp_path):
     write_looks(tmp_path, planned=range(5, 9))
     with pytest.raises(ConfigError, match="cannot be read"):
