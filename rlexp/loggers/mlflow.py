@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class Mlflow(Logger):
             self.client = _client(uri)
             experiment = self._experiment(subject, None if self.tracking_uri else local.parent / "mlflow")
         if id is None:
-            tags = {f"tag.{tag}": "true" for tag in subject.tags} | {"study": subject.study}
+            tags = {_name(f"tag.{tag}"): "true" for tag in subject.tags} | {"study": subject.study}
             self.id = self.client.create_run(experiment, run_name=subject.name, tags=tags).info.run_id
             self._params(subject)
         else:
@@ -75,7 +76,7 @@ class Mlflow(Logger):
     def _params(self, subject: Subject) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, str(value)[:6000]) for key, value in flatten(dict(subject.config)).items()]
+        params = [Param(_name(key), str(value)[:6000]) for key, value in flatten(dict(subject.config)).items()]
         for first in range(0, len(params), 100):
             self.client.log_batch(self.id, params=params[first : first + 100])
 
@@ -86,7 +87,7 @@ class Mlflow(Logger):
         if step <= self.last:
             return
         named = dict(values) | {"run/step": float(step)}
-        self.held += [Metric(name, value, int(unix_time * 1000), step) for name, value in named.items()]
+        self.held += [Metric(_name(name), value, int(unix_time * 1000), step) for name, value in named.items()]
         if time.monotonic() - self.sent > SECONDS:
             self.sync()
 
@@ -114,6 +115,11 @@ class Mlflow(Logger):
         for name, value in result.items():
             self.client.log_metric(self.id, f"result/{name}", value)
         self.client.set_terminated(self.id, ENDED[status])
+
+
+def _name(text: str) -> str:
+    """A name that MLflow takes: with _ for what it refuses, such as brackets."""
+    return re.sub(r"[^/\w.\- :]", "_", text)
 
 
 def _make_database(path: Path) -> None:

@@ -92,6 +92,17 @@ def test_more_metrics_than_it_takes_at_once(tmp_path, monkeypatch):
     assert len(client(tmp_path).get_metric_history(id, "m69")) == 30
 
 
+def test_names_that_it_refuses_are_written_with_underscores(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    logger = Mlflow()
+    id = logger.open(Subject("s", "job", tmp_path, tmp_path / "outputs", {"k": {"a(b)": 1}}, ("lr>1",)), None)
+    logger.log(1, 1.0, {"losses/kl[best|π]": 2.0})
+    logger.close("done", {})
+    found = client(tmp_path).get_run(id).data
+    assert found.metrics == {"losses/kl_best_π_": 2.0, "run/step": 1.0}
+    assert (found.params, found.tags["tag.lr_1"]) == ({"k.a_b_": "1"}, "true")
+
+
 @pytest.mark.slow
 def test_several_processes_make_one_database(tmp_path):
     code = (
