@@ -1,6 +1,7 @@
 """The submitit launcher: runs jobs on a Slurm cluster, or in local processes that imitate one."""
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -113,7 +114,7 @@ class Submitit(JobLauncher):
         if cluster == "local":
             options: dict[str, Any] = {"timeout_min": timeout_min, "signal_delay_s": signal_delay_s}
         else:
-            options = {"time": int(timeout_min), "signal_delay_s": signal_delay_s, "cpus_per_task": cpus_per_task}
+            options = {"time": math.ceil(timeout_min), "signal_delay_s": signal_delay_s, "cpus_per_task": cpus_per_task}
             options |= {"job_name": "rlexp"}
             options |= {} if n_jobs is None else {"array_parallelism": n_jobs}
             options |= {} if mem_gb is None else {"mem": f"{mem_gb:g}GB"}

@@ -12,6 +12,7 @@ from sweeps import named
 
 import rlexp
 from rlexp.config.schema import CONF_DIR
+from rlexp.sweep.launchers.submitit import Submitit
 
 
 def test_a_launcher_that_cannot_start_blames_no_job(sweep):
@@ -39,6 +40,10 @@ def test_what_a_launcher_cannot_do_is_told_in_one_line(sweep, words, told):
     assert re.fullmatch(r"rlexp: [^\n]+\n", result.err)
     assert told in result.err
     assert not Path("outputs").exists()
+
+
+def test_less_than_a_minute_is_a_minute_on_slurm_where_0_is_no_limit():
+    assert [Submitit("slurm", timeout_min=n).parameters["time"] for n in (0.5, 90)] == [1, 90]
 
 
 def same_as_alone(job):
