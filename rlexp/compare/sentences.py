@@ -54,7 +54,7 @@ def sentence(r: Result, judgement: Judgement) -> str:
     """The verdict on one arm, and in the same sentence what the other measures say."""
     parts = [f"{_claim(r, judgement)}: {size(r, judgement)}, {_seeds(r, judgement)}"]
     if r.verdict and r.verdict.why:
-        parts.append(_why(r, judgement))
+        parts.append(_why(r))
     if r.ranks_differ and not (r.verdict and r.verdict.word == "interim"):
         share = f"{r.improvement.value:.0%}{_percent(r.improvement)}"
         told = f"by ranks they differ (p = {corrected(r.p_rank, r.against.alpha)})"
@@ -112,7 +112,7 @@ def _unit(r: Result, plural: str) -> str:
     return f"seed{plural}" if r.agents == 1 else f"population{plural} of {r.agents}"
 
 
-def _why(r: Result, judgement: Judgement) -> str:
+def _why(r: Result) -> str:
     why = r.verdict.why if r.verdict else ""
     if why == "one score":
         return "nearly all seeds of both arms score exactly the same, as at a limit, where no difference can show"
@@ -142,7 +142,7 @@ def _verdict_lines(found: list[Result], judgement: Judgement) -> list[str]:
             group = [r for r in found if r.env == env and r.verdict and r.verdict.word == word]
             by_why: dict[str, list[Result]] = {}
             for r in group:
-                by_why.setdefault(_why(r, judgement), []).append(r)
+                by_why.setdefault(_why(r), []).append(r)
             for why, same in by_why.items():
                 than = THAN.get(word, "against")
                 margin = f" within {_margin(same[0], judgement)}" if word == "equivalent" else ""

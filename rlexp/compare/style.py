@@ -42,12 +42,6 @@ def _as_seen(rgb: np.ndarray) -> np.ndarray:
     return np.stack([np.cbrt(np.clip(linear @ eyes.T, 0, 1) @ _TO_LMS.T) @ _TO_LAB.T for eyes in _SEEN])
 
 
-def colour_distances(colours: Sequence[str]) -> np.ndarray:
-    """Distances in OKLab between colours "#rrggbb", by each kind of eyes (3, n, n)."""
-    lab = _as_seen(np.array([mpl.colors.to_rgb(colour) for colour in colours]))
-    return np.linalg.norm(lab[:, :, None] - lab[:, None], axis=-1)
-
-
 @functools.lru_cache(maxsize=8)
 def palette(count: int) -> tuple[str, ...]:
     """So many colours, all different: Okabe and Ito's, then each the farthest from black and those before it.

@@ -33,7 +33,6 @@ class JobStatus:
     error: str | None = None
     traceback: str | None = None
     progress: float = 0.0  # 0 to 1
-    steps: int = 0  # environment steps of the agent that made the fewest
     seconds: float = 0.0  # of training so far
     score: float | None = None  # mean return of the last training episodes over seeds
     host: str | None = None  # of the last launch
@@ -139,7 +138,6 @@ def _read_run(folder: Path, held: bool | None = None) -> JobStatus:
         error=one_line(record.get("error", "")) or (lost if status in ("running", "done") else "") or None,
         traceback=record.get("traceback") or None,
         progress=1.0 if status == "done" else min(1.0, steps / total),
-        steps=steps,
         seconds=max((row[1] for row in rows.values()), default=0.0),
         score=sum(scores) / len(scores) if scores else None,
         host=record.get("host"),

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose
 from studies import CARTPOLE, CEILING, LARGE, NEGATIVE, TINY, study
 
@@ -17,7 +18,7 @@ from rlexp.compare.decision import decide
 from rlexp.compare.look_book import LookBooks
 from rlexp.compare.panels import blocks_of
 from rlexp.compare.question import Question
-from rlexp.compare.style import PlainNumbers, Sheet, arm_looks, colour_distances, palette
+from rlexp.compare.style import PlainNumbers, Sheet, arm_looks, palette
 
 TWO = {"ppo": (0.8, 4), "apo": (0.9, 6)}
 NINE = {"ppo": (0.8, 4)} | {f"apo anchor_coef={k}": (0.7 + 0.03 * k, 3 + k) for k in range(8)}
@@ -112,7 +113,8 @@ def test_a_figure_for_a_paper_has_its_width_and_its_fonts_and_the_same_bytes_eve
 
 def test_sixteen_colours_are_as_far_apart_as_okabe_and_itos():
     def nearest(colours):
-        distances = colour_distances(colours)
+        lab = style._as_seen(np.array([to_rgb(colour) for colour in colours]))
+        distances = np.linalg.norm(lab[:, :, None] - lab[:, None], axis=-1)  # in OKLab, by each kind of eyes
         return [np.min(each[~np.eye(len(colours), dtype=bool)]) for each in distances]
 
     few, many = nearest([style.BASELINE, *style.OKABE_ITO]), nearest([style.BASELINE, *palette(16)])

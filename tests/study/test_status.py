@@ -33,7 +33,7 @@ def test_other_statuses_are_those_of_run_json(tmp_path, status):
 def test_the_slowest_seed_gives_the_progress_and_all_the_score(tmp_path):
     rows = "3,300,9.0,1.0,2\r\n4,200,9.0,5.0,2\r\n3,600,20.0,2.0,4\r\n4,500,20.0,6.0,4\r\n"
     job = read_job_status(make(tmp_path, "interrupted", rows, seeds=(3, 4)))
-    assert (job.steps, job.progress, job.seconds, job.score) == (500, 0.5, 20.0, 4.0)
+    assert (job.progress, job.seconds, job.score) == (0.5, 20.0, 4.0)
 
 
 def test_a_seed_without_a_row_or_a_finished_episode_counts_as_nothing_yet(tmp_path):
@@ -67,7 +67,7 @@ def test_seeds_that_diverged_count_neither_for_the_progress_nor_for_the_score_an
 @pytest.mark.parametrize("half", ["0,900,30.0,9", "0,900", "0,900,30.0,9.0,4", "0,90\r\n0,x,1,1,1\r\n"])
 def test_a_half_written_row_is_not_read(tmp_path, half):
     job = read_job_status(make(tmp_path, "interrupted", "0,400,10.0,2.0,1\r\n0,500,20.0,3.0,2\r\n" + half))
-    assert (job.steps, job.seconds, job.score) == (500, 20.0, 3.0)
+    assert (job.progress, job.seconds, job.score) == (0.5, 20.0, 3.0)
 
 
 def test_only_the_end_of_a_large_file_is_read(tmp_path):
