@@ -63,7 +63,7 @@ def propose(
         found = spread(arms)
         if not found.value > 0:
             constant[env] = pilot
-            lines.append(f"{env}: all seeds of an arm score the same, so it has no say in how many there are.")
+            lines.append(f"{env}: all seeds of an arm score the same, so it does not affect how many it takes.")
             continue
         plan = _plan(arms, found, pilot, margin, tests, most)
         looks[env] = plan.looks, pilot

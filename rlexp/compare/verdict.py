@@ -159,7 +159,7 @@ def _not_final(arm: str, main: list[Pair], comparison: Comparison, books: LookBo
         return why
     for env, pair in pairs.items():
         if (planned := books.planned(env)) and planned[-1] != max(x.seeds.own for x in pair):
-            return f"it is told at the last look at each, not yet that at {env}"
+            return f"a verdict over environments takes the last look at each, and {env} is not there yet"
     return ""
 
 

@@ -222,7 +222,7 @@ def test_an_environment_without_spread_follows_the_plan_of_the_others(tmp_path, 
         agents = [{"seed": k, "mean_return": 500} for k in range(4)]
         (run_folder / "evaluation.json").write_text(json.dumps({"agents": agents}))
     said = run(capsys, folder, "plan=true", "margin=2", "most=8")
-    assert "Flat-v0: all seeds of an arm score the same, so it has no say in how many there are." in said
+    assert "Flat-v0: all seeds of an arm score the same, so it does not affect how many it takes." in said
     assert "Looked at there with the most seeds of the others, 8." in said
     envs = held(tmp_path / "s")["envs"]
     assert envs["CartPole-v1"]["planned"][-1] == 8
