@@ -57,7 +57,9 @@ LIMITS: dict[str, tuple[int, Callable[[int], tuple[float, float]]]] = {
     "Pendulum-v1": (200, lambda t: (-(math.pi**2 + 6.4 + 0.004) * t, 0)),
 }
 SCALED = ("CartPole-v1",)  # whose reference scores are shares of the time limit, so that another one scales them
-_TIME_LIMIT, _KWARGS = "env.kwargs.max_episode_steps", "env.kwargs."
+_TIME_LIMIT, _KWARGS, _WRAPPERS = "env.kwargs.max_episode_steps", "env.kwargs.", "env.wrappers"
+_PLAIN = ("gymnasium.wrappers.", "minigrid.wrappers.", "rlexp.envs.wrappers.")  # known to leave rewards as they are,
+_REWARDING = ("Reward", "Bonus")  # except classes whose names end in one of these
 
 
 def scores_of(settings: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
@@ -73,8 +75,14 @@ def scores_of(settings: Mapping[str, Any]) -> tuple[float, float, float | None] 
 
 
 def unusual_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Arguments of the environment but for its time limit, which may change what its scores mean."""
-    return sorted(key for key in settings if key.startswith(_KWARGS) and key != _TIME_LIMIT)
+    """Arguments of the environment but for its time limit, and wrappers, that may change what its scores mean."""
+    found = sorted(key for key in settings if key.startswith(_KWARGS) and key != _TIME_LIMIT)
+    return found + [_WRAPPERS] * any(map(_may_change_rewards, settings.get(_WRAPPERS) or ()))
+
+
+def _may_change_rewards(wrapper: Any) -> bool:
+    target = str(wrapper.get("_target_") if isinstance(wrapper, Mapping) else wrapper)
+    return not target.startswith(_PLAIN) or target.endswith(_REWARDING)
 
 
 def limits_of(settings: Mapping[str, Any]) -> tuple[float | None, float | None] | None:

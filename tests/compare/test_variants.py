@@ -62,6 +62,25 @@ def test_arguments_that_may_change_what_scores_mean_are_told(tmp_path):
     assert f"{told}set env.bounds" in compare_runs(find_runs([tmp_path])).remarks
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "told"),
+    [
+        ("pkg.Scaled", True),
+        ("gymnasium.wrappers.TransformReward", True),
+        ("gymnasium.wrappers.TimeAwareObservation", False),
+        ("rlexp.envs.wrappers.DriftingStarts", False),
+    ],
+)
+def test_wrappers_that_may_change_what_scores_mean_are_told(tmp_path, wrapper, told):
+    write(tmp_path / "ppo", wrappers=[{"_target_": wrapper}])
+    record = json.loads((tmp_path / "ppo" / "run.json").read_text())
+    del record["config"]["env"]["bounds"]
+    (tmp_path / "ppo" / "run.json").write_text(json.dumps(record | {"config_hash": config_hash(record["config"])}))
+    found = compare_runs(find_runs([tmp_path]))
+    assert any("env.wrappers may change that; set env.bounds" in remark for remark in found.remarks) == told
+    assert found.tasks[0].limits == (None if told else (1, 500))
+
+
 def test_with_allow_they_are_arms(tmp_path):
     for size in (5, 8):
         for algo in ("ppo", "apo"):
