@@ -46,13 +46,14 @@ class Optuna(Grids):
                 raise ConfigError(f"hydra.launcher.wait=false: {why}")
             self.launcher.wait = True  # some yaml lets sweeps leave
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        for word in words:
+        listed = [word for grid in self.grids for word in grid]
+        for word in [*words, *listed]:
             if key_of(word) in ("seed", "num_seeds", "stop_at"):
                 raise ConfigError(
                     f"{word}: tuning seeds start at {TUNING_SEED}, evaluation seeds at 0; set their numbers by "
                     f"hydra.sweeper.num_seeds and hydra.sweeper.evaluation_seeds"
                 )
-            if key_of(word) == "study" and "," in word:
+            if key_of(word) == "study" and ("," in word or word in listed):
                 raise ConfigError(f"{word}: a tuning has one study; give one name")
         words = [word for word in words if key_of(word) != "study"]
         study, retry = str(self.config.study), bool(self.config.retry_failed)

@@ -346,6 +346,8 @@ def test_several_measures_keep_what_none_beats_in_all(tune):
         (("+hydra.sweeper.params.resume=never",), "name another study"),
         (("hydra.sweeper.grids=[['resume=never']]",), "name another study"),
         (("study=t,u",), "give one name"),
+        (("hydra.sweeper.grids=[['study=u']]",), "give one name"),
+        (("hydra.sweeper.grids=[['algo=ppo','seed=3,4']]",), "seed=3,4: tuning seeds start at 1000"),
         (("algo.clp_coef=interval(0,1)",), "did you mean algo.clip_coef"),
         (("algo.clip_coef=0.1,0.2,-1",), "algo.clip_coef=-1"),
         (("gae.gamma=interval(0.5,1.1)",), "gae.gamma=1.1: must lie in [0, 1]"),
