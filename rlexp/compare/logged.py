@@ -43,6 +43,10 @@ def send(loggers: Loggers, text: str, files: Sequence[Path]) -> None:
     if not loggers.loggers:
         return
     with console():
-        loggers.open({})
-        loggers.verdict(text, {path.name: path for path in files if path.is_file()})
-        loggers.close("done", {})
+        status = "failed"
+        try:
+            loggers.open({})
+            loggers.verdict(text, {path.name: path for path in files if path.is_file()})
+            status = "done"
+        finally:
+            loggers.close(status, {})

@@ -13,6 +13,8 @@ from helpers import SUPPORT, curves, jobs, make_jobs, record, refusal, stop_afte
 from own_logger import Forks, Lines
 
 import rlexp.compare.__main__ as compare
+from rlexp.compare.logged import send
+from rlexp.errors import LoggerError
 from rlexp.loggers.base import Subject
 from rlexp.loggers.make import Loggers, tagged
 from rlexp.run.writer import RunWriter
@@ -283,6 +285,14 @@ def test_compare_sends_its_answer_and_what_it_wrote(cli, tmp_path, own, capsys):
         told = capsys.readouterr().err
         assert part in told
         assert told.count("\n") == 1
+
+
+def test_of_a_comparison_that_one_cannot_start_to_log_the_others_close(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = {"lines": Lines(), "other": Lines(fail_in="open")}
+    with pytest.raises(LoggerError, match="logger=other: cannot start"):
+        send(Loggers(both, Subject("s", "compare", tmp_path, tmp_path, {})), "apo is better", [])
+    assert [line["status"] for line in calls(tmp_path, "close")] == ["failed"]
 
 
 def test_a_run_that_is_stopped_within_python_closes_as_interrupted(tmp_path, own, monkeypatch):
