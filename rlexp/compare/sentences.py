@@ -52,15 +52,15 @@ def _lacking(judgement: Judgement) -> str:
 
 def sentence(r: Result, judgement: Judgement) -> str:
     """The verdict on one arm, and in the same sentence what the other measures say."""
+    interim = r.verdict is not None and r.verdict.word == "interim"
     parts = [f"{_claim(r, judgement)}: {size(r, judgement)}, {_seeds(r, judgement)}"]
     if r.verdict and r.verdict.why:
         parts.append(_why(r))
-    if r.ranks_differ and not (r.verdict and r.verdict.word == "interim"):
+    if r.ranks_differ and not interim:
         share = f"{r.improvement.value:.0%}{_percent(r.improvement)}"
         told = f"by ranks they differ (p = {corrected(r.p_rank, r.against.alpha)})"
         parts.append(f"{told}: a seed of {r.arm} is above one of the baseline in {share}")
     others = judgement.secondary(r)
-    interim = r.verdict is not None and r.verdict.word == "interim"
     if apart := [other for other in others if _disagrees(r, other) and not interim]:
         parts.append("but " + ", ".join(f"{x.measure} is {_direction(x)}, {x.against}" for x in apart))
     if rest := [other for other in others if other not in apart and other.measure != "retention"]:
@@ -152,16 +152,17 @@ def _verdict_lines(found: list[Result], judgement: Judgement) -> list[str]:
 
 
 def _short(r: Result, judgement: Judgement) -> str:
+    interim = r.verdict is not None and r.verdict.word == "interim"
     parts = [f"{r.arm} {size(r, judgement)}"]
     base = judgement.baseline_of(r)
     if r.missing or r.diverged or base.missing or base.diverged:
         parts.append(_seeds(r, judgement))
     if r.verdict and r.verdict.within:
         parts.append(f"within {_margin(r, judgement)}")
-    if r.ranks_differ and not (r.verdict and r.verdict.word == "interim"):
+    if r.ranks_differ and not interim:
         told = f"P(better) {r.improvement.value:.2f}, p = {corrected(r.p_rank, r.against.alpha)}"
         parts.append(f"by ranks they differ, {told}")
-    if not (r.verdict and r.verdict.word == "interim"):
+    if not interim:
         parts += [f"but {x.measure} {x.against}" for x in judgement.secondary(r) if _disagrees(r, x)]
     return ", ".join(parts)
 
