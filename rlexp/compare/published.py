@@ -20,7 +20,7 @@ COLUMNS = ("env", "score", "deviation", "seeds", "source")
 def read_published(path: str) -> Published:
     """Read published scores and their sources; a ConfigError if the file cannot be read."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             return [
                 (env, Summary(float(score), float(deviation) ** 2, int(seeds)), source.strip())
                 for env, score, deviation, seeds, source in map(itemgetter(*COLUMNS), csv.DictReader(file))

@@ -415,7 +415,9 @@ def test_published_scores_stand_beside(tmp_path, capsys):
     write_run(tmp_path / "runs" / "ppo")
     write_run(tmp_path / "runs" / "other", env="B-v0")
     published = tmp_path / "published.csv"
-    published.write_text("env,score,deviation,seeds,source\nCartPole-v1,90,2,3,a table\nCartPole-v1,80,1,2,another\n")
+    published.write_text(
+        "\ufeffenv,score,deviation,seeds,source\nCartPole-v1,90,2,3,a table\nCartPole-v1,80,1,2,another\n"
+    )
     compare.main([str(tmp_path / "runs"), f"beside={published}", "figures=false"])
     said = (tmp_path / "runs" / "compare" / "compare.md").read_text()
     # 100 … 104 here: deviation √2.5; Welch's error √(2.5/5 + 4/3), 3.5 degrees of freedom
