@@ -26,14 +26,15 @@ AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {"mean": np.mean, "iqm": iq
 
 
 def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None = None) -> float:
-    """Score a run, finished or paused: aggregate over seeds of measure(curve of the seed up to a step).
+    """Score a run, finished or paused: aggregate over seeds of measure(curve of the seed up to so many of its rows).
 
     NaN if any seed has no value, such as one that finished no episode. Raises StudyError for a damaged run.
     """
     run = find_runs([folder])[0]
     read_curves(run)
     of, _ = MEASURES[measure]
-    by_seed = {seed: of(_cut(curve, up_to)) for seed, curve in run.curves.items()}
+    envs = int(run.settings.get("env.num_envs", 1))
+    by_seed = {seed: of(curve if up_to is None else _cut(curve, up_to, envs)) for seed, curve in run.curves.items()}
     if measure == "evaluation":
         by_seed = run.evaluations
     scores = np.array([by_seed.get(seed, np.nan) for seed in run.record.get("seeds") or run.curves])
@@ -41,6 +42,7 @@ def score(folder: Path, measure: str, aggregate: str = "mean", up_to: int | None
     return float(AGGREGATES[aggregate](scores)) if len(scores) and not np.isnan(scores).any() else np.nan
 
 
-def _cut(curve: Curve, up_to: int | None) -> Curve:
-    before = curve.steps <= (np.inf if up_to is None else up_to)
+def _cut(curve: Curve, up_to: int, envs: int) -> Curve:
+    """The curve up to so many rows: one a step, one a reset, which each environment's last episode may still lack."""
+    before = curve.steps + curve.episodes - envs <= up_to
     return Curve(**{name: values[before] for name, values in vars(curve).items()})

@@ -46,6 +46,13 @@ def test_a_run_is_worth_the_mean_over_its_seeds(tmp_path):
     assert score(run, "seconds", up_to=200) == 2
 
 
+def test_a_rung_is_counted_in_rows_with_those_of_resets(tmp_path):
+    # 90 steps and 10 resets are 100 rows, 99 and 11 are 110
+    run = write_run(tmp_path / "run", ["1000,90,1,9,10", "1000,99,2,99,11"], seeds=[1000])
+    assert score(run, "final", up_to=100) == 9  # as of a trial that paused there
+    assert score(run, "final", up_to=110) == 99
+
+
 def test_the_interquartile_mean_is_that_of_compare(tmp_path):
     rng = np.random.default_rng(0)
     for n in (1, 3, 4, 5, 9):
