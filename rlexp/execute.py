@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -255,10 +256,11 @@ def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: B
     asked = isinstance(error, KeyboardInterrupt | SystemExit) or (was_quit(error) and not jobs[0].in_sweep)
     for index, job in enumerate(jobs):
         record = writers[index].record if writers else RunRecord(job.folder)
-        started = record.status == "running"
+        started = record.status == "running" and record.data.get("pid") == os.getpid()  # by this launch
         guilty = job.folder in error.runs if isinstance(error, DivergedError) else len(jobs) == 1
         at_run_time = not isinstance(error, UserError) or isinstance(error, EnvironmentFault)
-        if isinstance(error, CheckpointError | LoggerError) or not (started or job.in_sweep or at_run_time):
+        is_recorded = (job.in_sweep or at_run_time) and not isinstance(error, CheckpointError | LoggerError)
+        if not (started or is_recorded):
             continue  # nothing has run: leave the folder as it is
         if guilty and not asked:
             run_error = error.for_run(job.folder) if isinstance(error, DivergedError) else error

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import make_trainer, record, records, train, weights_of
+from helpers import make_jobs, make_trainer, record, records, train, weights_of
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlexp import tune_live
+from rlexp import execute, tune_live
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
 from rlexp.errors import CheckpointError, ConfigError
@@ -285,6 +285,34 @@ def test_a_live_csv_that_lacks_a_change_is_one_line(tmp_path, damage):
         path.write_text("".join(rows[:-1]) + ("" if damage == "row" else "4,x,algo.vf_coef,0.5,much\n"))
     with pytest.raises(CheckpointError, match="restore it, or use resume=never"):
         make_trainer(tmp_path, *words).train(True)
+
+
+def test_a_change_that_cannot_be_repeated_fails_a_run_that_has_started_and_no_other(tmp_path):
+    words = (*SETTINGS, "checkpoint_every=512")
+    path = damaged(tmp_path, words)
+    (tmp_path / "run.json").write_text(json.dumps(record(tmp_path) | {"pid": 1}))  # it was killed there
+    checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(checkpoint[:100])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        execute.train_jobs(make_jobs(tmp_path, *words), True)
+    assert (record(tmp_path)["status"], record(tmp_path)["pid"]) == ("running", 1)
+
+    (tmp_path / "checkpoint.pt").write_bytes(checkpoint)
+    path.write_text(path.read_text().replace("optimizer.lr", "optimizer.eps"))
+    with pytest.raises(CheckpointError, match="is no value of this run"):
+        execute.train_jobs(make_jobs(tmp_path, *words), True)
+    assert record(tmp_path)["status"] == "failed"
+
+
+def test_who_looks_at_changes_writes_nothing(tmp_path, capsys):
+    path = damaged(tmp_path, (*SETTINGS, "checkpoint_every=512"))
+    elsewhere = tmp_path / "theirs.txt"
+    elsewhere.write_text(path.read_text() + "whose last line has no end")
+    path.unlink()
+    path.symlink_to(elsewhere)
+    tune_live.main(arguments=[f"run={tmp_path}"])
+    assert "algo.vf_coef 0.5 -> 0.25" in capsys.readouterr().out
+    assert elsewhere.read_text().endswith("no end")
 
 
 @dataclass(kw_only=True)
