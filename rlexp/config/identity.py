@@ -68,6 +68,12 @@ def sets_env_id(overrides: Sequence[str]) -> bool:
     return "env.id" in (keys := [key_of(override) for override in overrides]) and "env" not in keys
 
 
+def without_tuned(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with tuned=none where values tuned for the default environment do not apply."""
+    chosen = {"tuned", "experiment"} & set(map(key_of, overrides))
+    return [*overrides, *(["tuned=none"] if sets_env_id(overrides) and not chosen else [])]
+
+
 def naming(overrides: Sequence[str]) -> list[str]:
     """Overrides that can change results, sorted, without +: they name a job's folder."""
     return [
