@@ -428,6 +428,19 @@ def test_the_command_refuses_in_one_line(tmp_path, words, said, capsys):
     assert (tmp_path / "live.yaml").read_text() == before
 
 
+@pytest.mark.parametrize(
+    "text", ["optimizer.lr:\n  - 1e-3\n  - 0\n", '"optimizer.lr": 1e-3\n', "{optimizer.lr: 1e-3}\n"]
+)
+def test_a_live_yaml_that_is_written_otherwise_is_left_to_an_editor(tmp_path, text, capsys):
+    live = {"ranges": {"optimizer.lr": [0, 1]}}
+    (tmp_path / "run.json").write_text(json.dumps({"status": "running", "live": live}))
+    (tmp_path / "live.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        tune_live.main([f"run={tmp_path}", "optimizer.lr=1e-4"])
+    assert "live.yaml: has no line like optimizer.lr: 0.0001; edit it there\n" in capsys.readouterr().err
+    assert (tmp_path / "live.yaml").read_text() == text
+
+
 def test_runs_that_are_not_live_are_refused(tmp_path, capsys):
     train(tmp_path, *SETTINGS, "live=false")
     with pytest.raises(SystemExit):
