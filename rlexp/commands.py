@@ -1,4 +1,4 @@
-"""What the commands compare, study and evaluate share: words like key=value, help, and errors in one line."""
+"""What all commands but `train` share: words like key=value, help, and errors in one line."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Words of the commands compare, study and evaluate."""
+"""Words of all commands but `train`."""
 
 import pytest
 
