@@ -17,7 +17,15 @@ from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, Logge
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.jobs.job import Job
-from rlexp.jobs.log import log_file, log_of, log_result, log_start, log_without_effect, warn_of_declaration
+from rlexp.jobs.log import (
+    log_file,
+    log_of,
+    log_result,
+    log_start,
+    log_without_effect,
+    same_command,
+    warn_of_declaration,
+)
 from rlexp.provenance.patches import keep_patches
 from rlexp.run.declared import declare
 from rlexp.run.lock import FolderLock
@@ -199,7 +207,8 @@ def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) 
     except Interrupted as stop:
         for writer in writers:
             writer.record.update(status="interrupted", error=str(stop))
-        log.info("%s%s; the same command resumes from there", stop, ": saved" if stop.saved else "")
+        again = same_command(jobs[0].overrides)
+        log.info("%s%s; %s resumes from there", stop, ": saved" if stop.saved else "", again)
         forward_signal(stop.signum)
         sys.exit(128 + stop.signum)
     except BaseException as error:
