@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from rlexp.envs.agents import CONTINUES, AgentVectorEnv
-from rlexp.envs.checks import raise_fault
+from rlexp.envs.checks import close, raise_fault
 from rlexp.envs.environment import Environment
 from rlexp.errors import EnvironmentFault
 from rlexp.watch import Watch
@@ -77,5 +77,5 @@ class Episodes:
     def close(self) -> None:
         """Close the environments."""
         if self.envs is not None:
-            self.envs.close()
+            close(self.envs, self.environment.id)
         self.envs = self.again = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlexp.envs import Environment
 from rlexp.envs.agents import CONTINUES
-from rlexp.envs.checks import raise_fault
+from rlexp.envs.checks import close, raise_fault
 from rlexp.errors import EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import evaluation_seeds
@@ -100,7 +100,7 @@ def _play(
             if not playing.any():
                 break
     finally:
-        envs.close()
+        close(envs, environment.id)
     return [
         [
             {"seed": seed, "return": float(total), "length": int(length), "finished": not cut}

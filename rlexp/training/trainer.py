@@ -19,6 +19,7 @@ from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
 from rlexp.data import Rollout, RunSpec
 from rlexp.envs import Environment
+from rlexp.envs.checks import close
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
@@ -181,13 +182,10 @@ class Trainer(Evaluating, Resumable):
             self.runs[0].change(changes, self.live_values.ranges)
 
     def _close(self) -> None:
-        """Close the environments; an error is logged, so that it cannot hide what ended the run."""
-        for envs in (self.collector.envs, self.curve):
-            try:
-                if envs is not None:
-                    envs.close()
-            except Exception as error:  # user environments may raise anything
-                log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
+        """Close the environments."""
+        close(self.collector.envs, self.environment.id)
+        if self.curve is not None:
+            self.curve.close()
 
     @property
     def total_rows(self) -> int:
