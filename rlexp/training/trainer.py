@@ -21,7 +21,7 @@ from rlexp.data import Rollout, RunSpec
 from rlexp.envs import Environment
 from rlexp.envs.checks import close
 from rlexp.envs.torch_vector import TorchVectorEnv
-from rlexp.errors import DivergedError, EnvironmentFault
+from rlexp.errors import ConfigError, DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
@@ -85,6 +85,9 @@ class Trainer(Evaluating, Resumable):
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.how, self.display, self.live_values, self.clock = how, display, live, Clock()
         self.seeds = [stream.seed for stream in streams]
+        if environment.normalize_reward and not hasattr(gae, "gamma"):
+            what = f"{type(gae).__name__} of gae has no gamma, by which returns are discounted"
+            raise ConfigError(f"env.normalize_reward=true: {what}; give it one, or set env.normalize_reward=false")
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
         share = self.ranks.share(num_envs)
