@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlexp.config.declaration import is_number
 from rlexp.envs import Environment
-from rlexp.envs.agents import CONTINUES
+from rlexp.envs.agents import continues
 from rlexp.envs.checks import close, raise_fault
 from rlexp.errors import ConfigError
 from rlexp.networks.distributions import Distribution
@@ -80,7 +80,7 @@ class Episode:
                 except (Exception, SystemExit) as error:
                     raise_fault(error, envs, self.environment.id)
                 self.total, self.length = self.total + float(reward[0]), self.length + 1
-                over = bool(terminated[0] or truncated[0]) and not np.any(infos.get(CONTINUES, False))
+                over = bool(terminated[0] or truncated[0]) and not np.any(continues(infos))
         finally:
             close(envs, self.environment.id)
 
