@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import re
+from bdb import BdbQuit
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -18,7 +19,7 @@ from rlexp.algos.base import Algorithm
 from rlexp.algos.bonus import require_own_attributes, with_bonus
 from rlexp.algos.schedules import PerAgent, Schedule, side_by_side
 from rlexp.checks.hook_outputs import require_modules
-from rlexp.checks.location import located_errors
+from rlexp.checks.location import hint, located_errors
 from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings, check_shares
@@ -28,7 +29,7 @@ from rlexp.config.signatures import typed
 from rlexp.data import RunSpec, Spaces
 from rlexp.envs import Environment
 from rlexp.envs.ids import require_installed
-from rlexp.errors import ConfigError, user_error_behind
+from rlexp.errors import ConfigError, UserError, user_error_behind
 from rlexp.loggers.base import Logger
 from rlexp.loggers.make import make_loggers
 from rlexp.networks.actor_critic import ActorCritic, attach, build_networks
@@ -42,7 +43,7 @@ from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.settings import RunSettings
 from rlexp.training.trainer import Trainer
-from rlexp.user_code import package_of
+from rlexp.user_code import describe_error, package_of, where_raised
 from rlexp.watch import Watch
 
 Part = TypeVar("Part")
@@ -57,11 +58,24 @@ def _build(node: Any, **kwargs: Any) -> Any:
         meant = user_error_behind(error)
         if meant is not None:
             raise meant from None
-        raise ConfigError(one_line(str(error))) from error
+        raise _located(error.__cause__, plain) or ConfigError(one_line(str(error))) from error
+
+
+def _located(error: BaseException | None, node: Any) -> ConfigError | None:
+    """An error that user code raises while a node's object is made, with file and line; None: it is not user code's."""
+    where = where_raised(error, {package_of(str(node.get("_target_")))}) if error is not None else ""
+    return ConfigError(f"{where}: {describe_error(error)}{hint(error)}") if error is not None and where else None
 
 
 def _algorithm(cfg: DictConfig) -> Algorithm:
-    made = with_bonus(*_parts(cfg)) if cfg.bonus else _build(cfg.algo)
+    try:
+        made = with_bonus(*_parts(cfg)) if cfg.bonus else _build(cfg.algo)
+    except (UserError, BdbQuit):
+        raise
+    except Exception as error:  # user code may raise anything
+        if (located := _located(error, cfg.algo)) is None:
+            raise
+        raise located from error
     if not isinstance(made, Algorithm):
         raise ConfigError(
             f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is not an "
@@ -213,7 +227,9 @@ def build_trainer(
         envs = environment.num_envs
         rows = (envs, envs * algo.rollout_steps // algo.minibatches)  # when acting, and when learning
         network = checked_network(policy, observation_space, [count // ranks.size for count in rows], _packages(cfg))
-        found = check_loss(lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams))
+        found = check_loss(
+            lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams), population_of(cfg)
+        )
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
         raise ConfigError("optimizer.lr: cannot differ between agents side by side with this optimizer")

@@ -9,7 +9,23 @@ import numpy as np
 from rlexp.errors import ConfigError
 
 
-class Schedule:
+class NoNumber:
+    """What is read by a call, by progress, and is no number itself: misuse that Python would let pass is refused."""
+
+    def __bool__(self) -> bool:
+        """Refused, as it would be true at 0, too."""
+        raise TypeError("a 'Schedule' is neither true nor false")
+
+    def __eq__(self, other: object) -> bool:
+        """With a number refused, as it would never be equal."""
+        if isinstance(other, int | float):
+            raise TypeError("a 'Schedule' is not to be compared with a number")
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+class Schedule(NoNumber):
     """Piecewise linear in training progress, with knots equally spaced over the run.
 
     ``Schedule(0.2)`` is constant, ``Schedule([2.5e-4, 0])`` decays linearly to 0, and ``Schedule([1, 1, 0])`` stays at
@@ -40,7 +56,7 @@ class Schedule:
         return str(self.knots[0]) if len(self.knots) == 1 else str(list(self.knots))
 
 
-class PerAgent:
+class PerAgent(NoNumber):
     """Schedules that differ between agents trained side by side: one value per agent (A,)."""
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:

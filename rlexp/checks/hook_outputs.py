@@ -217,6 +217,9 @@ def require_coefficients(algo: Algorithm, coefficients: Any, agents: int) -> Non
     if not isinstance(coefficients, dict):
         what = f"returns {describe(coefficients)}; wants a dictionary: super().coefficients(...) | {{...}}"
         raise refusal(algo, "coefficients", what, "return")
+    if missing := [name for name in algo.scheduled() if name not in coefficients]:
+        what = f"lacks {missing[0]}, which is Scheduled; return super().coefficients(...) | {{...}}"
+        raise refusal(algo, "coefficients", what, "return")
     for name, value in coefficients.items():
         if not isinstance(value, Tensor) or tuple(value.shape) != (agents,):
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -18,8 +18,11 @@ from rlexp.user_code import describe_error, function_of, is_library, location, p
 _OF_VALUES = re.compile(r"out of bounds|probabilit|singular|positive|negative|converge|\bnan\b|\binf\b", re.IGNORECASE)
 # code to look for when a loss differs from call to call
 CHANGING = ("urandom", "time.", "time(", "uuid", "secrets", "default_rng", "generator=", "random", "next(", ".append(")
+_SCHEDULED = "a Scheduled field is a tensor in loss alone; elsewhere its value is self.<name>(progress)"
 HINTS = {  # of Python's messages
-    "'Schedule'": "a Scheduled field is a tensor in loss alone; elsewhere its value is self.<name>(progress)",
+    "'Schedule'": _SCHEDULED,
+    "'PerAgent'": _SCHEDULED,
+    "'function' object": "policy.module(name) can only be called; let its forward return what else you need",
     "tuple indices must be integers": "batch.extra has what rewards() adds as rows, batch.replay what replay() returns",
 }
 _OF_INDICES = re.compile(r"too many indices|Dimension out of range|out of bounds for dimension")
@@ -105,10 +108,10 @@ def located_errors(algo: Algorithm, hook: str) -> Iterator[None]:
         raise ObjectiveError(f"{where_raised(error, algo, hook)}: {type(algo).__name__}.{hook}: {error}") from error
     except Exception as error:  # anything that user code raises
         where = where_raised(error, algo, hook)
-        raise ObjectiveError(f"{where}: {type(algo).__name__}.{hook}: {describe_error(error)}{_hint(error)}") from error
+        raise ObjectiveError(f"{where}: {type(algo).__name__}.{hook}: {describe_error(error)}{hint(error)}") from error
 
 
-def _hint(error: Exception) -> str:
+def hint(error: BaseException) -> str:
     """What to do about an error whose own message does not say."""
     return next((f"; {hint}" for said, hint in HINTS.items() if said in str(error)), "")
 

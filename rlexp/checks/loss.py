@@ -30,6 +30,7 @@ from rlexp.checks.hook_outputs import (
     require_same_names,
     same_outputs,
 )
+from rlexp.checks.kept import warn_if_network_is_kept
 from rlexp.checks.location import CHANGING, is_mistake, located_errors, refusal, where_defined, where_gradient_failed
 from rlexp.checks.synthetic import copied, different_rows
 from rlexp.data import Batch
@@ -115,6 +116,8 @@ class LossCheck:
                 raise refusal(algo, "loss", NOT_REPEATABLE, *CHANGING)
         self._warn_if_actor_untrained(grads)
         self._warn_if_module_untrained(grads)
+        warn_if_network_is_kept(self.algo, loss, self.leaves.values())
+        self._warn_if_dummy_rows_count(bound)
         self._warn_if_coefficient_unused(loss, grads)
         self.ran = True
         return metrics | {LOSS: loss, GRAD_NORM: loss.abs(), EXPLAINED_VARIANCE: torch.zeros_like(loss)}
@@ -218,6 +221,20 @@ class LossCheck:
         for part in sorted({*parts.values()} - {parts.get(name) for name in self._names(grads)}):
             what = f"brings {part!r}, which no loss trains; add its term, or .requires_grad_(False)"
             log.warning("%s", refusal(self.algo, "modules", what, *quoted(part)))
+
+    def _warn_if_dummy_rows_count(self, bound: Algorithm) -> None:
+        """Warn about a loss that changes with rows of weight 0."""
+        if type(self.algo).__module__.startswith("rlexp."):
+            return
+        rows = torch.arange(len(self.batch.weights), device=self.batch.weights.device)
+        weights = self.batch.weights * (rows % 3 != 1)
+        instead = torch.where(weights > 0, rows, weights.argmax())
+        batch = self.batch._replace(weights=weights)
+        found = self.call_or_none(bound, batch)
+        other = self.call_or_none(bound, batch.map_rows(lambda x: x[instead])._replace(weights=weights))
+        if found and other and not torch.allclose(found[0][0], other[0][0], rtol=1e-4, atol=1e-6, equal_nan=True):
+            what = "depends on rows of weight 0, the dummy steps of resets; use weighted_mean(x, batch.weights)"
+            log.warning("%s", refusal(self.algo, "loss", what, ".mean()", "mean(", ".sum()", "return"))
 
     def _names(self, grads: list[Tensor | None]) -> set[str]:
         return {name for name, grad in zip(self.learnt, grads, strict=True) if grad is not None}

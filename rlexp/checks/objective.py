@@ -21,23 +21,26 @@ from torch.func import grad_and_value, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.algos.base import Algorithm
-from rlexp.checks.apart import AGENTS, require_own_coefficients, require_own_rewards, unchanged
+from rlexp.checks.apart import AGENTS, beside, require_own_coefficients, require_own_outputs, unchanged
 from rlexp.checks.hook_outputs import (
     require_coefficients,
     require_finite_rewards,
     require_observed,
     require_replay,
     require_rewards,
+    same_outputs,
 )
+from rlexp.checks.kept import warn_if_rollout_is_kept
 from rlexp.checks.location import located_errors, refusal, where_defined, where_raised
 from rlexp.checks.loss import LossCheck, none_if_synthetic
+from rlexp.checks.misspelt import warn_if_hook_is_misspelt
 from rlexp.checks.network import where_network_raised
 from rlexp.checks.synthetic import EachNetwork, batch_of, copied, rollout_of
 from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
 from rlexp.plain.attributes import leaves
 from rlexp.plain.digest import digest
-from rlexp.seeding import AgentStreams, seeded
+from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.text import one_line
 
 log = logging.getLogger(__name__)
@@ -58,33 +61,33 @@ def check_loss(
     num_envs: int,
     device: torch.device,
     agents: int = AGENTS,
+    population: int = 1,
 ) -> Findings:
     """Check an objective for one agent, and for several if the run has them.
 
     make: makes the objective, used here only; build: one agent's network; space: of raw observations; num_envs: per
-    agent; agents: of the run.
+    agent; agents: of the run; population: how many of them belong together, and may share.
 
     Raises:
         ObjectiveError: a hook returns something invalid, or the loss is not a function of policy and batch that
             returns a differentiable scalar and scalar metrics; names file, line and violation.
     """
-    agents = min(agents, AGENTS)
+    agents = population if population > 1 else min(agents, AGENTS)
     with seeded(0):
-        streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(4)]
+        streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(3)]
         networks = [network.to(device) for network in build_networks(build, streams[0])]
         algo = make()
-        specs = [RunSpec(agents, num_envs, each, device) for each in streams[1:]]
+        specs = [RunSpec(agents, num_envs, each, device, population) for each in streams[1:]]
         twin = none_if_synthetic(algo, "prepare", lambda: _require_reproducible(algo, make, specs))
         if twin is None:
             return Findings()
+        warn_if_hook_is_misspelt(algo)
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout, policies = make_rollout(), EachNetwork(networks)
+        prepared, alone = functools.partial(beside, make, specs[0]), agents == 1 or population > 1
         extra = none_if_synthetic(algo, "rewards", lambda: _rewards(algo, rollout, policies))
         if extra is None:
             return Findings()
-        if twin[0] is not None and agents > 1 and type(algo).rewards is not Algorithm.rewards:
-            other = _prepared(make, specs[2])
-            require_own_rewards(algo, other, extra[0], (rollout, make_rollout(seed=1)), policies)
         with unchanged(algo, "observe", rollout):
             observed = none_if_synthetic(algo, "observe", lambda: algo.observe(rollout))
         if observed is not None:
@@ -97,6 +100,8 @@ def check_loss(
         replay = none_if_synthetic(algo, "replay", lambda: algo.replay(minibatches))
         if replay is not None:
             require_replay(algo, replay[0], agents, minibatches)
+        if twin[0] is not None and not alone:
+            require_own_outputs(algo, prepared, (make_rollout(), make_rollout(seed=1)), policies)
         rows = algo.rollout_steps * num_envs // algo.minibatches
         batch = batch_of(rollout, extra[0], replay[0] if replay else (), rows)
         check = LossCheck(algo, networks[0], *tree_map(lambda x: x[0], (batch, values[0])))
@@ -106,22 +111,16 @@ def check_loss(
             return findings
         if twin[0] is not None and observed is not None:
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
-            if agents > 1 and type(algo).adapt is not Algorithm.adapt:
-                require_own_coefficients(algo, twin[0], make_rollout, policies, metrics, device)
+            if not alone and type(algo).adapt is not Algorithm.adapt:
+                require_own_coefficients(algo, prepared, make_rollout(), policies, metrics)
             check.call_or_none(twin[0].bind(check.coefficients), check.batch)  # for what it creates lazily
             _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1), policies)
         return findings
 
 
-def _prepared(make: Callable[[], Algorithm], spec: RunSpec) -> Algorithm:
-    algo = make()
-    algo.prepare(spec)
-    return algo
-
-
 def _rewards(algo: Algorithm, rollout: Rollout, policies: EachNetwork) -> ExtraRewards | None:
     """What an objective adds to a rollout's rewards, checked."""
-    with unchanged(algo, "rewards", rollout):
+    with unchanged(algo, "rewards", rollout), no_global_randomness("algo.rewards"):
         extra = algo.rewards(rollout, policies)
     require_rewards(algo, extra, rollout)
     require_finite_rewards(algo, extra, rollout)
@@ -137,7 +136,8 @@ def _require_reproducible(algo: Algorithm, make: Callable[[], Algorithm], specs:
     if type(algo).__module__.startswith("rlexp."):
         return None
     with seeded(1):
-        again = _prepared(make, specs[1])
+        again = make()
+        again.prepare(specs[1])
     for name, value in algo._attributes().items():
         if digest(value, opaque=False) != digest(again._attributes().get(name), opaque=False):
             hook = "prepare" if type(algo).prepare is not Algorithm.prepare else "__post_init__"
@@ -200,13 +200,17 @@ def _check_resume(
     def adapt(one: Algorithm) -> None:
         one.adapt({name: x.clone() for name, x in metrics.items()})
 
-    def update(one: Algorithm, spec: RunSpec) -> None:
+    def update(one: Algorithm, spec: RunSpec) -> dict[str, Tensor]:
         rollout = make_rollout()
         one.rewards(rollout, policies)
         one.observe(rollout)
-        one.coefficients(0.5, spec.num_agents, spec.device)
+        given = one.coefficients(0.5, spec.num_agents, spec.device)
+        values = {name: x.clone() for name, x in given.items() if isinstance(x, Tensor)}
         one.replay(one.epochs * one.minibatches)
         adapt(one)
+        if one is algo:
+            warn_if_rollout_is_kept(algo, rollout)
+        return values
 
     if not none_if_synthetic(algo, "adapt", lambda: adapt(algo)):
         return
@@ -216,14 +220,20 @@ def _check_resume(
         twin.load_state_dict(state)
     for stream, other in zip(specs[0].streams, specs[1].streams, strict=True):
         other.load_state_dict(stream.state_dict())
+    values = []
     for one, spec in ((algo, specs[0]), (twin, specs[1])):
-        if not none_if_synthetic(one, "observe", functools.partial(update, one, spec)):
+        if (found := none_if_synthetic(one, "observe", functools.partial(update, one, spec))) is None:
             return
+        values.append(found[0])
+    lost = "not saved by state_dict(), or not restored by load_state_dict(): a resumed run would reset it"
+    for name, x in values[0].items():  # adapt may have made the attributes equal again
+        if name not in values[1] or not same_outputs([x], [values[1][name]], on_cuda=x.is_cuda):
+            where = where_defined(algo, "load_state_dict", f"self.{name}")
+            log.warning("%s: coefficient %s changes during training but is %s", where, name, lost)
     restored = twin._attributes()
     for name, value in algo._attributes().items():
         if _digests(value) != _digests(restored.get(name)):
-            how = "not saved by state_dict(), or not restored by load_state_dict(): a resumed run would reset it"
-            log.warning("%s: algo.%s changes during training but is %s", where_defined(algo, "state_dict"), name, how)
+            log.warning("%s: algo.%s changes during training but is %s", where_defined(algo, "state_dict"), name, lost)
 
 
 def _digests(value: Any) -> dict[str, str]:

@@ -70,7 +70,12 @@ def _signature(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, dic
 def parameters_of(target: str) -> Mapping[str, inspect.Parameter]:
     """Parameters of a `_target_`; empty if unknown."""
     try:
-        return _signature(target)[0] or {}
+        found = dict(_signature(target)[0] or {})
+        kind: Any = get_object(target)
+        for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+            if field.name in found and field.default_factory is not dataclasses.MISSING:
+                found[field.name] = found[field.name].replace(default=field.default_factory())
+        return found
     except (Exception, SystemExit):  # reported when it is instantiated
         return {}
 

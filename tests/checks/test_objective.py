@@ -11,7 +11,7 @@ from helpers import jobs, make_trainer, train, weights_of
 from torch.testing import assert_close
 
 from rlexp.checks.objective import Findings
-from rlexp.errors import ObjectiveError
+from rlexp.errors import ConfigError, ObjectiveError
 
 SMALL = ("env=cartpole", "total_steps=512", "env.num_envs=4", "algo.rollout_steps=32", "algo.minibatches=2")
 SMALL += ("algo.epochs=2", "network.torso.hidden=[8]")
@@ -78,18 +78,29 @@ def test_a_loss_that_looks_at_single_values_trains_agent_by_agent(tmp_path, capl
         assert_close(weights_of(together)[key][1], x[0], atol=1e-6, rtol=1e-5, msg=key)
 
 
-def test_agents_that_follow_each_others_metrics_are_refused(tmp_path):
-    line = (
-        rf"^\S*{line_of('MeanOfAll', 'adapt')}: MeanOfAll\.adapt: beta of an agent depends on another agent's metrics"
-    )
+@pytest.mark.parametrize("name", ["MeanOfAll", "MeanOfKL", "FirstOfAll", "Sums"])
+def test_agents_that_follow_each_others_metrics_are_refused(tmp_path, name):
+    line = rf"^\S*{line_of(name, 'adapt')}: {name}\.adapt: beta of an agent depends on another agent's metrics"
     with pytest.raises(ObjectiveError, match=line):
-        make_trainer(tmp_path, *SMALL, algo("MeanOfAll"), "num_seeds=3")
+        make_trainer(tmp_path, *SMALL, algo(name), "num_seeds=3")
 
 
 @pytest.mark.parametrize(
     ("name", "hook", "told"),
     [
         ("RewardsOfAll", "rewards", "rewards of an agent depend on other agents' rows"),
+        ("StatisticsOfAll", "rewards", "rewards of an agent depend on other agents' rows"),
+        ("OneStream", "rewards", "rewards of an agent depend on other agents' rows or streams"),
+        ("ObservesAll", "observe", "beta of an agent depends on other agents' rows"),
+        ("EpisodesOfAll", "observe", "best of an agent depends on other agents' rows"),
+        ("ReplaysAll", "replay", "what an agent replays depends on other agents' rows"),
+        ("GlobalStream", "rewards", "algo.rewards draws random numbers"),
+        ("Clock", "rewards", "rewards differ when it is called again with the same rollout"),
+        ("WritesEpisodes", "observe", "changes rollout.episodes.returns, which is not its own; work on a copy"),
+        ("TrueSchedule", "rewards", "TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"),
+        ("EqualSchedule", "rewards", "TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"),
+        ("NoSuper", "coefficients", r"lacks clip_coef, which is Scheduled; return super\(\)\.coefficients"),
+        ("ReadsModule", "loss", r"AttributeError: 'function' .*; policy\.module\(name\) can only be called"),
         ("WritesRewards", "rewards", "changes rollout.learner_rewards, which is not its own; return ExtraRewards"),
         ("WritesObservations", "observe", "changes rollout.obs, which is not its own; work on a copy"),
         ("ScheduledReward", "rewards", "TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"),
@@ -100,6 +111,45 @@ def test_rewards_are_an_agents_own_and_the_rollout_is_everybodys(tmp_path, name,
     with pytest.raises(ObjectiveError, match=rf"^\S*{line_of(name, hook)}: {name}\.{hook}: {told}"):
         make_trainer(tmp_path, *SMALL, algo(name), "num_seeds=2")
     make_trainer(tmp_path / "fine", *SMALL, algo("OwnRewards"), "num_seeds=2")
+
+
+def test_agents_of_a_population_may_share(tmp_path):
+    train(tmp_path, *SMALL, algo("Shares"), "population=2")
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "told", "right"),
+    [
+        ("KeepsRows", "observe", "keeps rollout.values, saved as ", "KeepsCopies"),
+        ("KeepsNetworks", "loss", "has a network that no optimizer gets", "KeepsTargets"),
+        ("CountsDummies", "loss", "depends on rows of weight 0", "OwnRewards"),
+    ],
+)
+def test_what_is_kept_or_counted_wrongly_is_told(tmp_path, caplog, name, hook, told, right):
+    make_trainer(tmp_path / "right", *SMALL, algo(right))
+    assert told not in caplog.text
+    make_trainer(tmp_path, *SMALL, algo(name))
+    (line,) = [record.getMessage() for record in caplog.records if told in record.getMessage()]
+    assert re.match(rf"\S*{line_of(name, hook)}: {name}\.{hook}: {told}", line)
+
+
+def test_a_hook_that_is_misspelt_is_told(tmp_path, caplog):
+    make_trainer(tmp_path, *SMALL, algo("MisspeltHook"))
+    (line,) = [record.getMessage() for record in caplog.records if "does not call it" in record.getMessage()]
+    where = line_of("MisspeltHook", "reward")
+    assert re.match(rf"\S*{where}: MisspeltHook\.reward: rlexp does not call it; is rewards meant\?", line)
+
+
+@pytest.mark.parametrize("more", [(), ("bonus=rnd",)])
+def test_an_error_while_it_is_made_is_told_where_it_stands(tmp_path, more):
+    told = r"Halves\.__post_init__: TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"
+    with pytest.raises(ConfigError, match=rf"^\S*{line_of('Halves', '__post_init__')}: {told}"):
+        make_trainer(tmp_path, *SMALL, algo("Halves"), *more)
+
+
+def test_a_coefficient_that_is_restored_too_late_is_told(tmp_path, caplog):
+    make_trainer(tmp_path, *SMALL, algo("RestoresLate"))
+    assert "coefficient beta changes during training but is not saved by state_dict()" in caplog.text
 
 
 def test_a_module_that_no_loss_trains_is_told(tmp_path, caplog):

@@ -103,3 +103,8 @@ def test_help_of_a_key_without_a_comment_says_where_one_goes(cli, tmp_path):
     assert "no description" not in cli("--help", "algo.clip_coef", "algo=calm").out
     place = f"hydra.searchpath=[file://{tmp_path}/conf]"  # which is on the path already
     assert "; algo=calm has it: algo=calm --help algo.extra\n" in cli("--help", "algo.extra", place).err
+
+
+def test_a_default_that_is_made_is_shown_as_what_is_made(cli):
+    shown = cli("--help", "algo._target_=hooks.Listed", "algo.shares").out
+    assert shown.startswith("algo.shares=[0.5,0.5]\n  of hooks.Listed, default [0.5,0.5]; in no yaml")

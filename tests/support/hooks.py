@@ -6,7 +6,7 @@ The line at fault is marked.
 import functools
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,8 +122,9 @@ class Remembers(PPO):
         self.agents = spec.num_agents
 
     def observe(self, rollout):
-        if len(rollout.episodes.returns):
-            self.best = torch.tensor(float(rollout.episodes.returns.max())).expand(self.agents)
+        of = rollout.episodes.agents
+        if len(set(of)) == self.agents:
+            self.best = torch.tensor([float(rollout.episodes.returns[of == k].max()) for k in range(self.agents)])
         return {}
 
     def replay(self, minibatches):
@@ -369,3 +370,10 @@ class Undecorated(PPO):
 class NoAlgorithm:
     def __init__(self, **settings):
         pass
+
+
+@dataclass(kw_only=True)
+class Listed(PPO):
+    """A list as default."""
+
+    shares: list = field(default_factory=lambda: [0.5, 0.5])

@@ -1,5 +1,6 @@
 """Objectives with the mistakes that authors make first; the line at fault is marked."""
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,26 @@ class Calm(PPO):
 
     def calm(self, policy, batch):
         return policy(batch)[1].square()
+
+
+@dataclass(kw_only=True)
+class Halves(PPO):
+    c: Scheduled = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.half = self.c / 2  # here
+
+
+class MisspeltHook(Calm):
+    def reward(self, rollout, policies):  # here
+        return None
+
+    def losses(self):  # beside `loss`, a name of its own
+        return None
+
+    def loss(self, policy, batch):
+        return super().loss(policy, batch)
 
 
 class VectorLoss(Calm):
@@ -268,3 +289,189 @@ class ScheduledReward(Calm):
 class NoExtra(Calm):
     def loss(self, policy, batch):
         return batch.extra["mine"].mean(), {}  # here
+
+
+@dataclass(kw_only=True)
+class MeanOfKL(MeanOfAll):
+    """Of a metric that is 0 as long as the policy is the one that acted."""
+
+    def adapt(self, metrics):
+        self.beta = self.beta * (2.0 if metrics["approx_kl"].mean() > 0.01 else 0.5)  # here
+
+
+@dataclass(kw_only=True)
+class FirstOfAll(MeanOfAll):
+    def adapt(self, metrics):
+        self.beta = torch.full_like(self.beta, metrics["value_loss"][0].item())  # here
+
+
+@dataclass(kw_only=True)
+class Sums(MeanOfAll):
+    """An integral, which shows an update later."""
+
+    def prepare(self, spec):
+        super().prepare(spec)
+        self.sum = torch.zeros(spec.num_agents)
+
+    def adapt(self, metrics):
+        self.beta = self.beta + self.sum
+        self.sum = self.sum + metrics["value_loss"].mean()  # here
+
+    def state_dict(self):
+        return {"beta": self.beta, "sum": self.sum}
+
+    def load_state_dict(self, state):
+        self.beta, self.sum = state["beta"], state["sum"]
+
+
+class ObservesAll(MeanOfAll):
+    def observe(self, rollout):
+        self.beta = 0.9 * self.beta + 0.1 * torch.quantile(rollout.rewards, 0.9)  # here
+        return {}
+
+    def adapt(self, metrics):
+        pass
+
+
+class EpisodesOfAll(Calm):
+    def observe(self, rollout):
+        return {"best": torch.full((len(rollout.obs),), float(rollout.episodes.returns.max()))}  # here
+
+
+class StatisticsOfAll(Calm):
+    """Of the rollout before."""
+
+    def prepare(self, spec):
+        self.deviation = torch.ones(())
+
+    def rewards(self, rollout, policies):
+        extra = ExtraRewards(rollout.rewards / self.deviation)
+        self.deviation = rollout.values.std()  # here
+        return extra
+
+
+class OneStream(Calm):
+    def prepare(self, spec):
+        self.streams = spec.streams
+
+    def rewards(self, rollout, policies):
+        return ExtraRewards(torch.rand(rollout.rewards.shape, generator=self.streams[0].memory))  # here
+
+
+class GlobalStream(Calm):
+    def rewards(self, rollout, policies):
+        return ExtraRewards(torch.rand_like(rollout.rewards))  # here
+
+
+class Clock(Calm):
+    def rewards(self, rollout, policies):
+        return ExtraRewards(rollout.rewards * (time.time() % 1))  # here
+
+
+class WritesEpisodes(Calm):
+    def observe(self, rollout):
+        rollout.episodes.returns[:] -= 1  # here
+        return {}
+
+
+class ReplaysAll(Calm):
+    def prepare(self, spec):
+        self.obs, self.streams = torch.zeros(spec.num_agents, 128, 4), spec.streams
+
+    def observe(self, rollout):
+        self.obs = rollout.obs.flatten(1, 2).clone()
+        return {}
+
+    def replay(self, minibatches):
+        drawn = [torch.randint(256, (minibatches, 8), generator=each.memory) for each in self.streams]
+        return self.obs.flatten(0, 1)[torch.stack(drawn)]  # here
+
+
+class TrueSchedule(Calm):
+    def rewards(self, rollout, policies):
+        return ExtraRewards(rollout.rewards) if self.ent_coef else None  # here
+
+
+class EqualSchedule(Calm):
+    def rewards(self, rollout, policies):
+        return None if self.ent_coef == 0 else ExtraRewards(rollout.rewards)  # here
+
+
+class Shares(Calm):
+    """What the others of a population see: there is no number without them."""
+
+    def prepare(self, spec):
+        self.population = spec.population
+
+    def rewards(self, rollout, policies):
+        values = rollout.values.unflatten(0, (-1, self.population))
+        others = (values.sum(1, keepdim=True) - values) / (self.population - 1)
+        return ExtraRewards(others.flatten(0, 1))
+
+
+@dataclass(kw_only=True)
+class RestoresLate(MeanOfAll):
+    """Its coefficient is made again by `adapt`, an update too late."""
+
+    def adapt(self, metrics):
+        self.beta = metrics["value_loss"].clone()
+
+    def load_state_dict(self, state):
+        pass
+
+
+class KeepsRows(Calm):
+    def prepare(self, spec):
+        self.old = torch.zeros(())
+
+    def observe(self, rollout):
+        self.old = rollout.values  # here
+        return {}
+
+    def state_dict(self):
+        return {"old": self.old}
+
+    def load_state_dict(self, state):
+        self.old = state["old"]
+
+
+class KeepsCopies(KeepsRows):
+    def observe(self, rollout):
+        self.old = rollout.values.clone()
+        return {}
+
+
+class KeepsNetworks(Calm):
+    frozen = False
+
+    def prepare(self, spec):
+        self.networks = spec.per_agent(lambda: torch.nn.Linear(4, 1).requires_grad_(not self.frozen))
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        values = self.networks[0](batch.obs).squeeze(-1)  # here
+        return loss + weighted_mean((values - policy(batch)[1]).square(), batch.weights), metrics
+
+
+class KeepsTargets(KeepsNetworks):
+    frozen = True
+
+
+class CountsDummies(Calm):
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + policy(batch)[1].square().mean(), metrics  # here
+
+
+class NoSuper(Calm):
+    def coefficients(self, progress, num_agents, device):
+        return {"beta": torch.ones(num_agents)}  # here
+
+
+class ReadsModule(Calm):
+    def modules(self, spaces):
+        return {"head": torch.nn.Linear(4, 1)}
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + policy.module("head").weight.square().sum(), metrics  # here
