@@ -229,7 +229,7 @@ class Environment:
             raise cannot_be_made(error, self.id, self.extra, kwargs, self._maker) from error
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.NEXT_STEP.value):
-            envs.close()
+            checks.close(envs, self.id)
             raise ConfigError(f"env.id={self.id}: its autoreset mode is {mode}; only NEXT_STEP is supported")
         try:
             require_readable(envs.single_observation_space)

@@ -19,8 +19,9 @@ from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
 from rlexp.data import Rollout, RunSpec
 from rlexp.envs import Environment
+from rlexp.envs.checks import close
 from rlexp.envs.torch_vector import TorchVectorEnv
-from rlexp.errors import DivergedError, EnvironmentFault
+from rlexp.errors import ConfigError, DivergedError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
@@ -84,6 +85,9 @@ class Trainer(Evaluating, Resumable):
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.how, self.display, self.live_values, self.clock = how, display, live, Clock()
         self.seeds = [stream.seed for stream in streams]
+        if environment.normalize_reward and not hasattr(gae, "gamma"):
+            what = f"{type(gae).__name__} of gae has no gamma, by which returns are discounted"
+            raise ConfigError(f"env.normalize_reward=true: {what}; give it one, or set env.normalize_reward=false")
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
         share = self.ranks.share(num_envs)
@@ -181,13 +185,10 @@ class Trainer(Evaluating, Resumable):
             self.runs[0].change(changes, self.live_values.ranges)
 
     def _close(self) -> None:
-        """Close the environments; an error is logged, so that it cannot hide what ended the run."""
-        for envs in (self.collector.envs, self.curve):
-            try:
-                if envs is not None:
-                    envs.close()
-            except Exception as error:  # user environments may raise anything
-                log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
+        """Close the environments."""
+        close(self.collector.envs, self.environment.id)
+        if self.curve is not None:
+            self.curve.close()
 
     @property
     def total_rows(self) -> int:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlexp import execute, tune_live
+from rlexp.algos.base import Algorithm
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
 from rlexp.errors import CheckpointError, ConfigError
@@ -92,7 +93,7 @@ def test_a_change_is_in_force_from_the_next_update_on_and_is_kept(tmp_path):
     trainer.learner.update = watched
     edits(trainer, tmp_path, {2: {"optimizer.lr": "1e-4"}, 3: {"algo.ent_coef": "0.5", "algo.epochs": 5}})
     trainer.train(False)
-    first = (2.5e-4, 0.0, 2) if trainer.runs[0].config["optimizer"]["lr"] == 2.5e-4 else seen[0]
+    first = (3e-4, 0.0, 2)
     assert seen[:2] == [first] * 2
     assert seen[2] == (1e-4, 0.0, 2)
     assert seen[3:] == [(1e-4, 0.5, 5)] * 5
@@ -313,6 +314,40 @@ def test_who_looks_at_changes_writes_nothing(tmp_path, capsys):
     tune_live.main(arguments=[f"run={tmp_path}"])
     assert "algo.vf_coef 0.5 -> 0.25" in capsys.readouterr().out
     assert elsewhere.read_text().endswith("no end")
+
+
+def test_epochs_that_a_resumed_run_has_no_room_for_are_one_line(tmp_path):
+    words = (*SETTINGS, "checkpoint_every=512")
+    first = edits(make_trainer(tmp_path, *words), tmp_path, {2: {"algo.epochs": 16}}, end_before=5)
+    with pytest.raises(Killed):
+        first.train(False)
+    with pytest.raises(CheckpointError, match=r"algo\.epochs=16 of update 3 is above live_ranges, up to 8; widen it"):
+        make_trainer(tmp_path, *words, "live_ranges={algo.epochs: [1, 8]}").train(True)
+
+
+@dataclass(kw_only=True)
+class Limited(Algorithm):
+    """A bonus."""
+
+    limited_coef: Scheduled = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require("limited_coef", self.limited_coef.highest < 0.5, "must be below 0.5")
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss, metrics | {"limited": self.limited_coef + 0.0 * loss.detach()}
+
+
+def test_what_a_bonus_has_is_changed_by_the_name_that_is_typed_and_judged_by_it(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, *SETTINGS, f"+bonus._target_={__name__}.Limited", "+bonus.limited_coef=0.1")
+    edits(trainer, tmp_path, {2: {"bonus.limited_coef": 0.4}, 4: {"bonus.limited_coef": 0.9}})
+    trainer.train(False)
+    assert changes(tmp_path) == [(2, "bonus.limited_coef", "0.1", "0.4")]
+    assert "bonus.limited_coef=0.9: must be below 0.5; the run goes on" in caplog.text
+    with open(tmp_path / "metrics.csv") as file:
+        assert [float(row["limited"]) for row in csv.DictReader(file)] == pytest.approx([0.1] * 2 + [0.4] * 6)
 
 
 @dataclass(kw_only=True)
