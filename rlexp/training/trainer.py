@@ -27,7 +27,7 @@ from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
-from rlexp.training.divergence import Retiring, not_finite
+from rlexp.training.divergence import not_finite
 from rlexp.training.evaluating import Evaluating
 from rlexp.training.games import Games
 from rlexp.training.how import Choice, compiled_in_fact, describe
@@ -36,6 +36,7 @@ from rlexp.training.live import Change, Live
 from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
+from rlexp.training.retiring import Retiring
 from rlexp.training.settings import RunSettings
 from rlexp.training.targets import Targets
 from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
