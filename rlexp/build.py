@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
@@ -302,8 +302,8 @@ def _live(cfg: DictConfig, algo: Algorithm, store: LiveStore) -> Live:
 
     def rebuild(values: dict[str, Any]) -> Algorithm:
         changed = copy.deepcopy(cfg)
-        with open_dict(changed.algo):
-            changed.algo.update(values)
+        for key, value in values.items():
+            OmegaConf.update(changed, key, value, force_add=True)  # the yaml may lack what is at its default
         return build_algorithm(changed)
 
     lr = _learning_rate(cfg) if _traits(cfg).follows_lr else None

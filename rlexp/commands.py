@@ -1,8 +1,8 @@
-"""What the commands compare, study and evaluate share: words like key=value, help, and errors in one line."""
+"""What all commands but `train` share: words like key=value, help, and errors in one line."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rlexp.errors import ConfigError, UserError
@@ -53,7 +53,7 @@ def parse(words: list[str], known: Options, usage: str = "") -> tuple[list[str],
     folders, settings = [], {}
     for word in words:
         name, separator, value = word.partition("=")
-        if usage and (not separator or "/" in name or Path(word).exists()):
+        if usage and (not separator or "/" in name or os.path.exists(word)):  # Path.exists raises for a long word
             folders.append(word)
             continue
         if not separator or name not in known:

@@ -53,7 +53,6 @@ def run(job: Job) -> None:
         UserError: an invalid setting.
         SystemExit: after any other error, whose traceback is printed; or the debugger was quit.
     """
-    job = dataclasses.replace(job, cfg=_debugged(job), folder=NOWHERE)
     try:
         log.info("debug: one update, eager, in one process, agents one after the other; nothing is saved")
         _update(job)
@@ -86,7 +85,8 @@ def _update(job: Job) -> None:
     from rlexp import build
     from rlexp.jobs import inherit
 
-    build.check(job.cfg)
+    build.check(job.cfg)  # as it was typed: `evaluation.every`, say, is needed by others
+    job = dataclasses.replace(job, cfg=_debugged(job), folder=NOWHERE)
     with torch.autograd.set_detect_anomaly(True):
         writers = [_ConsoleWriter(job.folder, job.settings, job.seeds)]
         trainer = build.build_trainer([job.cfg], writers, ProgressDisplay("none"))

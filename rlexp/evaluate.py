@@ -93,10 +93,10 @@ def run_command(words: list[str]) -> None:
         if before not in (None, content["settings"]):
             print(f"evaluation.json is replaced; it was of {_listed(before)}, and this one is of {_listed(settings)}")
         write_evaluation(saved.folder, content)
+        if record.status == "done":
+            record.update(files=record.data.get("files", {}) | record.digests("evaluation.json"))
     for seed in sorted(diverged_in(record.data)) if seeds is None else ():
         print(f"seed {seed}: has diverged, and has no policy to evaluate")
-    if record.status == "done":
-        record.update(files=record.digests())
     for agent in content["agents"]:
         print(f"seed {agent['seed']}: mean return {agent['mean_return']:.2f} over {settings['episodes']} episodes")
     if video:

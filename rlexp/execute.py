@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,15 @@ from rlexp.errors import CheckpointError, DivergedError, EnvironmentFault, Logge
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
 from rlexp.jobs.job import Job
-from rlexp.jobs.log import log_file, log_of, log_result, log_start, log_without_effect, warn_of_declaration
+from rlexp.jobs.log import (
+    log_file,
+    log_of,
+    log_result,
+    log_start,
+    log_without_effect,
+    same_command,
+    warn_of_declaration,
+)
 from rlexp.provenance.patches import keep_patches
 from rlexp.run.declared import declare
 from rlexp.run.lock import FolderLock
@@ -198,7 +207,8 @@ def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) 
     except Interrupted as stop:
         for writer in writers:
             writer.record.update(status="interrupted", error=str(stop))
-        log.info("%s%s; the same command resumes from there", stop, ": saved" if stop.saved else "")
+        again = same_command(jobs[0].overrides)
+        log.info("%s%s; %s resumes from there", stop, ": saved" if stop.saved else "", again)
         forward_signal(stop.signum)
         sys.exit(128 + stop.signum)
     except BaseException as error:
@@ -255,10 +265,11 @@ def record_failure(jobs: Sequence[Job], writers: Sequence["RunWriter"], error: B
     asked = isinstance(error, KeyboardInterrupt | SystemExit) or (was_quit(error) and not jobs[0].in_sweep)
     for index, job in enumerate(jobs):
         record = writers[index].record if writers else RunRecord(job.folder)
-        started = record.status == "running"
+        started = record.status == "running" and record.data.get("pid") == os.getpid()  # by this launch
         guilty = job.folder in error.runs if isinstance(error, DivergedError) else len(jobs) == 1
         at_run_time = not isinstance(error, UserError) or isinstance(error, EnvironmentFault)
-        if isinstance(error, CheckpointError | LoggerError) or not (started or job.in_sweep or at_run_time):
+        is_recorded = (job.in_sweep or at_run_time) and not isinstance(error, CheckpointError | LoggerError)
+        if not (started or is_recorded):
             continue  # nothing has run: leave the folder as it is
         if guilty and not asked:
             run_error = error.for_run(job.folder) if isinstance(error, DivergedError) else error

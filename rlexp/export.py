@@ -28,6 +28,7 @@ from rlexp.extras import require
 from rlexp.files import storage_errors
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.run.record import RunRecord
+from rlexp.run.trust import require_no_links_in
 from rlexp.saved import SavedRun, load_run
 from rlexp.text import one_line
 
@@ -123,9 +124,11 @@ def export(saved: SavedRun, agent: int, kind: str) -> Path:
 
     Raises:
         ConfigError: the network cannot be exported, or the file computes something else.
+        TrustError: the folder export/ is a symbolic link, or has one.
     """
     suffix, write = WRITERS[kind]
     path = saved.folder / "export" / f"seed_{saved.seeds[agent]}{suffix}"
+    require_no_links_in(path.parent)
     temporary = path.with_name(f".{path.stem}.tmp{suffix}")
     policy, obs = Exported(saved.networks[agent]), sample(saved)
     with storage_errors(path):

@@ -91,11 +91,11 @@ def load_run(
     require_trusted({key: plain[key] for key in ("env", "network")}, wanted, trust)
     state = checkpoint.load(folder / "checkpoint.pt")
     held: list[int] = state.get("seeds") or []
-    for seed in seeds or ():
-        if seed not in held:
-            trained = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} only"
-            raise CheckpointError(f"seed={seed}: the run in {run} has {trained}")
     try:
+        for seed in seeds or ():
+            if seed not in held:
+                trained = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} only"
+                raise CheckpointError(f"seed={seed}: the run in {run} has {trained}")
         diverged = {seed: Divergence(**at) for seed, at in state.get("trainer", {}).get("diverged", {}).items()}
         live = [seed for seed in held if seed not in diverged]
         for seed in seeds or ():

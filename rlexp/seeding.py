@@ -162,7 +162,7 @@ def no_global_randomness(who: str) -> Iterator[None]:
 
     def streams() -> list[Any]:
         numpys: Any = np.random.get_state()  # noqa: NPY002  (to detect code that draws from it)
-        return [random.getstate(), numpys[1].tolist(), numpys[2]]
+        return [random.getstate(), numpys[1].tolist(), numpys[2:]]  # with the normal number that is held back
 
     before = streams()
     with NoRandomness(who):

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from rlexp.config.command_line import WANTS_TRACEBACK, exit_with, report_errors
 from rlexp.config.help import help_text
-from rlexp.config.identity import key_of, sets_env_id
+from rlexp.config.identity import key_of, without_tuned
 from rlexp.config.replaced import drop_replaced
 from rlexp.config.schema import CONF_DIR, register_schema
 from rlexp.config.search_path import check_local, check_optional, group_choices, require_unshadowed, untuned
@@ -62,8 +62,8 @@ def task(cfg: DictConfig, ranks: "Ranks | None" = None) -> None:
                     )
                 require_unshadowed(chosen)
                 loader = GlobalHydra.instance().config_loader()
-                check_local(cfg, chosen, lambda words: loader.load_configuration("config", words, RunMode.RUN))
-                check_optional(GlobalHydra.instance().config_loader(), words)
+                check_local(cfg, chosen, lambda others: loader.load_configuration("config", others, RunMode.RUN))
+                check_optional(loader, words)
                 cfg = drop_replaced(cfg, chosen)
                 for line in untuned([chosen]):
                     log.info("%s", line)
@@ -86,8 +86,7 @@ def main() -> None:
     flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]  # in any position
     sys.argv[1:] = flags[:1] + [word for word in sys.argv[1:] if word not in flags]
     words = [word for word in sys.argv[1:] if "=" in word]
-    if sets_env_id(words) and not {"tuned", "experiment"} & set(map(key_of, words)):
-        sys.argv.append("tuned=none")  # values tuned for the default environment do not apply
+    sys.argv += without_tuned(words)[len(words) :]
     asked = QUESTIONS & {word.partition("=")[0] for word in sys.argv[1:]}
     if asked and rank():  # one process answers
         return

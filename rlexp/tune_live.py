@@ -6,6 +6,7 @@ python -m rlexp.tune_live run=outputs/... optimizer.lr=1e-4     in force from th
 The run is one that was started with live=true. A list is a schedule over the whole run: algo.clip_coef=[0.2,0].
 """
 
+import contextlib
 import functools
 import re
 from pathlib import Path
@@ -45,8 +46,8 @@ def run_command(words: list[str]) -> None:
         line = re.compile(rf"^{re.escape(key)}\s*:[^#\n]*?(\s*#.*)?$", re.MULTILINE)
         text, found = line.subn(rf"{key}: {value}\1", text)
         text = text if found else f"{text.rstrip()}\n{key}: {value}\n"
-        if read_values(text).get(key) != value:
-            raise ConfigError(f"{path}: its value of {key} is not on one line; edit it there")
+        if _value_in(text, key) != value:
+            raise ConfigError(f"{path}: has no line like {key}: {value}; edit it there")
     if not pairs:
         _show(folder, values, ranges)
         return
@@ -57,6 +58,13 @@ def run_command(words: list[str]) -> None:
     when = "from its next update on, if it is still going" if going else f"when the run goes on; it is {record.status}"
     for key in pairs:
         print(f"{key} is {read_values(text)[key]}, was {values.get(key)}: {when}")
+
+
+def _value_in(text: str, key: str) -> Any:
+    """A value in the text of a live.yaml; None if it has none, or cannot be read."""
+    with contextlib.suppress(ValueError):
+        return read_values(text).get(key)
+    return None
 
 
 def _checked(key: str, given: str, ranges: dict[str, Any]) -> Any:

@@ -183,14 +183,15 @@ def measure(side: str, name: str, extra: list[str]) -> dict[str, float]:
     """Run one side of a workload in a new process, and time the whole process."""
     words = [sys.executable, __file__, f"--run={side}", f"--workloads={name}", *extra]
     start = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{side} failed on {name}:\n{err[-3000:]}")
+    with tempfile.TemporaryFile("w+") as errors:  # a pipe that nobody reads meanwhile would be full at 64 KB
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            errors.seek(0)
+            raise SystemExit(f"{side} failed on {name}:\n{errors.read()[-3000:]}")
     result = json.loads(out.splitlines()[-1])
     return {
         "steps_per_second": result["steps_per_second"],

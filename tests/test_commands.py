@@ -1,4 +1,4 @@
-"""Words of the commands compare, study and evaluate."""
+"""Words of all commands but `train`."""
 
 import pytest
 
@@ -15,6 +15,7 @@ def test_words_are_folders_and_settings(tmp_path, monkeypatch):
     settings = {"what": ["b", "c"], "yes": True, "episodes": 3, "out": "x=y"}
     assert parse(words, KNOWN, "a folder") == (["s", "what=a"], settings)
     assert parse(["what=a"], KNOWN) == ([], {"what": ["a"]})  # a command that takes no folder
+    assert parse(["s", f"out={'x' * 300}"], KNOWN, "a folder")[1] == {"out": "x" * 300}  # longer than any file's name
 
 
 @pytest.mark.parametrize(

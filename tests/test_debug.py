@@ -154,6 +154,12 @@ def test_a_setting_that_cannot_be_is_still_one_line(debug):
     assert "gae.gamma=2" in result.err
 
 
+@pytest.mark.parametrize("word", ["primary=evaluation_sampled", "evaluation.weights=best"])
+def test_what_needs_evaluations_in_a_run_needs_none_here(debug, word):
+    assert debug("", "debug=true", word, "evaluation.every=32").code == 0
+    assert f"{word}: " in debug("", "debug=true", word).err
+
+
 def test_a_sweep_is_refused_and_a_run_that_is_there_is_left_alone(debug, tmp_path):
     assert debug().code == 0
     (run,) = jobs(tmp_path)

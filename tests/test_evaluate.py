@@ -7,11 +7,12 @@ import numpy as np
 import probes  # noqa: F401
 import pytest
 import torch
-from helpers import make_trainer, weights_of, write_config
+from helpers import make_trainer, record, weights_of, write_config
 
 import rlexp
 from rlexp import evaluate
 from rlexp.errors import CheckpointError
+from rlexp.files import file_digest
 from rlexp.seeding import evaluation_seeds
 
 SETTINGS = ("total_steps=2048", "env.num_envs=4", "algo.rollout_steps=64", "evaluation.episodes=5")
@@ -71,6 +72,15 @@ def test_evaluation_repeats_and_can_be_sampled(run, capsys):
     assert results[2] == results[3]
     assert results[0]["agents"] != results[2]["agents"]
     assert "seed 2: mean return" in capsys.readouterr().out
+
+
+def test_an_evaluation_vouches_for_no_file_but_its_own(run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run[0], folder)
+    known = record(folder)["files"]
+    (folder / "metrics.csv").write_text("edited by hand\n")
+    evaluate.main([f"run={folder}", "episodes=2"])
+    assert record(folder)["files"] == {**known, "evaluation.json": file_digest(folder / "evaluation.json")} != known
 
 
 def test_what_is_not_given_is_as_the_run_had_it(run, tmp_path, capsys):

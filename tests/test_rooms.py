@@ -1,6 +1,7 @@
 """Imports run one way: a room imports those before it in this list, and nothing after."""
 
 import ast
+import re
 from pathlib import Path
 
 import rlexp
@@ -53,6 +54,18 @@ def test_rooms_import_one_way():
         module = ".".join(["rlexp", *file.relative_to(PACKAGE).with_suffix("").parts])
         if file != PACKAGE / "__init__.py":  # which imports load_policy when it is asked for
             assert [name for name in imports(file) if place(name) > place(module)] == [], module
+
+
+def test_the_map_names_what_each_room_imports():
+    found: dict[str, set[str]] = {room: set() for room in ROOMS[1:]}
+    for file in PACKAGE.rglob("*.py"):
+        room = file.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room in found:
+            found[room] |= {name.split(".")[1] for name in imports(file)} - {room, *BASE.split()}
+    table = (PACKAGE / "README.md").read_text().partition("## Which room imports which")[2].split("```")[1]
+    lines = [line.split() for line in re.sub(r"[→,]|\(.*\)", "", table).strip().splitlines()]
+    assert {room: set(imported) for room, *imported in lines[:-1]} == found
+    assert lines[-1][: len(BASE.split())] == BASE.split()
 
 
 def test_no_two_modules_import_each_other():

@@ -39,3 +39,10 @@ def test_who_draws_is_told_a_way_out_that_it_has():
             np.random.rand()  # noqa: NPY002
         assert way_out in str(refused.value)
         assert "Dropout" not in str(refused.value)
+
+
+def test_the_second_of_two_normal_numbers_which_numpy_holds_back_is_a_draw():
+    with seeded(0):
+        np.random.randn()  # noqa: NPY002
+        with pytest.raises(ObjectiveError, match="NumPy"), no_global_randomness("the loss"):
+            np.random.randn()  # noqa: NPY002

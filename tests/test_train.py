@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from helpers import jobs, record, status
 from omegaconf import OmegaConf
 
 from rlexp.config.schema import CONF_DIR
+from rlexp.training.trainer import Trainer
 
 TINY = ["env=cartpole", "tuned=none", "total_steps=2048", "progress=none", "evaluation.episodes=2"]
 TINY += ["algo.rollout_steps=64"]
@@ -30,6 +32,14 @@ def start(folder, *words, **environment):
 
 def is_one_line(stderr):
     return re.fullmatch(r"rlexp: [^\n]+\n", stderr) is not None
+
+
+@pytest.mark.parametrize(("word", "again"), [("resume=never", " without resume=never"), ("resume=auto", "")])
+def test_who_stops_a_run_is_told_the_command_that_resumes_it(cli, monkeypatch, word, again):
+    iterate = Trainer.iterate
+    monkeypatch.setattr(Trainer, "iterate", lambda trainer: (iterate(trainer), signal.raise_signal(signal.SIGTERM)))
+    assert f"SIGTERM: saved; the same command{again} resumes from there" in cli(*TINIER, "study=s", word).out
+    assert "resuming" in cli(*TINIER, "study=s").out
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ uses, hence a prefix, as `rnd_coef`.
 """
 
 import dataclasses
+import inspect
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
     for name in bonus.keywords.keys() & shared:
         raise ConfigError(f"bonus.{name}: a bonus takes it from its objective; set algo.{name}={bonus.keywords[name]}")
     for hook in HOOKS:
-        if _overrides(base, hook) and _overrides(mixin, hook) and "super" not in getattr(mixin, hook).__code__.co_names:
+        if _overrides(base, hook) and _overrides(mixin, hook) and not _calls_super(mixin, hook):
             what = f"does not call super().{hook}(...), so that of {base.__name__} would never be called"
             raise ConfigError(f"bonus: {mixin.__name__}.{hook} {what}; call it and return both")
     # without this, defaults of the base class that the objective overrides would be those of the bonus
@@ -46,6 +47,11 @@ def with_bonus(algo: partial[Any], bonus: partial[Any]) -> Algorithm:
 
 def _overrides(kind: type[Algorithm], hook: str) -> bool:
     return getattr(kind, hook) is not getattr(Algorithm, hook)
+
+
+def _calls_super(kind: type[Algorithm], hook: str) -> bool:
+    undecorated: Any = inspect.unwrap(getattr(kind, hook))  # as by torch.no_grad
+    return "super" in undecorated.__code__.co_names
 
 
 def require_own_attributes(algo: partial[Any], bonus: partial[Any], spec: RunSpec) -> None:

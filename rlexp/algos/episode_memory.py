@@ -27,13 +27,13 @@ class EpisodeMemory:
     """Keeps the `top_k` episodes of each agent with the highest scores, with at most `max_steps` rows each.
 
     A longer episode is kept as a uniform sample of its rows (reservoir sampling, Vitter 1985). Rows of running
-    episodes are held in buffers of the same size until the episode ends. What a kept episode's score x counts for, at
-    an age of t steps of its agent, whose finished episodes score m in the mean:
+    episodes are held in buffers of the same size until the episode ends. The effective score of an episode of score x
+    that its agent recorded t of its steps ago, m being the running mean of the scores of its finished episodes:
 
         x_eff = min(x, m + (x − m) · 2^(−t/half_life)),   m ← m + (x − m) / min(n, 100) with the n-th episode
 
-    so that a lead halves every `half_life` steps, and a score below m, which leads by nothing, stays. Without a
-    half_life x_eff = x. With `share`, rows are drawn from the `top_k` of all agents of a population.
+    so that a lead over m halves every `half_life` steps, and a score below m stays. Without a half_life x_eff = x. With
+    `share`, rows are drawn from the `top_k` of all agents of a population.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class EpisodeMemory:
         return sound
 
     def effective(self) -> np.ndarray:
-        """What each kept score counts for now (A, K); -inf of empty slots."""
+        """Effective score x_eff of each kept episode (A, K); -inf of empty slots."""
         if self.half_life is None:
             return self.scores
         known = np.isfinite(self.scores)

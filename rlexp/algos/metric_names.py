@@ -5,8 +5,8 @@ from typing import Any
 from rlexp.text import with_article
 
 SEED, STEP, WALL_TIME = KEYS = ("seed", "step", "wall_time")
-EPISODIC_RETURN, EPISODIC_LENGTH, ROW_RETURN = CHARTS = ("episodic_return", "episodic_length", "row_return")
-EVALUATION_RETURN, EVALUATION_RETURN_SAMPLED = EVALUATIONS = ("evaluation_return", "evaluation_return_sampled")
+CHARTS = ("episodic_return", "episodic_length", "row_return")
+EVALUATIONS = ("evaluation_return", "evaluation_return_sampled")
 OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # not informative per seed
 LOSS, GRAD_NORM, EXPLAINED_VARIANCE, EPOCHS = OF_THE_UPDATE = ("loss", "grad_norm", "explained_variance", "epochs")
 PARAMETER = "a parameter"  # not a column: NaN or infinite if any of the agent's parameters is

@@ -44,6 +44,8 @@ class RankingBuffer:
             x = getattr(rollout, name)  # (A, T, E, ...)
             self.kept[name] = x.new_zeros((len(x) * self.size, *x.shape[3:]))
             self.running[name] = x.new_zeros((len(x) * self.spec.num_envs, self.max_steps, *x.shape[3:]))
+        if not self.visits.size and not rollout.obs.is_floating_point():
+            self.visits = np.zeros((len(self.visits), BUCKETS), np.int64)
         episodes = rollout.episodes
         columns = (episodes.agents, episodes.envs, episodes.starts, episodes.ends, episodes.lengths, episodes.returns)
         for agent, env, start, end, length, score in zip(*(x.tolist() for x in columns), strict=True):
@@ -67,8 +69,6 @@ class RankingBuffer:
         else:
             keys = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in obs.cpu().numpy()]
             buckets = np.array([int.from_bytes(key, "little") % BUCKETS for key in keys])
-            if not self.visits.size:
-                self.visits = np.zeros((len(self.visits), BUCKETS), np.int64)
             np.add.at(self.visits[agent], buckets, 1)
             local, novelty = len(set(keys)) / len(keys), float((self.visits[agent, buckets] ** -0.5).mean())
         return sum(w * s for w, s in zip(self.weights, (extrinsic, local, novelty), strict=True))

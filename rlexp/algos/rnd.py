@@ -19,10 +19,10 @@ from rlexp.networks.reader import Reader
 
 @dataclass(kw_only=True)
 class RND(Algorithm):
-    """r_i(s′) = ‖f̂_φ(s′) − f(s′)‖² / σ: the error of predicting a fixed random network f; a bonus, see `bonus.py`.
+    """r_i = e(s′) / σ, e(s) = ‖f̂_φ(s) − f(s)‖² / rnd_features: how wrongly f̂ predicts a fixed random f; a bonus.
 
-    σ is the running standard deviation of the discounted r_i. It has a critic V_i of its own, whose return goes on past
-    episodes, and A = A_e + rnd_coef · A_i. L = L_algo + E[‖f̂_φ(s′) − f(s′)‖²] + rnd_vf_coef · ½ E[(V_i − R_i)²].
+    σ is the running standard deviation of the discounted e. r_i has a critic V_i of its own, whose return goes on past
+    episodes, and A = A_e + rnd_coef · A_i. L = L_algo + E[e(s′)] + rnd_vf_coef · ½ E[(V_i − R_i)²]. See `bonus.py`.
     Fields are explained in conf/bonus/rnd.yaml.
     """
 

@@ -125,7 +125,8 @@ class Graph:
         digest = hashlib.sha256(self.traced.code.encode())
         for node in self.traced.graph.nodes:
             if node.op == "get_attr":
-                digest.update(repr(getattr(self.traced, node.target).tolist()).encode())
+                constant = getattr(self.traced, node.target)
+                digest.update(repr((constant.dtype, constant.shape, constant.tolist())).encode())
         machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
         digest.update(repr((self.layouts, libraries.OPTIONS, torch.version.git_version, machine)).encode())
         return digest.hexdigest()[:32]

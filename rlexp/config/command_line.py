@@ -44,7 +44,7 @@ def _run_adding_plus(job: Callable[[], Any], overrides: list[str]) -> None:
         try:
             job()
             return
-        except HydraException as error:  # the config could not be compose_config: nothing has started
+        except HydraException as error:  # the config could not be composed: nothing has started
             better = with_plus(error, overrides, compose_config)
             if better is None:
                 raise

@@ -177,7 +177,7 @@ class _Explainer:
         above, name, node = self._find(path)
         if name in ("_partial_", "_convert_"):
             return []
-        if isinstance(node, DictConfig) and len(node):
+        if isinstance(node, DictConfig) and len(node) and all(isinstance(key, str) for key in node):
             return self._children(path)
         return _with_comment(f"{path}={_as_typed(plain_value(above, name))}", self.comments.get(path, ""))
 

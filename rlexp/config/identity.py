@@ -68,6 +68,12 @@ def sets_env_id(overrides: Sequence[str]) -> bool:
     return "env.id" in (keys := [key_of(override) for override in overrides]) and "env" not in keys
 
 
+def without_tuned(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with tuned=none where values tuned for the default environment do not apply."""
+    chosen = {"tuned", "experiment"} & set(map(key_of, overrides))
+    return [*overrides, *(["tuned=none"] if sets_env_id(overrides) and not chosen else [])]
+
+
 def naming(overrides: Sequence[str]) -> list[str]:
     """Overrides that can change results, sorted, without +: they name a job's folder."""
     return [
@@ -114,6 +120,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     values = {str(key): cfg[key] for key in cfg if key not in (*ignored, *BY_CONTENT, "hydra")}
     plain = {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
     kept = {key: value for key, value in typed_config(plain).items() if key not in ignored}
+    kept = json.loads(json.dumps(kept))  # as run.json has it: keys are text, as that of {0: 1.5} in env.kwargs
     flat = flatten(kept)
     copied = {key: flat.get(of) for key, of in COPIES.items()}
     silent = [key for key, value in (neutral(kept) | copied).items() if flat.get(key, ...) == value]
@@ -133,7 +140,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else str(value) if value == {} else value
+            flat[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else str(value) if value == {} else value
     return flat
 
 

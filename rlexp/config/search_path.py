@@ -87,7 +87,7 @@ def _folders_of(package: str) -> list[Path]:
     """The folders of a package, found without running its code unless it is a subpackage."""
     try:
         spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError, AttributeError):
+    except (Exception, SystemExit):  # whatever the package above it raises as it is imported
         return []
     return [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]
 

@@ -32,10 +32,16 @@ def _fits(value: Any, hint: Any) -> bool:
     if plain in (int, float):
         return isinstance(value, int | plain) and not isinstance(value, bool)
     if plain in (list, tuple, Sequence):
-        return isinstance(value, list | tuple) and all(_fits(v, a) for v in value for a in args[:1])
+        return isinstance(value, list | tuple) and all(map(_fits, value, _of_items(args, len(value))))
     if plain in (dict, Mapping):
         return isinstance(value, Mapping)
     return True
+
+
+def _of_items(args: Sequence[Any], count: int) -> Sequence[Any]:
+    """Annotations of so many items: one for all, or as in tuple[str, float] one each."""
+    one_each = len(args) > 1 and ... not in args
+    return [*args, *[Any] * count][:count] if one_each else [args[0] if args else Any] * count
 
 
 def _describe_type(hint: Any) -> str:
@@ -109,7 +115,7 @@ def as_type(value: Any, hint: Any) -> Any:
     for kind in kinds:
         origin, args = get_origin(kind), get_args(kind)
         if isinstance(value, list | tuple) and origin in (list, tuple, Sequence):
-            return [as_type(item, args[0]) for item in value]
+            return list(map(as_type, value, _of_items(args, len(value))))
         if isinstance(value, Mapping) and origin in (dict, Mapping) and "_target_" not in value:
             return {key: as_type(item, args[1]) for key, item in value.items()}
     return typed(value) if isinstance(value, Mapping) else value

@@ -1,5 +1,6 @@
 """Several vector environments, e.g. one per agent, as one."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +10,12 @@ from gymnasium.vector.utils import batch_space
 # key of infos: (N,) bool, whether the game goes on although an episode of the learner's ends, as at a lost life; whole
 # games are recorded then
 CONTINUES = "continues"
+
+
+def continues(infos: Mapping[str, Any]) -> Any:
+    """`infos[CONTINUES]`; None where it is not there, or is a number: of an environment that counts something so."""
+    told = infos.get(CONTINUES)
+    return None if np.asarray(told).dtype.kind in "iuf" else told
 
 
 class AgentVectorEnv(VectorEnv):
@@ -38,11 +45,10 @@ class AgentVectorEnv(VectorEnv):
         bounds = zip(self.bounds, self.bounds[1:], strict=False)
         results = [part.step(actions[low:high]) for part, (low, high) in zip(self.parts, bounds, strict=True)]
         obs, rewards, terminated, truncated = (np.concatenate([r[i] for r in results]) for i in range(4))
-        if not any(CONTINUES in result[4] for result in results):
+        told = [continues(result[4]) for result in results]
+        if all(of_part is None for of_part in told):
             return obs, rewards, terminated, truncated, {}
-        goes_on = [
-            r[4].get(CONTINUES, np.zeros(part.num_envs, bool)) for r, part in zip(results, self.parts, strict=True)
-        ]
+        goes_on = [np.zeros(p.num_envs, bool) if x is None else x for x, p in zip(told, self.parts, strict=True)]
         return obs, rewards, terminated, truncated, {CONTINUES: np.concatenate(goes_on)}
 
     def render(self) -> tuple[Any, ...]:

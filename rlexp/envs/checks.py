@@ -68,6 +68,14 @@ def raise_fault(error: BaseException, envs: Any, name: str, method: str = "step"
     raise EnvironmentFault(f"env.id={name}: {fault_of(error, envs, method)}") from error
 
 
+def close(envs: Any, name: str) -> None:
+    """Close environments; an error is logged, so that it neither hides another one nor ends a run. name: their id."""
+    try:
+        envs.close()
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        log.warning("closing %s failed: %s", name, describe_error(error))
+
+
 # Return values --------------------------------------------------------------------------------------------------------
 
 

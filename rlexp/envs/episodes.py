@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from rlexp.envs.agents import CONTINUES, AgentVectorEnv
-from rlexp.envs.checks import raise_fault
+from rlexp.envs.agents import AgentVectorEnv, continues
+from rlexp.envs.checks import close, raise_fault
 from rlexp.envs.environment import Environment
 from rlexp.errors import EnvironmentFault
 from rlexp.watch import Watch
@@ -62,12 +62,12 @@ class Episodes:
         if not self.single:
             obs, rewards, terminated, truncated, infos = self.envs.step(actions)
             over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-            return obs, np.asarray(rewards, float), over & ~np.asarray(infos.get(CONTINUES, False), bool)
+            return obs, np.asarray(rewards, float), over & ~np.asarray(continues(infos), bool)
         rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), bool)
         for index in np.flatnonzero(playing).tolist():
             self.obs[index], rewards[index], terminated, truncated, info = self.single[index].step(actions[index])
             ended[index] = terminated or truncated
-            if ended[index] and info.get(CONTINUES, False):
+            if ended[index] and continues(info):
                 self.obs[index], ended[index] = self.single[index].reset()[0], False
         return self.obs, rewards, ended
 
@@ -77,5 +77,5 @@ class Episodes:
     def close(self) -> None:
         """Close the environments."""
         if self.envs is not None:
-            self.envs.close()
+            close(self.envs, self.environment.id)
         self.envs = self.again = None

@@ -3,6 +3,7 @@
 A snapshot is plain data, stored as bytes in the checkpoint: reading one runs no code; see `plain/`.
 """
 
+import contextlib
 import logging
 from typing import Any
 
@@ -83,8 +84,10 @@ def copyable(environment: Environment, steps: int = 64) -> bool:
     """Whether a snapshot restored into fresh environments continues exactly like the original, tested by doing so."""
     if environment.backend == "envpool" or environment.vectorization == "async":
         return False
-    first, second = (environment.start([seeds])[0] for seeds in ([1, 2], [3, 4]))
+    made: list[VectorEnv] = []
     try:
+        made += (environment.start([seeds])[0] for seeds in ([1, 2], [3, 4]))
+        first, second = made
         first.action_space.seed(0)
         for _ in range(3):
             first.step(first.action_space.sample())
@@ -98,6 +101,7 @@ def copyable(environment: Environment, steps: int = 64) -> bool:
         log.debug("state of %s cannot be copied: %r", environment.id, error)
         return False
     finally:
-        first.close()
-        second.close()
+        for envs in made:
+            with contextlib.suppress(Exception):
+                envs.close()
     return True

@@ -124,7 +124,7 @@ def schedules(cfg: DictConfig) -> Schedules:
 
     plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
     algo = build.build_algorithm(cfg)
-    typed = {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
+    typed = {algo.key(name): getattr(algo, name) for name in algo.scheduled()}
     typed["optimizer.lr"] = Schedule(plain.get("lr"), "optimizer.lr")
     found: Schedules = {name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1}
     if type(algo).coefficients is not Algorithm.coefficients:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ def log_start(job: Job, record: dict[str, Any], resume: bool) -> None:
         agents += f", in populations of {population}" if len(seeds) > population else ", one population"
     again = f", launch {record['launches'] + 1}" if record.get("launches") else ""
     log.info("%s %s in %s%s", "resuming" if resume else "training", agents, job.folder, again)
+
+
+def same_command(words: Sequence[str]) -> str:
+    """The command that resumes what one with these words has begun: resume=never would begin anew."""
+    return "the same command" + " without resume=never" * ("resume=never" in [word.lstrip("+") for word in words])
 
 
 def warn_of_declaration(job: Job, record: RunRecord) -> None:

@@ -66,6 +66,8 @@ class _Writer:
     def _node(self, x: Any) -> list[Any]:
         kind = type(x)
         if isinstance(x, enum.Enum):
+            if x.name not in kind.__members__:
+                raise NotPlainError(f"{x!r}, a combination of flags")
             return ["enum", path_of(kind), x.name]
         if kind is np.ndarray:
             if x.dtype == object:

@@ -37,7 +37,8 @@ def git(folder: Path, *arguments: str) -> bytes | None:
         done = subprocess.run(command, capture_output=True, timeout=10, env=environment)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    failed = done.returncode > 1 or (done.returncode == 1 and not done.stdout)  # diff returns 1 for differences
+    # diff returns 1 for differences; a negative code is the signal that killed git
+    failed = done.returncode not in (0, 1) or (done.returncode == 1 and not done.stdout)
     return None if failed else done.stdout
 
 

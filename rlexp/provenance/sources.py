@@ -65,7 +65,7 @@ def _modules_of(target: str) -> tuple[set[str], set[str]]:
     named = {home(target) or ""}
     try:
         found = pkgutil.resolve_name(target)
-    except Exception:  # reported when it is instantiated
+    except (Exception, SystemExit):  # reported when it is instantiated
         return named, set()
     if inspect.isclass(found):
         return _modules_of_class(found), named
@@ -84,7 +84,7 @@ def _modules_of_environment(name: str, made_by: str = "") -> set[str]:
 
     module, _, env_id = name.rpartition(":")
     if module or (made_by and env_id not in gymnasium.registry):
-        with contextlib.suppress(Exception):  # reported when the environment is built
+        with contextlib.suppress(Exception, SystemExit):  # reported when the environment is built
             importlib.import_module(module or made_by)
     spec = gymnasium.registry.get(env_id)
     entries = [getattr(spec, "entry_point", None), getattr(spec, "vector_entry_point", None)]

@@ -1,6 +1,7 @@
 """live.yaml, which is edited while a run goes, and live.csv, the changes that were made."""
 
 import csv
+import io
 import logging
 import os
 from collections.abc import Mapping
@@ -71,19 +72,12 @@ class LiveFiles:
             return {}
 
     def changes(self) -> list[Change]:
-        """The rows of live.csv, of which a torn last one is cut off; a CheckpointError if it is damaged."""
+        """The rows of live.csv, without a torn last one; a CheckpointError if it is damaged."""
         kept = (read_record(self.path.parent) or {}).get("live", {}).get("changes", 0)
         changes: list[Change] = []
         try:
-            content = self.log_path.read_bytes()
-            if not content.endswith(b"\n"):  # torn by a crash
-                with open(self.log_path, "rb+") as file:
-                    file.truncate(content.rfind(b"\n") + 1)
-            with open(self.log_path, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            rows = csv.DictReader(io.StringIO(self._whole_rows().decode(), newline=""))
             changes = [Change(int(r["update"]), int(r["step"]), r["key"], r["before"], r["value"]) for r in rows]
-        except FileNotFoundError:
-            pass
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             what = f"cannot be read ({error!r}), and says which values the run had"
             raise CheckpointError(f"{self.log_path}: {what}; restore it, or use resume=never") from None
@@ -92,13 +86,14 @@ class LiveFiles:
             raise CheckpointError(f"{self.log_path}: {what}; restore it, or use resume=never")
         return changes
 
+    def _whole_rows(self) -> bytes:
+        """Content of live.csv without a torn last row; empty if there is none."""
+        content = self.log_path.read_bytes() if self.log_path.exists() else b""
+        return content[: content.rfind(b"\n") + 1]
+
     def keep(self, change: Change) -> None:
-        """Append a row to live.csv, and sync it to disk: it must outlive what follows from it."""
-        new = not self.log_path.exists() or not self.log_path.stat().st_size
-        with storage_errors(self.log_path), open(self.log_path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(Change._fields)
-            writer.writerow(change)
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a row to live.csv, on disk: it must outlive what follows from it."""
+        with storage_errors(self.log_path):
+            before, text = self._whole_rows(), io.StringIO(newline="")
+        csv.writer(text).writerows([change] if before else [Change._fields, change])
+        write_atomically(self.log_path, before + text.getvalue().encode())

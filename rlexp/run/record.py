@@ -151,17 +151,21 @@ class RunRecord:
         )
 
     def fail(self, error: BaseException, settings: dict[str, Any], seeds: list[int]) -> None:
-        """Record the error that ended the run; its traceback also goes to train.log."""
+        """Record the error that ended the run; its traceback also goes to train.log.
+
+        What is said of code and host stays that of the launch that started it, by which its checkpoint was made.
+        """
         text = "".join(traceback.format_exception(error))
-        entries = _launch_entries(settings, seeds, self.path.parent)
+        is_new = not {"started", "extends"} & self.data.keys()
+        entries = _launch_entries(settings, seeds, self.path.parent) if is_new else {}
         self.update(**entries, status="failed", error=one_line(error), ended=why_ended(error), traceback=text)
         path = self.path.with_name("train.log")
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=open_nofollow) as file:
             file.write(text)  # fails for a link or a full disk: run.json has it
 
-    def digests(self) -> dict[str, str]:
-        """Digests of the files in MEASURED, which reveal later edits."""
-        files = [self.path.with_name(name) for name in MEASURED]
+    def digests(self, *names: str) -> dict[str, str]:
+        """Digests of files, by default those in MEASURED, which reveal later edits."""
+        files = [self.path.with_name(name) for name in names or MEASURED]
         return {file.name: file_digest(file) for file in files if file.is_file()}
 
     def update(self, **changes: Any) -> None:

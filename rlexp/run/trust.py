@@ -65,6 +65,11 @@ def require_no_links(paths: Iterable[Path]) -> None:
             raise TrustError(f"{path}: is a symbolic link in a folder that a run writes to; remove it")
 
 
+def require_no_links_in(folder: Path) -> None:
+    """Refuse a folder that is a symbolic link, or has one in it."""
+    require_no_links([folder, *folder.glob("*")])
+
+
 def _nodes(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """A value and all that it holds, with their paths."""
     yield path, value

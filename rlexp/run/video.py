@@ -14,6 +14,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rlexp.extras import require
 from rlexp.files import storage_errors
+from rlexp.run.trust import require_no_links_in
 
 MOST_SHOWN, WIDEST = 150, 320  # pictures in TensorBoard's, and their width in pixels
 
@@ -81,6 +82,7 @@ def _small(picture: np.ndarray) -> np.ndarray:
 def write_video(folder: Path, name: str, step: int, film: Film) -> Path:
     """Write videos/<name>.mp4 in a run's folder, and an event file beside it, at this step; older ones give way."""
     path = folder / "videos" / f"{name}.mp4"
+    require_no_links_in(path.parent)
     shown = write_mp4(path, film)
     for old in path.parent.glob(f"events.out.tfevents.*.{name}"):
         old.unlink()

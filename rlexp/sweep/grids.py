@@ -10,6 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from rlexp.config.identity import without_tuned
 from rlexp.errors import ConfigError
 from rlexp.sweep.compose import Composer
 from rlexp.sweep.plan import plan
@@ -55,7 +56,8 @@ class Grids(Sweeper):
         """Run the jobs that are not done; raises as `plan` and `run_all`."""
         composer = Composer(self.hydra_context.config_loader, self.config)
         common = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        jobs = plan(composer, union(([*grid, *common] for grid in self.grids), composer.parser))
+        words = union(([*grid, *common] for grid in self.grids), composer.parser)
+        jobs = plan(composer, list(map(without_tuned, words)))
         run_all(self.launcher, jobs, bool(self.config.retry_failed))
 
 

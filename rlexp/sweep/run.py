@@ -17,6 +17,7 @@ from rlexp.config.search_path import untuned
 from rlexp.errors import UserError
 from rlexp.files import write_atomically
 from rlexp.jobs.extend_from import find_extended, is_extending
+from rlexp.jobs.log import same_command
 from rlexp.provenance.code_state import code_state
 from rlexp.run.declared import otherwise
 from rlexp.run.lock import FolderLock
@@ -68,7 +69,9 @@ def run_all(launcher: Launcher, jobs: Sequence[Planned], retry_failed: bool) -> 
     if failed:
         remarks.append(f"{len(failed)} of {len(jobs)} jobs failed; retry_failed=true reruns them")
     elif unfinished:
-        remarks.append(f"{len(unfinished)} of {len(jobs)} jobs did not finish; the same command resumes them")
+        remarks.append(
+            f"{len(unfinished)} of {len(jobs)} jobs did not finish; {same_command(jobs[0].overrides)} resumes them"
+        )
     queued_jobs = [job for job in jobs if job.status() == "queued"]
     if queued_jobs and waits:
         remarks.append(

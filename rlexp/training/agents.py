@@ -58,9 +58,8 @@ class Agents:
         if self.device.type == "cuda" and compiled:
             for group in self.optimizer.param_groups:
                 group.update({name: value for name, value in self.recorded.items() if name in group})
-        self.lr_scale: (
-            Tensor | tuple[()]
-        ) = ()  # each agent's learning rate divided by the optimizer's (a,); () if shared
+        # each agent's learning rate divided by the optimizer's (a,); () if they share it
+        self.lr_scale: Tensor | tuple[()] = ()
 
     # One-agent functions, lifted ----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlexp.data import FinalObs, Flaw, Rollout, Tally
-from rlexp.envs.agents import CONTINUES
+from rlexp.envs.agents import continues
 from rlexp.envs.checks import raise_fault
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.networks.distributions import Distribution
@@ -141,8 +141,8 @@ class Collector:
             obs, *results, infos = self.watch.call(self.envs.step, actions)
             for stored, found in zip(self.host_results, results, strict=True):
                 stored[:, t, self.mine] = np.reshape(found, (self.shape[0], -1))
-            if CONTINUES in infos:
-                self.goes_on[:, t, self.mine] = np.reshape(infos[CONTINUES], (self.shape[0], -1))
+            if (goes_on := continues(infos)) is not None:
+                self.goes_on[:, t, self.mine] = np.reshape(goes_on, (self.shape[0], -1))
             self._write(obs, t + 1)
         except (Exception, SystemExit) as error:  # user environments may raise or return anything
             raise_fault(error, self.envs, self.watch.name)

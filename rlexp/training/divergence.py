@@ -1,9 +1,9 @@
 """Divergence: an agent whose numbers are not finite any more is retired, and the others go on as if it were healthy.
 
-Agents side by side are independent, so only the environments must be kept from a retired agent's numbers (and an
-objective by which agents share something, from what it does: `Rollout.live`): after each
+Agents side by side are independent, so only the environments must be kept from a retired agent's numbers: after each
 update its parameters and statistics are overwritten with those of the run's first agent that is left. So it acts
-validly and does not learn. It is neither logged nor evaluated; a run ends when its last agent has diverged.
+validly and does not learn. An objective by which agents share something leaves out what it does: `Rollout.live`. It is
+neither logged nor evaluated; a run ends when its last agent has diverged.
 """
 
 from collections.abc import Mapping

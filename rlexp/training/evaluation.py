@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rlexp.envs import Environment
-from rlexp.envs.agents import CONTINUES
-from rlexp.envs.checks import raise_fault
+from rlexp.envs.agents import continues
+from rlexp.envs.checks import close, raise_fault
 from rlexp.errors import EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import evaluation_seeds
@@ -91,7 +91,7 @@ def _play(
             totals += np.where(playing, np.reshape(rewards, shape), 0.0)
             lengths += playing
             ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-            playing &= ~(ended & ~np.asarray(infos.get(CONTINUES, False), bool)).reshape(shape)
+            playing &= ~(ended & ~np.asarray(continues(infos), bool)).reshape(shape)
             finite = obs.dtype.kind != "f" or np.isfinite(obs).reshape(len(obs), -1).all(1)
             if not (finite | ~playing.reshape(-1)).all():
                 raise EnvironmentFault(
@@ -100,7 +100,7 @@ def _play(
             if not playing.any():
                 break
     finally:
-        envs.close()
+        close(envs, environment.id)
     return [
         [
             {"seed": seed, "return": float(total), "length": int(length), "finished": not cut}

@@ -60,7 +60,7 @@ class Live:
     Args:
         store: reads and writes the files.
         algo: the objective.
-        rebuild: makes an objective like it with other hyperparameters, by name; ConfigError if it refuses them.
+        rebuild: makes an objective like it with other hyperparameters, by key; ConfigError if it refuses them.
         lr: the learning rate, None: it cannot be changed.
         ranges: other than `default_range`.
 
@@ -78,7 +78,7 @@ class Live:
     ) -> None:
         self.store, self.algo, self.rebuild = store, algo, rebuild
         self.values: dict[str, Schedule] = {} if lr is None else {LR: lr}
-        self.values |= {f"algo.{name}": getattr(algo, name) for name in algo.scheduled()}
+        self.values |= {algo.key(name): getattr(algo, name) for name in algo.scheduled()}
         self.values[EPOCHS] = Schedule(algo.epochs)
         self.ranges = {key: default_range(key, value) for key, value in self.values.items()}
         for key, given in ranges.items():
@@ -153,13 +153,16 @@ class Live:
 
     def _repeated(self, change: Change) -> Schedule:
         """The value of a change that was made; CheckpointError if it cannot be."""
+        what = f"live.csv: {change.key}={change.value} of update {change.update + 1} is"
         try:
-            if change.key in self.values:
-                return Schedule(_typed(change.value), change.key)
+            value = Schedule(_typed(change.value), change.key)
         except (ValueError, OverflowError, ConfigError):
-            pass
-        what = f"{change.key}={change.value} of update {change.update + 1} is no value of this run"
-        raise CheckpointError(f"live.csv: {what}; restore it, or use resume=never")
+            value = None
+        if value is None or change.key not in self.values:
+            raise CheckpointError(f"{what} no value of this run; restore it, or use resume=never")
+        if change.key == EPOCHS and value.highest > self.most_epochs:  # for which there is no room
+            raise CheckpointError(f"{what} above live_ranges, up to {self.most_epochs}; widen it, or use resume=never")
+        return value
 
     def _parsed(self, key: str, given: Any) -> Schedule:
         """A new value of a hyperparameter; ConfigError if it is out of range."""
@@ -178,8 +181,7 @@ class Live:
         """Refuse (ConfigError) new values, all of one save, that the objective does, given the values in force."""
 
         def made(values: Mapping[str, Schedule]) -> dict[str, str]:
-            plain = {key.partition(".")[2]: _plain(key, value) for key, value in values.items() if key != LR}
-            return self.rebuild(plain).shared()
+            return self.rebuild({key: _plain(key, value) for key, value in values.items() if key != LR}).shared()
 
         if not new.keys() - {LR}:
             return

@@ -16,6 +16,7 @@ from rlexp import spaces
 from rlexp.algos.base import Algorithm
 from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.envs import Environment
+from rlexp.envs.checks import close
 from rlexp.envs.snapshot import copyable, move, snapshot
 from rlexp.envs.snapshot import restore as restore_environments
 from rlexp.errors import CheckpointError, UserError
@@ -238,13 +239,13 @@ class Resumable:
             restore_environments(source, data)
             places = [(k - theirs.start, k - mine.start) for k in wanted]
             moved = move(source, self.collector.envs, places, agents)
-            source.close()
+            close(source, self.environment.id)
             if not moved:
                 return False
         return True
 
     def _restart_environments(self, what: str) -> None:
-        self.collector.envs.close()
+        close(self.collector.envs, self.environment.id)
         seeds, share = self.env_seeds(restart=self.update_number), self.ranks.share(self.environment.num_envs)
         self.collector.begin(*self.watch.call(self.environment.start, seeds, device=self.learner.device, share=share))
         if self.scaler is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,12 +10,13 @@ from torch import Tensor
 from rlexp.algos.advantages import GAE, Advantages
 from rlexp.algos.base import Algorithm
 from rlexp.algos.return_scaler import ReturnScaler
-from rlexp.checks.hook_outputs import require_finite_rewards, require_rewards
+from rlexp.checks.hook_outputs import describe, require_finite_rewards, require_rewards
 from rlexp.checks.location import located_errors
 from rlexp.data import ExtraRewards, Rollout, masked
 from rlexp.errors import ConfigError
 from rlexp.networks.actor_critic import Policies
 from rlexp.seeding import no_global_randomness
+from rlexp.user_code import where_defined
 
 
 class Targets:
@@ -50,7 +52,7 @@ class Targets:
         if added is not None:
             rollout.learner_rewards = rewards + masked(added, rollout.weights)
         ends = rollout.terminated, rollout.truncated
-        targets = self.gae(rollout.learner_rewards, rollout.values, rollout.last_values, *ends)
+        targets = estimated(self.gae, rollout.learner_rewards, rollout.values, rollout.last_values, *ends)
         if extra is None:
             return targets
         rows = dict(extra.rows)
@@ -72,4 +74,15 @@ class Targets:
         ends: list[Tensor] = [rollout.terminated, rollout.truncated]
         if not extra.episodic:
             ends = [torch.zeros_like(end) for end in ends]
-        return gae(masked(extra.rewards, rollout.weights), extra.values, extra.last_values, *ends)
+        return estimated(gae, masked(extra.rewards, rollout.weights), extra.values, extra.last_values, *ends)
+
+
+def estimated(gae: GAE, rewards: Tensor, *rest: Tensor) -> Advantages:
+    """What an estimator returns, possibly a third party's; ConfigError for another shape than the rewards'."""
+    found: Any = gae(rewards, *rest)
+    both = found[:2] if isinstance(found, tuple) else ()
+    if len(both) < 2 or any(not isinstance(x, Tensor) or x.shape != rewards.shape for x in both):
+        given = " and ".join(describe(x) for x in both) or describe(found)
+        what = f"returns {given}; wants Advantages(advantages, returns), each {tuple(rewards.shape)}"
+        raise ConfigError(f"gae: {where_defined(type(gae), '__call__') or type(gae).__name__}: {what}")
+    return Advantages(*found)

@@ -19,14 +19,15 @@ from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
 from rlexp.data import Rollout, RunSpec
 from rlexp.envs import Environment
+from rlexp.envs.checks import close
 from rlexp.envs.torch_vector import TorchVectorEnv
-from rlexp.errors import DivergedError, EnvironmentFault
+from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
 from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
-from rlexp.training.divergence import Divergence, not_finite, remedy
+from rlexp.training.divergence import not_finite
 from rlexp.training.evaluating import Evaluating
 from rlexp.training.games import Games
 from rlexp.training.how import Choice, compiled_in_fact, describe
@@ -35,6 +36,7 @@ from rlexp.training.live import Change, Live
 from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Display, Recorder
 from rlexp.training.resume import Resumable
+from rlexp.training.retiring import Retiring
 from rlexp.training.settings import RunSettings
 from rlexp.training.targets import Targets
 from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
@@ -43,7 +45,7 @@ from rlexp.watch import Watch
 log = logging.getLogger(__name__)
 
 
-class Trainer(Evaluating, Resumable):
+class Trainer(Evaluating, Retiring, Resumable):
     """Trains agents of runs that differ only in per-agent settings.
 
     Args:
@@ -84,6 +86,9 @@ class Trainer(Evaluating, Resumable):
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.how, self.display, self.live_values, self.clock = how, display, live, Clock()
         self.seeds = [stream.seed for stream in streams]
+        if environment.normalize_reward and not hasattr(gae, "gamma"):
+            what = f"{type(gae).__name__} of gae has no gamma, by which returns are discounted"
+            raise ConfigError(f"env.normalize_reward=true: {what}; give it one, or set env.normalize_reward=false")
         device = learner.device
         agents, num_envs = len(streams), environment.num_envs
         share = self.ranks.share(num_envs)
@@ -181,13 +186,10 @@ class Trainer(Evaluating, Resumable):
             self.runs[0].change(changes, self.live_values.ranges)
 
     def _close(self) -> None:
-        """Close the environments; an error is logged, so that it cannot hide what ended the run."""
-        for envs in (self.collector.envs, self.curve):
-            try:
-                if envs is not None:
-                    envs.close()
-            except Exception as error:  # user environments may raise anything
-                log.warning("closing %s failed: %s: %s", self.environment.id, type(error).__name__, error)
+        """Close the environments."""
+        close(self.collector.envs, self.environment.id)
+        if self.curve is not None:
+            self.curve.close()
 
     @property
     def total_rows(self) -> int:
@@ -275,46 +277,6 @@ class Trainer(Evaluating, Resumable):
     def _due(self, every: int) -> bool:
         """Whether the last update crossed a multiple of `every` rows."""
         return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
-
-    def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> bool:
-        """Retire agents of a run in `bad`, which names a metric and its value, and keep all retired ones valid.
-
-        See `divergence.py`. Returns whether any is left; if not, the run fails.
-        """
-        agents = range(run.agents.start, run.agents.stop)
-        new = [agent for agent in agents if agent in bad]
-        for agent in new:
-            name, value = bad[agent]
-            divergence = Divergence(int(self.steps[agent]), self.update_number, name, str(value))
-            run.retire(self.seeds[agent], divergence)
-            self.live[agent] = False
-        left = [agent for agent in agents if self.live[agent]]
-        for agent in new if left else ():
-            told = (
-                f"{run.diverged[self.seeds[agent]].describe()}; it is retired, and {len(left)} of {len(agents)} seeds"
-            )
-            line = f"seed {self.seeds[agent]} {told} go on. {remedy(self.update_number)}"
-            log.warning("%s", line, extra={"folder": run.folder})  # to the train.log of this run only
-        for agent in agents if left else ():
-            if not self.live[agent]:
-                self.learner.copy_agent(left[0], agent)
-        return bool(left)
-
-    def _diverged(self, bad: dict[int, tuple[str, float]], going: list[Recorder]) -> DivergedError:
-        lines = {}
-        for run in self.runs:
-            if run not in going:
-                agent = next(agent for agent in bad if run.agents.start <= agent < run.agents.stop)
-                name, value = bad[agent]
-                kept = run.checkpoint_path.is_file()
-                lines[run.folder] = (
-                    f"update {self.update_number}: {name} of seed {self.seeds[agent]} is {value}"
-                    f"{', and every other seed has diverged' if len(run.seeds) > 1 else ''}; "
-                    f"{'the last good checkpoint is kept' if kept else 'there is no checkpoint yet'}. "
-                    f"{remedy(self.update_number)}"
-                )
-        first, *others = lines.values()
-        return DivergedError(first + (f" (and {len(others)} more jobs diverged)" if others else ""), lines)
 
     # Records -----------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rlexp.config.declaration import is_number
 from rlexp.envs import Environment
-from rlexp.envs.agents import CONTINUES
-from rlexp.envs.checks import raise_fault
+from rlexp.envs.agents import continues
+from rlexp.envs.checks import close, raise_fault
 from rlexp.errors import ConfigError
 from rlexp.networks.distributions import Distribution
 from rlexp.spaces import storage_dtype
@@ -80,9 +80,9 @@ class Episode:
                 except (Exception, SystemExit) as error:
                     raise_fault(error, envs, self.environment.id)
                 self.total, self.length = self.total + float(reward[0]), self.length + 1
-                over = bool(terminated[0] or truncated[0]) and not np.any(infos.get(CONTINUES, False))
+                over = bool(terminated[0] or truncated[0]) and not np.any(continues(infos))
         finally:
-            envs.close()
+            close(envs, self.environment.id)
 
     def _picture(self, envs: Any, obs: Tensor) -> np.ndarray:
         try:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from rlexp.algos.ranking_buffer import RankingBuffer
 from rlexp.data import RunSpec
 from rlexp.seeding import AgentStreams
-from rlexp.training.resume import select_agents
+from rlexp.training.resume import join_agents, select_agents
 
 CPU = torch.device("cpu")
 
@@ -132,6 +132,18 @@ def test_pairs_are_drawn_uniformly_once_there_are_any():
     assert torch.equal(drawn.actions.float(), drawn.obs[..., 0])
     assert_close(torch.bincount(drawn.actions.flatten()) / 3000, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
     assert {name: x.item() for name, x in b.summary().items()} == {"rows": 3, "score": 3}
+
+
+def test_runs_join_whether_an_episode_has_finished_in_them_or_not():
+    states = []
+    for done in (0, 1):
+        b, rollout = buffer(), HandMade()(one(1.0, 1.0), one(0, done))
+        rollout.obs = integers([3, 4])
+        b.add(rollout)
+        states.append(b.state_dict())
+    both = buffer(2)
+    both.load_state_dict(join_agents(states))
+    assert both.visits.sum(1).tolist() == [0, 2]
 
 
 def test_agents_do_not_share_and_state_is_restored():

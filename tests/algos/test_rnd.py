@@ -147,6 +147,15 @@ class Tidy(Algorithm):
 
 
 @dataclass(kw_only=True)
+class Decorated(Algorithm):
+    """A hook of it is decorated, and calls that of whatever it is given."""
+
+    @torch.no_grad()
+    def observe(self, rollout):
+        return super().observe(rollout)
+
+
+@dataclass(kw_only=True)
 class Clashing(Algorithm):
     clip_coef: float = 1.0
 
@@ -157,6 +166,7 @@ def test_a_bonus_is_a_subclass_of_whatever_it_is_given():
     assert isinstance(made, Tidy)
     assert (made.anchor_coef.knots, made.tidy_coef, type(made).__name__) == ((0.5,), 2.0, "TidyAPO")
     assert "clip_coef" in type(made).scheduled()
+    assert isinstance(with_bonus(partial(APO), partial(Decorated)), Decorated)
 
 
 def test_the_objectives_own_defaults_hold():

@@ -73,6 +73,13 @@ def test_compiled_is_eager_and_resumes_exactly(tmp_path, monkeypatch, case):
     assert all(torch.equal(weights_of(second)[name], tensor) for name, tensor in weights_of(whole).items())
 
 
+def test_constants_of_another_dtype_make_another_library():
+    dtypes = (torch.float32, torch.float64)
+    graphs = [Graph(lambda x, dtype=dtype: (x * torch.tensor([2.0], dtype=dtype),), torch.ones(3)) for dtype in dtypes]
+    assert graphs[0].code == graphs[1].code
+    assert graphs[0].key != graphs[1].key
+
+
 @pytest.mark.slow
 def test_a_library_belongs_to_its_graph_and_is_found_again():
     x = torch.arange(4.0)

@@ -59,13 +59,13 @@ def test_a_graph_that_computes_something_else_than_its_code_is_dropped_at_once(t
 
 def test_a_compiled_update_that_is_not_finite_where_eager_is_goes_too_far():
     param = torch.ones(3)
-    for spoilt, far in (((0.0, 0.0), 0.0), ((math.nan, 0.0), math.inf), ((0.0, 1.0), 100.0)):
+    for spoilt, far in (((0.0, 0.0), 0.0), ((math.nan, 0.0), math.inf), ((0.0, 1.0), 1000.0)):  # 1 / 1e-3
         twin = verify.Twin({"p": param}, [{"m": torch.zeros(3)}])
         param += 1.0
         twin.remember(torch.ones(2, 1))
         assert param.tolist() == [1.0, 1.0, 1.0]
         param += 1.0
-        assert twin.distance(torch.ones(2, 1) + torch.tensor(spoilt)[:, None]) >= far
+        assert twin.distance(torch.ones(2, 1) + torch.tensor(spoilt)[:, None]) == pytest.approx(far, rel=1e-3)
         param -= 1.0
 
 

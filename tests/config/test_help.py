@@ -47,6 +47,7 @@ def test_help_is_of_the_choices_made_beside_it(cli):
         ),
         (["stale"], ["stale=refuse", "edited since", "one of refuse, keep, rerun"]),
         (["env"], ["env=cartpole", "one of acrobot, ", "env.num_envs=8"]),
+        (["env", "++env.kwargs.rewards={0: 1.5}"], ["env.kwargs.rewards={0: 1.5}"]),
         (["-m", "seed=0,1", "seed"], ["seed=0", "first seed"]),
     ],
 )

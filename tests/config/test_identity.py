@@ -1,5 +1,7 @@
 """A config is one run, however it is written; what cannot change results is no part of it."""
 
+import contextlib
+import json
 from dataclasses import dataclass
 from functools import cache
 
@@ -82,6 +84,13 @@ def test_a_number_that_no_annotation_asks_for_is_another_setting_when_it_is_anot
     assert hash_of("+env.kwargs.start=2") != hash_of("+env.kwargs.start=2.0")
 
 
+def test_keys_that_are_numbers_are_as_run_json_gives_them_back():
+    settings = identity(make("+env.kwargs.rewards={0: 1.5}"))
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings["env"]["kwargs"] == {"rewards": {"0": 1.5}}
+    assert flatten({"rewards": {0: 1.5}}) == {"rewards.0": 1.5}
+
+
 def test_5e5_steps_are_a_budget_of_500000():
     cfg = make("total_steps=5e5")
     build.check(cfg)
@@ -149,6 +158,20 @@ def test_what_differs_from_its_neutral_value_is_in_the_identity(override):
     assert "bonus._target_" in held if key == "bonus" else str(held[key]).lower() == value
     assert hash_of("algo=apo", override) != hash_of("algo=apo")
     assert len(neutral(make("algo=apo")) | COPIES) == 8
+
+
+@dataclass(kw_only=True)
+class Ramped(PPO):
+    ramp: tuple[str, int, float] = ("linear", 1, 1.0)
+
+
+@pytest.mark.parametrize(("ramp", "is_right"), [("[cubic,2.0,3]", True), ("[2,2,3]", False), ("[cubic,2.5,3]", False)])
+def test_each_item_of_a_tuple_is_read_by_its_own_annotation(ramp, is_right):
+    cfg = make(f"algo._target_={__name__}.Ramped", f"+algo.ramp={ramp}")
+    with contextlib.nullcontext() if is_right else pytest.raises(ConfigError, match=r"algo\.ramp=.*: must be a list"):
+        build.check(cfg)
+    if is_right:
+        assert repr(identity(cfg)["algo"]["ramp"]) == "['cubic', 2, 3.0]"
 
 
 @dataclass(kw_only=True)

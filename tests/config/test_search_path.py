@@ -74,8 +74,12 @@ def test_what_becomes_of_a_yaml_that_was_read_is_not_read_again(tmp_path):
     assert read(tmp_path / "calm.yaml") == {"defaults": ["ppo", "_self_"], "clip_coef": 0.1}
 
 
-@pytest.mark.parametrize("place", ["pkg://nowhere.conf", "/nowhere/conf", "file:///nowhere/conf"])
-def test_a_place_that_is_not_there_is_one_line(cli, place):
+@pytest.mark.parametrize(
+    "place", ["pkg://nowhere.conf", "/nowhere/conf", "file:///nowhere/conf", "pkg://quits_pkg.conf"]
+)
+def test_a_place_that_is_not_there_is_one_line(cli, tmp_path, monkeypatch, place):
+    write(tmp_path / "quits_pkg" / "__init__.py", "raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
     result = cli(f"hydra.searchpath=[{place}]", "algo=calm", *TINY)
     assert result.code == 1
     assert result.err.startswith(f"rlexp: hydra.searchpath={place}: there is no such ")

@@ -11,11 +11,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
-from helpers import make_trainer, train
+from helpers import make_trainer, record, train
 
 from rlexp.envs import Environment
 from rlexp.envs.checks import warn_of_randomness
+from rlexp.envs.snapshot import copyable
 from rlexp.errors import ConfigError, EnvironmentFault
+from rlexp.signals import Paused
 
 FEW = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
 HERE = r"\S*test_checks\.py:\d+: "
@@ -105,6 +107,24 @@ class Late(probes.Endless):
         return given
 
 
+class ClosesBadly(probes.Endless):
+    """Cannot be closed."""
+
+    def close(self):
+        raise RuntimeError("no window")
+
+
+class Once(probes.Endless):
+    """Cannot be made more often than it may."""
+
+    left = 0
+
+    def __init__(self):
+        Once.left -= 1
+        if Once.left < 0:
+            raise RuntimeError("no licence")
+
+
 class OfVectors(SyncVectorEnv):
     """A vector class whose rewards have an axis too many."""
 
@@ -116,7 +136,7 @@ class OfVectors(SyncVectorEnv):
         return seen, reward[:, None], *rest
 
 
-for kind in (Odd, OfAll, Breaks, Pairs, WrongFirst, Counts, Chance, Wide, Late):
+for kind in (Odd, OfAll, Breaks, Pairs, WrongFirst, Counts, Chance, Wide, Late, ClosesBadly, Once):
     gym.register(f"{kind.__name__}-v0", entry_point=kind)
 gym.register("OfVectors-v0", entry_point=probes.Endless, vector_entry_point=OfVectors)
 
@@ -266,3 +286,18 @@ def test_an_infinite_reward_is_told_without_warnings_of_numpy(tmp_path, monkeypa
         warnings.simplefilter("error")
         with pytest.raises(EnvironmentFault, match=r"returned a reward that is not finite \(inf\)"):
             train(tmp_path, *FEW, "env.id=Odd-v0")
+
+
+def test_what_cannot_be_closed_is_told_and_ends_nothing(tmp_path, caplog):
+    words = (*FEW, "env.id=ClosesBadly-v0", "evaluation.every=32", "evaluation.episodes=1")
+    with pytest.raises(Paused):
+        train(tmp_path, *words, "stop_at=32")
+    train(tmp_path, *words, resume=True)
+    assert record(tmp_path)["result"]["evaluation_return"] == [5.0]
+    assert "closing ClosesBadly-v0 failed: RuntimeError: no window" in caplog.text
+
+
+def test_what_cannot_be_made_once_more_to_be_copied_is_not_copied(monkeypatch):
+    environment = Environment(id="Once-v0")
+    monkeypatch.setattr(Once, "left", 3)  # of two and two
+    assert not copyable(environment)

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from helpers import last_metrics, make_config, train
+from helpers import last_metrics, make_config, record, train
 
 from rlexp import build
 from rlexp.envs import Environment
@@ -114,6 +114,14 @@ class Strange(probes.Endless):
         return self.see(seen), reward, *rest
 
 
+class Arcade(probes.Endless):
+    """Counts the continues that a player has left."""
+
+    def step(self, action):
+        *rest, info = super().step(action)
+        return *rest, info | {"continues": 3}
+
+
 class EndsTwice(SyncVectorEnv):
     """Says in the step of a reset once more that the episode has ended."""
 
@@ -166,6 +174,7 @@ class ClipsBehind(Clips):
 
 
 gym.register("Strange-v0", entry_point=Strange)
+gym.register("Arcade-v0", entry_point=Arcade)
 for vector in (EndsTwice, Numbers, Turned, ClipsBehind):
     gym.register(f"{vector.__name__}-v0", entry_point=probes.Endless, vector_entry_point=vector)
 
@@ -182,6 +191,20 @@ for vector in (EndsTwice, Numbers, Turned, ClipsBehind):
 def test_what_an_environment_may_not_give_is_told(tmp_path, what, line):
     with pytest.raises(EnvironmentFault, match=rf"env\.id=Strange-v0: .*{line}"):
         train(tmp_path, *FEW, "env.id=Strange-v0", f"+env.kwargs.what={what}", "evaluation.episodes=4")
+
+
+def test_a_number_of_continues_does_not_say_that_a_game_goes_on(tmp_path):
+    words = (
+        "env.id=Arcade-v0",
+        "num_seeds=2",
+        "evaluation.episodes=1",
+        "evaluation.every=64",
+        "evaluation.max_steps=9",
+    )
+    train(tmp_path, *FEW, *words)
+    told = last_metrics(tmp_path)
+    assert told["episodic_return"] == told["evaluation_return"] == 5.0
+    assert record(tmp_path)["result"]["evaluation_return"] == [5.0, 5.0]
 
 
 def test_an_end_in_the_step_of_a_reset_is_told(tmp_path):

@@ -6,6 +6,7 @@ import functools
 import logging
 import operator
 import random
+import re
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -185,7 +186,13 @@ class Inherits(threading.Thread):
 
 
 UNTOLD = [counter(), iter([1]), functools.partial(double, 1), memoryview(b"a"), Inherits(), torch.nn.Linear(1, 1)]
-UNTOLD += [{OwnHash(): 1}, {(1, OwnHash())}, np.zeros(1, [("a", "f4")]), torch.zeros(1, requires_grad=True)]
+UNTOLD += [
+    re.IGNORECASE | re.MULTILINE,
+    {OwnHash(): 1},
+    {(1, OwnHash())},
+    np.zeros(1, [("a", "f4")]),
+    torch.zeros(1, requires_grad=True),
+]
 
 
 @pytest.mark.parametrize("value", UNTOLD, ids=lambda value: type(value).__name__)

@@ -179,6 +179,13 @@ def test_what_is_too_much_is_left_out_by_whole_files_and_never_what_the_config_n
     assert restored(folder, patch, tmp_path) == {**contents(folder), "README": FILES["README"]}
 
 
+def test_what_a_killed_git_has_said_by_then_is_no_answer(tmp_path, monkeypatch):
+    (tmp_path / "git").write_text("#!/bin/sh\necho half of it\nkill -9 $$\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert repositories.git(tmp_path, "diff") is None
+
+
 def test_outputs_do_not_make_a_repository_dirty(folder):
     write(folder, {"outputs/old/job/run.json": b"{}"})
     commit(folder)  # even those that git knows

@@ -64,6 +64,12 @@ def test_words_among_the_settings_of_a_target_name_modules_too(write):
     assert sources.digests({"study": "c_pkg.more"}) == {}
 
 
+def test_a_module_that_quits_as_it_is_imported_ends_nothing_here(write):
+    write({"quits_e.py": "raise SystemExit(0)\n"})
+    config = {"algo": {"_target_": "quits_e.Loss"}, "env": {"_target_": "quits_e.Env", "id": "quits_e:Maze-v0"}}
+    assert sorted(sources.digests(config)) == ["quits_e.py"]
+
+
 def test_a_package_is_told_as_its_own_file(write):
     write({"e_pkg/__init__.py": "", "e_pkg/loss.py": "def f(): pass\n", "flat_e.py": "def f(): pass\n"})
     config = {"algo": {"_target_": "e_pkg.loss.f"}, "network": {"_target_": "flat_e.f"}}

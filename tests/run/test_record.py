@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlexp.errors import DivergedError, EnvironmentFault, ObjectiveError
+from rlexp.provenance import code_state
 from rlexp.run.record import RecordError, RunRecord, diverged_in, read_record
 
 
@@ -36,6 +37,17 @@ def test_the_kind_of_error_is_kept_until_the_status_changes(tmp_path, kind, erro
     assert RunRecord(tmp_path).data["ended"] == kind
     record.update(status="running")
     assert "ended" not in RunRecord(tmp_path).data
+
+
+def test_a_failure_leaves_what_is_said_of_the_code_that_the_run_was_started_with(tmp_path, monkeypatch):
+    sources = {"their_pkg/calm.py": "of before"}
+    monkeypatch.setattr(code_state, "config_state", lambda *_: {"sources": dict(sources)})
+    record = RunRecord(tmp_path)
+    record.start({"seed": 0}, [0], 1)
+    sources["their_pkg/calm.py"] = "edited"  # its process was killed, and the sweep, or a later launch, tells
+    RunRecord(tmp_path).fail(MemoryError(), {"seed": 0}, [0])
+    assert RunRecord(tmp_path).data["sources"] == {"their_pkg/calm.py": "of before"}
+    assert RunRecord(tmp_path).status == "failed"
 
 
 def test_seeds_that_diverged_are_read_back_or_refused(tmp_path):

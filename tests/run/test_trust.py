@@ -6,13 +6,16 @@ import sys
 
 import probes  # noqa: F401
 import pytest
+import torch
 import yaml
-from helpers import make_trainer, write_config
+from helpers import make_trainer, state_of, write_config
 from process import Process
 
 import rlexp
-from rlexp import evaluate
+from rlexp import evaluate, export
 from rlexp.errors import CheckpointError, TrustError
+from rlexp.run.video import write_video
+from rlexp.saved import load_run
 
 SETTINGS = ("total_steps=64", "env.num_envs=2", "algo.rollout_steps=16", "algo.minibatches=2", "algo.epochs=1")
 
@@ -170,3 +173,30 @@ def test_a_damaged_config_is_told_in_one_line(folder, tmp_path, text):
     (tmp_path / ".hydra" / "config.yaml").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.yaml: cannot be read"):
         rlexp.load_policy(tmp_path)
+
+
+def test_nothing_is_written_through_a_link(folder, tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(folder, run)
+    elsewhere.mkdir()
+    saved = load_run(run)
+    for name, write in (
+        ("export", lambda: export.export(saved, 0, "torch")),
+        ("videos", lambda: write_video(run, "x", 0, [])),
+    ):
+        (run / name).symlink_to(elsewhere)
+        with pytest.raises(TrustError, match=f"{name}: is a symbolic link"):
+            write()
+        (run / name).unlink()
+        (run / name).mkdir()
+        (run / name / ".tmp").symlink_to(elsewhere / "file")
+        with pytest.raises(TrustError, match=r"\.tmp: is a symbolic link"):
+            write()
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_checkpoint_without_seeds_is_told_in_one_line(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    torch.save(state_of(folder) | {"seeds": []}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="its checkpoint does not fit its config"):
+        rlexp.load_policy(tmp_path / "run", seed=0)

@@ -92,19 +92,21 @@ def secondary_by_env(report, arm="apo"):
 MARK = {"better": "**", "worse": "**", "equivalent": "*"}
 
 
-def by_arm(report, base="ppo"):
+def by_arm(report, labels, base="ppo"):
     """Rows of a table: the baseline's means, each other arm's differences in percent of the span, by environment.
 
-    Bold: better or worse; italic: equivalent.
+    labels: arm -> what the row begins with; the arms are these, in this order. Bold: better or worse; italic:
+    equivalent.
     """
+    assert {arm for env in report.envs for arm in report.arms(env)} == {*labels}
     yield f"| | {' | '.join(report.envs)} |"
-    means = [
-        value(report.value(env, base, "mean")) if (env, base, report.primary) in report.rows else "–"
-        for env in report.envs
-    ]
-    yield f"| {' | '.join(means)} |"
-    for arm in dict.fromkeys(arm for env in report.envs for arm in report.arms(env) if arm != base):
-        yield f"| {' | '.join(_marked(report, env, arm) for env in report.envs)} |"
+    for arm, label in labels.items():
+        cells = [_mean_of(report, env, arm) if arm == base else _marked(report, env, arm) for env in report.envs]
+        yield f"| {label} | {' | '.join(cells)} |"
+
+
+def _mean_of(report, env, arm):
+    return value(report.value(env, arm, "mean")) if (env, arm, report.primary) in report.rows else "–"
 
 
 def _marked(report, env, arm):

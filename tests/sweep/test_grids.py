@@ -1,4 +1,6 @@
 import pytest
+from helpers import jobs as runs
+from helpers import record
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlexp.errors import ConfigError
@@ -39,6 +41,22 @@ def test_each_arm_is_joined_to_every_grid_and_wins():
 def test_an_interval_is_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"^lr=interval\(0,1\): a grid needs a list of values"):
         jobs(["lr=interval(0,1)"])
+
+
+def test_an_environment_of_a_grid_that_is_named_by_its_id_has_no_values_tuned_for_another(cli):
+    words = (
+        "total_steps=64",
+        "env.num_envs=2",
+        "algo.rollout_steps=8",
+        "algo.minibatches=2",
+        "study=s",
+        "compile=false",
+    )
+    grids = "hydra.sweeper.grids=[['env.id=Acrobot-v1'],['env=acrobot'],['env.id=Acrobot-v1','tuned=ppo_acrobot']]"
+    assert cli("-m", grids, *words).code == 0
+    assert cli("env.id=Acrobot-v1", *words).code == 0  # the first of them
+    tuned = [record(job)["choices"]["tuned"] for job in runs()]
+    assert sorted(tuned) == ["none", "ppo_acrobot"]  # the other two are one
 
 
 @pytest.mark.parametrize(

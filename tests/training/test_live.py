@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import make_trainer, record, records, train, weights_of
+from helpers import make_jobs, make_trainer, record, records, train, weights_of
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlexp import tune_live
+from rlexp import execute, tune_live
+from rlexp.algos.base import Algorithm
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
 from rlexp.errors import CheckpointError, ConfigError
@@ -92,7 +93,7 @@ def test_a_change_is_in_force_from_the_next_update_on_and_is_kept(tmp_path):
     trainer.learner.update = watched
     edits(trainer, tmp_path, {2: {"optimizer.lr": "1e-4"}, 3: {"algo.ent_coef": "0.5", "algo.epochs": 5}})
     trainer.train(False)
-    first = (2.5e-4, 0.0, 2) if trainer.runs[0].config["optimizer"]["lr"] == 2.5e-4 else seen[0]
+    first = (3e-4, 0.0, 2)
     assert seen[:2] == [first] * 2
     assert seen[2] == (1e-4, 0.0, 2)
     assert seen[3:] == [(1e-4, 0.5, 5)] * 5
@@ -287,6 +288,68 @@ def test_a_live_csv_that_lacks_a_change_is_one_line(tmp_path, damage):
         make_trainer(tmp_path, *words).train(True)
 
 
+def test_a_change_that_cannot_be_repeated_fails_a_run_that_has_started_and_no_other(tmp_path):
+    words = (*SETTINGS, "checkpoint_every=512")
+    path = damaged(tmp_path, words)
+    (tmp_path / "run.json").write_text(json.dumps(record(tmp_path) | {"pid": 1}))  # it was killed there
+    checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(checkpoint[:100])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        execute.train_jobs(make_jobs(tmp_path, *words), True)
+    assert (record(tmp_path)["status"], record(tmp_path)["pid"]) == ("running", 1)
+
+    (tmp_path / "checkpoint.pt").write_bytes(checkpoint)
+    path.write_text(path.read_text().replace("optimizer.lr", "optimizer.eps"))
+    with pytest.raises(CheckpointError, match="is no value of this run"):
+        execute.train_jobs(make_jobs(tmp_path, *words), True)
+    assert record(tmp_path)["status"] == "failed"
+
+
+def test_who_looks_at_changes_writes_nothing(tmp_path, capsys):
+    path = damaged(tmp_path, (*SETTINGS, "checkpoint_every=512"))
+    elsewhere = tmp_path / "theirs.txt"
+    elsewhere.write_text(path.read_text() + "whose last line has no end")
+    path.unlink()
+    path.symlink_to(elsewhere)
+    tune_live.main(arguments=[f"run={tmp_path}"])
+    assert "algo.vf_coef 0.5 -> 0.25" in capsys.readouterr().out
+    assert elsewhere.read_text().endswith("no end")
+
+
+def test_epochs_that_a_resumed_run_has_no_room_for_are_one_line(tmp_path):
+    words = (*SETTINGS, "checkpoint_every=512")
+    first = edits(make_trainer(tmp_path, *words), tmp_path, {2: {"algo.epochs": 16}}, end_before=5)
+    with pytest.raises(Killed):
+        first.train(False)
+    with pytest.raises(CheckpointError, match=r"algo\.epochs=16 of update 3 is above live_ranges, up to 8; widen it"):
+        make_trainer(tmp_path, *words, "live_ranges={algo.epochs: [1, 8]}").train(True)
+
+
+@dataclass(kw_only=True)
+class Limited(Algorithm):
+    """A bonus."""
+
+    limited_coef: Scheduled = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require("limited_coef", self.limited_coef.highest < 0.5, "must be below 0.5")
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss, metrics | {"limited": self.limited_coef + 0.0 * loss.detach()}
+
+
+def test_what_a_bonus_has_is_changed_by_the_name_that_is_typed_and_judged_by_it(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, *SETTINGS, f"+bonus._target_={__name__}.Limited", "+bonus.limited_coef=0.1")
+    edits(trainer, tmp_path, {2: {"bonus.limited_coef": 0.4}, 4: {"bonus.limited_coef": 0.9}})
+    trainer.train(False)
+    assert changes(tmp_path) == [(2, "bonus.limited_coef", "0.1", "0.4")]
+    assert "bonus.limited_coef=0.9: must be below 0.5; the run goes on" in caplog.text
+    with open(tmp_path / "metrics.csv") as file:
+        assert [float(row["limited"]) for row in csv.DictReader(file)] == pytest.approx([0.1] * 2 + [0.4] * 6)
+
+
 @dataclass(kw_only=True)
 class ReadsEpochs(PPO):
     def loss(self, policy, batch):
@@ -398,6 +461,19 @@ def test_the_command_refuses_in_one_line(tmp_path, words, said, capsys):
     assert said in error
     assert error.count("\n") == 1
     assert (tmp_path / "live.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["optimizer.lr:\n  - 1e-3\n  - 0\n", '"optimizer.lr": 1e-3\n', "{optimizer.lr: 1e-3}\n"]
+)
+def test_a_live_yaml_that_is_written_otherwise_is_left_to_an_editor(tmp_path, text, capsys):
+    live = {"ranges": {"optimizer.lr": [0, 1]}}
+    (tmp_path / "run.json").write_text(json.dumps({"status": "running", "live": live}))
+    (tmp_path / "live.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        tune_live.main([f"run={tmp_path}", "optimizer.lr=1e-4"])
+    assert "live.yaml: has no line like optimizer.lr: 0.0001; edit it there\n" in capsys.readouterr().err
+    assert (tmp_path / "live.yaml").read_text() == text
 
 
 def test_runs_that_are_not_live_are_refused(tmp_path, capsys):

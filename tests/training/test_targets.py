@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from extras import Given
-from helpers import HandMade
+from helpers import HandMade, make_trainer
 
-from rlexp.algos.advantages import GAE
+from rlexp.algos.advantages import GAE, Advantages
 from rlexp.data import ExtraRewards
 from rlexp.errors import ConfigError, ObjectiveError
 from rlexp.training.targets import Targets
@@ -105,6 +105,45 @@ def test_an_estimator_without_a_discount_cannot_have_a_stream_apart():
 
     with pytest.raises(ConfigError, match="function has no gamma"):
         targets_of(extra, rollout_of([1.0, 1.0], [False, False]), gae=own)
+
+
+class Own:
+    """An estimator without a discount, which turns or shapes what it returns."""
+
+    def __init__(self, turn=lambda x: x):
+        self.turn = turn
+
+    def __call__(self, rewards, *rest):
+        return self.turn(Advantages(rewards, rewards))
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (lambda x: Advantages(x.advantages.mT, x.returns), r"a tensor (1, 1, 2) and a tensor (1, 2, 1)"),
+        (lambda x: Advantages(x.advantages, x.returns[..., None]), r"a tensor (1, 2, 1) and a tensor (1, 2, 1, 1)"),
+        (lambda x: x.advantages, "a tensor (1, 2, 1)"),
+        (lambda x: (x.advantages,), "a tensor (1, 2, 1)"),
+        (lambda x: None, "nothing"),
+    ],
+)
+def test_what_an_estimator_returns_has_the_shape_of_the_rewards(turn, said):
+    with pytest.raises(ConfigError, match=r"^gae: \S*test_targets\.py:\d+") as error:
+        targets_of(None, rollout_of([1.0, 1.0], [False, False]), gae=Own(turn))
+    assert f"returns {said}; wants Advantages(advantages, returns), each (1, 2, 1)" in str(error.value)
+
+
+def test_an_estimator_may_return_a_plain_pair():
+    extra = ExtraRewards(column(0.0, 0.0), rows={"x": column(5.0, 6.0)})
+    found = targets_of(extra, rollout_of([1.0, 2.0], [False, False]), gae=Own(tuple))
+    assert found.returns.flatten().tolist() == [1.0, 2.0]
+    assert found.extra.keys() == {"x"}
+
+
+def test_rewards_are_not_scaled_by_an_estimator_without_a_discount(tmp_path):
+    words = (f"gae._target_={__name__}.Own", "~gae.gamma", "~gae.lam", "~gae.bootstrap_truncation")
+    with pytest.raises(ConfigError, match=r"^env\.normalize_reward=true: Own of gae has no gamma"):
+        make_trainer(tmp_path, *words, "env.normalize_reward=true")
 
 
 def test_rewards_beside_a_stream_are_added_to_those_of_the_environment():

@@ -123,11 +123,11 @@ def batch_key(job: Planned) -> dict[str, Any]:
     from rlexp import build  # imports torch, which --help does not need
 
     algo = build.build_algorithm(job.cfg)
-    per_agent = {*PER_AGENT, *(f"algo.{name}" for name in algo.scheduled())}
+    per_agent = {*PER_AGENT, *map(algo.key, algo.scheduled())}
     if not build.supports_agent_lrs(job.cfg):
         per_agent.remove("optimizer.lr")
     settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.cfg, resolve=True))))
-    settings |= {f"algo.{name}": value for name, value in algo.shared().items()}  # includes attributes it derives
+    settings |= {algo.key(name): value for name, value in algo.shared().items()}  # includes attributes it derives
     if "optimizer" not in init_parts(job.cfg):  # else the optimizers may be at different steps
         settings["init_from"] = settings.get("init_from") is not None
     shared = {key: value for key, value in settings.items() if key not in (*per_agent, *NOT_TRAINING)}

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 
 from rlexp.files import write_atomically
 from rlexp.jobs.job import settings_of
+from rlexp.jobs.log import same_command
 from rlexp.run.lock import holds_any
 from rlexp.run.names import register_resolvers
 from rlexp.signals import STOPPING, StopSignal
@@ -95,7 +97,7 @@ class SweepSignal(StopSignal):
         super().receive(signum, frame)
         if first:
             write_atomically(self.path, str(int(signum)).encode())
-            again = "the same command resumes them; signal again to stop at once"
+            again = f"{same_command(sys.argv[1:])} resumes them; signal again to stop at once"
             print(f"stopping: saving running jobs, {again}", flush=True)
 
 

@@ -10,7 +10,9 @@ from helpers import make_jobs, record, status, stop_after, train, trainer_of, we
 from torch.testing import assert_close
 
 from rlexp import build
+from rlexp.algos.base import Algorithm
 from rlexp.algos.ppo import PPO
+from rlexp.algos.schedules import Scheduled
 from rlexp.compare.audit import code_remarks
 from rlexp.errors import ConfigError, DivergedError
 from rlexp.signals import Interrupted
@@ -200,3 +202,24 @@ def test_what_an_algorithm_derives_from_its_settings_must_be_alike():
     ]
     with pytest.raises(ConfigError, match=r"algo.widest: is 0.4 for one agent"):
         Derives.side_by_side([Derives(clip_coef=0.2), Derives(clip_coef=0.1)])
+
+
+@dataclass(kw_only=True)
+class Extra(Algorithm):
+    """A bonus."""
+
+    extra_coef: Scheduled = 0.0
+    extra_size: int = 1
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss + self.extra_coef * policy(batch)[1].square().mean(), metrics
+
+
+def test_jobs_may_differ_in_what_is_scheduled_of_a_bonus_and_others_settings_are_named_as_typed(cli):
+    words = ("-m", "hydra/launcher=batched", "study=s", "tuned=none", "progress=none", "evaluation.episodes=0")
+    words += ("compile=false", *SMALL, f"+bonus._target_={__name__}.Extra", "+bonus.extra_coef=0,0.1")
+    result = cli(*words, "+bonus.extra_size=1,2")
+    assert result.code == 0, result.err
+    assert result.out.count("2 jobs (2 agents) side by side: bonus.extra_coef differ") == 2
+    assert "2 batches: bonus.extra_size must be the same within one" in result.out
