@@ -78,6 +78,55 @@ def test_the_first_look_is_taken_and_remembered(tmp_path, capsys):
     assert "apo is better than ppo" in run(capsys, folder)
 
 
+def test_the_histories_that_the_page_tells(tmp_path, capsys):
+    def train(study, first, last, **more):
+        write_run(tmp_path / study / f"ppo{first}", seeds=range(first, last))
+        write_run(tmp_path / study / f"apo{first}", "apo", seeds=range(first, last), level=150, **more)
+
+    def answer(study, *more):
+        compare.main([str(tmp_path / study), "margin=5%", *(more or ["figures=false"])])
+        return " ".join(capsys.readouterr().out.split("evaluation: mean")[0].split())
+
+    train("more", 0, 10)
+    first = answer("more")
+    assert "apo is better than ppo" in first
+    assert answer("more") == first
+    train("more", 10, 20)
+    assert "is interim: " in (found := answer("more"))
+    assert (
+        "the 5 % were spent on seeds 0-9 of ppo and on seeds 0-9 of apo; new seeds take a study of their own" in found
+    )
+
+    train("few", 0, 3)
+    assert "too few seeds: a verdict takes 5 of each arm" in answer("few")
+    train("few", 3, 10)
+    assert "apo is better" in (found := answer("few"))
+    assert "Differences of 3 seeds on CartPole-v1 were shown before" in found
+
+    train("planned", 0, 4)
+    assert "Looks at 5 seeds" in (found := answer("planned", "plan=true"))
+    assert "+25" not in found
+    train("planned", 4, 5)
+    assert "apo is better" in answer("planned")
+    train("planned", 5, 6)
+    assert "is interim: " in answer("planned")
+
+    train("running", 0, 8)
+    train("running", 8, 10, status="interrupted")
+    assert "2 of 20 seeds are still to come" in answer("running")
+    shutil.rmtree(tmp_path / "running" / "ppo8")
+    shutil.rmtree(tmp_path / "running" / "apo8")
+    train("running", 8, 10)
+    assert "apo is better" in answer("running")
+
+    train("arms", 0, 10)
+    answer("arms")
+    write_run(tmp_path / "arms" / "other", "apo", seeds=range(10), level=150, anchor_coef=5)
+    found = answer("arms")
+    assert "apo anchor_coef=1 is better than ppo on CartPole-v1: +25 % [22.17, 27.83]" in found
+    assert "apo anchor_coef=5 on CartPole-v1 was added after the study's first verdict: the chance of a false" in found
+
+
 def test_only_what_could_have_given_a_verdict_is_a_look(tmp_path):
     few = task({"ppo": scores(4), "apo": scores(4, 50)})
     _, book = judge(tmp_path, few)

@@ -92,6 +92,7 @@ def test_more_metrics_than_it_takes_at_once(tmp_path, monkeypatch):
     assert len(client(tmp_path).get_metric_history(id, "m69")) == 30
 
 
+@pytest.mark.slow
 def test_names_that_it_refuses_are_written_with_underscores(tmp_path):
     (tmp_path / "outputs").mkdir()
     logger = Mlflow()
