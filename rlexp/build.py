@@ -1,10 +1,11 @@
 """Builds the parts of a run from its config. Only this module sees the config: parts get plain values."""
 
+import contextlib
 import copy
 import dataclasses
 import re
 from bdb import BdbQuit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -49,33 +50,34 @@ from rlexp.watch import Watch
 Part = TypeVar("Part")
 
 
-def _build(node: Any, **kwargs: Any) -> Any:
-    """Instantiate one node; a UserError raised inside is re-raised as itself."""
-    plain = OmegaConf.create(typed(OmegaConf.to_container(node, resolve=True)))
+@contextlib.contextmanager
+def _located_errors(node: Any) -> Iterator[None]:
+    """While entered, what is wrong in making a node's object is one line; in user code with file and line."""
     try:
-        return instantiate(plain, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        meant = user_error_behind(error)
-        if meant is not None:
-            raise meant from None
-        raise _located(error.__cause__, plain) or ConfigError(one_line(str(error))) from error
-
-
-def _located(error: BaseException | None, node: Any) -> ConfigError | None:
-    """An error that user code raises while a node's object is made, with file and line; None: it is not user code's."""
-    where = where_raised(error, {package_of(str(node.get("_target_")))}) if error is not None else ""
-    return ConfigError(f"{where}: {describe_error(error)}{hint(error)}") if error is not None and where else None
-
-
-def _algorithm(cfg: DictConfig) -> Algorithm:
-    try:
-        made = with_bonus(*_parts(cfg)) if cfg.bonus else _build(cfg.algo)
+        yield
     except (UserError, BdbQuit):
         raise
     except Exception as error:  # user code may raise anything
-        if (located := _located(error, cfg.algo)) is None:
-            raise
-        raise located from error
+        if (meant := user_error_behind(error)) is not None:
+            raise meant from None
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if cause and (where := where_raised(cause, {package_of(str(node.get("_target_")))})):
+            raise ConfigError(f"{where}: {describe_error(cause)}{hint(cause)}") from error
+        if isinstance(error, InstantiationException):
+            raise ConfigError(one_line(str(error))) from error
+        raise
+
+
+def _build(node: Any, **kwargs: Any) -> Any:
+    """Instantiate one node."""
+    plain = OmegaConf.create(typed(OmegaConf.to_container(node, resolve=True)))
+    with _located_errors(plain):
+        return instantiate(plain, _convert_="all", **kwargs)
+
+
+def _algorithm(cfg: DictConfig) -> Algorithm:
+    with _located_errors(cfg.algo):
+        made = with_bonus(*_parts(cfg)) if cfg.bonus else _build(cfg.algo)
     if not isinstance(made, Algorithm):
         raise ConfigError(
             f"algo._target_={cfg.algo.get('_target_')}: makes {with_article(type(made).__name__)}, which is not an "

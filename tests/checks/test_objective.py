@@ -93,6 +93,7 @@ def test_agents_that_follow_each_others_metrics_are_refused(tmp_path, name):
         ("OneStream", "rewards", "rewards of an agent depend on other agents' rows or streams"),
         ("ObservesAll", "observe", "beta of an agent depends on other agents' rows"),
         ("EpisodesOfAll", "observe", "best of an agent depends on other agents' rows"),
+        ("OutlierOfAll", "observe", "high of an agent depends on other agents' rows"),
         ("ReplaysAll", "replay", "what an agent replays depends on other agents' rows"),
         ("GlobalStream", "rewards", "algo.rewards draws random numbers"),
         ("Clock", "rewards", "rewards differ when it is called again with the same rollout"),

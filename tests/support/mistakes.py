@@ -338,6 +338,11 @@ class EpisodesOfAll(Calm):
         return {"best": torch.full((len(rollout.obs),), float(rollout.episodes.returns.max()))}  # here
 
 
+class OutlierOfAll(Calm):
+    def observe(self, rollout):
+        return {"high": (rollout.learner_rewards.max() > 1.5).float().repeat(len(rollout.obs))}  # here
+
+
 class StatisticsOfAll(Calm):
     """Of the rollout before."""
 
