@@ -89,33 +89,6 @@ def secondary_by_env(report, arm="apo"):
         yield f"| {env} | {' | '.join(cells)} |"
 
 
-MARK = {"better": "**", "worse": "**", "equivalent": "*"}
-
-
-def by_arm(report, labels, base="ppo"):
-    """Rows of a table: the baseline's means, each other arm's differences in percent of the span, by environment.
-
-    labels: arm -> what the row begins with; the arms are these, in this order. Bold: better or worse; italic:
-    equivalent.
-    """
-    assert {arm for env in report.envs for arm in report.arms(env)} == {*labels}
-    yield f"| | {' | '.join(report.envs)} |"
-    for arm, label in labels.items():
-        cells = [_mean_of(report, env, arm) if arm == base else _marked(report, env, arm) for env in report.envs]
-        yield f"| {label} | {' | '.join(cells)} |"
-
-
-def _mean_of(report, env, arm):
-    return value(report.value(env, arm, "mean")) if (env, arm, report.primary) in report.rows else "–"
-
-
-def _marked(report, env, arm):
-    if (env, arm, report.primary) not in report.rows:
-        return "–"
-    mark = MARK.get(word(report, env, arm=arm), "")
-    return f"{mark}{share(report, env, arm)}{mark}"
-
-
 def count(report, env, arm, low=-math.inf, high=math.inf):
     """Seeds whose evaluation is within [low, high)."""
     scores = report.scores(env, arm, report.primary)
