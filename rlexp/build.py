@@ -278,7 +278,7 @@ def build_trainer(
 
 def _check_bonus(cfg: DictConfig, device: torch.device) -> None:
     if cfg.bonus:
-        with seeded(0):
+        with _located_errors(cfg.algo), seeded(0):
             require_own_attributes(*_parts(cfg), RunSpec(1, 1, [AgentStreams.make(0, device)], device))
 
 

@@ -142,6 +142,13 @@ def test_a_hook_that_is_misspelt_is_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("more", [(), ("bonus=rnd",)])
+def test_an_error_in_an_init_of_its_own_is_told_where_it_stands(tmp_path, more):
+    told = r"FailsToInit\.__init__: TypeError: "
+    with pytest.raises(ConfigError, match=rf"^\S*{line_of('FailsToInit', '__init__')}: {told}"):
+        make_trainer(tmp_path, *SMALL, algo("FailsToInit"), *more)
+
+
+@pytest.mark.parametrize("more", [(), ("bonus=rnd",)])
 def test_an_error_while_it_is_made_is_told_where_it_stands(tmp_path, more):
     told = r"Halves\.__post_init__: TypeError: .*'Schedule'.*; a Scheduled field is a tensor in loss alone"
     with pytest.raises(ConfigError, match=rf"^\S*{line_of('Halves', '__post_init__')}: {told}"):

@@ -30,7 +30,16 @@ class Halves(PPO):
         self.half = self.c / 2  # here
 
 
+class FailsToInit(PPO):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        torch.nn.Linear(3)  # here
+
+
 class MisspeltHook(Calm):
+    def prepared(self):  # called below
+        return 0.0
+
     def reward(self, rollout, policies):  # here
         return None
 
@@ -38,7 +47,8 @@ class MisspeltHook(Calm):
         return None
 
     def loss(self, policy, batch):
-        return super().loss(policy, batch)
+        loss, metrics = super().loss(policy, batch)
+        return loss + self.prepared(), metrics
 
 
 class VectorLoss(Calm):
