@@ -46,7 +46,7 @@ class Evaluating:
 
     def _due(self, every: int) -> bool:
         """Whether the last update crossed a multiple of `every` rows."""
-        raise NotImplementedError
+        return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
 
     def _make_curve(self) -> EvaluationCurve | None:
         """What evaluates during training, if `evaluation.every` is set."""

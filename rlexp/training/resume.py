@@ -26,6 +26,7 @@ from rlexp.text import one_line
 from rlexp.training.collector import Collector
 from rlexp.training.divergence import Divergence
 from rlexp.training.games import Games
+from rlexp.training.how import Choice, compiled_in_fact
 from rlexp.training.kept import Kept
 from rlexp.training.learner import Learner
 from rlexp.training.ranks import Ranks
@@ -70,7 +71,9 @@ class Resumable:
     streams: list[AgentStreams]
     runs: list[Recorder]
     watch: Watch
+    how: dict[str, Choice]
     rows: int
+    num_updates: int
     update_number: int
     steps: np.ndarray
     games: Games
@@ -83,7 +86,7 @@ class Resumable:
     @property
     def total_rows(self) -> int:
         """Rows per agent of the whole run: environment steps, dummies included."""
-        raise NotImplementedError
+        return self.num_updates * self.rows
 
     def env_seeds(self, restart: int = 0) -> list[list[int]]:
         """Seeds of all environments, one list per agent; `restart` as in `seeding.env_seeds`."""
@@ -98,6 +101,13 @@ class Resumable:
             "collector": self.collector.state_dict(),
             **({} if self.kept is None else {"kept": self.kept.state_dict()}),
         }
+
+    def save(self, runs: list[Recorder] | None = None) -> None:
+        """Write the checkpoints of some runs, by default all: everything needed for exact resume."""
+        by_agent = self.kept_by_agent()
+        how = self.how | {"compiled": compiled_in_fact(self.how["compiled"], self.learner.notes.uncompiled)}
+        for run in self.runs if runs is None else runs:
+            run.save(self.capture(run, by_agent), how)
 
     def capture(self, run: Recorder, by_agent: dict[str, Any]) -> dict[str, Any]:
         """A run's checkpoint: all state needed for exact resume, as tensors and plain values.

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp.algos.advantages import GAE
-from rlexp.algos.base import Algorithm
-from rlexp.algos.metric_names import CHARTS, EVALUATIONS, OF_THE_RUN, PARAMETER
+from rlexp.algos.advantages import GAE, Advantages
+from rlexp.algos.base import Algorithm, Metrics
 from rlexp.algos.return_scaler import ReturnScaler
 from rlexp.checks.hook_outputs import require_distinct, require_observed
 from rlexp.checks.location import located_errors
@@ -27,25 +25,22 @@ from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
 from rlexp.training.collector import Collector
-from rlexp.training.divergence import not_finite
-from rlexp.training.evaluating import Evaluating
 from rlexp.training.games import Games
-from rlexp.training.how import Choice, compiled_in_fact, describe
+from rlexp.training.how import Choice, describe
 from rlexp.training.learner import Learner
 from rlexp.training.live import Change, Live
 from rlexp.training.ranks import Ranks
 from rlexp.training.recorder import Display, Recorder
-from rlexp.training.resume import Resumable
-from rlexp.training.retiring import Retiring
+from rlexp.training.recording import Recording
 from rlexp.training.settings import RunSettings
 from rlexp.training.targets import Targets
-from rlexp.training.timing import ACTING, REST, UPDATE, WARM_UP, WITH_ENVIRONMENT, Clock
+from rlexp.training.timing import ACTING, REST, WARM_UP, WITH_ENVIRONMENT, Clock
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
 
 
-class Trainer(Evaluating, Retiring, Resumable):
+class Trainer(Recording):
     """Trains agents of runs that differ only in per-agent settings.
 
     Args:
@@ -191,62 +186,27 @@ class Trainer(Evaluating, Retiring, Resumable):
         if self.curve is not None:
             self.curve.close()
 
-    @property
-    def total_rows(self) -> int:
-        """Rows per agent of the whole run: environment steps, dummies included."""
-        return self.num_updates * self.rows
-
-    @property
-    def pause_at(self) -> float:
-        """Number of updates after which the run pauses; infinity: never."""
-        return math.inf if self.settings.stop_at is None else math.ceil(self.settings.stop_at / self.rows)
-
     def describe_how(self) -> str:
         """How the agents are computed and why, in one line."""
         return describe(self.how, len(self.streams))
 
     def iterate(self) -> None:
         """One update: the loop body of the pseudocode in the PPO paper."""
+        rollout = self._collect()
+        targets = self.targets(rollout, self.learner.policies)  # advantages and returns
+        observed = self._observe(rollout)
+        losses = self._update(rollout, targets)
+        require_distinct(self.algo, observed, losses)
+        self._record(rollout, losses, observed)
+
+    def _collect(self) -> Rollout:
+        """A rollout of all agents."""
         self.clock.start()
         rollout = self.collector.collect(self.learner.acting(self.collector.slots))
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
         rollout.live = self.live
-        targets = self.targets(rollout, self.learner.policies)
-        observed = self._observe(rollout)
-        self.clock.lap(REST)
-        progress = self.update_number / self.num_updates
-        last = self.update_number + 1 == self.num_updates
-        losses = self.learner.update(rollout, targets, progress, last=last)
-        require_distinct(self.algo, observed, losses)
-        self.learner.normalize(rollout)
-        if self.kept is not None:
-            self.kept.updated()
-
-        self.update_number += 1
-        steps = rollout.steps * self.live
-        self.steps += steps
-        self.games.count(rollout.games)
-        losses[PARAMETER] = self.learner.health()
-        values = _to_host(losses | observed)  # the only device synchronisation of an update
-        self.clock.lap(UPDATE, compiling=self.learner.compiling)
-        seconds = self.clock.seconds
-        for run in self.runs:
-            run.spend(seconds, self.clock.split)
-        bad = not_finite({name: values[name] for name in losses}, self.live)
-        del values[PARAMETER]
-        going = self.runs
-        if bad or not self.live.all():
-            going = [run for run in self.runs if self._retire(run, bad)]
-        self._log(values, progress, float(steps.sum()) / seconds, going)
-        if self.settings.video_every is not None and (last or self._due(self.settings.video_every)):
-            self._film(going if self.ranks.first else [])
-        if len(going) < len(self.runs):
-            self.save(going)
-            raise self._diverged(bad, going)
-        compiles = self.learner.compiled and self.update_number == 1  # next; a stop may abandon that and lose nothing
-        if (compiles or self._due(self.settings.checkpoint_every)) and self.update_number < self.num_updates:
-            self.save()
+        return rollout
 
     def _observe(self, rollout: Rollout) -> dict[str, Tensor]:
         """Call the objective's `observe` and check its metrics, one value per agent."""
@@ -259,6 +219,17 @@ class Trainer(Evaluating, Retiring, Resumable):
         require_observed(self.algo, observed, len(self.seeds), self.columns)
         self.columns = self.columns or set(observed)
         return observed
+
+    def _update(self, rollout: Rollout, targets: Advantages) -> Metrics:
+        """Epochs of minibatches on a rollout. Returns each agent's mean metrics (A,)."""
+        self.clock.lap(REST)
+        last = self.update_number + 1 == self.num_updates
+        losses = self.learner.update(rollout, targets, self.update_number / self.num_updates, last=last)
+        self.learner.normalize(rollout)
+        if self.kept is not None:
+            self.kept.updated()
+        self.update_number += 1
+        return losses
 
     def _require_finite(self, rollout: Rollout) -> None:
         """Check the environments' outputs; see `Collector._flaw`.
@@ -274,63 +245,6 @@ class Trainer(Evaluating, Retiring, Resumable):
                 f"{flaw.what}{flaw.detail}, at its step {step}; {flaw.remedy}"
             )
 
-    def _due(self, every: int) -> bool:
-        """Whether the last update crossed a multiple of `every` rows."""
-        return self.update_number * self.rows // every > (self.update_number - 1) * self.rows // every
-
-    # Records -----------------------------------------------------------------------------------------------------
-
-    def _log(self, values: dict[str, np.ndarray], progress: float, rate: float, runs: list[Recorder]) -> None:
-        final = self.update_number in (self.num_updates, self.pause_at)  # paused runs are compared by their last row
-        returns, lengths = self.games.window(self.live)
-        known = returns[~np.isnan(returns)]
-        score = float(known.mean()) if len(known) else float("nan")
-        self.display.update(self.update_number * self.rows, rate, score, final)
-        if not (final or self._due(self.settings.log_every)):
-            return
-        lr = np.broadcast_to(self.learner.lr(progress), len(self.seeds))
-        charts = dict(zip(CHARTS, (returns, lengths, self.games.next_row()), strict=True))
-        if self.curve is not None:
-            charts |= dict.fromkeys(EVALUATIONS, np.full(len(self.seeds), np.nan))
-        charts |= dict(
-            zip(OF_THE_RUN, (self.games.finished.astype(float), np.full(len(self.seeds), rate), lr), strict=True)
-        )
-        signum = 0
-        if runs and self.evaluation_due(self.update_number):
-            try:
-                charts |= self._evaluate(runs) if self.ranks.first else {}
-            except Interrupted as stop:
-                signum = stop.signum
-            signum = self.ranks.highest(signum)
-            self.unevaluated = list(runs) if signum else []
-        for run in runs:
-            run.log(self.steps, charts | values)
-        if signum:
-            self.save(runs)
-            raise Interrupted(signum)
-
-    def finish(self) -> None:
-        """Write the last checkpoint, evaluate, and record the results."""
-        self.save()
-        returns, _ = self.games.window(self.live)
-        evaluation = self._final_evaluation() if self.ranks.first else None
-        for run in self.runs:
-            run.finish(self.steps, returns, evaluation, self.settings.evaluation)
-
-    def save(self, runs: list[Recorder] | None = None) -> None:
-        """Write the checkpoints of some runs, by default all: everything needed for exact resume."""
-        by_agent = self.kept_by_agent()
-        how = self.how | {"compiled": compiled_in_fact(self.how["compiled"], self.learner.notes.uncompiled)}
-        for run in self.runs if runs is None else runs:
-            run.save(self.capture(run, by_agent), how)
-
 
 def _close(run: Recorder, kind: type | None, error: BaseException | None, traceback: Any) -> None:
     run.close(error)
-
-
-def _to_host(metrics: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Copy all metrics in one transfer: name -> (A,)."""
-    device = next(iter(metrics.values())).device
-    stacked = torch.stack([value.to(device).float() for value in metrics.values()]).cpu().numpy()
-    return dict(zip(metrics, stacked, strict=True))
