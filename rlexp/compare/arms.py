@@ -101,10 +101,10 @@ def compare_runs(
     done, others = finished(runs, remarks)
     if not done:
         raise StudyError("no run has finished with complete curves: nothing to compare; " + "; ".join(remarks))
-    name_variants([*done, *(run for run, _ in others)], allow)
+    alone = name_variants([*done, *(run for run, _ in others)], allow)
     by_env = {env: [run for run in done if run.env == env] for env in sorted({run.env for run in done})}
     for env, env_runs in by_env.items():
-        require_one_term(env, env_runs, allow)
+        require_one_term(env, env_runs, allow, alone.get(env, ""))
         remarks += [f"{env}: {line}" for line in population_remarks(env_runs)]
     names = Names(by_env, [run for run, _ in others])
     remarks += names.unnamed(done)

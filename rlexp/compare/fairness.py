@@ -101,14 +101,17 @@ def _short(run: Run, key: str) -> Any:
     return said(run.settings, key, has=not key.startswith("algo.") or bool(_added(run.settings, key)))
 
 
-def require_one_term(env: str, runs: list[Run], allow: Collection[str]) -> None:
-    """Refuse runs that differ in more than the tested term, by a StudyError that says how to train them alike."""
+def require_one_term(env: str, runs: list[Run], allow: Collection[str], hint: str = "") -> None:
+    """Refuse runs that differ in more than the tested term, by a StudyError that says how to train them alike.
+
+    hint: what else may be the matter, if anything.
+    """
     if "all" not in allow and (more := beyond_one_term(runs, allow)):
         values = "; ".join(f"{key}: {_values(runs, key)}" for key in sorted(more))
         equal = ", which may differ together where population x total_steps is the same" if "population" in more else ""
         raise StudyError(
             f"{env}: the arms differ in more than the tested term ({values}){equal}. {_remedy(runs)}, or allow it: "
-            f"allow={','.join(sorted(more))}"
+            f"allow={','.join(sorted(more))}{hint and f'. {hint}'}"
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+from rlexp.compare.audit import abbreviate
 from rlexp.compare.fairness import differing_in, fingerprint
 from rlexp.compare.naming import text_of
 from rlexp.study.runs import Run
@@ -10,23 +11,37 @@ from rlexp.study.runs import Run
 MADE_WITH = ("env.kwargs.", "env.wrappers")  # prefixes of settings
 
 
-def name_variants(runs: Collection[Run], allow: Collection[str] = ()) -> None:
+def name_variants(runs: Collection[Run], allow: Collection[str] = ()) -> dict[str, str]:
     """Set `Run.variant` where arguments or wrappers of an environment vary, and two arms or more have each choice.
 
-    Otherwise what varies may be the tested term, as it is if `allow` names it. A default is no variant.
+    Otherwise what varies may be the tested term, as it is if `allow` names it. A default is no variant. Returns of each
+    environment where only some choices have two arms a remark that names the others.
     """
+    remarks: dict[str, str] = {}
     by_env: dict[str, list[Run]] = {}
     for run in runs:
         by_env.setdefault(run.env, []).append(run)
-    for group in by_env.values():
+    for env, group in by_env.items():
         varied = [key for key in differing_in(group) if key.startswith(MADE_WITH) and not {key, "all"} & {*allow}]
         arms: dict[str, set[str]] = {}
         for run in group:
             arms.setdefault(_made_with(run, varied), set()).add(fingerprint(run))
-        if len(arms) > 1 and min(map(len, arms.values())) > 1:
+        lone = {made for made, ids in arms.items() if len(ids) == 1}
+        if len(arms) > 1 and not lone:
             brief = {_variant(run, varied, with_arguments=False) for run in group}
             for run in group:
                 run.variant = _variant(run, varied, with_arguments=len(brief) < len(arms))
+        elif len(lone) < len(arms):
+            remarks[env] = _told([run for run in group if _made_with(run, varied) in lone], varied)
+    return remarks
+
+
+def _told(lone: list[Run], varied: list[str]) -> str:
+    made = sorted({_variant(run, varied, with_arguments=True) or "the default" for run in lone})
+    return (
+        f"With {' and with '.join(made)} only one arm was run ({abbreviate([str(run.folder) for run in lone])}): "
+        "leave that out, or run a second arm, and each will be a task of its own"
+    )
 
 
 def _made_with(run: Run, varied: list[str]) -> str:

@@ -94,7 +94,9 @@ def test_arms_that_were_not_run_on_both_are_refused_and_planned_ones_count(tmp_p
     write(tmp_path / "ppo5", kwargs={"size": 5})
     write(tmp_path / "apo5", "apo", kwargs={"size": 5})
     write(tmp_path / "ppo8", kwargs={"size": 8})
-    with pytest.raises(StudyError, match=r"more than the tested term \(env.kwargs.size: "):
+    with pytest.raises(StudyError, match=r"more than the tested term \(env.kwargs.size: ") as refused:
         tasks(tmp_path)
+    lone = f"With size=8 only one arm was run ({tmp_path / 'ppo8'}): leave that out, or run a second arm, and each"
+    assert lone in str(refused.value)
     write(tmp_path / "apo8", "apo", kwargs={"size": 8}, status="interrupted")
     assert tasks(tmp_path) == {"CartPole-v1 (size=5)": ["apo", "ppo"], "CartPole-v1 (size=8)": ["ppo"]}
