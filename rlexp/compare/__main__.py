@@ -2,8 +2,7 @@
 
     python -m rlexp.compare outputs/first                      every run below that folder
     python -m rlexp.compare outputs/a outputs/b baseline=ppo   runs of several studies
-
-    python -m rlexp.compare outputs/first plan=true            how many seeds its margin needs, and when to look
+    python -m rlexp.compare outputs/first plan=true            before that: how many seeds the margin needs
 
 Settings: primary=MEASURE (gives the verdict; default: declared, else evaluation) · margin=5% or margin=25 (smallest
 difference that matters; default: declared) · plan=true (propose and declare numbers of seeds; most=40: at most) ·

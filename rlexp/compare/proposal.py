@@ -127,7 +127,7 @@ def _told(plan: Plan, margin: float, most: int) -> list[str]:
         chance = power(plan.draw, plan.seeds, margin, plan.alpha)
         chosen = f"Planned: {plan.seeds}, with a chance of {chance.found:.0%} and {chance.equivalent:.0%}."
     shares = ", ".join(f"{5 * share:.3g} %" for share in SHARES[len(plan.looks)])
-    when = f"Looks at {', '.join(map(str, plan.looks))} seeds, which may spend {shares} of false verdicts."
+    when = f"Looks at {', '.join(map(str, plan.looks))} seeds, with {shares} as their risks of a false verdict."
     return [
         f"It takes {span} seeds per arm to find the margin, and equal arms equivalent, in {POWER:.0%} of studies.",
         chosen,

@@ -159,7 +159,7 @@ def _footnotes(comparison: Comparison, judgement: Judgement) -> list[str]:
         "level 1 − 5 %/k for the k comparisons by the primary measure (less at declared looks) and 1 − 5 %/k' for the "
         "k' by all others; p is multiplied accordingly. Of IQMs: interquartile means, by the Bayesian bootstrap. "
         "P(better): a seed of the arm scores above one of the baseline, Newcombe's score interval; p by ranks: the "
-        "same permutation test of the ranks. The formulas are in rlexp/compare/README.md.",
+        "same permutation test of the ranks. The formulas are in rlexp/compare/statistics.md.",
     ]
     if any(sample.run.share < 1 for task in comparison.tasks for sample in task.samples):
         notes.append("A run trained in a batch is charged its share of the batch's time.")

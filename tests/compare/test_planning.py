@@ -145,7 +145,7 @@ def test_a_plan_proposes_seeds_and_declares_looks(tmp_path, capsys):
     entry = held(tmp_path / "s")["envs"]["CartPole-v1"]
     assert entry["planned"][-1] == planned
     assert (entry["taken"], entry["pilot"]) == ([], 4)
-    assert f"Looks at {', '.join(map(str, entry['planned']))} seeds, which may spend " in said
+    assert f"Looks at {', '.join(map(str, entry['planned']))} seeds, with " in said
     assert held(tmp_path / "s")["margins"] == {"CartPole-v1": "4%"}
     assert "60" not in said  # nor any other word of the difference
     assert not re.search("better|worse|apo", said)
