@@ -31,7 +31,7 @@ def name_variants(runs: Collection[Run], allow: Collection[str] = ()) -> dict[st
             brief = {_variant(run, varied, with_arguments=False) for run in group}
             for run in group:
                 run.variant = _variant(run, varied, with_arguments=len(brief) < len(arms))
-        elif len(lone) < len(arms):
+        elif 0 < len(lone) < len(arms):
             remarks[env] = _told([run for run in group if _made_with(run, varied) in lone], varied)
     return remarks
 

@@ -100,3 +100,11 @@ def test_arms_that_were_not_run_on_both_are_refused_and_planned_ones_count(tmp_p
     assert lone in str(refused.value)
     write(tmp_path / "apo8", "apo", kwargs={"size": 8}, status="interrupted")
     assert tasks(tmp_path) == {"CartPole-v1 (size=5)": ["apo", "ppo"], "CartPole-v1 (size=8)": ["ppo"]}
+
+
+def test_a_refusal_of_arms_in_one_environment_tells_nothing_of_variants(tmp_path):
+    write(tmp_path / "ppo")
+    write(tmp_path / "apo", "apo", lr=0.5)
+    with pytest.raises(StudyError, match="more than the tested term") as refused:
+        tasks(tmp_path)
+    assert "only one arm" not in str(refused.value)
