@@ -4,7 +4,6 @@
 synthetic values are ignored: the first real update reports them (see `location.is_mistake`).
 """
 
-import copy
 import functools
 import logging
 from bdb import BdbQuit
@@ -35,6 +34,7 @@ from rlexp.checks.location import located_errors, refusal, where_defined, where_
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.misspelt import warn_if_hook_is_misspelt
 from rlexp.checks.network import where_network_raised
+from rlexp.checks.saved_state import require_saved_by_agent, saved_state
 from rlexp.checks.synthetic import EachNetwork, batch_of, copied, rollout_of
 from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
@@ -78,9 +78,10 @@ def check_loss(
         networks = [network.to(device) for network in build_networks(build, streams[0])]
         algo = make()
         specs = [RunSpec(agents, num_envs, each, device, population) for each in streams[1:]]
-        twin = none_if_synthetic(algo, "prepare", lambda: _require_reproducible(algo, make, specs))
-        if twin is None:
+        made = none_if_synthetic(algo, "prepare", lambda: _require_reproducible(algo, make, specs))
+        if made is None:
             return Findings()
+        (twin,) = made
         warn_if_hook_is_misspelt(algo)
         make_rollout = functools.partial(rollout_of, networks, space, algo.rollout_steps, num_envs, device)
         rollout, policies = make_rollout(), EachNetwork(networks)
@@ -100,7 +101,7 @@ def check_loss(
         replay = none_if_synthetic(algo, "replay", lambda: algo.replay(minibatches))
         if replay is not None:
             require_replay(algo, replay[0], agents, minibatches)
-        if twin[0] is not None and not alone:
+        if twin is not None and not alone:
             require_own_outputs(algo, prepared, (make_rollout(), make_rollout(seed=1)), policies)
         rows = algo.rollout_steps * num_envs // algo.minibatches
         batch = batch_of(rollout, extra[0], replay[0] if replay else (), rows)
@@ -109,12 +110,13 @@ def check_loss(
         findings = Findings() if agents == 1 else _why_unstackable(algo, networks, batch, values[0], certain=check.ran)
         if metrics is None:
             return findings
-        if twin[0] is not None and observed is not None:
+        if twin is not None and observed is not None:
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
             if not alone and type(algo).adapt is not Algorithm.adapt:
                 require_own_coefficients(algo, prepared, make_rollout(), policies, metrics)
-            check.call_or_none(twin[0].bind(check.coefficients), check.batch)  # for what it creates lazily
-            _check_resume(algo, twin[0], specs, metrics, functools.partial(make_rollout, seed=1), policies)
+            require_saved_by_agent(twin, specs[1], make)
+            check.call_or_none(twin.bind(check.coefficients), check.batch)  # for what it creates lazily
+            _check_resume(algo, twin, specs, metrics, functools.partial(make_rollout, seed=1), policies)
         return findings
 
 
@@ -214,8 +216,7 @@ def _check_resume(
 
     if not none_if_synthetic(algo, "adapt", lambda: adapt(algo)):
         return
-    with located_errors(algo, "state_dict"):
-        state = copy.deepcopy(algo.state_dict())
+    state = saved_state(algo, specs[0])
     with located_errors(algo, "load_state_dict"):
         twin.load_state_dict(state)
     for stream, other in zip(specs[0].streams, specs[1].streams, strict=True):

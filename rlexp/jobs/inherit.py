@@ -21,13 +21,14 @@ from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial
 from rlexp.jobs.job import Job
 from rlexp.networks.actor_critic import OF_OBJECTIVE
+from rlexp.plain.by_agent import join_agents, select_agents
 from rlexp.run import checkpoint
 from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
+from rlexp.text import one_line
 from rlexp.training.agents import Agents
 from rlexp.training.learner import Learner
 from rlexp.training.optimizer_state import AVERAGE, kept_by_agent
-from rlexp.training.resume import join_agents, select_agents
 from rlexp.training.trainer import Trainer
 
 STATISTICS = "encoder.normalizer."  # prefix of the observation normaliser's buffers
@@ -279,7 +280,11 @@ def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
         _require_fit(source, kept, wanted, "; leave memory out of init_with")
         of_each += states
     if wanted:
-        trainer.algo.load_state_dict(join_agents(of_each))
+        try:
+            state = join_agents(of_each, equal=True)
+        except ValueError as error:  # parents of which each counts by itself, say
+            raise sources[0].refusal(f"{one_line(str(error))}; leave memory out of init_with") from error
+        trainer.algo.load_state_dict(state)
     return bool(wanted)
 
 

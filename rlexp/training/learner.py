@@ -26,6 +26,7 @@ from rlexp.compiling.compile import Notes
 from rlexp.compiling.graphs import UPDATE, Graphs
 from rlexp.data import Batch, Rollout
 from rlexp.envs.classic_control import World
+from rlexp.errors import ObjectiveError
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.seeding import AgentStreams, no_global_randomness
 from rlexp.training.acting import Actor, Slot, in_turn
@@ -87,6 +88,7 @@ class Learner:
         self.graphs = [Graphs(watch, self.notes, type(algo).__name__, unrecordable) for _ in self.groups]
         self.actor = Actor(self.groups, self.graphs, world)
         self.most_epochs = most_epochs or algo.epochs  # so that graphs have room for them
+        self.sizes = {name: getattr(algo, name) for name in ("rollout_steps", "minibatches")}
         self.updated = False  # whether an update has created the optimizers' state
         self.step = MinibatchStep(algo, self.ranks, verify_loss=verify_loss)
 
@@ -146,6 +148,7 @@ class Learner:
         progress: of the run, from 0 to 1; last: this is the run's last update.
         """
         algo, agents = self.algo, len(self.streams)
+        self._require_sizes()
         first, minibatches = not self.step.metric_names, algo.epochs * algo.minibatches
 
         def hook(name: str) -> contextlib.ExitStack:
@@ -184,6 +187,16 @@ class Learner:
             algo.adapt(merged)
         self.step.reads.require_same(algo)
         return merged
+
+    def _require_sizes(self) -> None:
+        """Raise ObjectiveError if a hook has changed what rollouts, minibatches and graphs have their sizes from."""
+        changed = (name for name, before in self.sizes.items() if getattr(self.algo, name) != before)
+        if (name := next(changed, None)) is not None:
+            what = f"has changed from {self.sizes[name]} to {getattr(self.algo, name)}"
+            raise ObjectiveError(f"algo.{name}: {what}; it is fixed once training starts")
+        if not 1 <= (epochs := self.algo.epochs) <= self.most_epochs:
+            what = f"it may change between 1 and {self.most_epochs}, what training began with: begin with the most"
+            raise ObjectiveError(f"algo.epochs: has changed to {epochs}; {what}")
 
     def _rows(self, rollout: Rollout, targets: Advantages) -> Batch:
         """A rollout's rows (A, T*E, ...); each dummy row is a copy of another one, of weight 0."""

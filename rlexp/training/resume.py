@@ -5,7 +5,6 @@ agents when saved, and joined with that of other runs when restored.
 """
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from rlexp.envs.checks import close
 from rlexp.envs.snapshot import copyable, move, snapshot
 from rlexp.envs.snapshot import restore as restore_environments
 from rlexp.errors import CheckpointError, UserError
+from rlexp.plain.by_agent import join_agents, select_agents
 from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Interrupted
 from rlexp.text import one_line
@@ -34,30 +34,6 @@ from rlexp.training.recorder import Recorder
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
-
-
-def select_agents(state: Any, agents: slice, total: int) -> Any:
-    """Slice the tensors (total · n, ...) of nested state to some agents; everything else is shared.
-
-    Raises:
-        ValueError: a tensor is not per agent.
-    """
-    if isinstance(state, dict):
-        return {key: select_agents(value, agents, total) for key, value in state.items()}
-    if not isinstance(state, Tensor) or agents == slice(0, total):
-        return state
-    if state.dim() == 0 or state.shape[0] % total:
-        raise ValueError(f"state of shape {tuple(state.shape)} is not per agent, of which there are {total}")
-    return state.unflatten(0, (total, -1))[agents].flatten(0, 1).clone()
-
-
-def join_agents(states: Sequence[Any]) -> Any:
-    """Concatenate nested state of several runs' agents; the inverse of `select_agents`."""
-    if len(states) == 1:
-        return states[0]
-    if isinstance(states[0], dict):
-        return {key: join_agents([state[key] for state in states]) for key in states[0]}
-    return torch.cat(list(states)) if isinstance(states[0], Tensor) else states[0]
 
 
 class Resumable:
@@ -193,12 +169,13 @@ class Resumable:
             self.scaler.load_state_dict(by_agent["scaler"])
 
     def _load(self, states: list[dict[str, Any]]) -> None:
-        names = ["learner", "algo", "scaler", "collector", *["kept"] * (self.kept is not None)]
-        by_agent = join_agents([{name: s[name] for name in names} for s in states])
-        self._load_by_agent(by_agent)
         numbers = {state["trainer"]["update_number"] for state in states}
         if len(numbers) > 1:
             raise ValueError(f"they are from different updates: {sorted(numbers)}")
+        names = self.kept_by_agent().keys() - {"algo"}
+        by_agent = join_agents([{name: state[name] for name in names} for state in states])
+        by_agent["algo"] = join_agents([state["algo"] for state in states], equal=True)
+        self._load_by_agent(by_agent)
         self.update_number = numbers.pop()
         exact = True
         for run, state in zip(self.runs, states, strict=True):

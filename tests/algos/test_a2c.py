@@ -8,11 +8,11 @@ import torch
 from helpers import (
     AsObserved,
     for_one_agent,
+    have_same_weights,
     make_batch,
     make_trainer,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -94,7 +94,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     words = ("algo=a2c", "env=cartpole", "num_seeds=2", "total_steps=640", "log_every=80")
     whole = train(tmp_path / "whole", *words)
     parts = resumed(tmp_path / "parts", *words)
-    assert same_weights(parts, whole)
+    assert have_same_weights(parts, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

@@ -9,6 +9,7 @@ from helpers import (
     AsObserved,
     HandMade,
     for_one_agent,
+    have_same_weights,
     last_metrics,
     make_batch,
     make_config,
@@ -16,7 +17,6 @@ from helpers import (
     record,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -135,9 +135,9 @@ def test_apo_with_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):
     settings = (*SMALL, f"env={env}", f"num_seeds={num_seeds}")
     ppo = train(tmp_path / "ppo", "algo=ppo", *settings)
     apo = train(tmp_path / "apo", "algo=apo", "algo.anchor_coef=0", *settings)
-    assert same_weights(ppo, apo)
+    assert have_same_weights(ppo, apo)
     anchored = train(tmp_path / "anchored", "algo=apo", "algo.anchor_coef=1", *settings)
-    assert env == "pendulum" or not same_weights(ppo, anchored)  # no episode of Pendulum ends so soon
+    assert env == "pendulum" or not have_same_weights(ppo, anchored)  # no episode of Pendulum ends so soon
 
 
 def test_apo_loss_by_hand(tmp_path):
@@ -243,7 +243,7 @@ def test_populations_without_a_shared_anchor_are_seeds_bit_for_bit(tmp_path):
     together = train(tmp_path / "a", "algo=apo", *POPULATION, "num_seeds=2", "population=2")
     seeds = train(tmp_path / "b", "algo=apo", *POPULATION, "num_seeds=4")
     assert together.seeds == seeds.seeds == [0, 1, 2, 3]
-    assert same_weights(together, seeds)
+    assert have_same_weights(together, seeds)
     assert records(tmp_path / "a") == records(tmp_path / "b")
 
 
@@ -261,7 +261,7 @@ def test_agents_share_an_anchor_within_their_population_and_no_other(tmp_path):
     assert ours["anchor_holder"] == theirs["anchor_holder"] == memory.returns[:2, 0].argmax()
     assert 0 <= ours["anchor_held"] <= ours["step"]
     control = train(tmp_path / "control", "algo=apo", *POPULATION, "num_seeds=2", "population=2")
-    assert not same_weights(both, control)
+    assert not have_same_weights(both, control)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_agents_share_an_anchor_within_their_population_and_no_other(tmp_path):
 def test_a_resumed_run_with_a_shared_anchor_is_the_uninterrupted_one(tmp_path, more):
     words = ("algo=apo", "algo.anchor_share=true", *POPULATION, "num_seeds=2", "population=2", *more)
     whole = train(tmp_path / "whole", *words)
-    assert same_weights(resumed(tmp_path / "parts", *words), whole)
+    assert have_same_weights(resumed(tmp_path / "parts", *words), whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

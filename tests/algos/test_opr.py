@@ -8,13 +8,13 @@ from helpers import (
     AsObserved,
     HandMade,
     for_one_agent,
+    have_same_weights,
     last_metrics,
     make_batch,
     make_config,
     make_trainer,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -85,14 +85,14 @@ def test_without_weights_the_policy_is_ppos(tmp_path):
     free = ("algo.max_grad_norm=null",)  # one norm would be of the clone's gradient, too
     ppo = train(tmp_path / "ppo", *SMALL, *free)
     opr = train(tmp_path / "opr", *OWN, *free, "algo.shaping_coef=0", "algo.bc_coef=0")
-    assert same_weights(ppo, opr)
+    assert have_same_weights(ppo, opr)
 
 
 @pytest.mark.parametrize("env", ["cartpole", pytest.param("pendulum", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one_and_agents_are_those_alone(tmp_path, env):
     words = (*OWN, f"env={env}", "log_every=128")
     whole = train(tmp_path / "whole", *words, "num_seeds=2")
-    assert same_weights(resumed(tmp_path / "parts", *words, "num_seeds=2"), whole)
+    assert have_same_weights(resumed(tmp_path / "parts", *words, "num_seeds=2"), whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     for name, x in weights_of(train(tmp_path / "one", *words, "seed=1")).items():
         assert_close(weights_of(whole)[name][1], x[0], rtol=1e-3, atol=1e-4)

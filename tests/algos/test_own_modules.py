@@ -3,7 +3,7 @@
 import pytest
 import torch
 from extras import Auxiliary
-from helpers import make_trainer, resumed, same_weights, train, weights_of, write_config
+from helpers import have_same_weights, make_trainer, resumed, train, weights_of, write_config
 from torch import nn
 
 import rlexp
@@ -41,7 +41,7 @@ def test_the_policy_starts_as_without_them(tmp_path):
 def test_a_term_of_no_weight_leaves_the_policy_alone(tmp_path):
     free = ("algo.max_grad_norm=null",)  # else its gradient, though 0 times, has a part in the norm
     mine = train(tmp_path / "a", *OWN, "+algo.aux_coef=0", *free)
-    assert same_weights(train(tmp_path / "b", *SMALL, *free), mine)
+    assert have_same_weights(train(tmp_path / "b", *SMALL, *free), mine)
 
 
 def test_agents_side_by_side_are_those_alone(tmp_path):
@@ -54,7 +54,7 @@ def test_agents_side_by_side_are_those_alone(tmp_path):
 @pytest.mark.parametrize("batching", ["vmap", pytest.param("loop", marks=pytest.mark.slow)])
 def test_resumed_they_are_those_of_an_uninterrupted_run(tmp_path, batching):
     settings = (*OWN, "num_seeds=2", f"batching={batching}")
-    assert same_weights(resumed(tmp_path / "a", *settings), train(tmp_path / "b", *settings))
+    assert have_same_weights(resumed(tmp_path / "a", *settings), train(tmp_path / "b", *settings))
 
 
 def test_a_saved_policy_acts_without_them(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import for_one_agent, make_batch, make_config, records, resumed, same_weights, train
+from helpers import for_one_agent, have_same_weights, make_batch, make_config, records, resumed, train
 
 from rlexp import build
 from rlexp.algos.ppo import PPO
@@ -48,12 +48,12 @@ def test_a_bound_within_the_other_clip_is_refused(words, told):
 def test_a_bound_beyond_any_ratio_is_ppo_and_one_within_is_not(tmp_path):
     words = (*SMALL, "total_steps=512")
     ppo = train(tmp_path / "ppo", *words)
-    assert same_weights(train(tmp_path / "far", "algo=ppo_dual_clip", "algo.dual_clip=1e9", *words), ppo)
-    assert not same_weights(train(tmp_path / "near", "algo=ppo_dual_clip", "algo.dual_clip=1.21", *words), ppo)
+    assert have_same_weights(train(tmp_path / "far", "algo=ppo_dual_clip", "algo.dual_clip=1e9", *words), ppo)
+    assert not have_same_weights(train(tmp_path / "near", "algo=ppo_dual_clip", "algo.dual_clip=1.21", *words), ppo)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     words = ("algo=ppo_dual_clip", "algo.dual_clip=[3,1.3]", *SMALL, "num_seeds=2", "total_steps=768", "log_every=128")
     whole, parts = train(tmp_path / "whole", *words), resumed(tmp_path / "parts", *words)
-    assert same_weights(parts, whole)
+    assert have_same_weights(parts, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")

@@ -7,13 +7,13 @@ import torch
 from helpers import (
     AsObserved,
     for_one_agent,
+    have_same_weights,
     last_metrics,
     make_batch,
     make_config,
     make_trainer,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -78,14 +78,14 @@ def test_an_average_over_one_step_is_the_policy_that_collected_and_so_ppo(tmp_pa
     ewma = train(tmp_path / "ewma", *EWMA, *ONE_STEP, "algo.ewma_decay=0")
     for name, x in weights_of(ppo).items():
         assert_close(weights_of(ewma)[name], x)
-    assert not same_weights(train(tmp_path / "far", *EWMA, *ONE_STEP, "algo.ewma_decay=0.99"), ppo)
+    assert not have_same_weights(train(tmp_path / "far", *EWMA, *ONE_STEP, "algo.ewma_decay=0.99"), ppo)
 
 
 @pytest.mark.parametrize("batching", ["vmap", pytest.param("loop", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, batching):
     words = (*EWMA, "num_seeds=2", f"batching={batching}", "log_every=128")
     whole, parts = train(tmp_path / "whole", *words), resumed(tmp_path / "parts", *words)
-    assert same_weights(parts, whole)
+    assert have_same_weights(parts, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

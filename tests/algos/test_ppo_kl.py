@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import make_config, make_trainer, same_weights, train
+from helpers import have_same_weights, make_config, make_trainer, train
 
 from rlexp import build
 from rlexp.errors import ConfigError
@@ -18,7 +18,7 @@ def test_a_target_of_zero_is_no_target_of_ppo_kl():
 def test_ppo_kl_with_coefficient_zero_is_ppo(tmp_path):
     ppo = train(tmp_path / "ppo", "algo=ppo", *SMALL)
     kl = train(tmp_path / "kl", "algo=ppo_kl", "algo.kl_coef=0", "algo.kl_target=null", *SMALL)
-    assert same_weights(ppo, kl)
+    assert have_same_weights(ppo, kl)
 
 
 def test_adaptive_kl_moves_beta_per_agent(tmp_path):

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from rlexp.algos.ranking_buffer import RankingBuffer
 from rlexp.data import RunSpec
+from rlexp.plain.by_agent import join_agents, select_agents
 from rlexp.seeding import AgentStreams
-from rlexp.training.resume import join_agents, select_agents
 
 CPU = torch.device("cpu")
 

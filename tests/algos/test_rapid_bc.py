@@ -8,11 +8,11 @@ import torch
 from helpers import (
     AsObserved,
     for_one_agent,
+    have_same_weights,
     make_batch,
     make_config,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -69,8 +69,8 @@ def test_there_is_no_term_without_a_row_of_weight():
 def test_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):
     words = (*SMALL, env, f"num_seeds={num_seeds}")
     ppo = train(tmp_path / "ppo", "algo=ppo", *words)
-    assert same_weights(ppo, train(tmp_path / "zero", "algo=rapid_bc", "algo.bc_coef=0", *words))
-    assert not same_weights(ppo, train(tmp_path / "rapid", "algo=rapid_bc", *words))
+    assert have_same_weights(ppo, train(tmp_path / "zero", "algo=rapid_bc", "algo.bc_coef=0", *words))
+    assert not have_same_weights(ppo, train(tmp_path / "rapid", "algo=rapid_bc", *words))
 
 
 @pytest.mark.parametrize("word", ["algo.bc_coef=-1", "algo.bc_rows=0", "algo.buffer_size=0", "algo.max_steps=0"])
@@ -84,7 +84,7 @@ def test_values_out_of_range_are_refused(word):
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, env):
     words = (*SMALL, "algo=rapid_bc", "num_seeds=2", "log_every=256", "algo.buffer_size=100", "algo.max_steps=20", env)
     whole, parts = train(tmp_path / "whole", *words), resumed(tmp_path / "parts", *words)
-    assert same_weights(parts, whole)
+    assert have_same_weights(parts, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

@@ -9,7 +9,7 @@ import probes  # noqa: F401
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from helpers import last_metrics, make_config, make_trainer, records, resumed, same_weights, train, weights_of
+from helpers import have_same_weights, last_metrics, make_config, make_trainer, records, resumed, train, weights_of
 
 from rlexp import build
 from rlexp.algos.apo import APO
@@ -54,7 +54,7 @@ def test_the_error_is_that_of_a_network_that_learns_to_predict_one_that_does_not
 def test_a_bonus_of_no_weight_leaves_any_objective_as_it_is(tmp_path, algo):
     settings = (f"algo={algo}", *SMALL, "algo.max_grad_norm=null")  # one norm would be of both gradients
     mine = train(tmp_path / "bonus", *settings, "bonus=rnd", "bonus.rnd_coef=0")
-    assert same_weights(train(tmp_path / "plain", *settings), mine)
+    assert have_same_weights(train(tmp_path / "plain", *settings), mine)
 
 
 def test_the_first_rollout_has_no_bonus(tmp_path):
@@ -93,7 +93,7 @@ def test_final_observations_are_learnt_as_others_are(tmp_path):
 def test_resumed_and_side_by_side(tmp_path):
     settings = ("algo=apo", "bonus=rnd", "num_seeds=2", *SMALL)
     whole, again = train(tmp_path / "a", *settings), resumed(tmp_path / "b", *settings)
-    assert same_weights(whole, again)
+    assert have_same_weights(whole, again)
     assert records(tmp_path / "a") == records(tmp_path / "b")
     alone = train(tmp_path / "c", "algo=apo", "bonus=rnd", "seed=1", *SMALL)
     for name, x in weights_of(whole).items():

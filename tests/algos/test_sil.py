@@ -8,12 +8,12 @@ import torch
 from helpers import (
     AsObserved,
     for_one_agent,
+    have_same_weights,
     make_batch,
     make_config,
     make_trainer,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -86,8 +86,8 @@ def test_there_is_no_term_without_a_row_of_weight():
 def test_coefficient_zero_is_ppo_bit_for_bit(tmp_path, env, num_seeds):
     words = (*SMALL, env, f"num_seeds={num_seeds}")
     ppo = train(tmp_path / "ppo", "algo=ppo", *words)
-    assert same_weights(ppo, train(tmp_path / "zero", "algo=sil", "algo.sil_coef=0", *words))
-    assert not same_weights(ppo, train(tmp_path / "sil", "algo=sil", *words))
+    assert have_same_weights(ppo, train(tmp_path / "zero", "algo=sil", "algo.sil_coef=0", *words))
+    assert not have_same_weights(ppo, train(tmp_path / "sil", "algo=sil", *words))
 
 
 def test_gamma_and_bootstrap_are_those_of_gae(tmp_path):
@@ -121,7 +121,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, words):
     words = (*SMALL, "algo=sil", "num_seeds=2", "log_every=256", "algo.sil_buffer=300", *words)
     words += ("+env.kwargs.max_episode_steps=40",)
     whole, parts = train(tmp_path / "whole", *words), resumed(tmp_path / "parts", *words)
-    assert same_weights(parts, whole)
+    assert have_same_weights(parts, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

@@ -7,11 +7,11 @@ import torch
 from helpers import (
     AsObserved,
     for_one_agent,
+    have_same_weights,
     make_batch,
     make_config,
     records,
     resumed,
-    same_weights,
     train,
     weights_of,
 )
@@ -75,7 +75,7 @@ def test_an_epsilon_of_zero_is_refused_where_an_update_would_divide_by_it(clip_c
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     words = (*SMALL, "num_seeds=2", "total_steps=768", "log_every=128")
     whole, parts = train(tmp_path / "whole", *words), resumed(tmp_path / "parts", *words)
-    assert same_weights(parts, whole)
+    assert have_same_weights(parts, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 

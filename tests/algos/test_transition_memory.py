@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from rlexp.algos.transition_memory import TransitionMemory
 from rlexp.data import RunSpec
+from rlexp.plain.by_agent import select_agents
 from rlexp.seeding import AgentStreams
-from rlexp.training.resume import select_agents
 
 CPU = torch.device("cpu")
 

@@ -130,6 +130,42 @@ def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path
         trainer.train(False)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "NotPerAgent",
+            r"state of shape \(3,\) is not per agent, of which there are 2; it takes tensors",
+        ),
+        ("Recalls", r"a list of 1 that holds tensors has not one entry for each of 2 agents; it takes tensors"),
+        ("Numbers", r"keeps scales, a list of one plain value per agent; make it a tensor \(agents,\)"),
+    ],
+)
+def test_a_state_that_cannot_be_divided_by_agent_is_refused_where_it_stands(tmp_path, name, told):
+    make_trainer(tmp_path, *SMALL, algo(name))
+    line = refused(tmp_path, name, "num_seeds=2")
+    assert re.match(rf"\S*{place_of(name)}: {name}\.state_dict: {told}", line)
+
+
+@pytest.mark.parametrize(
+    ("of", "to", "told"),
+    [
+        ("epochs", 3, "algo.epochs: has changed to 3; it may change between 1 and 2, what training began with"),
+        ("epochs", 0, "algo.epochs: has changed to 0; it may change between 1 and 2, what training began with"),
+        ("minibatches", 4, "algo.minibatches: has changed from 2 to 4; it is fixed once training starts"),
+        ("rollout_steps", 16, "algo.rollout_steps: has changed from 32 to 16; it is fixed once training starts"),
+    ],
+)
+def test_what_sizes_depend_on_stays(tmp_path, of, to, told):
+    trainer = make_trainer(tmp_path, *SMALL, "total_steps=512", algo("Resizes"), f"+algo.of={of}", f"+algo.to={to}")
+    with pytest.raises(ObjectiveError, match=re.escape(told)):
+        trainer.train(False)
+
+
+def test_epochs_may_fall(tmp_path):
+    train(tmp_path, *SMALL, "total_steps=512", algo("Resizes"), "+algo.of=epochs", "+algo.to=1")
+
+
 # What slipped through -----------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """What a loss reads besides tensors may not change once training has begun; tensors may adapt."""
 
 import pytest
-from helpers import same_weights, train, weights_of
+from helpers import have_same_weights, train, weights_of
 from strangers import SMALL, algo
 from torch.testing import assert_close
 
@@ -33,7 +33,7 @@ def test_tensors_adapt_alike_compiled_and_not(tmp_path, traced, name, num_seeds)
     for key, x in weights_of(eager).items():
         assert_close(weights_of(compiled)[key], x, atol=2e-5, rtol=2e-4)
     fixed = train(tmp_path / "fixed", *SMALL, "algo=ppo", f"num_seeds={num_seeds}")
-    assert not same_weights(eager, fixed)
+    assert not have_same_weights(eager, fixed)
 
 
 def test_what_a_loss_does_not_read_may_change_and_what_stays_may_be_read(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.utils.checkpoint
-from helpers import last_metrics, make_trainer, resumed, same_weights, train, weights_of
+from helpers import have_same_weights, last_metrics, make_trainer, resumed, train, weights_of
 from strangers import SMALL, algo
 from torch.func import vmap
 from torch.testing import assert_close
@@ -105,7 +105,7 @@ def test_a_loss_draws_the_same_alone_beside_others_compiled_and_resumed(tmp_path
     for key, x in weights_of(alone).items():
         for other in (beside, looped, compiled):
             assert_close(weights_of(other)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
-    assert same_weights(resumed(tmp_path / "resumed", *settings, "num_seeds=3"), beside)
+    assert have_same_weights(resumed(tmp_path / "resumed", *settings, "num_seeds=3"), beside)
     noise = [last_metrics(tmp_path / "beside", seed)["noise"] for seed in range(3)]
     assert len(set(noise)) == 3
     assert last_metrics(tmp_path / "alone", 1)["noise"] == pytest.approx(noise[1], rel=1e-4)

@@ -236,5 +236,5 @@ def resumed(folder, *settings, after=3):
     return train(folder, *settings, resume=True)
 
 
-def same_weights(a, b):
+def have_same_weights(a, b):
     return all(torch.equal(x, weights_of(b)[name]) for name, x in weights_of(a).items())

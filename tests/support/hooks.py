@@ -377,3 +377,72 @@ class Listed(PPO):
     """A list as default."""
 
     shares: list = field(default_factory=lambda: [0.5, 0.5])
+
+
+@dataclass(kw_only=True)
+class Recalls(PPO):
+    """A coefficient that is the mean of the last three entropies, each a tensor (A,) in a list."""
+
+    def prepare(self, spec):
+        self.recent = [torch.zeros(spec.num_agents)]
+
+    def coefficients(self, progress, num_agents, device):
+        return super().coefficients(progress, num_agents, device) | {"c": torch.stack(self.recent).mean(0)}
+
+    def loss(self, policy, batch):
+        loss, metrics = super().loss(policy, batch)
+        return loss * (1 + self.c), metrics | {"c": self.c}
+
+    def adapt(self, metrics):
+        self.recent = [*self.recent, metrics["entropy"]][-3:]
+
+    def state_dict(self):  # here
+        return {"recent": self.recent}
+
+    def load_state_dict(self, state):
+        self.recent = [*state["recent"]]
+
+
+@dataclass(kw_only=True)
+class NotPerAgent(PPO):
+    """Keeps three numbers, whatever the number of agents."""
+
+    def state_dict(self):  # here
+        return {"odd": torch.zeros(3)}
+
+
+@dataclass(kw_only=True)
+class Numbers(PPO):
+    """Keeps a number per agent in a list."""
+
+    def prepare(self, spec):
+        self.scales = [1.0] * spec.num_agents
+
+    def state_dict(self):  # here
+        return {"scales": self.scales}
+
+    def load_state_dict(self, state):
+        self.scales = state["scales"]
+
+
+@dataclass(kw_only=True)
+class Resizes(PPO):
+    """Changes a setting once it has trained."""
+
+    of: str = "epochs"
+    to: int = 3
+
+    def prepare(self, spec):
+        self.seen = 0
+
+    def observe(self, rollout):
+        self.seen += 1
+        if self.seen == 3:
+            setattr(self, self.of, self.to)
+        return {}
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]

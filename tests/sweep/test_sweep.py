@@ -278,6 +278,22 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
     assert "1 died 3 times (retry_failed=true reruns them), 1 done" in result.out
 
 
+def test_jobs_resume_in_another_batch_with_their_own_networks(sweep):
+    words = ("algo._target_=hooks.OwnNetsSaved", "hydra/launcher=batched", "log_every=64")
+    rates = "optimizer.lr=1e-3,3e-2"
+    assert sweep(*words, rates, "study=whole").code == 0
+    assert sweep(*words, rates, "stop_at=128").code == 0
+    assert sweep(*words, "optimizer.lr=3e-2,1e-3").code == 0
+
+    def found(study):
+        folders = [job for job in Path("outputs", study).iterdir() if job.is_dir()]
+        rows = {job.name: last_metrics(job) for job in folders}
+        return {name[:-8]: (row["step"], row["novelty"], row["entropy"]) for name, row in rows.items()}
+
+    assert found("s") == found("whole")
+    assert len({row[1] for row in found("s").values()}) == 2
+
+
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_the_trouble_of_its_own_job(sweep):
     assert sweep("seed=0,1,2,3", "stop_at=128").code == 0

@@ -8,7 +8,7 @@ import probes
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import last_metrics, make_trainer, resumed, same_weights, train, weights_of, write_config
+from helpers import have_same_weights, last_metrics, make_trainer, resumed, train, weights_of, write_config
 from strangers import SMALL, algo, torso
 from torch.testing import assert_close
 
@@ -79,7 +79,7 @@ def test_networks_train_stacked_as_alone_resume_and_are_loaded(tmp_path, name):
         assert_close(weights_of(batch)[key][1], x[0], atol=2e-4, rtol=2e-3, msg=key)
     norms = [last_metrics(tmp_path / name, seed=1)["grad_norm"] for name in ("batch", "alone")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
-    assert same_weights(resumed(tmp_path / "resumed", *settings), batch)
+    assert have_same_weights(resumed(tmp_path / "resumed", *settings), batch)
     for key in ("actor_torso.layer.weight", "actor_torso.layer.bias"):
         if name == "Attends":
             break
@@ -130,7 +130,7 @@ def test_gradients_move_their_own_weights_however_they_are_laid_out(tmp_path, se
     plain = train(tmp_path / "plain", *settings, *seeds, "optimizer.fused=false", "+optimizer.foreach=false")
     for key, x in weights_of(plain).items():
         assert_close(weights_of(fused)[key], x, atol=1e-6, rtol=1e-5, msg=key)
-    assert same_weights(resumed(tmp_path / "resumed", *settings, *seeds, after=1), fused)
+    assert have_same_weights(resumed(tmp_path / "resumed", *settings, *seeds, after=1), fused)
 
 
 def test_stacked_convolutions_are_those_of_a_loop(tmp_path):

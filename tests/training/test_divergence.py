@@ -10,9 +10,9 @@ from helpers import make_jobs, make_trainer, record, state_of, stop_after, train
 from torch.testing import assert_close
 
 from rlexp.errors import DivergedError
+from rlexp.plain.by_agent import select_agents
 from rlexp.signals import Interrupted
 from rlexp.training.divergence import not_finite
-from rlexp.training.resume import select_agents
 
 # eight updates of 128 rows; the victim diverges in the third, as progress is then 2/8
 EIGHT = ("total_steps=1024", "env.num_envs=4", "algo.rollout_steps=32", "algo.epochs=2", "algo.minibatches=2")

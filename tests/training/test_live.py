@@ -82,9 +82,9 @@ def test_a_change_is_in_force_from_the_next_update_on_and_is_kept(tmp_path):
     seen = []
     update = trainer.learner.update
 
-    def watched(rollout, targets, progress, *, last=False):
+    def watched(rollout, targets, progress, **more):
         drawn = trainer.streams[0].order.get_state()
-        metrics = update(rollout, targets, progress, last=last)
+        metrics = update(rollout, targets, progress, **more)
         coefficients = trainer.algo.coefficients(progress, 1, trainer.learner.device)
         seen.append((trainer.learner.groups[0].lr, float(coefficients["ent_coef"]), trainer.algo.epochs))
         assert not torch.equal(drawn, trainer.streams[0].order.get_state())

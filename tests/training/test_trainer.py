@@ -133,7 +133,10 @@ def test_a_run_pauses_after_the_update_that_comes_to_stop_at_saved_and_logged(tm
 def test_progress_that_schedules_see_goes_from_nothing_to_the_last_update(tmp_path):
     trainer = make_trainer(tmp_path, *NINE)
     seen, update = [], trainer.learner.update
-    trainer.learner.update = lambda *given, last: (seen.append((given[2], last)), update(*given, last=last))[1]
+    trainer.learner.update = lambda *given, last, **more: (
+        seen.append((given[2], last)),
+        update(*given, last=last, **more),
+    )[1]
     trainer.train(False)
     assert [progress for progress, _ in seen] == pytest.approx([k / 9 for k in range(9)])
     assert [last for _, last in seen] == [False] * 8 + [True]
