@@ -22,7 +22,7 @@ def select_agents(state: Any, agents: slice, total: int) -> Any:
     if isinstance(state, dict):
         return {key: select_agents(value, agents, total) for key, value in state.items()}
     if isinstance(state, tuple):
-        return _like(state, [select_agents(value, agents, total) for value in state])
+        return tuple(select_agents(value, agents, total) for value in state)
     if isinstance(state, list) and holds_tensors(state):
         if len(state) != total:
             raise ValueError(f"a list of {len(state)} that holds tensors has not one entry for each of {total} agents")
@@ -50,7 +50,7 @@ def join_agents(states: Sequence[Any], *, equal: bool = False) -> Any:
             raise ValueError("agents keep different entries; they cannot be trained side by side")
         return {key: join_agents([state[key] for state in states], equal=equal) for key in first}
     if isinstance(first, tuple):
-        return _like(first, [join_agents(each, equal=equal) for each in zip(*states, strict=True)])
+        return tuple(join_agents(each, equal=equal) for each in zip(*states, strict=True))
     if isinstance(first, list) and holds_tensors(first):
         return [entry for state in states for entry in state]
     if isinstance(first, Tensor) and first.dim() > 0:
@@ -66,8 +66,3 @@ def holds_tensors(state: Any) -> bool:
     if isinstance(state, dict):
         return any(map(holds_tensors, state.values()))
     return any(map(holds_tensors, state)) if isinstance(state, list | tuple) else isinstance(state, Tensor)
-
-
-def _like(sequence: Any, values: list[Any]) -> Any:
-    """Values in a tuple or named tuple."""
-    return type(sequence)(*values) if hasattr(sequence, "_fields") else type(sequence)(values)

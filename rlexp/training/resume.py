@@ -14,6 +14,7 @@ from torch import Tensor
 from rlexp import spaces
 from rlexp.algos.base import Algorithm
 from rlexp.algos.return_scaler import ReturnScaler
+from rlexp.checks.saved_state import require_loadable
 from rlexp.envs import Environment
 from rlexp.envs.checks import close
 from rlexp.envs.snapshot import copyable, move, snapshot
@@ -81,6 +82,7 @@ class Resumable:
     def save(self, runs: list[Recorder] | None = None) -> None:
         """Write the checkpoints of some runs, by default all: everything needed for exact resume."""
         by_agent = self.kept_by_agent()
+        require_loadable(self.algo, by_agent["algo"])  # which may be of another kind than in the dry run
         how = self.how | {"compiled": compiled_in_fact(self.how["compiled"], self.learner.notes.uncompiled)}
         for run in self.runs if runs is None else runs:
             run.save(self.capture(run, by_agent), how)

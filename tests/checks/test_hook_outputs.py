@@ -8,7 +8,7 @@ import hooks
 import mistake_helpers
 import pytest
 import torch
-from helpers import jobs, last_metrics, make_trainer, train, weights_of
+from helpers import jobs, last_metrics, make_trainer, resumed, train, weights_of
 from torch.testing import assert_close
 
 from rlexp.algos.metric_names import RESERVED
@@ -145,6 +145,20 @@ def test_a_state_that_cannot_be_divided_by_agent_is_refused_where_it_stands(tmp_
     make_trainer(tmp_path, *SMALL, algo(name))
     line = refused(tmp_path, name, "num_seeds=2")
     assert re.match(rf"\S*{place_of(name)}: {name}\.state_dict: {told}", line)
+
+
+@pytest.mark.parametrize("kind", ["deque", "ndarray", "float64", "defaultdict", "function", "int64"])
+def test_a_state_that_no_checkpoint_gives_back_is_refused_where_it_stands(tmp_path, kind):
+    told = rf"{place_of('Keeps')}: Keeps\.state_dict: keeps (the key .* in )?held\.x, an? {kind}, which cannot be read back"
+    assert re.match(rf"\S*{told}", refused(tmp_path, "Keeps", f"+algo.kind={kind}"))
+    later = make_trainer(tmp_path, *SMALL, algo("Keeps"), f"+algo.kind={kind}", "+algo.since=1")
+    with pytest.raises(ObjectiveError, match=rf"^\S*{told}"):
+        later.train(False)
+
+
+@pytest.mark.parametrize("kind", ["Counter", "set", "dtype"])
+def test_what_a_checkpoint_gives_back_may_be_kept(tmp_path, kind):
+    resumed(tmp_path, *SMALL, algo("Keeps"), f"+algo.kind={kind}", after=1)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,9 @@
 """State of several agents, divided and joined."""
 
-from collections import namedtuple
-
 import pytest
 import torch
 
 from rlexp.plain.by_agent import join_agents, select_agents
-
-Pair = namedtuple("Pair", "left right")
 
 
 def state(first, count=7):
@@ -21,7 +17,6 @@ def state(first, count=7):
         "each": [torch.full((3,), first + 10.0), torch.full((5,), first + 11.0)],
         "names": ["a", "b", "c"],
         "tuple": (rows + 30, "text"),
-        "pair": Pair(rows + 40, None),
     }
 
 
@@ -34,8 +29,6 @@ def test_each_tensor_is_divided_wherever_it_is():
     assert [x.tolist() for x in second["each"]] == [[11] * 5]
     assert second["names"] == ["a", "b", "c"]
     assert second["tuple"][0].tolist() == [31]
-    assert second["pair"].left.tolist() == [41]
-    assert isinstance(second["pair"], Pair)
 
 
 def test_joining_undoes_dividing():

@@ -3,6 +3,7 @@
 The line at fault is marked.
 """
 
+import collections
 import functools
 import os
 import time
@@ -18,6 +19,17 @@ from rlexp.algos.ppo import PPO
 
 PRETRAINED = nn.Parameter(torch.ones(4, 2))
 CALLS = SimpleNamespace(made=0)
+KINDS = {
+    "deque": collections.deque,
+    "ndarray": lambda: np.zeros(1),
+    "float64": lambda: np.float64(2.0),
+    "defaultdict": lambda: collections.defaultdict(int),
+    "function": lambda: lambda: None,
+    "int64": lambda: {np.int64(3): 1},
+    "Counter": lambda: collections.Counter("a"),
+    "set": lambda: {1, 2},
+    "dtype": lambda: torch.float32,
+}
 
 
 @dataclass(kw_only=True)
@@ -423,6 +435,29 @@ class Numbers(PPO):
 
     def load_state_dict(self, state):
         self.scales = state["scales"]
+
+
+@dataclass(kw_only=True)
+class Keeps(PPO):
+    """Keeps an object of some kind, from an update on."""
+
+    kind: str = "deque"
+    since: int = 0
+
+    def prepare(self, spec):
+        self.held, self.seen = {"x": torch.zeros(spec.num_agents)}, 0
+
+    def observe(self, rollout):
+        self.seen += 1
+        if self.seen > self.since:
+            self.held["x"] = KINDS[self.kind]()
+        return {}
+
+    def state_dict(self):  # here
+        return {"held": self.held, "seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.held, self.seen = state["held"], state["seen"]
 
 
 @dataclass(kw_only=True)
