@@ -345,6 +345,10 @@ def apo_results(report_of):
     yield f"{word(fair, LANDER)} on LunarLander ({percent(fair, LANDER)})"
     best = weak_anchors(report_of("apo_cartpole/ends"))
     yield f"with 1 it ends better where truncation is treated as termination, from {best[0]} to {best[-1]};"
+    valued = report_of("apo_cartpole/bootstrapped")
+    middling = [arm for arm in valued.arms(LONG)[1:] if "anchor_coef=1 " in f"{arm} "]
+    higher = [arm for arm in middling if direction(valued, LONG, "evaluation", arm) == "higher"]
+    yield f"in {NUMBERS[len(higher)]} of {NUMBERS[len(middling)]} settings also"
     tuned = report_of("apo_cartpole/tuned")
     arms = [arm for arm in tuned.arms(LONG)[1:] if direction(tuned, LONG, "evaluation", arm) == "higher"]
     assert all("anchor_coef=0.1 direction=forward" in arm for arm in arms)
