@@ -23,6 +23,7 @@ from rlexp.checks.hook_outputs import require_modules
 from rlexp.checks.location import hint, located_errors
 from rlexp.checks.network import check_stacked, checked_network
 from rlexp.checks.objective import Findings, check_loss
+from rlexp.checks.saved_state import division_of, undividable
 from rlexp.config.checks import check_groups, check_initial, check_rows, check_run_settings, check_shares
 from rlexp.config.identity import flatten, typed_config
 from rlexp.config.schema import FinalEvaluation, population_of, seeds_of
@@ -34,6 +35,7 @@ from rlexp.errors import ConfigError, UserError, user_error_behind
 from rlexp.loggers.base import Logger
 from rlexp.loggers.make import make_loggers
 from rlexp.networks.actor_critic import ActorCritic, attach, build_networks
+from rlexp.plain.by_agent import Division
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import one_line, with_article
 from rlexp.training.how import STACKED, Choice, choose_batching, choose_compile, choose_threads
@@ -224,13 +226,16 @@ def build_trainer(
     policy = network_builder(cfg, observation_space, action_space)
     build = with_modules(policy, algo, Spaces(observation_space, action_space))
     if cfg.debug:  # dry runs would also hit prints and breakpoints, and hide the traceback of an error
-        network, found = policy(), Findings()
+        network, found, division = policy(), Findings(), Division()
     else:
         envs = environment.num_envs
         rows = (envs, envs * algo.rollout_steps // algo.minibatches)  # when acting, and when learning
         network = checked_network(policy, observation_space, [count // ranks.size for count in rows], _packages(cfg))
+        division = division_of(lambda: _algorithm(cfg), envs, device, population_of(cfg))
+        if division.flaw and len(cfgs) > 1:
+            raise undividable(algo, division.flaw)
         found = check_loss(
-            lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams), population_of(cfg)
+            lambda: _algorithm(cfg), build, observation_space, envs, device, len(streams), population_of(cfg), division
         )
     lr = side_by_side(_per_agent(cfgs, _learning_rate))
     if isinstance(lr, PerAgent) and not supports_agent_lrs(cfg):
@@ -273,6 +278,7 @@ def build_trainer(
         settings=_settings(cfg),
         live=live,
         ranks=ranks,
+        division=division,
     )
 
 

@@ -34,11 +34,12 @@ from rlexp.checks.location import located_errors, refusal, where_defined, where_
 from rlexp.checks.loss import LossCheck, none_if_synthetic
 from rlexp.checks.misspelt import warn_if_hook_is_misspelt
 from rlexp.checks.network import where_network_raised
-from rlexp.checks.saved_state import require_saved_by_agent, saved_state
+from rlexp.checks.saved_state import saved_state
 from rlexp.checks.synthetic import EachNetwork, batch_of, copied, rollout_of
 from rlexp.data import Batch, ExtraRewards, Rollout, RunSpec
 from rlexp.networks.actor_critic import ActorCritic, Policy, build_networks
 from rlexp.plain.attributes import leaves
+from rlexp.plain.by_agent import Division
 from rlexp.plain.digest import digest
 from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.text import one_line
@@ -62,11 +63,12 @@ def check_loss(
     device: torch.device,
     agents: int = AGENTS,
     population: int = 1,
+    division: Division | None = None,
 ) -> Findings:
     """Check an objective for one agent, and for several if the run has them.
 
     make: makes the objective, used here only; build: one agent's network; space: of raw observations; num_envs: per
-    agent; agents: of the run; population: how many of them belong together, and may share.
+    agent; agents: of the run; population: how many of them belong together, and may share; division: of its state.
 
     Raises:
         ObjectiveError: a hook returns something invalid, or the loss is not a function of policy and batch that
@@ -114,9 +116,10 @@ def check_loss(
             metrics = {name: x.detach().float().repeat(agents) for name, x in metrics.items()}
             if not alone and type(algo).adapt is not Algorithm.adapt:
                 require_own_coefficients(algo, prepared, make_rollout(), policies, metrics)
-            require_saved_by_agent(twin, specs[1], make)
             check.call_or_none(twin.bind(check.coefficients), check.batch)  # for what it creates lazily
-            _check_resume(algo, twin, specs, metrics, functools.partial(make_rollout, seed=1), policies)
+            _check_resume(
+                algo, twin, division or Division(), specs, metrics, functools.partial(make_rollout, seed=1), policies
+            )
         return findings
 
 
@@ -188,6 +191,7 @@ def _describe_vmap_error(line: str) -> str:
 def _check_resume(
     algo: Algorithm,
     twin: Algorithm,
+    division: Division,
     specs: Sequence[RunSpec],
     metrics: dict[str, Tensor],
     make_rollout: Callable[[], Rollout],
@@ -216,7 +220,7 @@ def _check_resume(
 
     if not none_if_synthetic(algo, "adapt", lambda: adapt(algo)):
         return
-    state = saved_state(algo, specs[0])
+    state = saved_state(algo, specs[0], division)
     with located_errors(algo, "load_state_dict"):
         twin.load_state_dict(state)
     for stream, other in zip(specs[0].streams, specs[1].streams, strict=True):

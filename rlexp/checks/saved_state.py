@@ -1,10 +1,9 @@
 """What an objective saves can be divided agent by agent: runs that share a batch are saved, and resumed, one by one."""
 
 import copy
-import dataclasses
 import io
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,11 +11,13 @@ from torch import Tensor
 from rlexp.algos.base import Algorithm
 from rlexp.checks.location import located_errors, refusal
 from rlexp.data import RunSpec
-from rlexp.plain.by_agent import holds_tensors, join_agents, select_agents
+from rlexp.errors import ObjectiveError
+from rlexp.plain.by_agent import Division, join_agents, select_agents
+from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import with_article
 
 PLAIN = {Tensor, str, bytes, int, float, bool, type(None)}  # classes that every checkpoint can hold
-WANTED = "tensors (agents * n, ...), lists with one entry per agent, and plain values that all agents share"
+WANTED = "tensors (agents * n, ...), lists with one entry per agent, and what all agents share, nested as you like"
 
 
 def require_loadable(algo: Algorithm, state: Any) -> None:
@@ -54,41 +55,45 @@ def _is_loadable(value: Any) -> bool:
     return True
 
 
-def saved_state(algo: Algorithm, spec: RunSpec) -> dict[str, Any]:
-    """The state of an objective, saved population by population and joined again.
+def division_of(make: Callable[[], Algorithm], num_envs: int, device: torch.device, population: int) -> Division:
+    """How the state of an objective is divided by agent, found from its states for two numbers of agents.
+
+    make: makes the objective. Those of rlexp keep tensors (agents · n, ...) alone.
+    """
+    states = []
+    for agents in (population, 2 * population):
+        with seeded(0):
+            algo = make()
+            if type(algo).__module__.startswith("rlexp."):
+                return Division()
+            streams = [AgentStreams.make(seed, device) for seed in range(agents)]
+            with located_errors(algo, "prepare"):
+                algo.prepare(RunSpec(agents, num_envs, streams, device, population))
+            with located_errors(algo, "state_dict"):
+                states.append(algo.state_dict())
+    once, twice = states
+    return Division.found(once, twice, population)
+
+
+def saved_state(algo: Algorithm, spec: RunSpec, division: Division) -> dict[str, Any]:
+    """The state of an objective, saved population by population and joined again, if it can be divided.
 
     Raises:
-        ObjectiveError: it cannot be divided.
+        ObjectiveError: it cannot be read back from a checkpoint.
     """
     with located_errors(algo, "state_dict"):
         state = copy.deepcopy(algo.state_dict())
     require_loadable(algo, state)
     total, size = spec.num_agents, spec.population
+    if division.flaw:
+        return state
     try:
-        parts = [select_agents(state, slice(k, k + size), total) for k in range(0, total, size)]
-        return join_agents(parts, equal=True)
+        parts = [select_agents(state, slice(k, k + size), total, division) for k in range(0, total, size)]
+        return cast(dict[str, Any], join_agents(parts, division, equal=True))
     except ValueError as error:
-        raise refusal(algo, "state_dict", f"{error}; it takes {WANTED}") from None
+        raise undividable(algo, str(error)) from None
 
 
-def require_saved_by_agent(algo: Algorithm, spec: RunSpec, make: Callable[[], Algorithm]) -> None:
-    """Refuse a prepared objective that keeps a list of one plain value per agent; make: another one."""
-    state = saved_state(algo, spec)
-    if spec.population > 1:
-        return
-    alone, one = make(), dataclasses.replace(spec, num_agents=1, streams=spec.streams[:1])
-    alone.prepare(one)
-    lengths = dict(_plain_lists(saved_state(alone, one)))
-    for path, length in _plain_lists(state):
-        if length == spec.num_agents != lengths.get(path, length):
-            what = f"keeps {path}, a list of one plain value per agent; make it a tensor (agents,). It takes {WANTED}"
-            raise refusal(algo, "state_dict", what)
-
-
-def _plain_lists(state: Any, path: str = "") -> Iterator[tuple[str, int]]:
-    """Path and length of each list without tensors."""
-    if isinstance(state, Mapping):
-        for key, value in state.items():
-            yield from _plain_lists(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(state, list) and not holds_tensors(state):
-        yield path, len(state)
+def undividable(algo: Algorithm, why: str) -> ObjectiveError:
+    """An error in `state_dict`, whose result runs side by side cannot share."""
+    return refusal(algo, "state_dict", f"cannot be divided by agent: {why}; it takes {WANTED}")

@@ -21,7 +21,7 @@ from rlexp.errors import CheckpointError, ConfigError, UserError
 from rlexp.jobs.init_from import Parent, find_initial
 from rlexp.jobs.job import Job
 from rlexp.networks.actor_critic import OF_OBJECTIVE
-from rlexp.plain.by_agent import join_agents, select_agents
+from rlexp.plain.by_agent import Division, join_agents, select_agents
 from rlexp.run import checkpoint
 from rlexp.run.writer import RunWriter
 from rlexp.seeding import AgentStreams
@@ -45,11 +45,15 @@ class Source:
     parent: Parent
     state: dict[str, Any]
 
-    def of_each(self, state: Any) -> list[Any]:
+    def of_each(self, state: Any, division: Division | None = None) -> list[Any]:
         """Split the checkpoint's stacked state: the part (1, ...) that each agent of the run starts from."""
         held = self.state["seeds"]
         wanted = self.job.seeds if self.parent.seed is None else [self.parent.seed] * len(self.job.seeds)
-        return [select_agents(state, slice(held.index(seed), held.index(seed) + 1), len(held)) for seed in wanted]
+        parts = [slice(held.index(seed), held.index(seed) + 1) for seed in wanted]
+        try:
+            return [select_agents(state, part, len(held), division) for part in parts]
+        except ValueError as error:
+            raise self.refusal(f"what that run's objective keeps cannot be divided by agent: {error}") from error
 
     def classes(self, group: str) -> tuple[str, str]:
         """Class names of a config group in the earlier run and in this one."""
@@ -272,7 +276,7 @@ def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
     wanted = _leaves(_memory_after_rollout(trainer, sources[0].job))
     of_each: list[Any] = []
     for source in sources:
-        states = source.of_each(source.state["algo"])
+        states = source.of_each(source.state["algo"], trainer.division)
         kept, (there, here) = _leaves(states[0]), source.classes("algo")
         if bool(kept) != bool(wanted):
             subject = f"{there} of that run" if wanted else f"{here} of this run"
@@ -281,7 +285,7 @@ def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
         of_each += states
     if wanted:
         try:
-            state = join_agents(of_each, equal=True)
+            state = join_agents(of_each, trainer.division, equal=True)
         except ValueError as error:  # parents of which each counts by itself, say
             raise sources[0].refusal(f"{one_line(str(error))}; leave memory out of init_with") from error
         trainer.algo.load_state_dict(state)

@@ -1,64 +1,145 @@
 """Nested state of several agents, divided and joined agent by agent.
 
-A tensor (agents · n, ...) has each agent's rows in turn, in dictionaries and tuples, too. A list that holds tensors has
-one entry per agent, as `RunSpec.per_agent` makes it. Everything else, tensors () included, is shared by all agents.
+A tensor (agents · n, ...) has each agent's rows in turn, inside dictionaries, tuples and lists, too. What is kept in
+another way cannot be seen from the state of one number of agents: a list of two may be one entry for each of two
+agents, or two that they share. `Division` finds it out from the states of two numbers of agents.
 """
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Path = tuple[Any, ...]  # keys and positions
 
-def select_agents(state: Any, agents: slice, total: int) -> Any:
+
+@dataclass
+class Division:
+    """Which parts of nested state are divided otherwise than as tensors (agents · n, ...)."""
+
+    lists: set[Path] = field(default_factory=set)  # with one entry per agent
+    shared: set[Path] = field(default_factory=set)  # tensors that are the same for all agents
+    known: set[Path] = field(default_factory=set)  # lists that are not one entry per agent
+    flaw: str = ""  # why the state cannot be divided, if it cannot
+
+    @classmethod
+    def found(cls, once: Any, twice: Any, agents: int) -> "Division":
+        """The division of a state: `once` is of so many agents, `twice` of twice as many, both as they begin."""
+        division = cls()
+        division._compare(once, twice, agents, ())
+        return division
+
+    def _compare(self, once: Any, twice: Any, agents: int, path: Path) -> None:
+        counts = f"of {agents} agent{'s' * (agents > 1)} and of {2 * agents}"
+        if isinstance(once, dict) and isinstance(twice, dict):
+            if once.keys() != twice.keys():
+                self.flaw = f"{named(path)} has other entries {counts}: {_few(once)} and {_few(twice)}"
+            for key in once.keys() & twice.keys():
+                self._compare(once[key], twice[key], agents, (*path, key))
+        elif isinstance(once, list) and isinstance(twice, list) and (len(once), len(twice)) == (agents, 2 * agents):
+            self.lists.add(path)
+        elif isinstance(once, list | tuple) and isinstance(twice, list | tuple):
+            if len(once) != len(twice):
+                self.flaw = f"{named(path)} has {len(once)} and {len(twice)} entries {counts}"
+            elif once:
+                self.known.add(path)
+            for k, (one, two) in enumerate(zip(once, twice, strict=False)):
+                self._compare(one, two, agents, (*path, k))
+        elif isinstance(once, Tensor) and isinstance(twice, Tensor) and once.dim() and once.numel():
+            if once.shape == twice.shape:
+                self.shared.add(path)
+            elif (2 * len(once), *once.shape[1:]) != tuple(twice.shape):
+                self.flaw = f"{named(path)} has the shapes {tuple(once.shape)} and {tuple(twice.shape)} {counts}"
+
+    def is_shared(self, value: Any, path: Path) -> bool:
+        """Whether a tensor is the same for all agents."""
+        return isinstance(value, Tensor) and (value.dim() == 0 or path in self.shared)
+
+
+def select_agents(state: Any, agents: slice, total: int, division: Division | None = None) -> Any:
     """The part of nested state that is some agents'; all of it if they are all.
 
     Raises:
-        ValueError: a tensor or a list is not per agent.
+        ValueError: it cannot be divided; names the part.
     """
     if agents == slice(0, total):
         return state
+    division = division or Division()
+    if division.flaw:
+        raise ValueError(division.flaw)
+    return _select(state, agents, total, division, ())
+
+
+def _select(state: Any, agents: slice, total: int, division: Division, path: Path) -> Any:
+    def inner(key: Any, value: Any) -> Any:
+        return _select(value, agents, total, division, (*path, key))
+
     if isinstance(state, dict):
-        return {key: select_agents(value, agents, total) for key, value in state.items()}
-    if isinstance(state, tuple):
-        return tuple(select_agents(value, agents, total) for value in state)
-    if isinstance(state, list) and holds_tensors(state):
+        made = copy.copy(state)  # of the same class
+        for key, value in state.items():
+            made[key] = inner(key, value)
+        return made
+    if isinstance(state, list) and path in division.lists:
         if len(state) != total:
-            raise ValueError(f"a list of {len(state)} that holds tensors has not one entry for each of {total} agents")
+            raise ValueError(f"{named(path)} began with an entry for each agent and has {len(state)} of {total}")
         return state[agents]
-    if not isinstance(state, Tensor) or state.dim() == 0:
+    if isinstance(state, list | tuple):
+        if isinstance(state, list) and len(state) == total and path not in division.known and holds_tensors(state):
+            what = f"was empty at first and now has {total} entries with tensors, as many as there are agents"
+            raise ValueError(f"{named(path)} {what}: give it its entries from the beginning")
+        return type(state)(inner(k, value) for k, value in enumerate(state))
+    if not isinstance(state, Tensor) or division.is_shared(state, path):
         return state
     if state.shape[0] % total:
-        raise ValueError(f"state of shape {tuple(state.shape)} is not per agent, of which there are {total}")
+        raise ValueError(f"{named(path)} has the shape {tuple(state.shape)}, not that of {total} agents' rows")
     return state.unflatten(0, (total, -1))[agents].flatten(0, 1).clone()
 
 
-def join_agents(states: Sequence[Any], *, equal: bool = False) -> Any:
+def join_agents(
+    states: Sequence[Any], division: Division | None = None, *, equal: bool = False, path: Path = ()
+) -> Any:
     """Join nested state of several agents or groups of them; the inverse of `select_agents`.
 
-    equal: what is shared must be the same in all; otherwise it is the first's.
+    equal: what is shared must be the same in all; otherwise it is the first's. path: of the states in a larger one.
 
     Raises:
-        ValueError: with `equal`, what is shared differs.
+        ValueError: the states do not fit together; names the part.
     """
     first, *others = states
+    division = division or Division()
     if not others:
         return first
+
+    def inner(key: Any) -> Any:
+        return join_agents([state[key] for state in states], division, equal=equal, path=(*path, key))
+
     if isinstance(first, dict):
-        if equal and any(state.keys() != first.keys() for state in others):
-            raise ValueError("agents keep different entries; they cannot be trained side by side")
-        return {key: join_agents([state[key] for state in states], equal=equal) for key in first}
-    if isinstance(first, tuple):
-        return tuple(join_agents(each, equal=equal) for each in zip(*states, strict=True))
-    if isinstance(first, list) and holds_tensors(first):
+        if any(state.keys() != first.keys() for state in others):
+            raise ValueError(f"{named(path)} has other entries in one agent than in another")
+        made = copy.copy(first)
+        for key in first:
+            made[key] = inner(key)
+        return made
+    if isinstance(first, list) and path in division.lists:
         return [entry for state in states for entry in state]
-    if isinstance(first, Tensor) and first.dim() > 0:
+    if isinstance(first, list | tuple):
+        if any(len(state) != len(first) for state in others):
+            raise ValueError(f"{named(path)} has other lengths in one agent than in another")
+        return type(first)(inner(k) for k in range(len(first)))
+    if isinstance(first, Tensor) and not division.is_shared(first, path):
         return torch.cat(list(states))
-    shared = [repr(state.item() if isinstance(state, Tensor) else state) for state in states]
-    if equal and len({*shared}) > 1:
-        raise ValueError(f"agents share a value that differs between them: {', '.join(dict.fromkeys(shared))}")
+    if equal and not all(_same(first, other) for other in others):
+        raise ValueError(f"{named(path)} is shared by all agents, and differs between them")
     return first
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other)
+    return repr(one) == repr(other)
 
 
 def holds_tensors(state: Any) -> bool:
@@ -66,3 +147,12 @@ def holds_tensors(state: Any) -> bool:
     if isinstance(state, dict):
         return any(map(holds_tensors, state.values()))
     return any(map(holds_tensors, state)) if isinstance(state, list | tuple) else isinstance(state, Tensor)
+
+
+def named(path: Path) -> str:
+    """A part of nested state in messages."""
+    return f"its part {'.'.join(map(str, path))}" if path else "it"
+
+
+def _few(keys: Any) -> str:
+    return ", ".join(map(str, list(keys)[:3])) + (", ..." if len(keys) > 3 else "")

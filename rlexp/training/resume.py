@@ -14,13 +14,13 @@ from torch import Tensor
 from rlexp import spaces
 from rlexp.algos.base import Algorithm
 from rlexp.algos.return_scaler import ReturnScaler
-from rlexp.checks.saved_state import require_loadable
+from rlexp.checks.saved_state import require_loadable, undividable
 from rlexp.envs import Environment
 from rlexp.envs.checks import close
 from rlexp.envs.snapshot import copyable, move, snapshot
 from rlexp.envs.snapshot import restore as restore_environments
 from rlexp.errors import CheckpointError, UserError
-from rlexp.plain.by_agent import join_agents, select_agents
+from rlexp.plain.by_agent import Division, join_agents, select_agents
 from rlexp.seeding import AgentStreams, env_seeds
 from rlexp.signals import Interrupted
 from rlexp.text import one_line
@@ -59,6 +59,7 @@ class Resumable:
     unevaluated: list[Recorder]
     copyable: bool | None
     ranks: Ranks
+    division: Division
 
     @property
     def total_rows(self) -> int:
@@ -93,6 +94,11 @@ class Resumable:
         by_agent: the result of `kept_by_agent`.
         """
         envs, agents, total = self.collector.envs, run.agents, len(self.streams)
+        others = {name: by_agent[name] for name in by_agent if name != "algo"}
+        try:
+            algo = select_agents(by_agent["algo"], agents, total, self.division)
+        except ValueError as error:  # it may have grown into what cannot be divided
+            raise undividable(self.algo, str(error)) from None
         return {
             "config_hash": run.config_hash,
             "seeds": run.seeds,
@@ -100,7 +106,8 @@ class Resumable:
                 "observation": spaces.describe(envs.single_observation_space),
                 "action": spaces.describe(envs.single_action_space),
             },
-            **select_agents(by_agent, agents, total),
+            "algo": algo,
+            **select_agents(others, agents, total),
             "streams": [stream.state_dict() for stream in self.streams[agents]],
             "environments": self._snapshot(agents),
             "trainer": {
@@ -176,7 +183,7 @@ class Resumable:
             raise ValueError(f"they are from different updates: {sorted(numbers)}")
         names = self.kept_by_agent().keys() - {"algo"}
         by_agent = join_agents([{name: state[name] for name in names} for state in states])
-        by_agent["algo"] = join_agents([state["algo"] for state in states], equal=True)
+        by_agent["algo"] = join_agents([state["algo"] for state in states], self.division, equal=True)
         self._load_by_agent(by_agent)
         self.update_number = numbers.pop()
         exact = True

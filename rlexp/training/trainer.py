@@ -21,6 +21,7 @@ from rlexp.envs.checks import close
 from rlexp.envs.torch_vector import TorchVectorEnv
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.networks.distributions import Distribution
+from rlexp.plain.by_agent import Division
 from rlexp.seeding import AgentStreams, no_global_randomness, seeded
 from rlexp.signals import Interrupted, Paused, StopSignal
 from rlexp.training.busy import ProcessorShare
@@ -57,6 +58,7 @@ class Trainer(Recording):
         settings: run-level settings.
         live: follows hyperparameters that are changed by hand; None: nothing is.
         ranks: processes that train together; see `ranks.py`.
+        division: of the objective's state by agent.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class Trainer(Recording):
         settings: RunSettings,
         live: Live | None = None,
         ranks: Ranks | None = None,
+        division: Division | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
+        self.ranks, self.division = ranks or Ranks(), division or Division()
         self.environment, self.algo, self.learner = environment, algo, learner
         self.streams, self.watch, self.runs, self.settings = streams, watch, runs, settings
         self.how, self.display, self.live_values, self.clock = how, display, live, Clock()

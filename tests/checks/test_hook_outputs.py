@@ -130,23 +130,6 @@ def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path
         trainer.train(False)
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        (
-            "NotPerAgent",
-            r"state of shape \(3,\) is not per agent, of which there are 2; it takes tensors",
-        ),
-        ("Recalls", r"a list of 1 that holds tensors has not one entry for each of 2 agents; it takes tensors"),
-        ("Numbers", r"keeps scales, a list of one plain value per agent; make it a tensor \(agents,\)"),
-    ],
-)
-def test_a_state_that_cannot_be_divided_by_agent_is_refused_where_it_stands(tmp_path, name, told):
-    make_trainer(tmp_path, *SMALL, algo(name))
-    line = refused(tmp_path, name, "num_seeds=2")
-    assert re.match(rf"\S*{place_of(name)}: {name}\.state_dict: {told}", line)
-
-
 @pytest.mark.parametrize("kind", ["deque", "ndarray", "float64", "defaultdict", "function", "int64"])
 def test_a_state_that_no_checkpoint_gives_back_is_refused_where_it_stands(tmp_path, kind):
     told = rf"{place_of('Keeps')}: Keeps\.state_dict: keeps (the key .* in )?held\.x, an? {kind}, which cannot"

@@ -1,58 +1,104 @@
 """State of several agents, divided and joined."""
 
+import collections
+
 import pytest
 import torch
 
-from rlexp.plain.by_agent import join_agents, select_agents
+from rlexp.plain.by_agent import Division, join_agents, select_agents
 
 
-def state(first, count=7):
-    """Of two agents, whose numbers begin with `first`."""
-    rows = torch.arange(2.0) + first
+def state(*agents):
+    """Of agents, by number."""
+    rows = torch.tensor(agents, dtype=torch.float32)
     return {
-        "plain": count,
-        "scalar": torch.tensor(count),
+        "plain": 7,
+        "scalar": torch.tensor(7),
         "rows": rows,
         "blocks": rows.repeat_interleave(3)[:, None],
-        "each": [torch.full((3,), first + 10.0), torch.full((5,), first + 11.0)],
-        "names": ["a", "b", "c"],
-        "tuple": (rows + 30, "text"),
+        "shared": torch.ones(4, 2),
+        "each": [torch.full((3 + agent,), float(agent)) for agent in agents],
+        "empty": [[] for _ in agents],
+        "names": ["a", "b"],
+        "tuple": (rows + 30, "text", [rows + 40]),
+        "counter": collections.Counter(a=2),
     }
 
 
-def test_each_tensor_is_divided_wherever_it_is():
-    second = select_agents(state(0), slice(1, 2), 2)
-    assert second["plain"] == 7
-    assert second["scalar"].shape == ()
-    assert second["rows"].tolist() == [1]
-    assert second["blocks"].tolist() == [[1], [1], [1]]
-    assert [x.tolist() for x in second["each"]] == [[11] * 5]
-    assert second["names"] == ["a", "b", "c"]
-    assert second["tuple"][0].tolist() == [31]
+DIVISION = Division.found(state(0), state(0, 1), 1)
 
 
-def test_joining_undoes_dividing():
-    whole = state(0)
-    joined = join_agents([select_agents(whole, slice(k, k + 1), 2) for k in range(2)], equal=True)
-    assert repr(joined) == repr(whole)
-    both = join_agents([state(0), state(5)], equal=True)
-    assert [x[0].item() for x in both["each"]] == [10, 11, 15, 16]
+def same(one, other):
+    return repr(one) == repr(other)
 
 
-def test_what_is_not_per_agent_cannot_be_divided():
-    with pytest.raises(ValueError, match=r"shape \(3,\) is not per agent, of which there are 2"):
-        select_agents((torch.zeros(3),), slice(0, 1), 2)
-    with pytest.raises(ValueError, match="a list of 3 that holds tensors has not one entry for each of 2 agents"):
-        select_agents([{"x": torch.zeros(2)}, 1, 2], slice(0, 1), 2)
+def test_the_division_is_found_from_two_numbers_of_agents():
+    assert DIVISION.lists == {("each",), ("empty",)}
+    assert DIVISION.shared == {("shared",)}
+    assert DIVISION.known == {("names",), ("tuple",), ("tuple", 2)}
+    assert not DIVISION.flaw
+
+
+@pytest.mark.parametrize("agents", [2, 3, 4])
+def test_dividing_gives_what_an_agent_alone_has_and_joining_undoes_it(agents):
+    whole = state(*range(agents))
+    parts = [select_agents(whole, slice(k, k + 1), agents, DIVISION) for k in range(agents)]
+    assert all(same(part, state(k)) for k, part in enumerate(parts))
+    assert isinstance(parts[0]["counter"], collections.Counter)
+    assert same(join_agents(parts, DIVISION, equal=True), whole)
+    assert same(join_agents(parts[::-1], DIVISION, equal=True), state(*reversed(range(agents))))
+
+
+def test_populations_are_divided_likewise():
+    division = Division.found(state(0, 1), state(0, 1, 2, 3), 2)
+    parts = [select_agents(state(0, 1, 2, 3), part, 4, division) for part in (slice(0, 2), slice(2, 4))]
+    assert [same(part, state(*agents)) for part, agents in zip(parts, [(0, 1), (2, 3)], strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("once", "twice", "told"),
+    [
+        (
+            {"x": torch.zeros(8, 1)},
+            {"x": torch.zeros(8, 2)},
+            r"x has the shapes \(8, 1\) and \(8, 2\) of 1 agent",
+        ),
+        ({"a": 1}, {"a": 1, "b": 2}, "it has other entries of 1 agent and of 2: a and a, b"),
+        ({"x": [1]}, {"x": [1, 2, 3]}, "its part x has 1 and 3 entries of 1 agent and of 2"),
+    ],
+)
+def test_what_cannot_be_divided_is_told(once, twice, told):
+    division = Division.found(once, twice, 1)
+    with pytest.raises(ValueError, match=told):
+        select_agents(twice, slice(0, 1), 2, division)
+    assert select_agents(twice, slice(0, 2), 2, division) is twice
+
+
+@pytest.mark.parametrize(
+    ("late", "told"),
+    [
+        ({"x": torch.zeros(3)}, r"its part x has the shape \(3,\), not that of 2 agents' rows"),
+        ({"x": [torch.zeros(2)] * 2}, "its part x was empty at first and now has 2 entries with tensors"),
+    ],
+)
+def test_what_comes_later_and_cannot_be_divided_is_told(late, told):
+    with pytest.raises(ValueError, match=told):
+        select_agents(late, slice(0, 1), 2, Division())
+
+
+def test_an_entry_that_was_each_agents_stays_so():
+    with pytest.raises(ValueError, match="its part x began with an entry for each agent and has 3 of 2"):
+        select_agents({"x": [1, 2, 3]}, slice(0, 1), 2, Division(lists={("x",)}))
 
 
 @pytest.mark.parametrize(
     ("one", "other", "told"),
     [
-        ({"n": 1}, {"n": 2}, "share a value that differs between them: 1, 2"),
-        ({"n": torch.tensor(1.00001)}, {"n": torch.tensor(1.00002)}, "share a value that differs"),
-        ({"n": [1, 2]}, {"n": [1, 3]}, "share a value that differs"),
-        ({"a": 1}, {}, "different entries"),
+        ({"n": 1}, {"n": 2}, "its part n is shared by all agents, and differs"),
+        ({"n": torch.tensor(1.00001)}, {"n": torch.tensor(1.00002)}, "its part n is shared"),
+        ({"n": [1, 2]}, {"n": [1, 3]}, "its part n.1 is shared"),
+        ({"n": [1, 2]}, {"n": [1]}, "its part n has other lengths"),
+        ({"a": 1}, {}, "it has other entries"),
     ],
 )
 def test_agents_that_cannot_be_joined_are_told(one, other, told):

@@ -408,7 +408,7 @@ class Recalls(PPO):
     def adapt(self, metrics):
         self.recent = [*self.recent, metrics["entropy"]][-3:]
 
-    def state_dict(self):  # here
+    def state_dict(self):
         return {"recent": self.recent}
 
     def load_state_dict(self, state):
@@ -416,25 +416,79 @@ class Recalls(PPO):
 
 
 @dataclass(kw_only=True)
-class NotPerAgent(PPO):
-    """Keeps three numbers, whatever the number of agents."""
+class OfManyKinds(Recalls):
+    """Keeps what agents share and what is each one's, in every form."""
 
-    def state_dict(self):  # here
-        return {"odd": torch.zeros(3)}
+    def prepare(self, spec):
+        super().prepare(spec)
+        agents = range(spec.num_agents)
+        self.kept = {
+            "projection": torch.ones(4, 2),
+            "scales": [1.0 for _ in agents],
+            "elite": [[] for _ in agents],
+            "counts": collections.Counter(),
+            "betas": [0.9, 0.999],
+            "nets": [net.state_dict() for net in spec.per_agent(lambda: nn.Linear(4, 4))],
+            "pairs": (torch.zeros(spec.num_agents), [torch.zeros(2 * spec.num_agents, 3)]),
+        }
+
+    def observe(self, rollout):
+        self.kept["counts"]["late"] += self.kept["counts"]["early"]
+        self.kept["counts"]["early"] += 1
+        means = rollout.rewards.mean((1, 2)) + rollout.obs.mean((1, 2, 3))
+        for k in range(len(means)):
+            self.kept["scales"][k] += float(means[k])
+            if self.kept["scales"][k] > 1.0:
+                self.kept["elite"][k].append(means[k].clone())
+            self.kept["nets"][k]["weight"] += means[k]
+        self.kept["pairs"][0].add_(means)
+        return {"kept": torch.tensor(self.kept["scales"]) + torch.stack([x["weight"].sum() for x in self.kept["nets"]])}
+
+    def state_dict(self):
+        return super().state_dict() | {"kept": self.kept}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.kept = state["kept"]
 
 
 @dataclass(kw_only=True)
-class Numbers(PPO):
-    """Keeps a number per agent in a list."""
+class TimeFirst(PPO):
+    """Keeps eight numbers of each agent in columns."""
 
     def prepare(self, spec):
-        self.scales = [1.0] * spec.num_agents
+        self.history = torch.zeros(8, spec.num_agents)
 
     def state_dict(self):  # here
-        return {"scales": self.scales}
+        return {"history": self.history}
 
-    def load_state_dict(self, state):
-        self.scales = state["scales"]
+
+@dataclass(kw_only=True)
+class NetByName(PPO):
+    """Keeps a network of each agent under a name of its own."""
+
+    def prepare(self, spec):
+        self.nets = spec.per_agent(lambda: nn.Linear(4, 4))
+
+    def state_dict(self):  # here
+        return {f"net{k}": net.state_dict() for k, net in enumerate(self.nets)}
+
+
+@dataclass(kw_only=True)
+class GrowsLate(PPO):
+    """Keeps a list that is empty at first, and then as long as there are agents."""
+
+    def prepare(self, spec):
+        self.late, self.agents, self.seen = [], spec.num_agents, 0
+
+    def observe(self, rollout):
+        self.seen += 1
+        if self.seen == 2:
+            self.late = [torch.zeros(4) for _ in range(self.agents)]
+        return {}
+
+    def state_dict(self):  # here
+        return {"late": self.late}
 
 
 @dataclass(kw_only=True)

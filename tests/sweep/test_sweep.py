@@ -278,20 +278,44 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
     assert "1 died 3 times (retry_failed=true reruns them), 1 done" in result.out
 
 
-def test_jobs_resume_in_another_batch_with_their_own_networks(sweep):
-    words = ("algo._target_=hooks.OwnNetsSaved", "hydra/launcher=batched", "log_every=64")
-    rates = "optimizer.lr=1e-3,3e-2"
-    assert sweep(*words, rates, "study=whole").code == 0
-    assert sweep(*words, rates, "stop_at=128").code == 0
-    assert sweep(*words, "optimizer.lr=3e-2,1e-3").code == 0
+RATES = "optimizer.lr=1e-3,3e-2"
+
+
+@pytest.mark.parametrize(("name", "metric"), [("OwnNetsSaved", "novelty"), ("OfManyKinds", "kept"), ("Recalls", "c")])
+def test_jobs_resume_in_another_batch_with_what_is_their_own(sweep, name, metric):
+    words = (f"algo._target_=hooks.{name}", "hydra/launcher=batched", "log_every=64")
+    assert sweep(*words, RATES, "study=whole").code == 0
+    assert sweep(*words, RATES, "stop_at=128").code == 0
+    result = sweep(*words, "optimizer.lr=3e-2,1e-3")
+    assert result.code == 0
+    assert "the batch stopped" not in result.out
 
     def found(study):
         folders = [job for job in Path("outputs", study).iterdir() if job.is_dir()]
         rows = {job.name: last_metrics(job) for job in folders}
-        return {name[:-8]: (row["step"], row["novelty"], row["entropy"]) for name, row in rows.items()}
+        return {name[:-8]: (row["step"], row[metric], row["entropy"]) for name, row in rows.items()}
 
     assert found("s") == found("whole")
     assert len({row[1] for row in found("s").values()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("TimeFirst", "its part history has the shapes (8, 1) and (8, 2) of 1 agent and of 2"),
+        ("NetByName", "it has other entries of 1 agent and of 2: net0 and net0, net1"),
+        (
+            "GrowsLate",
+            "its part late was empty at first and now has 2 entries with tensors, as many as",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_among_jobs_is_told_where_it_stands_and_each_runs_alone(sweep, name, told):
+    result = sweep(f"algo._target_=hooks.{name}", "hydra/launcher=batched", RATES)
+    assert result.code == 0
+    assert "the batch stopped (ObjectiveError: hooks.py:" in result.out
+    assert f"{name}.state_dict: cannot be divided by agent: {told}" in result.out
+    assert [status(job) for job in jobs()] == ["done", "done"]
 
 
 @pytest.mark.slow
