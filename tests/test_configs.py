@@ -147,7 +147,12 @@ def lowest(word, parser):
     return f"{override.get_key_element()}={override.value().start}" if searched else word
 
 
-@pytest.mark.parametrize("name", names("experiment"))
+ALIKE = {"apo_sparse_shared", "forgetting_starts", "tune_fair_values"}  # derived from another
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in names("experiment")]
+)
 def test_every_grid_of_an_experiment_composes_and_is_accepted(name, monkeypatch):
     monkeypatch.setattr("rlexp.envs.ids.is_missing", lambda extra: False)  # whatever is installed here
     GlobalHydra.instance().clear()

@@ -106,6 +106,7 @@ def test_a_second_signal_in_the_final_evaluation_ends_it_at_once(tmp_path):
     assert process.wait(3) == 130
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_whole_group_saves_a_run_whose_environments_have_processes(tmp_path, number):
     process = start(tmp_path, "total_steps=1e7", "env.vectorization=async", "env.id=probes:Endless-v0")

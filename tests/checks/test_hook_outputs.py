@@ -130,6 +130,7 @@ def test_an_exception_that_hangs_on_numbers_is_told_by_the_first_update(tmp_path
         trainer.train(False)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["deque", "ndarray", "float64", "defaultdict", "function", "int64"])
 def test_a_state_that_no_checkpoint_gives_back_is_refused_where_it_stands(tmp_path, kind):
     told = rf"{place_of('Keeps')}: Keeps\.state_dict: keeps (the key .* in )?held\.x, an? {kind}, which cannot"
@@ -139,6 +140,7 @@ def test_a_state_that_no_checkpoint_gives_back_is_refused_where_it_stands(tmp_pa
         later.train(False)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["Counter", "set", "dtype"])
 def test_what_a_checkpoint_gives_back_may_be_kept(tmp_path, kind):
     resumed(tmp_path, *SMALL, algo("Keeps"), f"+algo.kind={kind}", after=1)

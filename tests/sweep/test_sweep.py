@@ -202,7 +202,11 @@ def at_each_job(monkeypatch):
 
 @pytest.mark.parametrize(
     "env",
-    ["env=cartpole", pytest.param("env.id=poison:Raises-v0", marks=pytest.mark.slow), "env.id=poison:RaisesAtReset-v0"],
+    [
+        "env=cartpole",
+        pytest.param("env.id=poison:Raises-v0", marks=pytest.mark.slow),
+        pytest.param("env.id=poison:RaisesAtReset-v0", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_leaves_no_objects_to_the_next(sweep, at_each_job, env):
     blocks = at_each_job(sys.getallocatedblocks)
@@ -281,7 +285,8 @@ def test_a_job_that_kills_the_sweep_comes_last_and_is_given_up_in_the_end(tmp_pa
 RATES = "optimizer.lr=1e-3,3e-2"
 
 
-@pytest.mark.parametrize(("name", "metric"), [("OwnNetsSaved", "novelty"), ("OfManyKinds", "kept"), ("Recalls", "c")])
+@pytest.mark.few(1)
+@pytest.mark.parametrize(("name", "metric"), [("OfManyKinds", "kept"), ("OwnNetsSaved", "novelty"), ("Recalls", "c")])
 def test_jobs_resume_in_another_batch_with_what_is_their_own(sweep, name, metric):
     words = (f"algo._target_=hooks.{name}", "hydra/launcher=batched", "log_every=64")
     assert sweep(*words, RATES, "study=whole").code == 0
@@ -299,6 +304,7 @@ def test_jobs_resume_in_another_batch_with_what_is_their_own(sweep, name, metric
     assert len({row[1] for row in found("s").values()}) == 2
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "told"),
     [
