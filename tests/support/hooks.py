@@ -535,3 +535,21 @@ class Resizes(PPO):
 
     def load_state_dict(self, state):
         self.seen = state["seen"]
+
+
+@dataclass(kw_only=True)
+class SumsAll(PPO):
+    """Keeps a number of all agents together."""
+
+    def prepare(self, spec):
+        self.total = 0.0
+
+    def observe(self, rollout):
+        self.total += float(rollout.obs.sum())
+        return {}
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state):
+        self.total = state["total"]
