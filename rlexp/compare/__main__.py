@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rlexp.compare.results import Judgement
 
 WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # besides the figures
+EVALUATIONS = "evaluations.csv"  # if there were any during training
 
 
 def mean_return(text: str) -> float:
@@ -104,12 +105,12 @@ SEARCHED = "hydra.searchpath="  # where yamls of loggers may be
 USAGE = "python -m rlexp.compare outputs/<study>"
 
 
-def move(made: Path, folder: Path, figures: Collection[str]) -> None:
-    """Move the new files into the folder, each atomically and the page last; delete figures no longer drawn."""
+def move(made: Path, folder: Path, optional: Collection[str]) -> None:
+    """Move the new files into the folder, each atomically and the page last; delete what is optional and not new."""
     new = sorted((path.name for path in made.iterdir()), key=lambda name: (name in WRITTEN, name == "compare.html"))
     for name in new:
         write_atomically(folder / name, (made / name).read_bytes())
-    for old in {*figures} - {*new}:
+    for old in {*optional} - {*new}:
         (folder / old).unlink(missing_ok=True)
 
 
@@ -132,7 +133,7 @@ def run(words: list[str]) -> None:
     studies = [path.resolve().parent.name if (path / "run.json").is_file() else path.resolve().name for path in named]
     paths = [str(path) for path in named]
     folder = Path(options.get("out") or named[0] / "compare")
-    _require_no_links(folder, (*WRITTEN, *figures.FILES), named="out" in options)
+    _require_no_links(folder, (*WRITTEN, EVALUATIONS, *figures.FILES), named="out" in options)
     typed = shlex.join(["python", "-m", "rlexp.compare", *words])
     loggers = loggers_named(of_loggers, folder, {"command": typed}, list(dict.fromkeys(studies)))
     published = read_published(options["beside"]) if "beside" in options else []
@@ -166,8 +167,8 @@ def run(words: list[str]) -> None:
     text = f"`{typed}`\n\n{report.markdown(comparison, judgement, books, tables)}"
     drawn = _write(folder, comparison, judgement, text, options)
     print(f"\nwrote {folder}/compare.html (self-contained), compare.md, tables" + (" and figures" if drawn else ""))
-    written = [folder / name for name in (*WRITTEN, *(f"{name}.svg" for name in drawn))]
-    send(loggers, report.plain(comparison, judgement), written)
+    written = [folder / name for name in (*WRITTEN, EVALUATIONS, *(f"{name}.svg" for name in drawn))]
+    send(loggers, report.plain(comparison, judgement), [path for path in written if path.exists()])
 
 
 def _require_used(options: dict[str, Any]) -> None:
@@ -210,6 +211,8 @@ def _write(
             tables.write_csv(made / "compare.csv", tables.results_table(judgement))
             tables.write_csv(made / "scores.csv", tables.scores_table(comparison, judgement))
             tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
+            if evaluations := tables.evaluations_table(comparison):
+                tables.write_csv(made / EVALUATIONS, evaluations, digits=4)
             if options.get("figures", True):
                 drawn = figures.draw(comparison, judgement, made, options.get("width"), options.get("fonts", "text"))
             pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)
@@ -217,7 +220,7 @@ def _write(
             (made / "compare.md").write_text(markdown, encoding="utf-8")
             drawings = [(made / f"{name}.svg").read_text(encoding="utf-8") for name in drawn]
             (made / "compare.html").write_text(page(text, drawings), encoding="utf-8")
-            move(made, folder, figures.FILES)
+            move(made, folder, (*figures.FILES, EVALUATIONS))
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot write to it ({_cause(error)}); free some space, or choose another"

@@ -1,4 +1,4 @@
-"""Tables of a comparison for csv files: results, per-seed scores, learning curves."""
+"""Tables of a comparison for csv files: results, per-seed scores, learning curves, evaluations during training."""
 
 import csv
 from collections.abc import Sequence
@@ -93,6 +93,27 @@ def curves_table(comparison: Comparison) -> list[Row]:
             for i, step in enumerate(grid):
                 row: Row = {"env": task.env, "arm": name, "step": round(step)}
                 rows.append(row | {f"seed_{seed}": column[i] for seed, column in columns.items()})
+    return rows
+
+
+def evaluations_table(comparison: Comparison) -> list[Row]:
+    """Mean returns of frozen evaluations during training, if there were any: a row for each, a column per seed.
+
+    step: at the k-th evaluation, mean over the seeds that made so many.
+    """
+    seeds = sorted({s.seed for task in comparison.tasks for s in task.samples})
+    rows: list[Row] = []
+    for task in comparison.tasks:
+        for name, samples in task.arms.items():
+            for actions, kind in (("deterministic", "evaluated"), ("sampled", "evaluated_sampled")):
+                values = {sample.seed: getattr(sample.curve, kind) for sample in samples}
+                made = {sample.seed: sample.curve.steps[np.isfinite(values[sample.seed])] for sample in samples}
+                found = {seed: x[np.isfinite(x)] for seed, x in values.items()}
+                for k in range(max(map(len, found.values()))):
+                    step = np.mean([steps[k] for steps in made.values() if k < len(steps)])
+                    row: Row = {"env": task.env, "arm": name, "actions": actions, "step": round(step)}
+                    each = {seed: found[seed][k] if k < len(found.get(seed, ())) else np.nan for seed in seeds}
+                    rows.append(row | {f"seed_{seed}": x for seed, x in each.items()})
     return rows
 
 

@@ -411,6 +411,27 @@ def test_every_seed_and_its_curve_are_written(tmp_path):
     assert first["seed_0"] == ""  # no episode had ended
 
 
+def test_evaluations_during_training_are_written_where_there_are_any(tmp_path):
+    write_run(tmp_path / "ppo")
+    run = write_run(tmp_path / "apo", "apo", seeds=range(1, 3))
+    compare.main([str(tmp_path), "figures=false"])
+    written = tmp_path / "compare" / "evaluations.csv"
+    assert not written.exists()
+    rows = ["seed,step,wall_time,episodic_return,episodes,evaluation_return,evaluation_return_sampled"]
+    rows += ["1,2000,2,50,20,61,51", "1,3000,3,70,30,,", "1,4000,4,80,40,62,", "2,2010,2,50,20,63,", "2,4000,4,80,40,,"]
+    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    compare.main([str(tmp_path), "figures=false"])
+    assert written.read_text().splitlines() == [
+        "env,arm,actions,step,seed_0,seed_1,seed_2,seed_3,seed_4",
+        "CartPole-v1,apo,deterministic,2005,,61,63,,",  # each seed's first; its step is the mean of theirs
+        "CartPole-v1,apo,deterministic,4000,,62,,,",
+        "CartPole-v1,apo,sampled,2000,,51,,,",
+    ]
+    (run / "metrics.csv").write_text("\n".join(row.rsplit(",", 2)[0] for row in rows) + "\n")
+    compare.main([str(tmp_path), "figures=false"])
+    assert not written.exists()  # no old numbers beside new ones
+
+
 def test_published_scores_stand_beside(tmp_path, capsys):
     write_run(tmp_path / "runs" / "ppo")
     write_run(tmp_path / "runs" / "other", env="B-v0")
