@@ -6,6 +6,7 @@ The claims of a report are the pieces of its text that hold numbers, those of an
 
 import statistics
 
+from claims_of_forgetting import ANCHORS, AVERAGE, FALLING, forgetting
 from phrases import (
     LONG,
     beside_published,
@@ -19,9 +20,11 @@ from phrases import (
     overall_word,
     parse,
     percent,
+    percent_together,
     plan,
     secondary_by_env,
     share,
+    together,
     value,
     verdict,
     verdicts_by_env,
@@ -295,6 +298,7 @@ def objectives(report_of):
 CLAIMS = {
     "apo_cartpole": apo_cartpole,
     "apo_suite": apo_suite,
+    "forgetting": forgetting,
     "objectives": objectives,
     "reference": reference,
     "tune_fair": tune_fair,
@@ -325,6 +329,9 @@ def results(report_of):
     yield f"and on MountainCar, {percent(suite, car)}; {word(suite, lander)} on LunarLander, {percent(suite, lander)} ("
     yield "last 100 training episodes"
     yield from beside_published(report_of("reference"))
+    forgot = report_of("forgetting")
+    assert all(low < 0 < high for _, low, high in (together(forgot, arm) for arm in ANCHORS))
+    yield f"rate that falls to 0 does, {percent_together(forgot, FALLING)} over two environments"
 
 
 def ppo_results(report_of):
@@ -357,6 +364,11 @@ def apo_results(report_of):
     yield "with a time limit of 2,000 steps"
     yield "with coefficient 10 slower and worse under each"
     yield "with 5 under two"
+    forgot = report_of("forgetting")
+    yield "over CartPole with 2,000 steps and Acrobot"
+    one, five, sixteen = (percent_together(forgot, arm) for arm in ANCHORS[:3])
+    yield f"with coefficient 1 {one}, with 5 {five}, with the 16 best episodes {sixteen}."
+    yield f"A learning rate that falls to 0 does, {percent_together(forgot, FALLING)}, more than any of them"
     bench = read(REPORTS / "bench" / "bench.csv")
     apo, ppo = (
         statistics.median(
@@ -446,7 +458,27 @@ def uncovered(_):
         yield f"| {where} | {three(table('arms', shape=shape), 'mean')} |"
 
 
+def ewma_results(report_of):
+    once, forgot = report_of("objectives"), report_of("forgetting")
+    yield f"inconclusive by the area under the learning curve, {percent(once, 'CartPole-v1', 'ppo_ewma')} of the span"
+    ewma, ppo = (value(once.value("CartPole-v1", arm, "mean", "evaluation")) for arm in ("ppo_ewma", "ppo"))
+    yield f"policy scores {ewma}, PPO's {ppo}; three of ten"
+    yield f"inconclusive, too, {percent_together(forgot, 'ppo_ewma')} over two environments"
+    yield f"are better than PPO, {percent_together(forgot, AVERAGE)} ("
+
+
+def kl_results(report_of):
+    once, forgot = report_of("objectives"), report_of("forgetting")
+    yield f"no difference from PPO was found, {percent(once, 'CartPole-v1', 'ppo_kl')} of the span"
+    ends = {value(once.value("CartPole-v1", arm, "mean", "evaluation")) for arm in ("ppo_kl", "ppo")}
+    yield f"both end at {ends.pop()}"
+    assert not ends
+    yield f"inconclusive over two environments, {percent_together(forgot, 'ppo_kl')} ("
+
+
 PAGES = {
+    ("rlexp/algos/ppo_ewma.md", "Results"): ewma_results,
+    ("rlexp/algos/ppo_kl.md", "Results"): kl_results,
     ("README.md", "Did it help?"): did_it_help,
     ("README.md", "Results"): results,
     ("README.md", "Speed"): speed,

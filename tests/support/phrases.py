@@ -89,6 +89,21 @@ def secondary_by_env(report, arm="apo"):
         yield f"| {env} | {' | '.join(cells)} |"
 
 
+def by_arm(report, labels, base="ppo"):
+    """Rows of a table: of each arm, in each environment, its mean, the difference in percent of the span, the verdict.
+
+    labels: arm -> what its row begins with; the arms are these, in this order.
+    """
+    assert {arm for env in report.envs for arm in report.arms(env)} == {*labels}
+    yield f"| arm | {' | '.join(f'{env} | difference, % | is' for env in report.envs)} |"
+    for arm, label in labels.items():
+        cells = [label]
+        for env in report.envs:
+            told = ["–", "baseline"] if arm == base else [share(report, env, arm), verdict(report, env, arm)]
+            cells += [mean(report, env, arm), *told]
+        yield f"| {' | '.join(cells)} |"
+
+
 def count(report, env, arm, low=-math.inf, high=math.inf):
     """Seeds whose evaluation is within [low, high)."""
     scores = report.scores(env, arm, report.primary)
@@ -132,6 +147,18 @@ def overall(report, arm="apo"):
     )
     found = INTERVAL.search(report.quotable[report.quotable.index("Over ") :])
     low, high = (parse(found[key])[0] for key in ("low", "high"))
+    return f"{signed(x)} % [{value(low)}, {value(high)}]"
+
+
+def together(report, arm):
+    """(difference, low, high) in percent of the span over all environments, of one of many arms, from compare.md."""
+    told = re.search(r"Over \d+ environments .*?(?= - On |$)", report.quotable)[0]
+    found = INTERVAL.match(told, re.search(rf"[:;] {re.escape(arm)} (?=[-+])", told).end())
+    return tuple(parse(found[key])[0] for key in ("value", "low", "high"))
+
+
+def percent_together(report, arm):
+    x, low, high = together(report, arm)
     return f"{signed(x)} % [{value(low)}, {value(high)}]"
 
 

@@ -107,6 +107,12 @@ class Report:
             found.verdict = Verdict(row["verdict"], row["why"], row["within_margin"] == "True")
         return found
 
+    def evaluations(self, env, arm, actions):
+        """Mean returns in frozen evaluations during training (evaluations, seeds); actions: as in evaluations.csv."""
+        found = read(self.folder / "evaluations.csv")
+        rows = [row for row in found if (row["env"], row["arm"], row["actions"]) == (env, arm, actions)]
+        return np.array([[float(x) for key, x in row.items() if key.startswith("seed_")] for row in rows])
+
     @property
     def published(self):
         """Cells of compare.md's table of published scores, by row."""
