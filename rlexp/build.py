@@ -231,7 +231,7 @@ def build_trainer(
         envs = environment.num_envs
         rows = (envs, envs * algo.rollout_steps // algo.minibatches)  # when acting, and when learning
         network = checked_network(policy, observation_space, [count // ranks.size for count in rows], _packages(cfg))
-        division = division_of(lambda: _algorithm(cfg), envs, device, population_of(cfg))
+        division = division_of(lambda: _algorithm(cfg), build, observation_space, envs, device, population_of(cfg))
         if division.flaw and len(cfgs) > 1:
             raise undividable(algo, division.flaw)
         found = check_loss(

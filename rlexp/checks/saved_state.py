@@ -1,17 +1,21 @@
 """What an objective saves can be divided agent by agent: runs that share a batch are saved, and resumed, one by one."""
 
+import contextlib
 import copy
 import io
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from rlexp.algos.base import Algorithm
 from rlexp.checks.location import located_errors, refusal
+from rlexp.checks.synthetic import EachNetwork, rollout_of
 from rlexp.data import RunSpec
 from rlexp.errors import ObjectiveError
+from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.plain.by_agent import Division, join_agents, select_agents
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import with_article
@@ -55,24 +59,42 @@ def _is_loadable(value: Any) -> bool:
     return True
 
 
-def division_of(make: Callable[[], Algorithm], num_envs: int, device: torch.device, population: int) -> Division:
+def division_of(
+    make: Callable[[], Algorithm],
+    build: Callable[[], ActorCritic],
+    space: spaces.Space,
+    num_envs: int,
+    device: torch.device,
+    population: int,
+) -> Division:
     """How the state of an objective is divided by agent, found from its states for two numbers of agents.
 
-    make: makes the objective. Those of rlexp keep tensors (agents · n, ...) alone.
+    They are compared as they begin, and after a synthetic rollout. Objectives of rlexp keep tensors (agents · n, ...)
+    alone. make: makes the objective; build: one agent's network; space: of raw observations; num_envs: per agent.
     """
-    states = []
-    for agents in (population, 2 * population):
+
+    def state(agents: int, *, later: bool) -> dict[str, Any]:
+        streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(2)]
         with seeded(0):
             algo = make()
-            if type(algo).__module__.startswith("rlexp."):
-                return Division()
-            streams = [AgentStreams.make(seed, device) for seed in range(agents)]
             with located_errors(algo, "prepare"):
-                algo.prepare(RunSpec(agents, num_envs, streams, device, population))
+                algo.prepare(RunSpec(agents, num_envs, streams[0], device, population))
+            if later:
+                networks = [network.to(device) for network in build_networks(build, streams[1])]
+                rollout = rollout_of(networks, space, algo.rollout_steps, num_envs, device)
+                algo.rewards(rollout, EachNetwork(networks))
+                algo.observe(rollout)
             with located_errors(algo, "state_dict"):
-                states.append(algo.state_dict())
-    once, twice = states
-    return Division.found(once, twice, population)
+                return algo.state_dict()
+
+    with seeded(0):
+        if type(make()).__module__.startswith("rlexp."):
+            return Division()
+    both = population, 2 * population
+    pairs = [[state(agents, later=False) for agents in both]]
+    with contextlib.suppress(Exception):  # of synthetic values; the checks that follow tell others
+        pairs.append([state(agents, later=True) for agents in both])
+    return Division.found(pairs, population)
 
 
 def saved_state(algo: Algorithm, spec: RunSpec, division: Division) -> dict[str, Any]:

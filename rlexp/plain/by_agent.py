@@ -6,7 +6,7 @@ agents, or two that they share. `Division` finds it out from the states of two n
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,20 +16,24 @@ from torch import Tensor
 Path = tuple[Any, ...]  # keys and positions
 
 
+EACH, LIST = "an entry for each agent", "a list for all agents"  # kinds of parts
+SHARED, ROWS = "one for all agents", "rows of each agent"
+
+
 @dataclass
 class Division:
-    """Which parts of nested state are divided otherwise than as tensors (agents · n, ...)."""
+    """How each part of nested state is divided."""
 
-    lists: set[Path] = field(default_factory=set)  # with one entry per agent
-    shared: set[Path] = field(default_factory=set)  # tensors that are the same for all agents
-    known: set[Path] = field(default_factory=set)  # lists that are not one entry per agent
+    kinds: dict[Path, str] = field(default_factory=dict)  # of lists and tensors; others: tensors (agents · n, ...)
     flaw: str = ""  # why the state cannot be divided, if it cannot
 
     @classmethod
-    def found(cls, once: Any, twice: Any, agents: int) -> "Division":
-        """The division of a state: `once` is of so many agents, `twice` of twice as many, both as they begin."""
+    def found(cls, pairs: Iterable[Sequence[Any]], agents: int) -> "Division":
+        """The division of a state, from pairs of it, each at one time: of so many agents, and of twice as many."""
         division = cls()
-        division._compare(once, twice, agents, ())
+        for once, twice in pairs:
+            if not division.flaw:
+                division._compare(once, twice, agents, ())
         return division
 
     def _compare(self, once: Any, twice: Any, agents: int, path: Path) -> None:
@@ -40,23 +44,40 @@ class Division:
             for key in once.keys() & twice.keys():
                 self._compare(once[key], twice[key], agents, (*path, key))
         elif isinstance(once, list) and isinstance(twice, list) and (len(once), len(twice)) == (agents, 2 * agents):
-            self.lists.add(path)
+            self._note(path, EACH)
         elif isinstance(once, list | tuple) and isinstance(twice, list | tuple):
             if len(once) != len(twice):
                 self.flaw = f"{named(path)} has {len(once)} and {len(twice)} entries {counts}"
             elif once:
-                self.known.add(path)
+                self._note(path, LIST)
             for k, (one, two) in enumerate(zip(once, twice, strict=False)):
                 self._compare(one, two, agents, (*path, k))
         elif isinstance(once, Tensor) and isinstance(twice, Tensor) and once.dim() and once.numel():
-            if once.shape == twice.shape:
-                self.shared.add(path)
-            elif (2 * len(once), *once.shape[1:]) != tuple(twice.shape):
+            if len(once) % agents == 0 and (2 * len(once), *once.shape[1:]) == tuple(twice.shape):
+                self._note(path, ROWS)
+            elif once.shape != twice.shape:
                 self.flaw = f"{named(path)} has the shapes {tuple(once.shape)} and {tuple(twice.shape)} {counts}"
+            else:
+                self._note(path, SHARED)
+                self._require_same(once, twice, path)
+        else:
+            self._require_same(once, twice, path)
+
+    def _note(self, path: Path, kind: str) -> None:
+        if (before := self.kinds.setdefault(path, kind)) != kind:
+            self.flaw = f"{named(path)} is {before} at first and {kind} later"
+
+    def _require_same(self, once: Any, twice: Any, path: Path) -> None:
+        if not _same(once, twice):
+            self.flaw = f"{named(path)} is shared by all agents, and depends on how many there are"
+
+    def is_each(self, path: Path) -> bool:
+        """Whether a list has one entry per agent."""
+        return self.kinds.get(path) == EACH
 
     def is_shared(self, value: Any, path: Path) -> bool:
         """Whether a tensor is the same for all agents."""
-        return isinstance(value, Tensor) and (value.dim() == 0 or path in self.shared)
+        return isinstance(value, Tensor) and (value.dim() == 0 or self.kinds.get(path) == SHARED)
 
 
 def select_agents(state: Any, agents: slice, total: int, division: Division | None = None) -> Any:
@@ -82,12 +103,12 @@ def _select(state: Any, agents: slice, total: int, division: Division, path: Pat
         for key, value in state.items():
             made[key] = inner(key, value)
         return made
-    if isinstance(state, list) and path in division.lists:
+    if isinstance(state, list) and division.is_each(path):
         if len(state) != total:
             raise ValueError(f"{named(path)} began with an entry for each agent and has {len(state)} of {total}")
         return state[agents]
     if isinstance(state, list | tuple):
-        if isinstance(state, list) and len(state) == total and path not in division.known and holds_tensors(state):
+        if isinstance(state, list) and len(state) == total and path not in division.kinds and holds_tensors(state):
             what = f"was empty at first and now has {total} entries with tensors, as many as there are agents"
             raise ValueError(f"{named(path)} {what}: give it its entries from the beginning")
         return type(state)(inner(k, value) for k, value in enumerate(state))
@@ -116,6 +137,9 @@ def join_agents(
     def inner(key: Any) -> Any:
         return join_agents([state[key] for state in states], division, equal=equal, path=(*path, key))
 
+    kinds = {_kind(state) for state in states}
+    if len(kinds) > 1:
+        raise ValueError(f"{named(path)} is {' in one agent and '.join(sorted(kinds)[:2])} in another")
     if isinstance(first, dict):
         if any(state.keys() != first.keys() for state in others):
             raise ValueError(f"{named(path)} has other entries in one agent than in another")
@@ -123,7 +147,7 @@ def join_agents(
         for key in first:
             made[key] = inner(key)
         return made
-    if isinstance(first, list) and path in division.lists:
+    if isinstance(first, list) and division.is_each(path):
         return [entry for state in states for entry in state]
     if isinstance(first, list | tuple):
         if any(len(state) != len(first) for state in others):
@@ -137,9 +161,17 @@ def join_agents(
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other)
-    return repr(one) == repr(other)
+    """Whether two values are equal; NaN is equal to NaN."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return repr(one) == repr(other)
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def _kind(state: Any) -> str:
+    kinds = {dict: "a dictionary", list: "a list", tuple: "a tuple", Tensor: "a tensor"}
+    return next((name for kind, name in kinds.items() if isinstance(state, kind)), "a plain value")
 
 
 def holds_tensors(state: Any) -> bool:

@@ -165,6 +165,8 @@ class Learner:
         data = self._rows(rollout, targets)  # (A, N, ...), N = T*E
         with hook("replay"):
             data = data._replace(replay=algo.replay(minibatches))
+        if algo.epochs * algo.minibatches != minibatches:
+            raise ObjectiveError("algo.epochs: changes within an update; change it in observe or adapt")
         require_replay(algo, data.replay, agents, minibatches)
         data = data._replace(key=torch.stack([self._keys(stream, minibatches) for stream in self.streams]))
         self.step.reads.require_same(algo)  # hooks such as `observe` may have changed an attribute
@@ -194,9 +196,10 @@ class Learner:
         if (name := next(changed, None)) is not None:
             what = f"has changed from {self.sizes[name]} to {getattr(self.algo, name)}"
             raise ObjectiveError(f"algo.{name}: {what}; it is fixed once training starts")
-        if not 1 <= (epochs := self.algo.epochs) <= self.most_epochs:
-            what = f"it may change between 1 and {self.most_epochs}, what training began with: begin with the most"
-            raise ObjectiveError(f"algo.epochs: has changed to {epochs}; {what}")
+        epochs = self.algo.epochs
+        if not (isinstance(epochs, int | np.integer) and 1 <= epochs <= self.most_epochs):
+            what = f"it may be a whole number from 1 to {self.most_epochs}, what training began with"
+            raise ObjectiveError(f"algo.epochs: has changed to {epochs}; {what}: begin with the most")
 
     def _rows(self, rollout: Rollout, targets: Advantages) -> Batch:
         """A rollout's rows (A, T*E, ...); each dummy row is a copy of another one, of weight 0."""

@@ -149,8 +149,9 @@ def test_what_a_checkpoint_gives_back_may_be_kept(tmp_path, kind):
 @pytest.mark.parametrize(
     ("of", "to", "told"),
     [
-        ("epochs", 3, "algo.epochs: has changed to 3; it may change between 1 and 2, what training began with"),
-        ("epochs", 0, "algo.epochs: has changed to 0; it may change between 1 and 2, what training began with"),
+        ("epochs", 3, "algo.epochs: has changed to 3; it may be a whole number from 1 to 2, what training began with"),
+        ("epochs", 0, "algo.epochs: has changed to 0; it may be a whole number from 1 to 2, what training began with"),
+        ("epochs", 1.0, "algo.epochs: has changed to 1.0; it may be a whole number from 1 to 2"),
         ("minibatches", 4, "algo.minibatches: has changed from 2 to 4; it is fixed once training starts"),
         ("rollout_steps", 16, "algo.rollout_steps: has changed from 32 to 16; it is fixed once training starts"),
     ],
@@ -158,6 +159,12 @@ def test_what_a_checkpoint_gives_back_may_be_kept(tmp_path, kind):
 def test_what_sizes_depend_on_stays(tmp_path, of, to, told):
     trainer = make_trainer(tmp_path, *SMALL, "total_steps=512", algo("Resizes"), f"+algo.of={of}", f"+algo.to={to}")
     with pytest.raises(ObjectiveError, match=re.escape(told)):
+        trainer.train(False)
+
+
+def test_epochs_change_between_updates_only(tmp_path):
+    trainer = make_trainer(tmp_path, *SMALL, "total_steps=512", algo("ResizesWithin"), "+algo.to=1")
+    with pytest.raises(ObjectiveError, match="changes within an update; change it in observe or adapt"):
         trainer.train(False)
 
 

@@ -5,7 +5,7 @@ import collections
 import pytest
 import torch
 
-from rlexp.plain.by_agent import Division, join_agents, select_agents
+from rlexp.plain.by_agent import EACH, LIST, SHARED, Division, join_agents, select_agents
 
 
 def state(*agents):
@@ -25,7 +25,7 @@ def state(*agents):
     }
 
 
-DIVISION = Division.found(state(0), state(0, 1), 1)
+DIVISION = Division.found([(state(0), state(0, 1))], 1)
 
 
 def same(one, other):
@@ -33,9 +33,10 @@ def same(one, other):
 
 
 def test_the_division_is_found_from_two_numbers_of_agents():
-    assert DIVISION.lists == {("each",), ("empty",)}
-    assert DIVISION.shared == {("shared",)}
-    assert DIVISION.known == {("names",), ("tuple",), ("tuple", 2)}
+    parts = {kind: {path for path, found in DIVISION.kinds.items() if found == kind} for kind in (EACH, SHARED, LIST)}
+    assert parts[EACH] == {("each",), ("empty",)}
+    assert parts[SHARED] == {("shared",)}
+    assert parts[LIST] == {("names",), ("tuple",), ("tuple", 2)}
     assert not DIVISION.flaw
 
 
@@ -50,7 +51,7 @@ def test_dividing_gives_what_an_agent_alone_has_and_joining_undoes_it(agents):
 
 
 def test_populations_are_divided_likewise():
-    division = Division.found(state(0, 1), state(0, 1, 2, 3), 2)
+    division = Division.found([(state(0, 1), state(0, 1, 2, 3))], 2)
     parts = [select_agents(state(0, 1, 2, 3), part, 4, division) for part in (slice(0, 2), slice(2, 4))]
     assert [same(part, state(*agents)) for part, agents in zip(parts, [(0, 1), (2, 3)], strict=True)] == [True, True]
 
@@ -65,13 +66,50 @@ def test_populations_are_divided_likewise():
         ),
         ({"a": 1}, {"a": 1, "b": 2}, "it has other entries of 1 agent and of 2: a and a, b"),
         ({"x": [1]}, {"x": [1, 2, 3]}, "its part x has 1 and 3 entries of 1 agent and of 2"),
+        ({"n": 1}, {"n": 2}, "its part n is shared by all agents, and depends on how many there are"),
+        ({"x": torch.ones(3)}, {"x": torch.zeros(3)}, "its part x is shared by all agents, and depends on"),
     ],
 )
 def test_what_cannot_be_divided_is_told(once, twice, told):
-    division = Division.found(once, twice, 1)
+    division = Division.found([(once, twice)], 1)
     with pytest.raises(ValueError, match=told):
         select_agents(twice, slice(0, 1), 2, division)
     assert select_agents(twice, slice(0, 2), 2, division) is twice
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "told"),
+    [
+        ((torch.zeros(1), torch.zeros(1)), (torch.ones(1), torch.ones(2)), "is one for all agents at first and rows"),
+        (([0], [0]), ([0], [0, 0]), "is a list for all agents at first and an entry for each agent later"),
+        (({}, {}), ({0: 1.0}, {0: 1.0, 1: 1.0}), "has other entries of 1 agent and of 2"),
+    ],
+)
+def test_a_part_that_is_of_another_kind_later_is_told(first, later, told):
+    division = Division.found([first, later], 1)
+    with pytest.raises(ValueError, match=told):
+        select_agents(later[1], slice(0, 1), 2, division)
+
+
+def test_a_list_that_begins_empty_is_what_it_is_once_it_has_grown():
+    first, later = ([], []), ([torch.zeros(1)], [torch.zeros(2)])
+    division = Division.found([first, later], 1)
+    (kept,) = select_agents([torch.tensor([3.0, 4.0])], slice(1, 2), 2, division)
+    assert kept.tolist() == [4.0]
+    division = Division.found([first, ([0.5], [0.5, 0.7])], 1)
+    assert select_agents([3.0, 4.0], slice(1, 2), 2, division) == [4.0]
+
+
+def test_one_entry_per_population_is_no_row_of_each_agent():
+    division = Division.found([({"x": torch.zeros(1, 3)}, {"x": torch.zeros(2, 3)})], 2)
+    assert "its part x has the shapes (1, 3) and (2, 3) of 2 agents and of 4" in division.flaw
+
+
+def test_what_is_not_a_number_is_equal_to_itself():
+    shared = {"x": torch.tensor([1.0, float("nan")]), "n": float("nan")}
+    division = Division.found([(shared, {"x": shared["x"].clone(), "n": float("nan")})], 1)
+    assert not division.flaw
+    assert join_agents([shared, {"x": shared["x"].clone(), "n": float("nan")}], division, equal=True) is not None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +126,7 @@ def test_what_comes_later_and_cannot_be_divided_is_told(late, told):
 
 def test_an_entry_that_was_each_agents_stays_so():
     with pytest.raises(ValueError, match="its part x began with an entry for each agent and has 3 of 2"):
-        select_agents({"x": [1, 2, 3]}, slice(0, 1), 2, Division(lists={("x",)}))
+        select_agents({"x": [1, 2, 3]}, slice(0, 1), 2, Division({("x",): EACH}))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +137,8 @@ def test_an_entry_that_was_each_agents_stays_so():
         ({"n": [1, 2]}, {"n": [1, 3]}, "its part n.1 is shared"),
         ({"n": [1, 2]}, {"n": [1]}, "its part n has other lengths"),
         ({"a": 1}, {}, "it has other entries"),
+        ({"x": torch.zeros(1)}, {"x": None}, "its part x is a plain value in one agent and a tensor in another"),
+        ({"x": None}, {"x": {}}, "its part x is a dictionary in one agent and a plain value in another"),
     ],
 )
 def test_agents_that_cannot_be_joined_are_told(one, other, told):

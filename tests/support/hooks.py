@@ -519,7 +519,7 @@ class Resizes(PPO):
     """Changes a setting once it has trained."""
 
     of: str = "epochs"
-    to: int = 3
+    to: int | float = 3
 
     def prepare(self, spec):
         self.seen = 0
@@ -538,14 +538,27 @@ class Resizes(PPO):
 
 
 @dataclass(kw_only=True)
+class ResizesWithin(Resizes):
+    """Changes it within an update."""
+
+    def observe(self, rollout):
+        return {}
+
+    def replay(self, minibatches):
+        return super().observe(None)
+
+
+@dataclass(kw_only=True)
 class SumsAll(PPO):
     """Keeps a number of all agents together."""
+
+    agents: int | None = None
 
     def prepare(self, spec):
         self.total = 0.0
 
     def observe(self, rollout):
-        self.total += float(rollout.obs.sum())
+        self.total += float(rollout.obs[: self.agents].sum())
         return {}
 
     def state_dict(self):

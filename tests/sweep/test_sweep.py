@@ -324,12 +324,15 @@ def test_what_cannot_be_divided_among_jobs_is_told_where_it_stands_and_each_runs
     assert [status(job) for job in jobs()] == ["done", "done"]
 
 
-def test_jobs_that_share_a_value_and_differ_in_it_are_not_resumed_together(sweep):
-    words = ("algo._target_=hooks.SumsAll", RATES, "seed=0,1")
+@pytest.mark.parametrize(
+    ("agents", "told"), [(None, "shared by all agents, and depends on how many there are"), (1, "and differs between")]
+)
+def test_jobs_that_share_a_value_and_differ_in_it_are_not_resumed_together(sweep, agents, told):
+    words = ("algo._target_=hooks.SumsAll", f"+algo.agents={agents or 'null'}", RATES, "seed=0,1")
     assert sweep(*words, "stop_at=128").code == 0  # one by one
     result = sweep(*words, "hydra/launcher=batched")
     assert result.code == 0
-    assert "its part total is shared by all agents, and differs between them" in result.out
+    assert told in result.out
     assert [status(job) for job in jobs()] == ["done"] * 4
 
 
