@@ -147,7 +147,9 @@ def lowest(word, parser):
     return f"{override.get_key_element()}={override.value().start}" if searched else word
 
 
-ALIKE = {"apo_sparse_shared", "forgetting_starts", "tune_fair_values"}  # derived from another
+# derived from another, or nearly, which takes seconds each
+ALIKE = {"apo_ablation", "apo_cartpole", "apo_sparse_shared", "lucky", "tune_fair_values"}
+ALIKE |= {"forgetting_deterministic", "forgetting_starts"}
 
 
 @pytest.mark.parametrize(

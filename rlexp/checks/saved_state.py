@@ -1,8 +1,9 @@
 """What an objective saves can be divided agent by agent: runs that share a batch are saved, and resumed, one by one."""
 
-import contextlib
 import copy
 import io
+import logging
+from bdb import BdbQuit
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.plain.by_agent import Division, join_agents, select_agents
 from rlexp.seeding import AgentStreams, seeded
 from rlexp.text import with_article
+
+log = logging.getLogger(__name__)
 
 PLAIN = {Tensor, str, bytes, int, float, bool, type(None)}  # classes that every checkpoint can hold
 WANTED = "tensors (agents * n, ...), lists with one entry per agent, and what all agents share, nested as you like"
@@ -69,8 +72,9 @@ def division_of(
 ) -> Division:
     """How the state of an objective is divided by agent, found from its states for two numbers of agents.
 
-    They are compared as they begin, and after a synthetic rollout. Objectives of rlexp keep tensors (agents · n, ...)
-    alone. make: makes the objective; build: one agent's network; space: of raw observations; num_envs: per agent.
+    They are compared as they begin, and after a synthetic rollout. What rlexp's own classes keep are tensors
+    (agents · n, ...) alone. make: makes the objective; build: one agent's network; space: of raw observations;
+    num_envs: per agent.
     """
 
     def state(agents: int, *, later: bool) -> dict[str, Any]:
@@ -88,12 +92,17 @@ def division_of(
                 return algo.state_dict()
 
     with seeded(0):
-        if type(make()).__module__.startswith("rlexp."):
-            return Division()
+        kinds = type(make()).__mro__
+    if all(kind.__module__.startswith("rlexp.") for kind in kinds if "state_dict" in vars(kind)):
+        return Division()
     both = population, 2 * population
     pairs = [[state(agents, later=False) for agents in both]]
-    with contextlib.suppress(Exception):  # of synthetic values; the checks that follow tell others
+    try:
         pairs.append([state(agents, later=True) for agents in both])
+    except BdbQuit:
+        raise
+    except Exception:  # of synthetic values; the checks that follow tell others
+        log.debug("no state after a rollout", exc_info=True)
     return Division.found(pairs, population)
 
 

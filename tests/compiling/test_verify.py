@@ -13,7 +13,7 @@ from rlexp.compiling.compile import Graph
 from rlexp.errors import ObjectiveError
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 @pytest.mark.parametrize("name", ["InModule", "InModuleLate", "InSlots", "InWindow", "InClosure"])
 def test_a_number_that_is_read_elsewhere_may_not_change_once_it_is_compiled(tmp_path, traced, name, num_seeds):

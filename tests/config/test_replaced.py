@@ -56,7 +56,7 @@ MLP = {"_target_": "rlexp.networks.MLP", "hidden": [64, 64], "activation": "tanh
 RMS = {"_target_": "torch.optim.RMSprop", "lr": 3e-4}
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     ("words", "optimizer", "torso"),
     [

@@ -267,6 +267,7 @@ def test_environments_that_cannot_be_copied_restart_and_the_run_says_so(cli):
     assert record(ended("s", 2048)[0])["result"]["rows"] == [4]
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_took_over_takes_over_again(cli, monkeypatch):
     assert cli(*WORDS, "study=s", SHORT).code == 0
     assert cli(*WORDS, "study=whole", LONG).code == 0

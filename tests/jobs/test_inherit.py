@@ -77,6 +77,7 @@ def begun(folder, *words):
     return trainer
 
 
+@pytest.mark.slow
 def test_an_average_of_weights_starts_afresh_compiled_as_eagerly(cli, parents, tmp_path, traced):
     words = ("algo=ppo_ewma", f"init_from={short(only('p'))}", "init_with=[optimizer]", "algo.ewma_decay=0.9")
     learners = []

@@ -208,7 +208,7 @@ def test_videos_of_training_reach_it(cli, tmp_path, own):
     assert [line["size"] for line in videos] == [p.stat().st_size for p in sorted((job / "videos").glob("*.mp4"))]
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("where", "how"), [("check", "leaves"), ("open", "forks"), ("log", "forks"), ("log", "leaves"), ("close", "leaves")]
 )

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("launcher", "link"),
     [

@@ -324,8 +324,9 @@ def test_what_cannot_be_divided_among_jobs_is_told_where_it_stands_and_each_runs
     assert [status(job) for job in jobs()] == ["done", "done"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
-    ("agents", "told"), [(None, "shared by all agents, and depends on how many there are"), (1, "and differs between")]
+    ("agents", "told"), [(1, "and differs between"), (None, "shared by all agents, and depends on how many there are")]
 )
 def test_jobs_that_share_a_value_and_differ_in_it_are_not_resumed_together(sweep, agents, told):
     words = ("algo._target_=hooks.SumsAll", f"+algo.agents={agents or 'null'}", RATES, "seed=0,1")

@@ -72,7 +72,7 @@ def assert_same_agents(ours, theirs, agents):
         assert_close(agent_of(ours, agent), agent_of(theirs, agent), rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("case", CASES)
 def test_the_others_go_on_as_if_it_had_not(tmp_path, case):
     settings = (*EIGHT, *THREE, *CASES[case], "evaluation.episodes=2")

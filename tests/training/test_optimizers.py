@@ -73,7 +73,7 @@ def test_optimizers_that_cannot_work_are_refused_by_name(name, why):
         build.check(make_config(*choose(name)))
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", [*ACCEPTED, *OTHERS])
 def test_an_optimizer_moves_stacked_agents_as_it_would_alone(tmp_path, name):
     rate = "3e-3" if name in FIXED else "[3e-3,0,1e-3]"

@@ -51,7 +51,7 @@ def assert_same(ours, theirs, part=slice(None)):
         assert_close(weights_of(ours)[name][part], tensor, atol=2e-4, rtol=2e-3, msg=name)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_among_others_is_that_job_alone(tmp_path, case):
     batch = make_jobs(tmp_path / "batch", *SMALL, *CASES[case], own=OWN)

@@ -139,6 +139,7 @@ def test_a_job_that_paused_as_asked_is_told_so_and_not_submitted_again(sweep, sl
     assert len(slurm.states()) == 2
 
 
+@pytest.mark.slow
 def test_a_failed_job_that_is_still_in_the_queue_is_not_submitted_again(sweep, slurm):
     words = ("seed=0", "retry_failed=true", *LEAVE)
     assert sweep("seed=0", "stop_at=128").code == 0
@@ -208,6 +209,7 @@ def test_of_new_folders_the_same_command_tells_nothing(sweep, slurm):
     assert "the same command" not in result.out
 
 
+@pytest.mark.slow
 def test_what_fails_on_the_node_before_it_trains_is_told(sweep, slurm):
     assert sweep("seed=0", "resume=must", *LEAVE).code == 0
     (slurm.folder / "at_once").write_text("1")
