@@ -1,4 +1,4 @@
-"""The tables of conf/README.md, made from the yamls: python -m rlexp.config.reference rewrites them."""
+"""conf/reference.md, every key and choice, made from the yamls: python -m rlexp.config.reference writes it."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,8 +10,7 @@ from rlexp.config.help import comments, header
 from rlexp.config.schema import CONF_DIR, GROUPS, LOGGER, OVERLAYS
 from rlexp.config.search_path import chain
 
-PAGE = CONF_DIR / "README.md"
-START, END = "<!-- tables: python -m rlexp.config.reference -->", "<!-- end of tables -->"
+PAGE = CONF_DIR / "reference.md"
 HYDRA = ("hydra/launcher", "hydra/sweeper")
 PAGED = ("algo", "bonus")  # groups whose choices have a page in rlexp/algos
 
@@ -92,28 +91,23 @@ def _group(group: str) -> Iterator[str]:
             keys = _keys(f"{group.replace('/', '.')}.", new, comments(file))
             added += ["", f"`{group}={file.stem}`{' adds' if bases else ''}:", "", *keys]
     head = ["choice", "what it is", "sets"][: len(rows[0])]
-    yield from ("", f"### {group}", "", *_table(head, rows), *added)
+    yield from ("", f"## {group}", "", *_table(head, rows), *added)
 
 
-def tables() -> str:
+def page() -> str:
     """Every key and every choice, from the yamls and their comments."""
     file = CONF_DIR / "config.yaml"
-    lines = ["### Run", "", f"In [`{file.name}`]({file.name}).", "", *_keys("", settings(file), comments(file))]
+    lines = ["# Every key and every choice", ""]
+    lines += ["Made from the yamls: `python -m rlexp.config.reference`. [What one has to know of them](README.md).", ""]
+    lines += ["## Run", "", f"In [`{file.name}`]({file.name}).", "", *_keys("", settings(file), comments(file))]
     for group in (*GROUPS, LOGGER, *OVERLAYS, *HYDRA):
         lines += _group(group)
-    return "\n".join(lines)
-
-
-def with_tables(page: str) -> str:
-    """A page whose part between the two markers is made from the yamls."""
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
-    return f"{before}{start}\n\n{tables()}\n\n{end}{after}"
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    """Rewrite the tables of conf/README.md."""
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write conf/reference.md."""
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
