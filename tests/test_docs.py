@@ -28,7 +28,7 @@ from rlexp.config.schema import CONF_DIR
 from rlexp.study import __main__ as study
 
 ROOT = CONF_DIR.parent
-MANUAL = [ROOT / "README.md", ROOT / "outputs" / "README.md"]
+MANUAL = [ROOT / "README.md", *sorted((ROOT / "outputs").glob("*.md"))]
 MANUAL += [page for folder in ("conf", "rlexp", "scripts", "tests") for page in sorted((ROOT / folder).rglob("*.md"))]
 REPORTS = sorted((ROOT / "outputs" / "reports").rglob("*.md"))
 PAGES = [*MANUAL, *REPORTS, ROOT / "CHANGELOG.md"]
