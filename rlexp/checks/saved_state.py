@@ -14,7 +14,7 @@ from torch import Tensor
 from rlexp.algos.base import Algorithm
 from rlexp.checks.location import located_errors, refusal
 from rlexp.checks.synthetic import EachNetwork, rollout_of
-from rlexp.data import RunSpec
+from rlexp.data import Rollout, RunSpec
 from rlexp.errors import ObjectiveError
 from rlexp.networks.actor_critic import ActorCritic, build_networks
 from rlexp.plain.by_agent import Division, join_agents, select_agents
@@ -23,6 +23,7 @@ from rlexp.text import with_article
 
 log = logging.getLogger(__name__)
 
+ROLLOUTS = 3  # after which what an objective keeps is taken to have its form
 PLAIN = {Tensor, str, bytes, int, float, bool, type(None)}  # classes that every checkpoint can hold
 WANTED = "tensors (agents * n, ...), lists with one entry per agent, and what all agents share, nested as you like"
 
@@ -72,38 +73,62 @@ def division_of(
 ) -> Division:
     """How the state of an objective is divided by agent, found from its states for two numbers of agents.
 
-    They are compared as they begin, and after a synthetic rollout. What rlexp's own classes keep are tensors
-    (agents · n, ...) alone. make: makes the objective; build: one agent's network; space: of raw observations;
+    They are compared as they begin, and after each of some synthetic rollouts. What rlexp's own classes keep are
+    tensors (agents · n, ...) alone. make: makes the objective; build: one agent's network; space: of raw observations;
     num_envs: per agent.
     """
+    with seeded(0):
+        kinds = type(make()).__mro__
+    if all(kind.__module__.startswith("rlexp.") for kind in kinds if "state_dict" in vars(kind)):
+        return Division()
 
-    def state(agents: int, *, later: bool) -> dict[str, Any]:
+    def states(agents: int) -> list[dict[str, Any]]:
         streams = [[AgentStreams.make(seed, device) for seed in range(agents)] for _ in range(2)]
         with seeded(0):
             algo = make()
             with located_errors(algo, "prepare"):
                 algo.prepare(RunSpec(agents, num_envs, streams[0], device, population))
-            if later:
-                networks = [network.to(device) for network in build_networks(build, streams[1])]
-                rollout = rollout_of(networks, space, algo.rollout_steps, num_envs, device)
-                algo.rewards(rollout, EachNetwork(networks))
-                algo.observe(rollout)
             with located_errors(algo, "state_dict"):
-                return algo.state_dict()
+                found = [copy.deepcopy(algo.state_dict())]
+            networks = [network.to(device) for network in build_networks(build, streams[1])]
+            for number in range(ROLLOUTS):
+                rollout = rollout_of(networks, space, algo.rollout_steps, num_envs, device, seed=number)
+                complete = _pass_through(algo, rollout, EachNetwork(networks))
+                with located_errors(algo, "state_dict"):
+                    found.append(copy.deepcopy(algo.state_dict()))
+                if not complete:
+                    break
+        return found
 
-    with seeded(0):
-        kinds = type(make()).__mro__
-    if all(kind.__module__.startswith("rlexp.") for kind in kinds if "state_dict" in vars(kind)):
-        return Division()
-    both = population, 2 * population
-    pairs = [[state(agents, later=False) for agents in both]]
+    return Division.found(zip(states(population), states(2 * population), strict=False), population)
+
+
+class AnyMetric(dict[str, Tensor]):
+    """Has whatever metric is asked for: the same of all agents."""
+
+    def __init__(self, agents: int, device: torch.device) -> None:
+        super().__init__()
+        self.value = torch.full((agents,), 0.5, device=device)
+
+    def __missing__(self, name: str) -> Tensor:
+        return self.value.clone()
+
+
+def _pass_through(algo: Algorithm, rollout: Rollout, policies: EachNetwork) -> bool:
+    """Call the hooks of an update, without learning; returns whether none failed on synthetic values."""
+    agents, device = len(rollout.obs), rollout.obs.device
     try:
-        pairs.append([state(agents, later=True) for agents in both])
+        algo.rewards(rollout, policies)
+        algo.observe(rollout)
+        algo.coefficients(0.0, agents, device)
+        algo.replay(algo.epochs * algo.minibatches)
+        algo.adapt(AnyMetric(agents, device))
     except BdbQuit:
         raise
-    except Exception:  # of synthetic values; the checks that follow tell others
-        log.debug("no state after a rollout", exc_info=True)
-    return Division.found(pairs, population)
+    except Exception:  # the checks that follow tell what is due to the objective
+        log.debug("a hook failed on a synthetic rollout", exc_info=True)
+        return False
+    return True
 
 
 def saved_state(algo: Algorithm, spec: RunSpec, division: Division) -> dict[str, Any]:
@@ -121,8 +146,8 @@ def saved_state(algo: Algorithm, spec: RunSpec, division: Division) -> dict[str,
     try:
         parts = [select_agents(state, slice(k, k + size), total, division) for k in range(0, total, size)]
         return cast(dict[str, Any], join_agents(parts, division, equal=True))
-    except ValueError as error:
-        raise undividable(algo, str(error)) from None
+    except ValueError:  # which matters, and is told, where several runs are saved
+        return state
 
 
 def undividable(algo: Algorithm, why: str) -> ObjectiveError:

@@ -24,11 +24,11 @@ def rollout_of(
     seed: int = 0,
 ) -> Rollout:
     """A rollout that repeats a few observations, with positive rewards and episodes that end."""
-    generator = torch.Generator().manual_seed(seed)
     agents = len(networks)
-    shape = (agents, num_steps, num_envs)
+    generators = [torch.Generator().manual_seed(1000 * seed + agent) for agent in range(agents)]  # whoever is beside it
+    shape = (num_steps, num_envs)
     few = sample_rows(space).to(device)
-    which = torch.randint(len(few), shape, generator=generator).to(device)
+    which = torch.stack([torch.randint(len(few), shape, generator=each) for each in generators]).to(device)
     after = torch.cat([which[:, 1:], which[:, :1]], 1)
     distribution = networks[0].distribution
     with torch.no_grad():
@@ -36,14 +36,15 @@ def rollout_of(
         outputs = [network(few) for network in networks]
         params = torch.stack([params[index] for (params, _), index in zip(outputs, which, strict=True)])
         values = torch.stack([values[index] for (_, values), index in zip(outputs, which, strict=True)])
-        actions = distribution.sample(params, distribution.draw_noise(shape, generator).to(device))
+        noise = torch.stack([distribution.draw_noise(shape, each) for each in generators]).to(device)
+        actions = distribution.sample(params, noise)
         log_probs = distribution.log_prob(params, actions)
 
     period = max(2, (num_steps + 1) // 2) if num_steps > 1 else 1
     ends = np.zeros((num_steps, agents, num_envs), bool)
     ends[period - 1 :: period] = True
     dummy = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
-    rewards = torch.rand((num_steps, agents, num_envs), generator=generator).numpy() + 0.01
+    rewards = torch.stack([torch.rand(shape, generator=each) for each in generators], 1).numpy() + 0.01
     rewards[dummy] = 0.0
     zeros = np.zeros((agents, num_envs))
     episodes, _, open_lengths = finished_episodes(rewards, ends, dummy, zeros, zeros.astype(np.int64))

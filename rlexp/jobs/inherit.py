@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlexp import build, spaces
-from rlexp.checks.synthetic import rollout_of
+from rlexp.checks.synthetic import EachNetwork, rollout_of
 from rlexp.config.checks import init_parts
 from rlexp.config.identity import flatten, key_of
 from rlexp.data import RunSpec
@@ -33,6 +33,8 @@ from rlexp.training.trainer import Trainer
 
 STATISTICS = "encoder.normalizer."  # prefix of the observation normaliser's buffers
 SCALER = ("mean", "var", "count")  # of reward scaling; its running returns belong to past episodes
+
+UNKNOWN = "NoneType"  # of what an objective keeps later
 
 Shapes = Mapping[str, str]  # name -> shape of one agent's tensor, for error messages
 
@@ -281,7 +283,9 @@ def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
         if bool(kept) != bool(wanted):
             subject = f"{there} of that run" if wanted else f"{here} of this run"
             raise source.refusal(f"{subject} has no memory; leave memory out of init_with")
-        _require_fit(source, kept, wanted, "; leave memory out of init_with")
+        late = {name for each in (kept, wanted) for name, shape in each.items() if shape == UNKNOWN}
+        saved, current = ({name: x for name, x in each.items() if name not in late} for each in (kept, wanted))
+        _require_fit(source, saved, current, "; leave memory out of init_with")
         of_each += states
     if wanted:
         try:
@@ -299,7 +303,9 @@ def _memory_after_rollout(trainer: Trainer, job: Job) -> dict[str, Any]:
     num_envs = trainer.environment.num_envs
     algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
     space = trainer.collector.envs.single_observation_space
-    algo.observe(rollout_of([network], space, algo.rollout_steps, num_envs, device))
+    rollout = rollout_of([network], space, algo.rollout_steps, num_envs, device)
+    algo.rewards(rollout, EachNetwork([network]))
+    algo.observe(rollout)
     return algo.state_dict()
 
 

@@ -113,15 +113,59 @@ def test_what_is_not_a_number_is_equal_to_itself():
 
 
 @pytest.mark.parametrize(
-    ("late", "told"),
+    "late", [torch.zeros(2), torch.zeros(2, 3), [torch.zeros(2)], [1.0, 2.0], {"a": 1}, {0: torch.tensor(1.0)}]
+)
+@pytest.mark.parametrize("first", [None, {}, []])
+def test_what_comes_later_may_be_anybodys_and_is_told(first, late):
+    division = Division.found([({"x": first}, {"x": first})] * 2, 1)
+    with pytest.raises(ValueError, match=r"its part x\S* was not there, or was of another kind, when the objective"):
+        select_agents({"x": late}, slice(0, 1), 2, division)
+
+
+def test_rlexps_own_classes_keep_rows_of_each_agent_whenever_they_come():
+    parts = select_agents({"x": torch.arange(4), "late": [torch.arange(2)]}, slice(1, 2), 2, Division())
+    assert (parts["x"].tolist(), parts["late"][0].tolist()) == ([2, 3], [1])
+    with pytest.raises(ValueError, match=r"its part x has the shape \(3,\), not that of 2 agents' rows"):
+        select_agents({"x": torch.zeros(3)}, slice(0, 1), 2, Division())
+
+
+@pytest.mark.parametrize(
+    ("entry", "wanted"),
     [
-        ({"x": torch.zeros(3)}, r"its part x has the shape \(3,\), not that of 2 agents' rows"),
-        ({"x": [torch.zeros(2)] * 2}, "its part x was empty at first and now has 2 entries with tensors"),
+        (lambda n: torch.arange(float(n)), [1.0]),  # of each agent
+        (lambda n: torch.tensor([5.0, 6.0]), [5.0, 6.0]),  # shared
+        (lambda n: [float(k) for k in range(n)], [1.0]),
+        (lambda n: "same", "same"),
     ],
 )
-def test_what_comes_later_and_cannot_be_divided_is_told(late, told):
-    with pytest.raises(ValueError, match=told):
-        select_agents(late, slice(0, 1), 2, Division())
+def test_a_list_that_grows_has_entries_of_one_kind(entry, wanted):
+    pairs = [([entry(1)] * k, [entry(2)] * k) for k in range(3)]
+    part = select_agents([entry(2)] * 9, slice(1, 2), 2, Division.found(pairs, 1))
+    plain = [x.tolist() if isinstance(x, torch.Tensor) else x for x in part]
+    assert plain == [wanted] * 9
+
+
+def test_an_entry_of_a_list_of_several_kinds_has_its_own():
+    once, twice = ([torch.zeros(1), torch.ones(3)], [torch.zeros(2), torch.ones(3)])
+    division = Division.found([(once, twice)], 1)
+    assert [len(x) for x in select_agents(twice, slice(0, 1), 2, division)] == [1, 3]
+    with pytest.raises(ValueError, match=r"its part 2 was not there"):
+        select_agents([*twice, torch.zeros(2)], slice(0, 1), 2, division)
+
+
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0, 2.0, 6.0])),  # time first
+        ([1.0], [5.0, 1.0]),
+        ([{"w": torch.ones(2)}], [{"w": torch.ones(2) + 0.1}, {"w": torch.ones(2)}]),
+    ],
+)
+def test_rows_that_are_not_the_first_agents_are_told(once, twice):
+    division = Division.found([({"x": once}, {"x": twice})], 1)
+    assert "its part x does not begin with the first agent's part, or that depends on how many" in division.flaw
+    division = Division.found([({"x": once}, {"x": [*once, *once] if isinstance(once, list) else once.repeat(2)})], 1)
+    assert not division.flaw
 
 
 def test_an_entry_that_was_each_agents_stays_so():
