@@ -312,6 +312,15 @@ def test_another_memory_is_refused(cli, tmp_path):
     begun(tmp_path / "c", "algo=apo_ce", "algo.max_steps=20", *words)  # which remembers the same
 
 
+def test_what_is_kept_by_rewards_and_what_comes_later_is_taken(cli, tmp_path):
+    theirs = "algo._target_=hooks.FromRewards"
+    train(cli, theirs, "study=p", "num_seeds=2")
+    trainer = begun(tmp_path / "a", theirs, "seed=1", f"init_from={short(only('p'))}", "init_with=[memory]")
+    held = state_of(only("p"))["algo"]
+    assert_close(trainer.algo.best, held["best"][1:])
+    assert_close(trainer.algo.seen[0], held["seen"][0][1:])
+
+
 def test_seeds_and_runs_that_are_not_there_are_refused_in_one_line(cli, parents):
     parent = short(only("three"))
     words = (*WORDS, "study=c")

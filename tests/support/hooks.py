@@ -492,6 +492,25 @@ class GrowsLate(PPO):
 
 
 @dataclass(kw_only=True)
+class FromRewards(PPO):
+    """Keeps what it sees where it adds rewards, some of it from the second update on."""
+
+    def prepare(self, spec):
+        self.seen, self.best = [], None
+
+    def rewards(self, rollout, policies):
+        if self.seen:
+            self.best = rollout.obs.mean((1, 2))
+        self.seen = [rollout.obs.mean((1, 2, 3))]
+
+    def state_dict(self):
+        return {"seen": self.seen, "best": self.best}
+
+    def load_state_dict(self, state):
+        self.seen, self.best = state["seen"], state["best"]
+
+
+@dataclass(kw_only=True)
 class TimeMajor(PPO):
     """Keeps two numbers of each agent, all first ones first, in one row."""
 
