@@ -34,7 +34,7 @@ from rlexp.training.trainer import Trainer
 STATISTICS = "encoder.normalizer."  # prefix of the observation normaliser's buffers
 SCALER = ("mean", "var", "count")  # of reward scaling; its running returns belong to past episodes
 
-UNKNOWN = "NoneType"  # of what an objective keeps later
+UNKNOWN = "NoneType"  # of a value that is yet to come, in what `_leaves` returns
 
 Shapes = Mapping[str, str]  # name -> shape of one agent's tensor, for error messages
 

@@ -318,7 +318,7 @@ def test_what_is_kept_by_rewards_and_what_comes_later_is_taken(cli, tmp_path):
     trainer = begun(tmp_path / "a", theirs, "seed=1", f"init_from={short(only('p'))}", "init_with=[memory]")
     held = state_of(only("p"))["algo"]
     assert_close(trainer.algo.best, held["best"][1:])
-    assert_close(trainer.algo.seen[0], held["seen"][0][1:])
+    assert_close(trainer.algo.seen["mean"], held["seen"]["mean"][1:])
 
 
 def test_seeds_and_runs_that_are_not_there_are_refused_in_one_line(cli, parents):

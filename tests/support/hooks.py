@@ -496,12 +496,12 @@ class FromRewards(PPO):
     """Keeps what it sees where it adds rewards, some of it from the second update on."""
 
     def prepare(self, spec):
-        self.seen, self.best = [], None
+        self.seen, self.best = {}, None
 
     def rewards(self, rollout, policies):
         if self.seen:
             self.best = rollout.obs.mean((1, 2))
-        self.seen = [rollout.obs.mean((1, 2, 3))]
+        self.seen["mean"] = rollout.obs.mean((1, 2, 3))
 
     def state_dict(self):
         return {"seen": self.seen, "best": self.best}

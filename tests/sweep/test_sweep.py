@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import jobs, last_metrics, record, status
+import torch
+from helpers import jobs, last_metrics, record, state_of, status
 from process import wait_until
 from sweeps import QUICK, TINY, named, start
 
@@ -320,6 +321,15 @@ def test_what_cannot_be_divided_among_jobs_is_told_where_it_stands_and_each_runs
     assert "the batch stopped (ObjectiveError: hooks.py:" in result.out
     assert f"{name}.state_dict: cannot be divided by agent: {told}" in result.out
     assert [status(job) for job in jobs()] == ["done", "done"]
+
+
+def test_what_comes_in_the_second_update_is_divided_among_jobs(sweep):
+    result = sweep("algo._target_=hooks.FromRewards", "hydra/launcher=batched", RATES)
+    assert "the batch stopped" not in result.out
+    assert [status(job) for job in jobs()] == ["done", "done"]
+    one, other = (state_of(job)["algo"]["best"] for job in jobs())
+    assert one.shape == other.shape == (1, 4)
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.few(1)
