@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from rlexp.build import build_environment
 from rlexp.commands import Options, boolean, command, names, parse, positive, whole
 from rlexp.config.schema import FinalEvaluation
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
+from rlexp.parts import build_environment
 from rlexp.run.record import RunRecord, diverged_in
 from rlexp.run.video import require_encoder, write_video
 from rlexp.run.writer import write_evaluation

@@ -152,13 +152,13 @@ def make_trainer(
 
 def _loggers(job: Job) -> "Loggers":
     """The loggers of a job, and what they are told of it."""
-    from rlexp import build
+    from rlexp import parts
     from rlexp.loggers.base import Subject
     from rlexp.loggers.make import Loggers
 
     cfg, config = job.cfg, job.settings | {"seeds": job.seeds}
     subject = Subject(cfg.study, job.folder.name, job.folder, Path(cfg.outputs), config, tuple(cfg.tags))
-    return Loggers(build.build_loggers(cfg), subject)
+    return Loggers(parts.build_loggers(cfg), subject)
 
 
 def train_jobs(jobs: Sequence[Job], resume: bool, ranks: "Ranks | None" = None) -> None:

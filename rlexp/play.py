@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from rlexp.build import build_environment
 from rlexp.commands import Options, command, names, parse, positive, whole
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError
 from rlexp.evaluate import OPTIONS
 from rlexp.extras import cannot_be_imported
+from rlexp.parts import build_environment
 from rlexp.saved import TO_ACT, load_run
 from rlexp.seeding import evaluation_seeds
 from rlexp.watch import Watch

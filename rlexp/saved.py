@@ -13,11 +13,11 @@ from torch import Tensor
 from yaml import YAMLError
 
 from rlexp import spaces
-from rlexp.build import network_builder
 from rlexp.config.identity import with_current_names
 from rlexp.envs import Environment
 from rlexp.errors import CheckpointError, UserError
 from rlexp.networks.actor_critic import OF_OBJECTIVE, ActorCritic, build_networks
+from rlexp.parts import network_builder
 from rlexp.run import checkpoint
 from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.trust import require_trusted

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import rlexp.train  # noqa: F401  (registers the schema and the resolvers)
-from rlexp import build
+from rlexp import build, parts
 from rlexp.algos.advantages import GAE
 from rlexp.algos.base import Algorithm
 from rlexp.config.identity import config_hash, identity
@@ -111,14 +111,14 @@ def test_every_yaml_composes_and_what_it_names_is_built(file, tmp_path, monkeypa
     if cfg.env.install and importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")  # it is in no extra
     build.check(cfg)
-    environment = build.build_environment(cfg)
+    environment = parts.build_environment(cfg)
     try:
         observation_space, action_space = environment.probe()
     except ConfigError as error:
         if "system Qt 5" not in str(error):
             raise
         pytest.skip("Qt 5 is not installed")  # which no Python package brings
-    network = build.network_builder(cfg, observation_space, action_space)()
+    network = parts.network_builder(cfg, observation_space, action_space)()
     obs = torch.as_tensor(observation_space.sample()).to(storage_dtype(observation_space))
     params, values = network(obs[None])
     assert params.shape == (1, network.distribution.num_params)

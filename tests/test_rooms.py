@@ -19,6 +19,7 @@ ROOMS = [
     "envs",
     "compiling",
     "training",
+    "parts",
     "build",
     "provenance",
     "run",

@@ -119,11 +119,11 @@ def schedules(cfg: DictConfig) -> Schedules:
 
     Besides schedules in the config, coefficients that an algorithm computes from progress; these are probed.
     """
-    from rlexp import build  # imports torch, which nothing else here needs
+    from rlexp import parts  # imports torch, which nothing else here needs
     from rlexp.algos.base import Algorithm
 
     plain: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
-    algo = build.build_algorithm(cfg)
+    algo = parts.build_algorithm(cfg)
     typed = {algo.key(name): getattr(algo, name) for name in algo.scheduled()}
     typed["optimizer.lr"] = Schedule(plain.get("lr"), "optimizer.lr")
     found: Schedules = {name: schedule for name, schedule in typed.items() if len(set(schedule.knots)) > 1}

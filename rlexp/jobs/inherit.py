@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlexp import build, spaces
+from rlexp import parts, spaces
 from rlexp.checks.synthetic import EachNetwork, rollout_of
 from rlexp.config.checks import init_parts
 from rlexp.config.identity import flatten, key_of
@@ -299,7 +299,7 @@ def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:
 def _memory_after_rollout(trainer: Trainer, job: Job) -> dict[str, Any]:
     """state_dict of one agent's algorithm after a synthetic rollout."""
     device = trainer.learner.device
-    algo, network = build.build_algorithm(job.cfg), trainer.learner.groups[0].network
+    algo, network = parts.build_algorithm(job.cfg), trainer.learner.groups[0].network
     num_envs = trainer.environment.num_envs
     algo.prepare(RunSpec(1, num_envs, [AgentStreams.make(0, device)], device))
     space = trainer.collector.envs.single_observation_space

@@ -21,7 +21,7 @@ from helpers import (
     weights_of,
 )
 
-from rlexp import build
+from rlexp import build, parts
 from rlexp.algos.apo import APO
 from rlexp.algos.episode_memory import MemoryRows
 from rlexp.algos.ppo import PPO
@@ -191,7 +191,7 @@ def test_settings_of_the_anchor_that_do_not_fit_are_refused_in_one_line(settings
 
 
 def test_the_advantage_of_an_episode_is_discounted_as_the_returns_are():
-    algo = build.build_algorithm(make_config("algo=apo", "algo.anchor_by=advantage", "gae.gamma=0.7"))
+    algo = parts.build_algorithm(make_config("algo=apo", "algo.anchor_by=advantage", "gae.gamma=0.7"))
     algo.prepare(RunSpec(1, 1, [AgentStreams.make(0, CPU)], CPU))
     assert algo.advantages.gamma == 0.7
 

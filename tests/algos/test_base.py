@@ -4,13 +4,13 @@ import pytest
 from helpers import make_config
 from strangers import algo
 
-from rlexp import build
+from rlexp import build, parts
 from rlexp.algos.base import Algorithm
 from rlexp.errors import ConfigError
 
 
 def test_jobs_differ_in_what_is_too_long_to_be_told(tmp_path):
-    one, same, other = (build.build_algorithm(make_config(algo("Table"), f"+algo.k={k}")) for k in (1.0, 1.0, 50.0))
+    one, same, other = (parts.build_algorithm(make_config(algo("Table"), f"+algo.k={k}")) for k in (1.0, 1.0, 50.0))
     Algorithm.side_by_side([one, same])
     with pytest.raises(ConfigError, match=r"algo\.table: is"):
         Algorithm.side_by_side([one, other])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from helpers import make_config, train
 
-from rlexp.build import build_environment
 from rlexp.envs.dmc import DMC
 from rlexp.errors import ConfigError
+from rlexp.parts import build_environment
 
 envpool = pytest.importorskip("envpool")
 TASKS = {"walker_walk": 24, "cheetah_run": 17, "cartpole_swingup_sparse": 5}

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import WrapperSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from helpers import last_metrics, make_config, record, train
 
-from rlexp import build
+from rlexp import build, parts
 from rlexp.envs import Environment
 from rlexp.errors import ConfigError, EnvironmentFault
 from rlexp.seeding import env_seeds, evaluation_seeds
@@ -317,7 +317,7 @@ def test_a_vector_class_that_can_clip_rewards_is_told_not_to():
 @pytest.mark.parametrize("independent", [False, True])
 def test_returns_of_atari_are_the_games_own_and_no_action_sticks(independent):
     pytest.importorskip("ale_py", reason="extra atari is not installed")
-    environment = build.build_environment(make_config("env=breakout", "env.id=ale_py:ALE/SpaceInvaders-v5"))
+    environment = parts.build_environment(make_config("env=breakout", "env.id=ale_py:ALE/SpaceInvaders-v5"))
     assert environment.sign_reward
     envs, obs = environment.start([[3]], independent=independent)
     assert obs.shape == (1, 4, 84, 84)
@@ -428,5 +428,5 @@ def test_what_an_extra_brings_is_asked_for_before_anything_is_made(monkeypatch):
     with pytest.raises(
         ConfigError, match=r"HalfCheetah-v5: needs .*, which is not installed: pip install 'rlexp\[mujoco\]'"
     ):
-        build.build_environment(make_config("env=halfcheetah"))
-    build.build_environment(make_config("env=cartpole"))
+        parts.build_environment(make_config("env=halfcheetah"))
+    parts.build_environment(make_config("env=cartpole"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import make_config
 
-from rlexp import build, evaluate
+from rlexp import build, evaluate, parts
 from rlexp.envs.wrappers import Furthest, MaxAndSkip, NoopStart, Resize, area_weights
 from rlexp.errors import ConfigError, TrustError
 from rlexp.run.trust import require_trusted
@@ -167,16 +167,16 @@ def test_wrappers_of_rlexp_are_trusted_and_other_classes_of_it_are_no_wrappers()
         env = {"_target_": "rlexp.envs.Environment", "id": "CartPole-v1", "wrappers": [{"_target_": target}]}
         return {"env": env}
 
-    require_trusted(config("rlexp.envs.wrappers.Resize"), {"env": build.Environment})
+    require_trusted(config("rlexp.envs.wrappers.Resize"), {"env": parts.Environment})
     for target in ("rlexp.envs.wrappers.area_weights", "rlexp.networks.NatureCNN", "their_pkg.Wrapper"):
         with pytest.raises(TrustError, match=r"env\.wrappers\[0\]\._target_"):
-            require_trusted(config(target), {"env": build.Environment})
+            require_trusted(config(target), {"env": parts.Environment})
 
 
 @pytest.fixture
 def environment():
     pytest.importorskip(PACKAGE)
-    return build.build_environment(make_config(*MARIO))
+    return parts.build_environment(make_config(*MARIO))
 
 
 def test_it_is_stepped_in_one_process_by_default(environment):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import make_config
 
-from rlexp import build
+from rlexp import build, parts
 from rlexp.errors import ConfigError
 
 pytest.importorskip("envpool")
@@ -28,8 +28,8 @@ def play(envs, obs, shape, steps, seed):
 
 
 def test_it_is_what_minigrid_itself_gives():
-    pool = build.build_environment(make_config("env=minigrid_fast", "env.num_envs=16"))
-    own = build.build_environment(make_config("env=minigrid", "env.num_envs=16"))
+    pool = parts.build_environment(make_config("env=minigrid_fast", "env.num_envs=16"))
+    own = parts.build_environment(make_config("env=minigrid", "env.num_envs=16"))
     found = {}
     for name, environment in (("pool", pool), ("own", own)):
         envs, obs = environment.start([list(range(16))])

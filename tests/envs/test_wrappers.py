@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import make_config, records, resumed, train
 
-from rlexp import build
+from rlexp import parts
 from rlexp.errors import ConfigError, EnvironmentFault
 
 TINY = ("env=cartpole", "tuned=none", "total_steps=256", "algo.rollout_steps=16", "compile=false", "progress=none")
@@ -49,12 +49,12 @@ class Raises(gym.Wrapper):
 def made(*wrappers, **more):
     listed = ",".join(f"{{_target_: test_wrappers.{each}}}" for each in wrappers)
     words = [f"env.{key}={value}" for key, value in more.items()]
-    return build.build_environment(make_config("env=cartpole", "tuned=none", f"env.wrappers=[{listed}]", *words))
+    return parts.build_environment(make_config("env=cartpole", "tuned=none", f"env.wrappers=[{listed}]", *words))
 
 
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
 def test_they_are_applied_from_the_inside_out(vectorization):
-    plain, _ = build.build_environment(make_config("env=cartpole", "tuned=none", "env.vectorization=sync")).start([[3]])
+    plain, _ = parts.build_environment(make_config("env=cartpole", "tuned=none", "env.vectorization=sync")).start([[3]])
     environment = made("Halved", "Raised", "Halved,by: 5", vectorization=vectorization)
     for independent in (False, True):
         envs, obs = environment.start([[3]], independent=independent)
@@ -125,7 +125,7 @@ def test_starts_drift_from_phase_to_phase_and_back():
 
 
 def test_evaluation_starts_as_the_first_phase_does():
-    environment = build.build_environment(make_config("env=cartpole_drifting", "env.num_envs=2"))
+    environment = parts.build_environment(make_config("env=cartpole_drifting", "env.num_envs=2"))
     envs, obs = environment.start([[0, 1]], independent=True)
     assert (obs > 0.049).all()
     envs.close()

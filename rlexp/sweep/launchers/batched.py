@@ -120,11 +120,11 @@ def split(jobs: Sequence[Planned], max_agents: int) -> list[list[Planned]]:
 
 def batch_key(job: Planned) -> dict[str, Any]:
     """What jobs of one batch share: settings by dotted key, the update that they have reached."""
-    from rlexp import build  # imports torch, which --help does not need
+    from rlexp import parts  # imports torch, which --help does not need
 
-    algo = build.build_algorithm(job.cfg)
+    algo = parts.build_algorithm(job.cfg)
     per_agent = {*PER_AGENT, *map(algo.key, algo.scheduled())}
-    if not build.supports_agent_lrs(job.cfg):
+    if not parts.supports_agent_lrs(job.cfg):
         per_agent.remove("optimizer.lr")
     settings = flatten(typed_config(cast(dict[str, Any], OmegaConf.to_container(job.cfg, resolve=True))))
     settings |= {algo.key(name): value for name, value in algo.shared().items()}  # includes attributes it derives

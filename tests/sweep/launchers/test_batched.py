@@ -9,7 +9,7 @@ import torch
 from helpers import make_jobs, record, status, stop_after, train, trainer_of, weights_of
 from torch.testing import assert_close
 
-from rlexp import build
+from rlexp import parts
 from rlexp.algos.base import Algorithm
 from rlexp.algos.ppo import PPO
 from rlexp.algos.schedules import Scheduled
@@ -185,7 +185,7 @@ def test_optimizers_whose_steps_are_not_in_proportion_to_the_learning_rate_have_
     words += ("compile=false", *SMALL, *plain, "optimizer._target_=torch.optim.Rprop", "optimizer.lr=1e-3,1e-4")
     assert "2 batches: optimizer.lr must be the same within one" in cli(*words, "seed=0,1").out
     for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"):
-        assert build.supports_agent_lrs(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
+        assert parts.supports_agent_lrs(make_jobs(tmp_path, *plain, f"optimizer._target_=torch.optim.{name}")[0].cfg)
 
 
 def test_what_an_algorithm_derives_from_its_settings_must_be_alike():
