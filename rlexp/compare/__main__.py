@@ -212,7 +212,7 @@ def _write(
             tables.write_csv(made / "scores.csv", tables.scores_table(comparison, judgement))
             tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
             if evaluations := tables.evaluations_table(comparison):
-                tables.write_csv(made / EVALUATIONS, evaluations, digits=4)
+                tables.write_csv(made / EVALUATIONS, evaluations)
             if options.get("figures", True):
                 drawn = figures.draw(comparison, judgement, made, options.get("width"), options.get("fonts", "text"))
             pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)

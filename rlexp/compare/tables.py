@@ -12,7 +12,8 @@ from rlexp.compare.measures import MEASURES, last, steps_to
 from rlexp.compare.results import Judgement, score
 from rlexp.compare.samples import Sample
 from rlexp.compare.statistics import Difference, Interval
-from rlexp.text import sanitize_csv_cell
+from rlexp.study.runs import Curve
+from rlexp.text import natural, sanitize_csv_cell
 
 CURVE_POINTS = 51
 
@@ -97,24 +98,42 @@ def curves_table(comparison: Comparison) -> list[Row]:
 
 
 def evaluations_table(comparison: Comparison) -> list[Row]:
-    """Mean returns of frozen evaluations during training, if there were any: a row for each, a column per seed.
+    """Mean returns of frozen evaluations during training, a row for each of each run, a column per agent.
 
-    step: at the k-th evaluation, mean over the seeds that made so many.
+    Empty if there were none. Members of populations have columns of their own. An agent that diverged is there until
+    then, if others of its run did not. step: mean over the agents evaluated.
     """
-    seeds = sorted({s.seed for task in comparison.tasks for s in task.samples})
     rows: list[Row] = []
     for task in comparison.tasks:
-        for name, samples in task.arms.items():
-            for actions, kind in (("deterministic", "evaluated"), ("sampled", "evaluated_sampled")):
-                values = {sample.seed: getattr(sample.curve, kind) for sample in samples}
-                made = {sample.seed: sample.curve.steps[np.isfinite(values[sample.seed])] for sample in samples}
-                found = {seed: x[np.isfinite(x)] for seed, x in values.items()}
-                for k in range(max(map(len, found.values()))):
-                    step = np.mean([steps[k] for steps in made.values() if k < len(steps)])
-                    row: Row = {"env": task.env, "arm": name, "actions": actions, "step": round(step)}
-                    each = {seed: found[seed][k] if k < len(found.get(seed, ())) else np.nan for seed in seeds}
-                    rows.append(row | {f"seed_{seed}": x for seed, x in each.items()})
-    return rows
+        for name in task.arms:
+            for curves in _curves_by_run(task, name):
+                for actions, kind in (("deterministic", "evaluated"), ("sampled", "evaluated_sampled")):
+                    found = {seed: getattr(curve, kind) for seed, curve in curves.items()}
+                    for k in range(max(map(len, found.values()))):  # rows of metrics.csv, the same updates for all
+                        made = {seed: x[k] for seed, x in found.items() if k < len(x) and np.isfinite(x[k])}
+                        if made:
+                            step = np.mean([curves[seed].steps[k] for seed in made])
+                            row: Row = {"env": task.env, "arm": name, "actions": actions, "step": round(step)}
+                            rows.append(row | {f"seed_{seed}": x for seed, x in made.items()})
+    columns = sorted({column for row in rows for column in row if column.startswith("seed_")}, key=natural)
+    return [dict.fromkeys([*list(row)[:4], *columns], np.nan) | row for row in rows]
+
+
+def _curves_by_run(task: Task, arm: str) -> list[dict[int, Curve]]:
+    """Curves of an arm's agents by seed, for each run; of a seed that was trained twice in the run that counts."""
+    runs = {sample.run.folder: sample.run for sample in task.arms[arm]}
+    counts = {sample.seed: sample.run.folder for sample in task.arms[arm]}
+    lost = {seed: task.runs[arm][seed] for seed, why in task.absent.get(arm, {}).items() if why == "diverged"}
+    return [
+        {
+            seed: run.curves[seed]
+            for first, members in run.populations.items()
+            if (counts | lost).get(first) == folder
+            for seed in members
+            if seed in run.curves
+        }
+        for folder, run in runs.items()
+    ]
 
 
 def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:

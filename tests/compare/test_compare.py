@@ -411,25 +411,59 @@ def test_every_seed_and_its_curve_are_written(tmp_path):
     assert first["seed_0"] == ""  # no episode had ended
 
 
+EVALUATED = "seed,step,wall_time,episodic_return,episodes,evaluation_return,evaluation_return_sampled"
+
+
 def test_evaluations_during_training_are_written_where_there_are_any(tmp_path):
     write_run(tmp_path / "ppo")
     run = write_run(tmp_path / "apo", "apo", seeds=range(1, 3))
     compare.main([str(tmp_path), "figures=false"])
     written = tmp_path / "compare" / "evaluations.csv"
     assert not written.exists()
-    rows = ["seed,step,wall_time,episodic_return,episodes,evaluation_return,evaluation_return_sampled"]
-    rows += ["1,2000,2,50,20,61,51", "1,3000,3,70,30,,", "1,4000,4,80,40,62,", "2,2010,2,50,20,63,", "2,4000,4,80,40,,"]
+    rows = [EVALUATED, "1,2000,2,50,20,61,51", "1,3000,3,70,30,,", "1,4000,4,80,40,12345.6,"]
+    rows += ["2,2010,2,50,20,63,", "2,2900,3,70,30,,", "2,4000,4,80,40,,"]
     (run / "metrics.csv").write_text("\n".join(rows) + "\n")
     compare.main([str(tmp_path), "figures=false"])
     assert written.read_text().splitlines() == [
-        "env,arm,actions,step,seed_0,seed_1,seed_2,seed_3,seed_4",
-        "CartPole-v1,apo,deterministic,2005,,61,63,,",  # each seed's first; its step is the mean of theirs
-        "CartPole-v1,apo,deterministic,4000,,62,,,",
-        "CartPole-v1,apo,sampled,2000,,51,,,",
+        "env,arm,actions,step,seed_1,seed_2",
+        "CartPole-v1,apo,deterministic,2005,61,63",  # its step is the mean of theirs
+        "CartPole-v1,apo,deterministic,4000,12345.6,",
+        "CartPole-v1,apo,sampled,2000,51,",
     ]
     (run / "metrics.csv").write_text("\n".join(row.rsplit(",", 2)[0] for row in rows) + "\n")
     compare.main([str(tmp_path), "figures=false"])
     assert not written.exists()  # no old numbers beside new ones
+
+
+def test_evaluations_of_other_runs_are_other_rows(tmp_path):
+    often, seldom = (write_run(tmp_path / name, seeds=seeds) for name, seeds in (("a", [0, 1]), ("b", [1, 2])))
+    rows = [EVALUATED] + [f"{seed},{k}000,{k},50,{k},{seed}{k}," for seed in (0, 1) for k in (1, 2, 3, 4)]
+    (often / "metrics.csv").write_text("\n".join(rows) + "\n")
+    rows = [EVALUATED] + [f"{seed},{k}000,{k},50,{k},{seed}{k}," for seed in (1, 2) for k in (2, 4)]
+    (seldom / "metrics.csv").write_text("\n".join(rows) + "\n")
+    compare.main([str(tmp_path), "figures=false"])
+    cells = (tmp_path / "compare" / "evaluations.csv").read_text().replace("CartPole-v1,ppo,deterministic,", "")
+    # seed 1 was trained twice: the later run counts
+    assert cells.splitlines()[1:] == ["1000,1,,", "2000,2,,", "3000,3,,", "4000,4,,", "2000,,12,22", "4000,,14,24"]
+
+
+def test_evaluations_of_each_member_until_it_diverges(tmp_path):
+    run = write_run(tmp_path / "apo", "apo", seeds=range(6), population=2)
+    record = json.loads((run / "run.json").read_text())
+    lost = {seed: {"step": 2500, "update": 3, "metric": "loss", "value": "nan"} for seed in ("1", "4", "5")}
+    (run / "run.json").write_text(json.dumps(record | {"diverged": lost}))
+    rows = [EVALUATED] + [f"{seed},{k}000,{k},50,{k},{seed}{k}," for seed in (0, 2, 3) for k in (1, 2, 3, 4)]
+    rows += [f"{seed},{k}000,{k},50,{k},{seed}{k}," for seed in (1, 4, 5) for k in (1, 2)]
+    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    compare.main([str(tmp_path), "figures=false"])
+    cells = (tmp_path / "compare" / "evaluations.csv").read_text().replace("CartPole-v1,apo,deterministic,", "")
+    assert cells.splitlines() == [
+        "env,arm,actions,step,seed_0,seed_1,seed_2,seed_3,seed_4,seed_5",
+        "1000,1,11,21,31,41,51",
+        "2000,2,12,22,32,42,52",
+        "3000,3,,23,33,,",
+        "4000,4,,24,34,,",
+    ]
 
 
 def test_published_scores_stand_beside(tmp_path, capsys):
