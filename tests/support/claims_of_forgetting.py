@@ -1,9 +1,22 @@
 """What the texts say of `experiment=forgetting` in numbers, computed from its csv files."""
 
-from phrases import by_arm, difference, direction, percent_together, together, value, word
+from phrases import (
+    by_arm,
+    count,
+    difference,
+    direction,
+    half_width,
+    percent_together,
+    signed,
+    together,
+    value,
+    word,
+)
+from scipy import stats
 
 FALLING, KL = "ppo optimizer.lr=[0.01,0]", "ppo target_kl=0.02"
 BEST, AVERAGE = "ppo evaluation.weights=best", "ppo evaluation.weights=average"
+ACTIONS = ("sampled", "deterministic")
 ANCHORS = ("apo", "apo anchor_coef=5", "apo top_k=16", "apo_random")
 REMEDIES = {
     "ppo": "PPO",
@@ -24,43 +37,104 @@ def forgetting(report_of):
     report = report_of("forgetting")
     acrobot, cartpole = report.envs
     yield from by_arm(report, REMEDIES)
-    for arm, label in REMEDIES.items():
-        if "weights" in arm:  # which are of PPO's training
-            continue
-        cells = []
-        for actions in ("sampled", "deterministic"):
-            x = report.evaluations(cartpole, arm, actions)
-            assert x.shape == (25, 40)
-            cells += [value(x.max(0).mean()), value(x[-1].mean()), str((x[-1] < x.max(0) / 2).sum())]
-        yield f"| {label} | {' | '.join(cells)} |"
+    yield from _over_both(report)
+    yield from _failed(report, acrobot)
+    yield from _other_measures(report, acrobot, cartpole)
+    yield from _kept(report, cartpole)
+    steps = sum(report.evaluations(cartpole, "ppo", actions).sum(0).mean() for actions in ACTIONS)  # a step a reward
+    yield f"which cost {value(10 * steps / 1e6)} million steps on CartPole"
+    yield from ("a learning rate of 0.01 that stays, 20 epochs per rollout", "500,000 steps", "seeds 500 to 509")
+    yield from (
+        "a time limit of 2,000 steps",
+        "over 20 episodes",
+        "a margin of 5 % of the span",
+        "40 seeds",
+        "seeds 200 to 239",
+    )
+    low, high = (-500, -70), (0, 2000)
+    for env, span in ((acrobot, low), (cartpole, high)):
+        assert 20 * report.value(env, "apo", "margin") == span[1] - span[0]
+    yield "(−500 to −70 on Acrobot, 0 to 2,000 on CartPole)"
+    yield from ("95 % intervals", "all 30 comparisons", "falls to 0,", "2 cores", "8.5 hours", "trainings of 40 seeds")
+
+
+def _over_both(report):
+    cartpole = report.envs[1]
     over_both = {arm: together(report, arm) for arm in REMEDIES if arm != "ppo"}
     told = {arm: percent_together(report, arm) for arm in over_both}
     anchors = sorted(ANCHORS, key=lambda arm: over_both[arm][0])
     assert (anchors[0], anchors[-1]) == ("apo top_k=16", "apo anchor_coef=5")
     assert all(low < 0 < high for _, low, high in map(over_both.get, anchors))
-    assert max(over_both, key=over_both.get) == FALLING
-    yield f"a learning rate that falls to 0 most, {told[FALLING]} of the span over both environments"
+    better = sorted((arm for arm in over_both if over_both[arm][1] > 0), key=lambda arm: over_both[arm][0])
+    assert {*better} == {KL, BEST, AVERAGE, FALLING}
+    yield f"by {signed(over_both[better[0]][0])} % to {signed(over_both[better[-1]][0])} % of the span"
     yield f"from {told[anchors[0]]} (the 16 best episodes) to {told[anchors[-1]]} (coefficient 5)"
     assert over_both[FALLING][1] > max(over_both[arm][2] for arm in anchors)
-    yield f"begins at {value(over_both[FALLING][1])}, above where any of theirs ends"
+    yield f"that of the falling learning rate, {told[FALLING]}, begins above"
     beaten = [{arm for arm in anchors if over_both[other][1] > over_both[arm][2]} for other in (KL, BEST, AVERAGE)]
     assert set.intersection(*beaten) == {"apo", "apo top_k=16"}
     yield "better than coefficient 1 and 16 episodes"
-    assert word(report, acrobot, arm="apo top_k=16") == "worse"
-    assert all(direction(report, acrobot, "area", arm) == "lower" for arm in anchors)
-    yield "with 16 it is worse"
-    units = {arm: difference(report, cartpole, arm, "final") for arm in (anchors[-1], anchors[0], FALLING)}
-    yield f"on CartPole higher with coefficient 5, {units[anchors[-1]]} in units of return,"
-    yield f"lower with 16 episodes, {units[anchors[0]]}; with the falling learning rate {units[FALLING]}"
-    assert direction(report, cartpole, "area", anchors[-1]) == "higher"
-    yield "it is higher with coefficient 5"
-    sampled, likely = (report.evaluations(cartpole, "apo anchor_coef=5", x) for x in ("sampled", "deterministic"))
-    of_ppo, likely_of_ppo = (report.evaluations(cartpole, "ppo", x) for x in ("sampled", "deterministic"))
-    lost, lost_of_ppo = ((x[-1] < x.max(0) / 2).sum() for x in (sampled, of_ppo))
-    yield f"half of what it reached in {lost_of_ppo} of 40 seeds"
-    yield f"with coefficient 5 seldom loses as much, in {lost}, but"
-    yield f"keep nearly all, {value(likely[-1].mean())} of 2,000, where PPO ends at {value(likely_of_ppo[-1].mean())}"
-    yield "entropy over the last 150,000 steps 0.58 nats of at most 0.69, PPO's 0.30"
-    yield from ("a learning rate of 0.01 that stays, 20 epochs per rollout", "500,000 steps", "seeds 500 to 509")
-    yield from ("the margin 5 % of the span", "40 seeds", "95 % intervals", "all 30 comparisons", "falls to 0,")
-    yield from ("of the 25 frozen evaluations", "in how many of 40 seeds", "seeds 200 to 239", "2 cores", "8.5 hours")
+    widths = [half_width(report, cartpole, arm) for arm in anchors]
+    yield f"reach {min(widths):.0f} to {max(widths):.0f} % of the span to either side"
+
+
+def _failed(report, env):
+    failed = {arm: count(report, env, arm, high=-450) for arm in REMEDIES}
+    kl, ewma, many = (failed.pop(arm) for arm in ("ppo_kl", "ppo_ewma", "apo top_k=16"))
+    assert not any(failed.values())
+    yield f"with PPO-KL {kl}, PPO-EWMA {ewma}, 16 episodes {many}, of the other arms none"
+    (found,) = {report.value(env, arm, "p_rank") for arm in ("ppo_kl", "apo top_k=16")}
+    yield f"PPO-KL is better than PPO there (P(better) 0.79, p = {30 * found:.2g})"
+    assert f"by ranks they differ, P(better) 0.79, p = {30 * found:.2g}" in report.quotable
+    assert word(report, env, arm="apo top_k=16") == "worse"
+    yield f"16 episodes are worse, too (p = {30 * found:.2g})"
+    yield "of 40, "
+
+
+def _other_measures(report, acrobot, cartpole):
+    yield f"{cartpole}: final training episodes"
+    for arm, label in REMEDIES.items():
+        if arm not in ("ppo", BEST, AVERAGE):
+            found = [difference(report, env, arm, x) for env in (acrobot, cartpole) for x in ("final", "area")]
+            yield f"| {label} | {' | '.join(found)} |"
+    for measure in ("final", "area"):
+        assert direction(report, cartpole, measure, "apo anchor_coef=5") == "higher"
+        assert direction(report, cartpole, measure, "apo top_k=16") == "lower"
+    yield "find coefficient 5 better on CartPole, and 16 episodes worse"
+    assert {direction(report, acrobot, "area", arm) for arm in ANCHORS} == {"lower"}
+    arms = [arm for arm in REMEDIES if (acrobot, arm, "retention") in report.rows and arm != "ppo"]
+    assert not any(direction(report, acrobot, "retention", arm) for arm in arms)
+    assert {arm for arm in REMEDIES if len(report.scores(cartpole, arm, "retention"))} == {KL, FALLING}
+
+
+def _kept(report, env):
+    second = {(arm, x): report.evaluations(env, arm, x)[12:].mean(0) for arm in REMEDIES for x in ACTIONS}
+    apart = {
+        (arm, actions): stats.ttest_ind(scores, second["ppo", actions], equal_var=False).confidence_interval()
+        for (arm, actions), scores in second.items()
+    }
+    for arm, label in REMEDIES.items():
+        if arm in (BEST, AVERAGE):
+            continue
+        cells = [label]
+        for actions in ACTIONS:
+            x = report.evaluations(env, arm, actions)
+            assert x.shape == (25, 40)
+            mean, least, most = second[arm, actions].mean(), *apart[arm, actions]
+            percent = f"{signed((mean - second['ppo', actions].mean()) / 20)} [{value(least / 20)}, {value(most / 20)}]"
+            lost = str((x[-5:].mean(0) < x.max(0) / 2).sum())
+            cells += [value(x.max(0).mean())] * (actions == "sampled")
+            cells += [value(mean), "–" if arm == "ppo" else percent, lost]
+        yield f"| {' | '.join(cells)} |"
+    for arm, side in (("apo", -1), ("apo top_k=16", -1), ("apo_random", -1), ("apo anchor_coef=5", 0)):
+        assert (apart[arm, "sampled"].high < 0) == (side < 0)
+        assert apart[arm, "sampled"].low < 0
+    reached = report.evaluations(env, "ppo", "sampled").max(0)
+    assert (reached > 1900).all()
+    assert 0.6 < second["ppo", "sampled"].mean() / reached.mean() < 0.7
+    yield "with coefficient 5 the mean is PPO's, with 1, 16 episodes or a random episode it is lower. With 5 fewer"
+    ours, theirs = (value(second[arm, "deterministic"].mean()) for arm in ("apo anchor_coef=5", "ppo"))
+    yield f"of coefficient 5 keep nearly all, {ours} of 2,000 against PPO's {theirs}"
+    assert apart["ppo_kl", "deterministic"].low > 0
+    yield from ("of the 25 frozen evaluations during training, 10 episodes each", "13 evaluations", "(95 %, Welch)")
+    yield "in how many of 40 seeds the mean of the last five"
