@@ -22,8 +22,7 @@ from torch.utils._pytree import tree_map
 
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
-from rlexp.training.optimizer_state import AVERAGE, kept_by_agent, restore
-from rlexp.training.optimizers import recorded_step
+from rlexp.training.optimizer_state import AVERAGE, kept_by_agent, recorded_step, restore
 
 
 class Agents:

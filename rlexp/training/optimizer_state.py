@@ -1,9 +1,11 @@
-"""Optimizer state, split by agent for checkpoints, and restored.
+"""Optimizer state, split by agent for checkpoints, and restored; a step as a function of it.
 
 Agents side by side are stacked, one tensor per parameter (a, ...); a single agent is not (a = 1).
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -69,3 +71,23 @@ def restore(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agen
             held[key] = value.clone(memory_format=torch.contiguous_format)
         for key, x in numbers[name].items():
             held[key] = x[0].item() if x.dim() == 1 else None
+
+
+def recorded_step(
+    make: Callable[..., torch.optim.Optimizer],
+    params: list[Tensor],
+    states: list[dict[str, Any]],
+    lr: Tensor,
+    options: Mapping[str, Any],
+) -> Callable[[], Any]:
+    """An optimizer step as a function of tensors alone, by a temporary optimizer over these parameters and states.
+
+    The step is unwrapped from the profiler and autograd hooks. Returns a callable that makes it.
+    """
+    optimizer = make(params, lr=1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        group.update({name: value for name, value in options.items() if name in group})
+    optimizer.state.update(zip(params, states, strict=True))
+    step = inspect.unwrap(type(optimizer).step)
+    return functools.partial(step, optimizer)

@@ -4,9 +4,8 @@ Agents side by side are stacked, one tensor per parameter (a, ...); a single age
 """
 
 import functools
-import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +14,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from rlexp.compiling.compile import recording
 from rlexp.errors import ConfigError
 from rlexp.seeding import NoRandomness
-from rlexp.training.optimizer_state import kept_by_agent, restore
+from rlexp.training.optimizer_trial import SHAPES, STEPS, Make, OptimizerTrial, Shapes
 
-Make = Callable[..., torch.optim.Optimizer]
-Shapes = Sequence[tuple[int, ...]]
-
-SHAPES: Shapes = ((3, 4), (4,), ())  # of one agent's parameters: a matrix, a bias, a scalar
 AGENTS = 5
-SIGNS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0)  # of the gradients, step by step
 RATES = (1e-6, 0.1)  # small and large, as some optimizers bound their steps
-GRAPH = {"capturable": True, "foreach": False, "fused": False}  # options of an optimizer in a CPU graph
 
 
 @dataclass(frozen=True)
@@ -56,9 +48,9 @@ def _traits(settings: str) -> Traits:
     try:
         make: Make = instantiate(OmegaConf.create(plain), _convert_="all")
         with NoRandomness(f"{name}: the optimizer"):
-            alone = _simulate(make, [0], RATES[1])
+            alone = OptimizerTrial(make, [0], RATES[1]).plain()
         follows_lr = _follows_lr(make)
-        again = _simulate(make, [0], RATES[1], reloaded=True)
+        again = OptimizerTrial(make, [0], RATES[1]).reloaded()
     except ConfigError:
         raise
     except Exception as error:  # third-party optimizers may raise anything
@@ -78,16 +70,15 @@ def _traits(settings: str) -> Traits:
     )
 
 
-def stacks_exactly(make: Make, shapes: Shapes, agents: int, steps: int = len(SIGNS)) -> bool:
+def stacks_exactly(make: Make, shapes: Shapes, agents: int, steps: int = STEPS) -> bool:
     """Whether stacked agents with parameters of these shapes move as each would alone, for that many steps."""
     for rate in RATES:
-        how: dict[str, Any] = {"shapes": shapes, "steps": steps}
         try:
-            stacked = _simulate(make, list(range(agents)), rate, **how)
+            stacked = OptimizerTrial(make, range(agents), rate, shapes).plain(steps)
         except Exception:  # it supports one agent's parameters, but not stacked ones
             return False
         for agent in {0, 1, agents - 1}:
-            alone = _simulate(make, [agent], rate, **how)
+            alone = OptimizerTrial(make, [agent], rate, shapes).plain(steps)
             if not _close(alone, [x[agent : agent + 1] for x in stacked]):
                 return False
     return True
@@ -99,102 +90,9 @@ def _close(ours: list[Tensor], theirs: list[Tensor], rtol: float = 1e-6, atol: f
 
 def _is_recordable(make: Make, expected: list[Tensor]) -> bool:
     try:  # in a graph step counts are float32; a difference may be a thousandth of a value, or of a step
-        return _close(_simulate(make, [0], RATES[1], as_graph=True), expected, rtol=1e-3, atol=1e-3 * RATES[1])
+        return _close(OptimizerTrial(make, [0], RATES[1]).as_graph(), expected, rtol=1e-3, atol=1e-3 * RATES[1])
     except Exception:  # it would fail the same way when recorded
         return False
-
-
-def recorded_step(make: Make, params: list[Tensor], states: list[dict[str, Any]], lr: Tensor, options: Any) -> Any:
-    """An optimizer step as a function of tensors alone, by a temporary optimizer over these parameters and states.
-
-    The step is unwrapped from the profiler and autograd hooks. Returns a callable that makes it.
-    """
-    optimizer = make(params, lr=1.0)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        group.update({name: value for name, value in options.items() if name in group})
-    optimizer.state.update(zip(params, states, strict=True))
-    step = inspect.unwrap(type(optimizer).step)
-    return functools.partial(step, optimizer)
-
-
-def _simulate(
-    make: Make,
-    agents: list[int],
-    rates: float | Sequence[float],
-    *,
-    shapes: Shapes = SHAPES,
-    steps: int = len(SIGNS),
-    reloaded: bool = False,
-    as_graph: bool = False,
-    lr_scales: Sequence[Tensor] | None = None,
-) -> list[Tensor]:
-    """Parameters after some steps (agents, ...): unstacked for one agent, stacked for several.
-
-    Args:
-        make: makes the optimizer.
-        agents: seeds of synthetic parameters and gradients, of very different scales, so that mixing agents shows.
-        rates: learning rate, or one per step.
-        shapes: of one agent's parameters.
-        steps: number of steps.
-        reloaded: halfway, move the state to a new optimizer.
-        as_graph: after the first step, use `recorded_step`, as a compiled graph does.
-        lr_scales: for each step, each agent's learning rate relative to `rates` (agents,).
-    """
-
-    def draw(seed: int, scale: float) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-        return [torch.where(x.abs() < 0.2, 0.0, scale * x) for x in numbers]  # some gradients are 0
-
-    def join(tensors: list[list[Tensor]]) -> list[Tensor]:
-        return tensors[0] if len(tensors) == 1 else [torch.stack(each) for each in zip(*tensors, strict=True)]
-
-    scales = [(1.0, 1000.0, 0.001)[agent % 3] for agent in agents]
-    params = [x.requires_grad_() for x in join([draw(agent, 10.0 ** (agent % 2)) for agent in agents])]
-    each = [rates] * len(SIGNS) if isinstance(rates, float) else list(rates)
-    optimizer, held = make(params, lr=max(each)), [param.detach() for param in params]
-    states: list[dict[str, Any]] = []
-    for number, (sign, rate) in enumerate(zip(SIGNS[:steps], each, strict=False)):
-        grads = join([draw(10 + 10 * number + agent, sign * s) for agent, s in zip(agents, scales, strict=True)])
-        before = [x.clone() for x in held]
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        if as_graph and number:
-            with torch.no_grad(), recording():
-                recorded_step(
-                    make, params, [dict(state) for state in states], torch.tensor(rate, dtype=torch.float64), GRAPH
-                )()
-        else:
-            optimizer.step()
-            if not as_graph:
-                held = [param.detach() for param in params]
-        if as_graph and not number:
-            held, states = [param.detach() for param in params], [optimizer.state[param] for param in params]
-            if not all(isinstance(x, Tensor) for state in states for x in state.values()):
-                raise TypeError("its state has plain numbers, which would be constants in a graph")
-            states = [dict(state) for state in states]
-        if lr_scales is not None:
-            with torch.no_grad():
-                for param, old in zip(params, before, strict=True):
-                    param.copy_(old + lr_scales[number].reshape(-1, *[1] * (param.dim() - 1)) * (param - old))
-        if reloaded and number == len(SIGNS) // 2:
-            names = {str(index): param for index, param in enumerate(params)}
-            kept, optimizer = kept_by_agent(optimizer, names, len(agents)), make(params, lr=max(each))
-            restore(optimizer, names, len(agents), kept)
-    _require_by_agent(optimizer, params, len(agents))
-    return [x.clone() if len(agents) > 1 else x[None].clone() for x in held]
-
-
-def _require_by_agent(optimizer: torch.optim.Optimizer, params: list[Tensor], agents: int) -> None:
-    for param in params:
-        for key, value in optimizer.state[param].items():
-            if not isinstance(value, Tensor | bool | int | float | None):
-                raise TypeError(f"its state {key!r} is a {type(value).__name__}, which no checkpoint can hold")
-            if agents > 1 and isinstance(value, Tensor) and value.dim() and value.shape[0] != agents:
-                raise TypeError(f"its state {key!r} is not per agent")
 
 
 def _follows_lr(make: Make) -> bool:
@@ -207,8 +105,8 @@ def _follows_lr(make: Make) -> bool:
     rates = {group["lr"] for group in make([param], lr=0.1).param_groups}
     if rates != {0.1}:
         raise TypeError("its parameter groups have different learning rates, but optimizer.lr is set for all")
-    falling = [0.1 if number < 2 else 0.01 for number in range(len(SIGNS))]
-    return not _close(_simulate(make, [0], falling), _simulate(make, [0], 0.1))
+    falling = [0.1 if number < 2 else 0.01 for number in range(STEPS)]
+    return not _close(OptimizerTrial(make, [0], falling).plain(), OptimizerTrial(make, [0], 0.1).plain())
 
 
 def _is_proportional(make: Make) -> bool:
@@ -217,23 +115,22 @@ def _is_proportional(make: Make) -> bool:
     Adam's steps are proportional to the rate. Rprop's are not, as it bounds them; nor are those of an optimizer with
     the rate in its momentum buffer, when the rate changes.
     """
-    steps = len(SIGNS)
     for rate in RATES:
         agent_rates = torch.tensor(
             [
-                [rate] * steps,
-                [rate * (1 - t / steps) ** 3 for t in range(steps)],
-                [rate * (t + 1) / steps for t in range(steps)],
+                [rate] * STEPS,
+                [rate * (1 - t / STEPS) ** 3 for t in range(STEPS)],
+                [rate * (t + 1) / STEPS for t in range(STEPS)],
             ]
         ).double()
         fastest = agent_rates.max(0).values
         try:
-            lr_scales = list((agent_rates / fastest).T)
-            stacked = _simulate(make, [0, 1, 2], fastest.tolist(), shapes=[(4,)], lr_scales=lr_scales)
+            scales = list((agent_rates / fastest).T)
+            stacked = OptimizerTrial(make, range(3), fastest.tolist(), shapes=[(4,)]).scaled(scales)
         except Exception:
             return False
         for agent in range(3):
-            alone = _simulate(make, [agent], agent_rates[agent].tolist(), shapes=[(4,)])
+            alone = OptimizerTrial(make, [agent], agent_rates[agent].tolist(), shapes=[(4,)]).plain()
             if not _close(alone, [x[agent : agent + 1] for x in stacked]):
                 return False
     return True

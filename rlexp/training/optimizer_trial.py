@@ -1,0 +1,120 @@
+"""Some steps of an optimizer, possibly third-party: as they are, over a checkpoint, or as a graph makes them."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlexp.compiling.compile import recording
+from rlexp.training.optimizer_state import kept_by_agent, recorded_step, restore
+
+Make = Callable[..., torch.optim.Optimizer]
+Shapes = Sequence[tuple[int, ...]]
+
+SHAPES: Shapes = ((3, 4), (4,), ())  # of one agent's parameters: a matrix, a bias, a scalar
+SIGNS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0)  # of the gradients, step by step
+STEPS = len(SIGNS)
+GRAPH = {"capturable": True, "foreach": False, "fused": False}  # options of an optimizer in a CPU graph
+
+
+class OptimizerTrial:
+    """Synthetic parameters and gradients of some agents, and an optimizer of them. One agent is not stacked.
+
+    Each public method makes all steps, once, and returns the parameters after them (agents, ...).
+
+    Args:
+        make: makes the optimizer.
+        agents: seeds of parameters and gradients, of very different scales, so that mixing agents shows.
+        rates: learning rate, or one per step.
+        shapes: of one agent's parameters.
+
+    Raises:
+        TypeError: it has state that is not per agent, or that no checkpoint can hold.
+    """
+
+    def __init__(
+        self, make: Make, agents: Sequence[int], rates: float | Sequence[float], shapes: Shapes = SHAPES
+    ) -> None:
+        self.make, self.agents, self.shapes = make, agents, shapes
+        self.rates = [rates] * STEPS if isinstance(rates, float) else list(rates)
+        drawn = [_draw(agent, 10.0 ** (agent % 2), shapes) for agent in agents]
+        self.params = [x.requires_grad_() for x in _join(drawn)]
+        self.optimizer = make(self.params, lr=max(self.rates))
+
+    def plain(self, steps: int = STEPS) -> list[Tensor]:
+        """One step after the other."""
+        for number in range(steps):
+            self._step(number)
+        return self._result(self.params)
+
+    def reloaded(self) -> list[Tensor]:
+        """Halfway the optimizer's state is moved to a new optimizer, as a checkpoint does."""
+        names = {str(index): param for index, param in enumerate(self.params)}
+        for number in range(STEPS):
+            self._step(number)
+            if number == STEPS // 2:
+                kept = kept_by_agent(self.optimizer, names, len(self.agents))
+                self.optimizer = self.make(self.params, lr=max(self.rates))
+                restore(self.optimizer, names, len(self.agents), kept)
+        return self._result(self.params)
+
+    def as_graph(self) -> list[Tensor]:
+        """After the first step by `recorded_step`, as a compiled graph makes them, in the memory of the first."""
+        self._step(0)
+        held = [param.detach() for param in self.params]
+        states = [dict(self.optimizer.state[param]) for param in self.params]
+        if not all(isinstance(x, Tensor) for state in states for x in state.values()):
+            raise TypeError("its state has plain numbers, which would be constants in a graph")
+        for number in range(1, STEPS):
+            self._set_gradients(number)
+            rate = torch.tensor(self.rates[number], dtype=torch.float64)
+            with torch.no_grad(), recording():
+                recorded_step(self.make, self.params, [dict(state) for state in states], rate, GRAPH)()
+        return self._result(held)
+
+    def scaled(self, scales: Sequence[Tensor]) -> list[Tensor]:
+        """Each step is then scaled for each agent: `scales`, one (agents,) per step."""
+        for number, scale in enumerate(scales):
+            before = [param.detach().clone() for param in self.params]
+            self._step(number)
+            with torch.no_grad():
+                for param, old in zip(self.params, before, strict=True):
+                    param.copy_(old + scale.reshape(-1, *[1] * (param.dim() - 1)) * (param - old))
+        return self._result(self.params)
+
+    def _step(self, number: int) -> None:
+        self._set_gradients(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates[number]
+        self.optimizer.step()
+
+    def _set_gradients(self, number: int) -> None:
+        scales = [SIGNS[number] * (1.0, 1000.0, 0.001)[agent % 3] for agent in self.agents]
+        drawn = [_draw(10 + 10 * number + x, scale, self.shapes) for x, scale in zip(self.agents, scales, strict=True)]
+        for param, grad in zip(self.params, _join(drawn), strict=True):
+            param.grad = grad
+
+    def _result(self, held: list[Tensor]) -> list[Tensor]:
+        _require_by_agent(self.optimizer, self.params, len(self.agents))
+        found = [x.detach().clone() for x in held]
+        return found if len(self.agents) > 1 else [x[None] for x in found]
+
+
+def _draw(seed: int, scale: float, shapes: Shapes) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return [torch.where(x.abs() < 0.2, 0.0, scale * x) for x in numbers]  # some gradients are 0
+
+
+def _join(tensors: list[list[Tensor]]) -> list[Tensor]:
+    """Of one agent its own, of several stacked."""
+    return tensors[0] if len(tensors) == 1 else [torch.stack(each) for each in zip(*tensors, strict=True)]
+
+
+def _require_by_agent(optimizer: torch.optim.Optimizer, params: list[Tensor], agents: int) -> None:
+    for param in params:
+        for key, value in optimizer.state[param].items():
+            if not isinstance(value, Tensor | bool | int | float | None):
+                raise TypeError(f"its state {key!r} is a {type(value).__name__}, which no checkpoint can hold")
+            if agents > 1 and isinstance(value, Tensor) and value.dim() and value.shape[0] != agents:
+                raise TypeError(f"its state {key!r} is not per agent")
