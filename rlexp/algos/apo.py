@@ -47,6 +47,8 @@ class APO(PPO):
         by_advantage = self.anchor_by == "advantage"
         drawn = "has no effect with algo.anchor=random, which ranks by a draw; leave out one of them"
         self.require("anchor_by", not by_advantage or self.anchor == "best", drawn)
+        aging = "algo.anchor=random is a choice among all episodes, which may not age; leave out one of them"
+        self.require("anchor_half_life", self.anchor_half_life is None or self.anchor == "best", aging)
         if by_advantage:
             usable = self.gamma is not None and 0.0 <= self.gamma <= 1.0
             self.require("gamma", usable, "algo.anchor_by=advantage discounts by it; must lie in [0, 1]")

@@ -10,6 +10,8 @@ from rlexp.algos.schedules import Scheduled
 from rlexp.data import Batch
 from rlexp.networks.actor_critic import Policy
 
+LARGEST = 80.0  # of log ρ, just below what float32 can hold the exponential of
+
 
 @dataclass(kw_only=True)
 class PPODualClip(PPO):
@@ -19,12 +21,11 @@ class PPODualClip(PPO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lowest, edge = min(self.dual_clip.knots), 1.0 + max(self.clip_coef.knots)
-        self.require("dual_clip", lowest > edge, f"must be above 1 + clip_coef = {edge:g}, the edge of the other clip")
+        self.require("dual_clip", min(self.dual_clip.knots) > 1, "must be above 1, or nothing is learnt of bad actions")
 
     def surrogate(self, policy: Policy, batch: Batch, log_ratio: Tensor, advantages: Tensor) -> Tensor:
         """L_dual = −E[ m where A ≥ 0, max(m, c A) where A < 0 ], m = min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), scalar."""
-        ratio = log_ratio.exp()  # (B,)
+        ratio = log_ratio.clamp(max=LARGEST).exp()  # (B,); an infinite one has a gradient of 0 · ∞ beyond the bound
         clipped = ratio.clamp(1.0 - self.clip_coef, 1.0 + self.clip_coef)
         m = (ratio * advantages).minimum(clipped * advantages)
         bounded = m.maximum(self.dual_clip * advantages)

@@ -28,6 +28,9 @@ class PPOKL(PPO):
         super().__post_init__()
         self.require("kl_coef", self.kl_coef >= 0, "must not be below 0")
         self.require_positive("kl_target", "must be positive, or null for a fixed coefficient")
+        steps = self.epochs * self.minibatches  # before the first of which the KL is 0
+        alone = "wants more than one step per update, algo.epochs * algo.minibatches; or null for a fixed coefficient"
+        self.require("kl_target", self.kl_target is None or steps > 1, alone)
 
     def prepare(self, spec: RunSpec) -> None:
         """Initialise every agent's β to `kl_coef`."""

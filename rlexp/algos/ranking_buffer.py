@@ -33,6 +33,7 @@ class RankingBuffer:
     def __init__(self, spec: RunSpec, *, size: int, max_steps: int, weights: tuple[float, float, float]) -> None:
         self.spec, self.size, self.max_steps, self.weights = spec, size, max_steps, weights
         self.scores = np.full((spec.num_agents, size), -np.inf)  # of each pair's episode; −∞: no pair yet
+        self.inserted = np.zeros((spec.num_agents, size), np.int64)  # how many episodes of the agent were before it
         self.visits = np.zeros((spec.num_agents, 0), np.int64)  # (A, BUCKETS) once discrete states are seen
         self.collected = 0  # rows of each environment, resets included
         self.kept: dict[str, Tensor] = {}  # (A*size, ...)
@@ -74,16 +75,16 @@ class RankingBuffer:
         return sum(w * s for w, s in zip(self.weights, (extrinsic, local, novelty), strict=True))
 
     def _insert(self, agent: int, score: float, rows: dict[str, Tensor]) -> None:
-        """Replace pairs of lower or equal scores, the lowest first, by as many of the episode's last ones."""
-        scores = self.scores[agent]
+        """Replace pairs of lower or equal scores, the lowest first, of these the oldest, by the episode's last ones."""
+        scores, inserted = self.scores[agent], self.inserted[agent]
         if score < scores.min():
             return
-        lowest = np.argsort(scores, kind="stable")[: len(rows["obs"])]  # empty places first, in order
+        lowest = np.lexsort((inserted, scores))[: len(rows["obs"])]  # empty places first, in order
         replaced = lowest[scores[lowest] <= score]
         index = torch.from_numpy(agent * self.size + replaced).to(self.spec.device)
         for name in KEPT:
             self.kept[name][index] = rows[name][len(rows[name]) - len(replaced) :]
-        scores[replaced] = score
+        scores[replaced], inserted[replaced] = score, inserted.max() + 1
 
     def sample(self, minibatches: int, rows: int) -> RankedRows:
         """Pairs drawn uniformly with replacement: (A, minibatches, rows, ...)."""
@@ -108,7 +109,7 @@ class RankingBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        arrays = {name: torch.from_numpy(getattr(self, name).copy()) for name in ("scores", "visits")}
+        arrays = {name: torch.from_numpy(getattr(self, name).copy()) for name in ("scores", "inserted", "visits")}
         return {"collected": self.collected, "arrays": arrays, "kept": self.kept, "running": self.running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

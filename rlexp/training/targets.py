@@ -70,11 +70,14 @@ class Targets:
         gae.gamma = extra.gamma
         assert extra.values is not None
         assert extra.last_values is not None
-        # a reset's row takes part in a stream that goes on past episodes, with a reward of 0
-        ends: list[Tensor] = [rollout.terminated, rollout.truncated]
+        values, ends = extra.values, [rollout.terminated, rollout.truncated]
         if not extra.episodic:
+            # a reset's row is a step of reward 0 from the final observation, of which no loss trains a value: it has
+            # the one of the step after it, γ V, so that its temporal difference is 0
+            following = torch.cat([values[:, 1:], extra.last_values[:, None]], 1)
+            values = torch.where(rollout.weights == 0, extra.gamma * following, values)
             ends = [torch.zeros_like(end) for end in ends]
-        return estimated(gae, masked(extra.rewards, rollout.weights), extra.values, extra.last_values, *ends)
+        return estimated(gae, masked(extra.rewards, rollout.weights), values, extra.last_values, *ends)
 
 
 def estimated(gae: GAE, rewards: Tensor, *rest: Tensor) -> Advantages:

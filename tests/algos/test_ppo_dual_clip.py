@@ -39,10 +39,16 @@ def test_the_gradient_ends_at_the_bound_where_the_advantage_is_negative():
     assert slopes == pytest.approx([2, 2, 2, -2, 0])
 
 
-@pytest.mark.parametrize(("words", "told"), [(["algo.dual_clip=1.1"], "1.1"), (["algo.clip_coef=[0.1,2.5]"], "3.0")])
-def test_a_bound_within_the_other_clip_is_refused(words, told):
-    with pytest.raises(ConfigError, match=rf"algo\.dual_clip={told}: must be above 1 \+ clip_coef"):
-        build.check(make_config("algo=ppo_dual_clip", *words))
+def test_the_gradient_is_finite_where_the_ratio_is_not():
+    loss, slopes = surrogate(PPODualClip(), [1.0, 1e39], [1.0, -1.0])
+    assert loss == pytest.approx(-(1 - 3) / 2)
+    assert slopes == [-1, 0]
+
+
+@pytest.mark.parametrize("bound", ["1.0", "[3,0.5]"])
+def test_a_bound_that_cuts_the_gradient_on_policy_is_refused(bound):
+    with pytest.raises(ConfigError, match=r"algo\.dual_clip=.*: must be above 1,"):
+        build.check(make_config("algo=ppo_dual_clip", f"algo.dual_clip={bound}"))
 
 
 def test_a_bound_beyond_any_ratio_is_ppo_and_one_within_is_not(tmp_path):

@@ -100,6 +100,14 @@ def test_episodes_that_rank_highest_are_kept():
     assert kept(b) == {3: 5, 4: 5, 8: 4, 14: 4, 15: 4}
 
 
+def test_of_equal_scores_the_newest_are_kept():
+    b, make = buffer(size=6), HandMade()
+    b.add(make(one(1.0, 1.0), one(0, 1)))
+    for _ in range(4):  # a reset, and another episode of return 2: rows 3 and 4, 6 and 7, 9 and 10, 12 and 13
+        b.add(make(one(0.0, 1.0, 1.0), one(0, 0, 1)))
+    assert sorted(kept(b)) == [6, 7, 9, 10, 12, 13]
+
+
 def test_an_episode_that_does_not_fit_keeps_its_last_pairs():
     b, make = buffer(size=3), HandMade()
     b.add(make(one(9.0, 0.0, 7.0, 1.0), one(1, 0, 0, 1)))  # row 0 of 9; rows 2 and 3 of 8

@@ -54,15 +54,16 @@ def test_a_stream_apart_has_its_own_critic_and_discount():
     [
         # the episode ends with row 0: A₀ = 2 − 1 ; row 1 is its reset's, of reward 0, of which no loss reads
         (True, [1.0, 2.25, 4.5]),
-        # A₂ = 4 + ½ · 3 − 1 ; A₁ = 0 + ½ · 1 − 1 + ½ · 4.5 ; A₀ = 2 + ½ · 1 − 1 + ½ · 1.75
-        (False, [2.375, 1.75, 4.5]),
+        # A₂ = 4 + ½ · 3 − 1 ; row 1, of which no loss trains a value, has V₁ = ½ · 1, so that A₁ = 0 + ½ · 4.5 ;
+        # A₀ = 2 + ½ · ½ − 1 + ½ · 2.25
+        (False, [2.375, 2.25, 4.5]),
     ],
 )
 def test_a_stream_may_go_on_past_the_end_of_an_episode(episodic, advantages):
     rollout = rollout_of([0.0, 0.0, 0.0], [True, False, False])
     extra = ExtraRewards(
         column(2.0, 9.0, 4.0),
-        values=column(1.0, 1.0, 1.0),
+        values=column(1.0, 7.0, 1.0),
         last_values=torch.tensor([[3.0]]),
         gamma=0.5,
         episodic=episodic,
