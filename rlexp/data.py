@@ -92,7 +92,7 @@ class Rollout:
     episodes: FinishedEpisodes  # as the learner sees them
     games: FinishedEpisodes  # as they are recorded: the same, but where the environment went on after an episode's end
     flaw: Flaw | None = None
-    live: np.ndarray | None = None  # whether an agent has not diverged and been retired (A,); None: none has
+    alive: np.ndarray | None = None  # whether an agent has not diverged and been retired (A,); None: none has
 
     def open_starts(self) -> np.ndarray:
         """First row of the episode that runs at the end, in each environment (A, E); T or more: it has none yet."""

@@ -97,15 +97,15 @@ def load_run(
                 trained = f"seeds {held[0]} to {held[-1]}" if len(held) > 1 else f"seed {held[0]} only"
                 raise CheckpointError(f"seed={seed}: the run in {run} has {trained}")
         diverged = {seed: Divergence(**at) for seed, at in state.get("trainer", {}).get("diverged", {}).items()}
-        live = [seed for seed in held if seed not in diverged]
+        alive = [seed for seed in held if seed not in diverged]
         for seed in seeds or ():
             if seed in diverged:
-                others = " or ".join(f"seed={k}" for k in live) or "another run, as all have"
+                others = " or ".join(f"seed={k}" for k in alive) or "another run, as all have"
                 why = sanitize(one_line(diverged[seed].describe(), 160))
                 raise CheckpointError(f"seed={seed}: it {why}, in {run}; use {others}")
-        if not live:
+        if not alive:
             raise CheckpointError(f"run={run}: all of its seeds have diverged, and none has a policy")
-        return _restore(folder, config, state, list(seeds or live))
+        return _restore(folder, config, state, list(seeds or alive))
     except Exception as error:  # anything, with the checkpoint of another run
         if isinstance(error, UserError):
             raise

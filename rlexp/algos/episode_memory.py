@@ -96,7 +96,7 @@ class EpisodeMemory:
 
     def _sound(self, rollout: Rollout) -> np.ndarray:
         """Agents whose episodes may be kept (A,): not retired, and if others are anchored to them, all finite."""
-        sound = np.ones(self.spec.num_agents, bool) if rollout.live is None else rollout.live.copy()
+        sound = np.ones(self.spec.num_agents, bool) if rollout.alive is None else rollout.alive.copy()
         if self.share:  # else the agent alone would see it, and it is retired in this update
             finite = rollout.dist_params.isfinite().flatten(3).all(-1) | (rollout.weights == 0)  # (A, T, E)
             sound &= finite.flatten(1).all(1).cpu().numpy()

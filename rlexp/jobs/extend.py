@@ -72,8 +72,8 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
         rows = source.rows_until(steps, float(progress["seconds"]), dict(zip(job.seeds, counts, strict=True)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{misfit(parent, error)}; {remedy}") from error
-    live = {str(seed) for seed in job.seeds} - {str(seed) for seed in diverged_in(parent.record)}
-    last = {row["seed"]: row for row in rows if row["seed"] in live}  # a retired seed has no row of the last update
+    alive = {str(seed) for seed in job.seeds} - {str(seed) for seed in diverged_in(parent.record)}
+    last = {row["seed"]: row for row in rows if row["seed"] in alive}  # a retired seed has no row of the last update
     if trainer.curve is not None and not trainer.evaluation_due(update):  # it was only evaluated as the last row
         for row in last.values():
             row |= {name: "" for name in EVALUATIONS if name in row}
@@ -81,7 +81,7 @@ def _read(trainer: Trainer, job: Job, run: RunWriter) -> Extension:
     is_due = update in (trainer.num_updates, trainer.pause_at) or made // every > (made - trainer.rows) // every
     if not is_due:  # the last row was only written because the run ended
         rows = [row for row in rows if row is not last.get(row["seed"])]
-        counts = [count - (str(seed) in live) for seed, count in zip(job.seeds, counts, strict=True)]
+        counts = [count - (str(seed) in alive) for seed, count in zip(job.seeds, counts, strict=True)]
         if "before_row" in progress:
             progress = {**progress, "since_row": progress["before_row"]}
     if update < trainer.num_updates and "before" in state.get("kept", {}):  # an evaluation as the run ended is no best

@@ -116,10 +116,10 @@ def find_initial(cfg: DictConfig) -> Parent:
         raise ConfigError(f"{setting}: that run has no seed {missing[0]}; it has {_listed(held)}{instead}")
     diverged = diverged_in(record)
     if gone := [k for k in (seeds_of(cfg) if seed is None else [seed]) if k in diverged]:
-        live = [k for k in held if k not in diverged]
+        alive = [k for k in held if k not in diverged]
         raise ConfigError(
             f"{setting}: seed {gone[0]} of that run diverged at step {diverged[gone[0]].get('step')}, so it has no "
-            f"parameters to start from; name another for all: {', '.join(f'{path}:{k}' for k in live)}"
+            f"parameters to start from; name another for all: {', '.join(f'{path}:{k}' for k in alive)}"
         )
     return Parent(folder, record, seed)
 

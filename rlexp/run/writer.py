@@ -113,9 +113,9 @@ class RunWriter:
         if not self.loggers.loggers:
             return
         diverged = np.array([seed in self.diverged for seed in self.seeds])
-        live = {name: np.where(diverged, np.nan, values) for name, values in metrics.items()}
+        known = {name: np.where(diverged, np.nan, values) for name, values in metrics.items()}
         started = float(self.record.data["started_unix"])
-        self.loggers.log(self.logged, started + self.seconds, tagged(chart_group, self.seeds, live))
+        self.loggers.log(self.logged, started + self.seconds, tagged(chart_group, self.seeds, known))
 
     def amend(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Set cells of each agent's last row; metrics of all agents (A,)."""
@@ -159,19 +159,18 @@ class RunWriter:
         steps, returns: of all agents (A,), NaN before the first.
         """
         of_run = steps[self.agents]
-        live = [seed not in self.diverged for seed in self.seeds]
+        alive = [seed not in self.diverged for seed in self.seeds]
         result: dict[str, Any] = {
-            "steps": [int(count) if is_live else None for count, is_live in zip(of_run, live, strict=True)],
+            "steps": [int(count) if is_alive else None for count, is_alive in zip(of_run, alive, strict=True)],
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
             "steps_per_second": round(float(of_run.sum()) / self.seconds, 1),
             "training_return": [None if np.isnan(r) else round(float(r), 4) for r in returns[self.agents]],
         }
         if evaluation is not None:
-            of_live = {
-                seed: e for seed, e, is_live in zip(self.seeds, evaluation[self.agents], live, strict=True) if is_live
-            }
-            content = summarize(list(of_live), list(of_live.values()), settings)
+            each = zip(self.seeds, evaluation[self.agents], alive, strict=True)
+            found = {seed: e for seed, e, is_alive in each if is_alive}
+            content = summarize(list(found), list(found.values()), settings)
             write_evaluation(self.folder, content)
             means = {agent["seed"]: round(agent["mean_return"], 4) for agent in content["agents"]}
             result["evaluation_return"] = [means.get(seed) for seed in self.seeds]

@@ -2,7 +2,7 @@
 
 Agents side by side are independent, so only the environments must be kept from a retired agent's numbers: after each
 update its parameters and statistics are overwritten with those of the run's first agent that is left. So it acts
-validly and does not learn. An objective by which agents share something leaves out what it does: `Rollout.live`. It is
+validly and does not learn. An objective by which agents share something leaves out what it does: `Rollout.alive`. It is
 neither logged nor evaluated; a run ends when its last agent has diverged.
 """
 
@@ -25,14 +25,14 @@ class Divergence(NamedTuple):
         return f"diverged in update {self.update}, at step {self.step}: {self.metric} is {self.value}"
 
 
-def not_finite(metrics: Mapping[str, np.ndarray], live: np.ndarray) -> dict[int, tuple[str, float]]:
+def not_finite(metrics: Mapping[str, np.ndarray], alive: np.ndarray) -> dict[int, tuple[str, float]]:
     """Agents, of those not retired, with a metric that is NaN or infinite: agent -> (name, value) of the first one.
 
-    metrics: name -> (A,); live: (A,).
+    metrics: name -> (A,); alive: (A,).
     """
     bad: dict[int, tuple[str, float]] = {}
     for name, values in metrics.items():
-        for agent in np.flatnonzero(~np.isfinite(values) & live).tolist():
+        for agent in np.flatnonzero(~np.isfinite(values) & alive).tolist():
             bad.setdefault(agent, (name, float(values[agent])))
     return bad
 

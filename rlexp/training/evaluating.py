@@ -35,7 +35,7 @@ class Evaluating:
     settings: RunSettings
     seeds: list[int]
     steps: np.ndarray
-    live: np.ndarray
+    alive: np.ndarray
     rows: int
     num_updates: int
     update_number: int
@@ -88,7 +88,7 @@ class Evaluating:
         assert self.curve is not None
         update = self.update_number
         extra = not (self._due(self.settings.log_every) and self._crossed(self.curve, update))  # none in a longer run
-        agents = self.live & np.isfinite(self.learner.health().cpu().numpy())
+        agents = self.alive & np.isfinite(self.learner.health().cpu().numpy())
         agents &= np.isin(np.arange(len(agents)), np.concatenate([np.r_[run.agents] for run in runs]))
         before = self.curve.seconds
         try:
@@ -104,7 +104,7 @@ class Evaluating:
     def _film(self, runs: list[Recorder]) -> None:
         """A video of each run's first agent that is not retired; a stop leaves it out, and so does an error."""
         for run in runs:
-            agent = next(k for k in range(run.agents.start, run.agents.stop) if self.live[k])
+            agent = next(k for k in range(run.agents.start, run.agents.stop) if self.alive[k])
             try:
                 run.film(self.seeds[agent], int(self.steps[agent]), self._episode(agent))
             except Interrupted:

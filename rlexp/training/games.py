@@ -28,9 +28,9 @@ class Games:
         for agent, score, length in zip(games.agents, games.returns, games.lengths, strict=True):
             self.recent[agent].append((float(score), int(length)))
 
-    def window(self, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean return and length of each agent's last `WINDOW` games (A,); NaN before the first, or if not live."""
-        shown = [recent if is_live else () for recent, is_live in zip(self.recent, live, strict=True)]
+    def window(self, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean return and length of each agent's last `WINDOW` games (A,); NaN before the first, or if not alive."""
+        shown = [recent if is_alive else () for recent, is_alive in zip(self.recent, alive, strict=True)]
         means = [np.mean(list(recent), axis=0) if recent else (np.nan, np.nan) for recent in shown]
         returns, lengths = np.array(means, float).T
         return returns, lengths

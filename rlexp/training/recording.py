@@ -30,7 +30,7 @@ class Recording(Evaluating, Retiring, Resumable):
         Raises:
             DivergedError: all agents of a run have diverged.
         """
-        steps = rollout.steps * self.live
+        steps = rollout.steps * self.alive
         self.steps += steps
         self.games.count(rollout.games)
         # the only device synchronisation of an update
@@ -39,10 +39,10 @@ class Recording(Evaluating, Retiring, Resumable):
         seconds = self.clock.seconds
         for run in self.runs:
             run.spend(seconds, self.clock.split)
-        bad = not_finite({name: values[name] for name in (*losses, PARAMETER)}, self.live)
+        bad = not_finite({name: values[name] for name in (*losses, PARAMETER)}, self.alive)
         del values[PARAMETER]
         going = self.runs
-        if bad or not self.live.all():
+        if bad or not self.alive.all():
             going = [run for run in self.runs if self._retire(run, bad)]
         self._log(values, float(steps.sum()) / seconds, going)
         last = self.update_number == self.num_updates
@@ -62,7 +62,7 @@ class Recording(Evaluating, Retiring, Resumable):
 
     def _log(self, values: dict[str, np.ndarray], rate: float, runs: list[Recorder]) -> None:
         final = self.update_number in (self.num_updates, self.pause_at)  # paused runs are compared by their last row
-        returns, lengths = self.games.window(self.live)
+        returns, lengths = self.games.window(self.alive)
         known = returns[~np.isnan(returns)]
         score = float(known.mean()) if len(known) else float("nan")
         self.display.update(self.update_number * self.rows, rate, score, final)
@@ -92,7 +92,7 @@ class Recording(Evaluating, Retiring, Resumable):
     def finish(self) -> None:
         """Write the last checkpoint, evaluate, and record the results."""
         self.save()
-        returns, _ = self.games.window(self.live)
+        returns, _ = self.games.window(self.alive)
         evaluation = self._final_evaluation() if self.ranks.first else None
         for run in self.runs:
             run.finish(self.steps, returns, evaluation, self.settings.evaluation)

@@ -55,7 +55,7 @@ class Resumable:
     steps: np.ndarray
     games: Games
     kept: Kept | None
-    live: np.ndarray
+    alive: np.ndarray
     unevaluated: list[Recorder]
     copyable: bool | None
     ranks: Ranks
@@ -198,7 +198,7 @@ class Resumable:
             run.time = dict(progress.get("time", {}))
             run.rows = [int(count) for count in progress["rows"]]
             run.diverged = {seed: Divergence(**entry) for seed, entry in progress.get("diverged", {}).items()}
-            self.live[run.agents] = [seed not in run.diverged for seed in run.seeds]
+            self.alive[run.agents] = [seed not in run.diverged for seed in run.seeds]
         if not exact:
             log.warning("saved on another kind of device: random streams start anew, so the rest is not as it would be")
         self.unevaluated = [

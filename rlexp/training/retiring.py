@@ -19,7 +19,7 @@ class Retiring:
     runs: list[Recorder]
     seeds: list[int]
     steps: np.ndarray
-    live: np.ndarray
+    alive: np.ndarray
     update_number: int
 
     def _retire(self, run: Recorder, bad: dict[int, tuple[str, float]]) -> bool:
@@ -33,8 +33,8 @@ class Retiring:
             name, value = bad[agent]
             divergence = Divergence(int(self.steps[agent]), self.update_number, name, str(value))
             run.retire(self.seeds[agent], divergence)
-            self.live[agent] = False
-        left = [agent for agent in agents if self.live[agent]]
+            self.alive[agent] = False
+        left = [agent for agent in agents if self.alive[agent]]
         for agent in new if left else ():
             told = (
                 f"{run.diverged[self.seeds[agent]].describe()}; it is retired, and {len(left)} of {len(agents)} seeds"
@@ -42,7 +42,7 @@ class Retiring:
             line = f"seed {self.seeds[agent]} {told} go on. {remedy(self.update_number)}"
             log.warning("%s", line, extra={"folder": run.folder})  # to the train.log of this run only
         for agent in agents if left else ():
-            if not self.live[agent]:
+            if not self.alive[agent]:
                 self.learner.copy_agent(left[0], agent)
         return bool(left)
 

@@ -117,7 +117,7 @@ class Trainer(Recording):
         self.update_number = 0  # updates done
         self.steps = np.zeros(agents, np.int64)  # environment steps done, dummies not counted
         self.games = Games(agents)
-        self.live = np.ones(agents, bool)  # not retired; see `divergence.py`
+        self.alive = np.ones(agents, bool)  # not retired; see `divergence.py`
         self.curve, self.kept = self._make_curve(), self._make_kept()
         self.unevaluated: list[Recorder] = []  # runs whose last row still lacks its evaluation, as a stop cut it short
         self.columns: set[str] | None = None  # names of the metrics that `observe` returned first
@@ -208,7 +208,7 @@ class Trainer(Recording):
         rollout = self.collector.collect(self.learner.acting(self.collector.slots))
         self.clock.lap(self.acting, environment=self.collector.seconds, compiling=self.learner.compiling)
         self._require_finite(rollout)
-        rollout.live = self.live
+        rollout.alive = self.alive
         return rollout
 
     def _observe(self, rollout: Rollout) -> dict[str, Tensor]:

@@ -285,7 +285,7 @@ def test_a_resumed_run_with_a_shared_anchor_is_the_uninterrupted_one(tmp_path, m
 def test_a_shared_anchor_outlives_an_agent_that_diverges(tmp_path):
     words = ("algo=apo", "algo._target_=diverging.SpoilsAPO", "algo.anchor_share=true", *POPULATION, "population=3")
     trainer = train(tmp_path, *words, "++algo.victim=1", "++algo.since=0.5")
-    assert trainer.live.tolist() == [True, False, True]
+    assert trainer.alive.tolist() == [True, False, True]
     assert all(x.isfinite().all() for x in weights_of(trainer).values())
     retired_at = record(tmp_path)["diverged"]["1"]["step"]
     assert trainer.algo.memory.recorded_at[1].max() <= retired_at  # it acts on, and nothing of that is remembered

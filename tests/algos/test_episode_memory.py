@@ -307,7 +307,7 @@ def test_nothing_of_an_agent_that_diverges_reaches_the_others():
     assert m.summary()["return"].tolist() == [9, 9]
     assert m.sample(1, 9).dist_params.isfinite().all()
     rollout = make(rows_of([0, 0, 50], [0, 0, 99]), rows_of([0, 0, 1], [0, 0, 1]))
-    rollout.live = np.array([True, False])  # from then on it acts with another agent's parameters
+    rollout.alive = np.array([True, False])  # from then on it acts with another agent's parameters
     m.add(rollout)
     assert m.summary()["return"].tolist() == [50, 50]
 

@@ -145,7 +145,7 @@ def test_a_resumed_run_keeps_it_retired(tmp_path, case, stop):
         first.train(False)
     assert (record(tmp_path / "parts")["diverged"] != {}) == (stop > 2)
     second = train(tmp_path / "parts", *settings, resume=True)
-    assert second.live.tolist() == [True, False, True]
+    assert second.alive.tolist() == [True, False, True]
     assert_same_agents(tmp_path / "parts", tmp_path / "whole", (0, 2))
     assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
     told, whole = record(tmp_path / "parts"), record(tmp_path / "whole")
@@ -172,7 +172,7 @@ def test_a_checkpoint_from_before_it_brings_it_back_until_it_diverges_again(tmp_
     seen, resumed = [], again.iterate
 
     def look():
-        seen.append((list(record(tmp_path)["diverged"]), again.live.tolist()))
+        seen.append((list(record(tmp_path)["diverged"]), again.alive.tolist()))
         resumed()
 
     again.iterate = look
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_an_older_version_has_nobody_retired(tmp_path):
     state = state_of(tmp_path)
     del state["trainer"]["diverged"]
     torch.save(state, tmp_path / "checkpoint.pt")
-    assert train(tmp_path, *EIGHT, *THREE, *CASES["ppo"], resume=True).live.tolist() == [True, False, True]
+    assert train(tmp_path, *EIGHT, *THREE, *CASES["ppo"], resume=True).alive.tolist() == [True, False, True]
 
 
 def test_one_that_diverges_in_the_last_update_has_no_row_of_it_and_no_evaluation(tmp_path):

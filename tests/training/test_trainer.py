@@ -81,7 +81,7 @@ def test_returns_are_means_over_the_last_hundred_episodes_of_each_agent(tmp_path
     trainer.games.count(
         FinishedEpisodes(agents, nothing, nothing, nothing, returns=numbers * 1.0, lengths=numbers * 10)
     )
-    returns, lengths = trainer.games.window(trainer.live)
+    returns, lengths = trainer.games.window(trainer.alive)
     # of 0 to 149 the last hundred are 50 to 149, whose mean is 99.5; the second agent has seen no episode end
     np.testing.assert_array_equal(returns, [99.5, np.nan, 7.5])
     np.testing.assert_array_equal(lengths, [995.0, np.nan, 75.0])
@@ -182,7 +182,7 @@ def test_a_parameter_that_diverges_in_the_last_minibatch_is_seen(tmp_path, num_s
             trainer.train(False)
     else:  # see test_divergence.py
         trainer.train(False)
-        assert trainer.live.tolist() == [True, True, False]
+        assert trainer.alive.tolist() == [True, True, False]
     assert "a parameter" not in (tmp_path / "metrics.csv").read_text()
 
 
