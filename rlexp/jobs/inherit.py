@@ -28,7 +28,7 @@ from rlexp.seeding import AgentStreams
 from rlexp.text import one_line
 from rlexp.training.agents import Agents
 from rlexp.training.learner import Learner
-from rlexp.training.optimizer_state import AVERAGE, kept_by_agent
+from rlexp.training.optimizer_state import AVERAGE, state_by_agent
 from rlexp.training.trainer import Trainer
 
 STATISTICS = "encoder.normalizer."  # prefix of the observation normaliser's buffers
@@ -197,7 +197,7 @@ def _load_scaler(trainer: Trainer, sources: Sequence[Source]) -> None:
 
 # The optimizer -------------------------------------------------------------------------------------------------------
 
-Flat = dict[tuple[str, str, str], Tensor]  # `optimizer_state.kept_by_agent` by (kind, name, key)
+Flat = dict[tuple[str, str, str], Tensor]  # `optimizer_state.state_by_agent` by (kind, name, key)
 
 
 def _load_optimizer(learner: Learner, sources: Sequence[Source]) -> bool:
@@ -270,7 +270,7 @@ def _stepped(group: Agents) -> Any:
     for param in params.values():
         param.grad = torch.zeros_like(param)
     optimizer.step()
-    return kept_by_agent(optimizer, params, group.size)
+    return state_by_agent(optimizer, params, group.size)
 
 
 def _load_memory(trainer: Trainer, sources: Sequence[Source]) -> bool:

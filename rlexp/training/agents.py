@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
-from rlexp.training.optimizer_state import AVERAGE, kept_by_agent, recorded_step, restore
+from rlexp.training.optimizer_state import AVERAGE, state_by_agent, recorded_step, restore
 
 
 class Agents:
@@ -210,8 +210,8 @@ class Agents:
         }
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The optimizer's state (a, ...); see `optimizer_state.kept_by_agent`."""
-        return kept_by_agent(self.optimizer, self.params, self.size)
+        """The optimizer's state (a, ...); see `optimizer_state.state_by_agent`."""
+        return state_by_agent(self.optimizer, self.params, self.size)
 
     def load_optimizer_state(self, saved: dict[str, Any]) -> None:
         """Restore the result of `optimizer_state`."""

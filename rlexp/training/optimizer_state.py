@@ -29,7 +29,7 @@ def _holders(
         yield name, optimizer.state[param], param
 
 
-def kept_by_agent(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int) -> Kept:
+def state_by_agent(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int) -> Kept:
     """An optimizer's state (a, ...): tensors and numbers of each parameter and each group.
 
     Shared values, such as step counts, are repeated per agent; None is an empty row.
@@ -53,7 +53,7 @@ def _by_agent(x: Tensor, param: Tensor | None, agents: int) -> Tensor:
 
 
 def restore(optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor], agents: int, saved: Kept) -> None:
-    """Restore the result of `kept_by_agent` into an optimizer of the same kind."""
+    """Restore the result of `state_by_agent` into an optimizer of the same kind."""
     tensors, numbers = saved["tensors"], saved["numbers"]
     # for a stacked scalar parameter (a,), only other parameters' shapes show which state is per agent and which shared
     matrices = [name for name, param in params.items() if param.dim() > 1]

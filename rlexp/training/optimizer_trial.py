@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlexp.compiling.compile import recording
-from rlexp.training.optimizer_state import kept_by_agent, recorded_step, restore
+from rlexp.training.optimizer_state import state_by_agent, recorded_step, restore
 
 Make = Callable[..., torch.optim.Optimizer]
 Shapes = Sequence[tuple[int, ...]]
@@ -53,7 +53,7 @@ class OptimizerTrial:
         for number in range(STEPS):
             self._step(number)
             if number == STEPS // 2:
-                kept = kept_by_agent(self.optimizer, names, len(self.agents))
+                kept = state_by_agent(self.optimizer, names, len(self.agents))
                 self.optimizer = self.make(self.params, lr=max(self.rates))
                 restore(self.optimizer, names, len(self.agents), kept)
         return self._result(self.params)
