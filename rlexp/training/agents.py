@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from rlexp.networks.actor_critic import ActorCritic
 from rlexp.networks.normalizer import ObservationNormalizer, merge_moments
-from rlexp.training.optimizer_state import AVERAGE, state_by_agent, recorded_step, restore
+from rlexp.training.optimizer_state import AVERAGE, recorded_step, restore, state_by_agent
 
 
 class Agents:

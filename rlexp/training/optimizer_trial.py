@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlexp.compiling.compile import recording
-from rlexp.training.optimizer_state import state_by_agent, recorded_step, restore
+from rlexp.training.optimizer_state import recorded_step, restore, state_by_agent
 
 Make = Callable[..., torch.optim.Optimizer]
 Shapes = Sequence[tuple[int, ...]]

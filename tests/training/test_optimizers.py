@@ -133,7 +133,7 @@ def test_what_an_optimizer_keeps_does_not_say_how_its_steps_are_computed():
     params["p"].grad = torch.ones(3)
     one.step()
     one.param_groups[0]["capturable"] = True  # as on another device
-    optimizer_state.restore(other, params, 1, optimizer_state.kept_by_agent(one, params, 1))
+    optimizer_state.restore(other, params, 1, optimizer_state.state_by_agent(one, params, 1))
     assert other.param_groups[0]["capturable"] is False
     other.step()
 
