@@ -41,9 +41,9 @@ def near(cell, value, scale=1.0):
     return abs(float(cell) - value) <= 1e-5 * (abs(value) + scale)
 
 
-def same_p(cell, p):
+def same_p(cell, p, tolerance=1e-2):
     """Whether two p agree but for assignments that the sixth digit of a score moves."""
-    return math.isnan(p) if not cell else math.isclose(float(cell), p, rel_tol=1e-2, abs_tol=1e-4)
+    return math.isnan(p) if not cell else math.isclose(float(cell), p, rel_tol=tolerance, abs_tol=1e-4)
 
 
 @pytest.mark.few(3)
@@ -83,7 +83,9 @@ def test_compare_csv_follows_from_the_scores(name, report_of):
             ends = zip(("", "_low", "_high"), (found.value, found.low, found.high), strict=True)
             assert all(near(row[f"{name}{end}"], value, scale) for end, value in ends), f"{where}: {name}"
         ranks = (pooled[:, None] > pooled).sum(1) + (pooled[:, None] == pooled).sum(1) / 2
-        assert same_p(row["p_rank"], permutation_p([(ranks[: len(x)], ranks[len(x) :])], alpha)), where
+        rounded = len({*pooled[pooled % 1 != 0]}) < (pooled % 1 != 0).sum()  # the sixth digit made ties, perhaps
+        p_rank = permutation_p([(ranks[: len(x)], ranks[len(x) :])], alpha)
+        assert same_p(row["p_rank"], p_rank, 5e-2 if rounded else 1e-2), where
         if row["role"] == "primary" and row["verdict"] != "interim" and row["why"] not in LIMITED:
             margin = float(row["margin"] or "nan")
             told = row["verdict"], row["within_margin"] == "True"

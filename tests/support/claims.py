@@ -6,7 +6,9 @@ The claims of a report are the pieces of its text that hold numbers, those of an
 
 import statistics
 
+from claims_of_ablation import ablation
 from claims_of_forgetting import ANCHORS, AVERAGE, FALLING, forgetting
+from claims_of_lucky import AGING, BY_ADVANTAGE, lucky
 from phrases import (
     LONG,
     beside_published,
@@ -296,9 +298,11 @@ def objectives(report_of):
 
 
 CLAIMS = {
+    "apo_ablation": ablation,
     "apo_cartpole": apo_cartpole,
     "apo_suite": apo_suite,
     "forgetting": forgetting,
+    "lucky": lucky,
     "objectives": objectives,
     "reference": reference,
     "tune_fair": tune_fair,
@@ -372,6 +376,11 @@ def apo_results(report_of):
         assert direction(forgot, LONG, measure, "apo anchor_coef=5") == "higher"
     yield "measures find coefficient 5 better"
     yield f"A learning rate that falls to 0 does help, {percent_together(forgot, FALLING)}, more than any anchor"
+    parts = report_of("apo_ablation")
+    yield f"the defaults {percent_together(parts, 'apo')}, a random episode {percent_together(parts, 'apo_random')}"
+    luck = report_of("lucky")
+    assert (word(luck, LANDER, arm=AGING), word(luck, LANDER, arm=BY_ADVANTAGE)) == ("equivalent", "worse")
+    yield f"judged by advantage {percent(luck, LANDER, BY_ADVANTAGE)}, ageing {percent(luck, LANDER, AGING)},"
     bench = read(REPORTS / "bench" / "bench.csv")
     apo, ppo = (
         statistics.median(
