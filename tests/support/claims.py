@@ -327,10 +327,15 @@ def results(report_of):
     suite = report_of("apo_suite")
     cartpole, lander, car = "CartPole-v1 (2000 steps)", "LunarLander-v3", "MountainCar-v0"
     yield f"is {overall_word(suite)} to plain PPO over six environments, {overall(suite)} of the span"
-    better = word(suite, cartpole, car)
+    assert word(suite, cartpole, car) == "better"
     where = "CartPole with 2,000 steps where time-outs count as terminations"
-    yield f"{better} on {where}, {percent(suite, cartpole)},"
-    yield f"and on MountainCar, {percent(suite, car)}; {word(suite, lander)} on LunarLander, {percent(suite, lander)} ("
+    yield f"It helps on {where}, {percent(suite, cartpole)}, and on MountainCar, {percent(suite, car)},"
+    parts, luck = report_of("apo_ablation"), report_of("lucky")
+    assert {word(parts, env, arm="apo_random") for env in (cartpole, car)} == {"inconclusive"}
+    assert word(suite, lander) == "worse"
+    assert word(luck, lander, arm=AGING) == "equivalent"
+    harm, none = percent(suite, lander), percent(luck, lander, AGING)
+    yield f"does harm on LunarLander, {harm}; an anchor that ages none, {none},"
     yield "last 100 training episodes"
     yield from beside_published(report_of("reference"))
     forgot = report_of("forgetting")
