@@ -45,10 +45,9 @@ class APO(PPO):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require_positive("anchor_half_life", "must be a positive number of steps, or null for no decay")
         by_advantage = self.anchor_by == "advantage"
-        drawn = "has no effect with algo.anchor=random, which ranks by a draw; leave out one of them"
-        self.require("anchor_by", not by_advantage or self.anchor == "best", drawn)
-        aging = "algo.anchor=random is a choice among all episodes, which may not age; leave out one of them"
-        self.require("anchor_half_life", self.anchor_half_life is None or self.anchor == "best", aging)
+        for name, given in (("anchor_by", by_advantage), ("anchor_half_life", self.anchor_half_life is not None)):
+            drawn = "wants a score, and algo.anchor=random ranks by a draw among all episodes; leave out one of them"
+            self.require(name, not given or self.anchor == "best", drawn)
         if by_advantage:
             usable = self.gamma is not None and 0.0 <= self.gamma <= 1.0
             self.require("gamma", usable, "algo.anchor_by=advantage discounts by it; must lie in [0, 1]")

@@ -33,7 +33,7 @@ class RankingBuffer:
     def __init__(self, spec: RunSpec, *, size: int, max_steps: int, weights: tuple[float, float, float]) -> None:
         self.spec, self.size, self.max_steps, self.weights = spec, size, max_steps, weights
         self.scores = np.full((spec.num_agents, size), -np.inf)  # of each pair's episode; −∞: no pair yet
-        self.inserted = np.zeros((spec.num_agents, size), np.int64)  # how many episodes of the agent were before it
+        self.inserted = np.zeros((spec.num_agents, size), np.int64)  # order in which their episodes came
         self.visits = np.zeros((spec.num_agents, 0), np.int64)  # (A, BUCKETS) once discrete states are seen
         self.collected = 0  # rows of each environment, resets included
         self.kept: dict[str, Tensor] = {}  # (A*size, ...)

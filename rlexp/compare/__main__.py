@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from rlexp.compare.arms import Comparison
     from rlexp.compare.results import Judgement
 
-WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html")  # besides the figures
+WRITTEN = ("compare.csv", "scores.csv", "curves.csv", "last_rows.csv", "compare.md", "compare.html")  # and figures
 EVALUATIONS = "evaluations.csv"  # if there were any during training
 
 
@@ -213,6 +213,7 @@ def _write(
             tables.write_csv(made / "curves.csv", tables.curves_table(comparison), digits=4)
             if evaluations := tables.evaluations_table(comparison):
                 tables.write_csv(made / EVALUATIONS, evaluations)
+            tables.write_csv(made / "last_rows.csv", tables.last_rows_table(comparison))
             if options.get("figures", True):
                 drawn = figures.draw(comparison, judgement, made, options.get("width"), options.get("fonts", "text"))
             pictures = "\n\n".join(f"![{name}]({name}.svg)" for name in drawn)

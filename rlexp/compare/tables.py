@@ -1,6 +1,7 @@
 """Tables of a comparison for csv files: results, per-seed scores, learning curves, evaluations during training."""
 
 import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rlexp.compare.measures import MEASURES, last, steps_to
 from rlexp.compare.results import Judgement, score
 from rlexp.compare.samples import Sample
 from rlexp.compare.statistics import Difference, Interval
-from rlexp.study.runs import Curve
+from rlexp.study.runs import Run, last_rows
 from rlexp.text import natural, sanitize_csv_cell
 
 CURVE_POINTS = 51
@@ -106,7 +107,8 @@ def evaluations_table(comparison: Comparison) -> list[Row]:
     rows: list[Row] = []
     for task in comparison.tasks:
         for name in task.arms:
-            for curves in _curves_by_run(task, name):
+            for run, seeds in _agents_by_run(task, name):
+                curves = {seed: run.curves[seed] for seed in seeds}
                 for actions, kind in (("deterministic", "evaluated"), ("sampled", "evaluated_sampled")):
                     found = {seed: getattr(curve, kind) for seed, curve in curves.items()}
                     for k in range(max(map(len, found.values()))):  # rows of metrics.csv, the same updates for all
@@ -119,21 +121,31 @@ def evaluations_table(comparison: Comparison) -> list[Row]:
     return [dict.fromkeys([*list(row)[:4], *columns], np.nan) | row for row in rows]
 
 
-def _curves_by_run(task: Task, arm: str) -> list[dict[int, Curve]]:
-    """Curves of an arm's agents by seed, for each run; of a seed that was trained twice in the run that counts."""
+def last_rows_table(comparison: Comparison) -> list[Row]:
+    """All that each agent logged last, such as its entropy or the age of its anchor; if it diverged, before that."""
+    rows: list[Row] = []
+    for task in comparison.tasks:
+        for name in task.arms:
+            for run, seeds in _agents_by_run(task, name):
+                found = last_rows(run)
+                rows += [{"env": task.env, "arm": name, **found[seed]} for seed in seeds if seed in found]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [dict.fromkeys(columns, np.nan) | row for row in rows]
+
+
+def _agents_by_run(task: Task, arm: str) -> list[tuple[Run, list[int]]]:
+    """An arm's runs with the seeds of their agents, members of populations and diverged ones included.
+
+    A seed that was trained twice is in the run that counts.
+    """
     runs = {sample.run.folder: sample.run for sample in task.arms[arm]}
-    counts = {sample.seed: sample.run.folder for sample in task.arms[arm]}
     lost = {seed: task.runs[arm][seed] for seed, why in task.absent.get(arm, {}).items() if why == "diverged"}
-    return [
-        {
-            seed: run.curves[seed]
-            for first, members in run.populations.items()
-            if (counts | lost).get(first) == folder
-            for seed in members
-            if seed in run.curves
-        }
-        for folder, run in runs.items()
-    ]
+    counts = lost | {sample.seed: sample.run.folder for sample in task.arms[arm]}  # by the first of a population
+    agents = []
+    for folder, run in runs.items():
+        members = (seeds for first, seeds in run.populations.items() if counts.get(first) == folder)
+        agents.append((run, list(itertools.chain(*members))))
+    return agents
 
 
 def write_csv(path: Path, rows: Sequence[Row], digits: int = 6) -> None:

@@ -200,3 +200,17 @@ def read_curves(run: Run) -> None:
             run.evaluated_with = dict(record.get("settings", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{evaluation}: cannot be read ({error!r})") from None
+
+
+def last_rows(run: Run) -> dict[int, dict[str, Any]]:
+    """The last row of each of a run's seeds in metrics.csv; empty cells are NaN."""
+    path = run.folder / "metrics.csv"
+    with open(path, encoding="utf-8") as file:
+        names = file.readline().rstrip("\n").split(",")
+        place = names.index("seed")
+        last = {cells[place]: cells for cells in (line.rstrip("\n").split(",") for line in file)}
+    try:
+        rows = [{n: float(x or "nan") for n, x in zip(names, cells, strict=True)} for cells in last.values()]
+    except ValueError as error:
+        raise StudyError(f"{path}: cannot be read ({error}); train the run from scratch with resume=never") from None
+    return {int(row["seed"]): row | {"seed": int(row["seed"])} for row in rows}

@@ -178,11 +178,11 @@ def test_apo_loss_by_hand(tmp_path):
         (("algo.anchor_by=length",), "algo.anchor_by=length: .*return.*advantage"),
         (
             ("algo.anchor_by=advantage", "algo.anchor=random"),
-            "algo.anchor_by=advantage: has no effect with",
+            "algo.anchor_by=advantage: wants a score, and algo.anchor=random ranks by a draw",
         ),
         (
             ("algo.anchor_half_life=100", "algo.anchor=random"),
-            "algo.anchor_half_life=100.0: algo.anchor=random is a choice among all episodes",
+            "algo.anchor_half_life=100.0: wants a score, and algo.anchor=random",
         ),
         (("algo.anchor_by=advantage", "algo.gamma=2"), r"algo.gamma=2.*: .*anchor_by=advantage.* \[0, 1\]"),
         (("algo.anchor_by=advantage", "algo.gamma=null"), r"algo.gamma=None: .*anchor_by=advantage.* \[0, 1\]"),

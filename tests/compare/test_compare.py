@@ -466,6 +466,28 @@ def test_evaluations_of_each_member_until_it_diverges(tmp_path):
     ]
 
 
+def test_what_each_agent_logged_last_is_written(tmp_path):
+    run = write_run(tmp_path / "apo", "apo", seeds=range(5))
+    record = json.loads((run / "run.json").read_text())
+    lost = {"4": {"step": 2500, "update": 3, "metric": "loss", "value": "nan"}}
+    (run / "run.json").write_text(json.dumps(record | {"diverged": lost}))
+    rows = ["seed,step,wall_time,episodic_return,episodes,entropy,anchor_age"]
+    rows += [
+        f"{seed},{k}000,{k},50,{k},0.{seed}{k},{seed}{k}" for k in (1, 2, 3, 4) for seed in range(5 if k < 3 else 4)
+    ]
+    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    rows = ["seed,step,wall_time,episodic_return,episodes,entropy"] + [f"{seed},4000,4,50,4," for seed in range(5)]
+    (write_run(tmp_path / "ppo") / "metrics.csv").write_text("\n".join(rows) + "\n")
+    compare.main([str(tmp_path), "figures=false"])
+    found = (tmp_path / "compare" / "last_rows.csv").read_text().splitlines()
+    assert found[0] == "env,arm,seed,step,wall_time,episodic_return,episodes,entropy,anchor_age"
+    assert [line.split(",", 2)[2] for line in found if ",apo," in line] == [
+        *(f"{seed},4000,4,50,4,0.{seed}4,{10 * seed + 4}" for seed in range(4)),
+        "4,2000,2,50,2,0.42,42",
+    ]
+    assert "CartPole-v1,ppo,0,4000,4,50,4,," in found
+
+
 def test_published_scores_stand_beside(tmp_path, capsys):
     write_run(tmp_path / "runs" / "ppo")
     write_run(tmp_path / "runs" / "other", env="B-v0")

@@ -272,7 +272,8 @@ def test_compare_sends_its_answer_and_what_it_wrote(cli, tmp_path, own, capsys):
     (sent,) = calls(tmp_path, "verdict")
     assert "ppo_kl" in sent["text"]
     assert sent["text"] in done.stdout
-    assert set(sent["files"]) == {"compare.csv", "scores.csv", "curves.csv", "compare.md", "compare.html"}
+    tables = {"compare.csv", "scores.csv", "curves.csv", "last_rows.csv"}
+    assert set(sent["files"]) == tables | {"compare.md", "compare.html"}
     (opened,) = calls(tmp_path, "open")
     assert (opened["study"], opened["name"]) == ("s", "compare")
     for words, part in {

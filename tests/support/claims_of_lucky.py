@@ -26,6 +26,8 @@ LABELS = {
     "apo_random": "APO, random episode",
 }
 
+COLUMNS = ("entropy", "anchor_age", "anchor_return")
+
 
 def lucky(report_of):
     report = report_of("lucky")
@@ -43,7 +45,7 @@ def lucky(report_of):
     yield f"makes it worse, {percent(report, env, BY_ADVANTAGE)}"
     for arm in (BY_ADVANTAGE, MANY, BOTH):
         assert report.value(env, arm, "difference_high") < report.value(env, "apo", "difference_low")
-    ages, states = {}, read(report.folder / "anchors.csv")
+    ages, states = {}, read(report.folder / "last_rows.csv")
     for arm, label in LABELS.items():
         rows = [row for row in states if row["arm"] == arm]
         assert len(rows) == 20
@@ -64,6 +66,3 @@ def lucky(report_of):
         "2 cores",
         "2 hours",
     )
-
-
-COLUMNS = ("entropy", "anchor_age", "anchor_return")
