@@ -15,6 +15,14 @@ def test_a_target_of_zero_is_no_target_of_ppo_kl():
         build.check(make_config("algo=ppo_kl", "algo.kl_target=0"))
 
 
+def test_a_target_wants_an_update_of_which_some_step_is_not_the_first():
+    one = ("algo=ppo_kl", "algo.epochs=1", "algo.minibatches=1")
+    with pytest.raises(ConfigError, match=r"algo\.kl_target=0\.01: wants more than one step per update"):
+        build.check(make_config(*one))
+    build.check(make_config(*one, "algo.kl_target=null"))
+    build.check(make_config(*one, "algo.minibatches=2"))
+
+
 def test_ppo_kl_with_coefficient_zero_is_ppo(tmp_path):
     ppo = train(tmp_path / "ppo", "algo=ppo", *SMALL)
     kl = train(tmp_path / "kl", "algo=ppo_kl", "algo.kl_coef=0", "algo.kl_target=null", *SMALL)

@@ -105,6 +105,8 @@ def test_of_equal_scores_the_newest_are_kept():
     b.add(make(one(1.0, 1.0), one(0, 1)))
     for _ in range(4):  # a reset, and another episode of return 2: rows 3 and 4, 6 and 7, 9 and 10, 12 and 13
         b.add(make(one(0.0, 1.0, 1.0), one(0, 0, 1)))
+        state, b = copy.deepcopy(b.state_dict()), buffer(size=6)
+        b.load_state_dict(state)
     assert sorted(kept(b)) == [6, 7, 9, 10, 12, 13]
 
 

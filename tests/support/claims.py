@@ -326,21 +326,22 @@ def did_it_help(report_of):
 def results(report_of):
     suite = report_of("apo_suite")
     cartpole, lander, car = "CartPole-v1 (2000 steps)", "LunarLander-v3", "MountainCar-v0"
-    yield f"is {overall_word(suite)} to plain PPO over six environments, {overall(suite)} of the span"
+    yield f"**{overall_word(suite)}** over six environments, {overall(suite)} |"
     assert word(suite, cartpole, car) == "better"
     where = "CartPole with 2,000 steps where time-outs count as terminations"
-    yield f"It helps on {where}, {percent(suite, cartpole)}, and on MountainCar, {percent(suite, car)},"
+    yield f"{where}, {percent(suite, cartpole)}; MountainCar, {percent(suite, car)}."
     parts, luck = report_of("apo_ablation"), report_of("lucky")
     assert {word(parts, env, arm="apo_random") for env in (cartpole, car)} == {"inconclusive"}
     assert word(suite, lander) == "worse"
     assert word(luck, lander, arm=AGING) == "equivalent"
     harm, none = percent(suite, lander), percent(luck, lander, AGING)
-    yield f"does harm on LunarLander, {harm}; an anchor that ages none, {none},"
+    assert direction(luck, lander, "evaluation_sampled", AGING) == "lower"
+    yield f"LunarLander, {harm}. Scores that age mend what its policy does most likely, {none}, but not what it samples"
     yield "last 100 training episodes"
     yield from beside_published(report_of("reference"))
     forgot = report_of("forgetting")
     assert all(low < 0 < high for _, low, high in (together(forgot, arm) for arm in ANCHORS))
-    yield f"rate that falls to 0 does, {percent_together(forgot, FALLING)} over both ("
+    yield f"**a learning rate that falls to 0** does, {percent_together(forgot, FALLING)} |"
 
 
 def ppo_results(report_of):
