@@ -20,6 +20,7 @@ from rlexp.networks.distributions import Distribution
 from rlexp.seeding import curve_seeds, seeded
 from rlexp.spaces import storage_dtype
 from rlexp.training.agents import Agents
+from rlexp.training.evaluation import groups_of
 from rlexp.training.learner import Learner
 from rlexp.watch import Watch
 
@@ -147,15 +148,26 @@ class EvaluationCurve:
 
     def _play(self, seeds: list[int], running: np.ndarray) -> tuple[np.ndarray, int]:
         """Returns (A, 2 * k) of the episodes that are `running` (A, 2 * k), and how many of them were cut off."""
-        shape, left, returns = running.shape, running.reshape(-1), np.zeros(running.size)
-        obs, noise = self.envs.start([seeds] * (2 * shape[0])), self._noise(seeds[0])
-        played = self._prepare(self._tensor(obs).unflatten(0, shape))
+        returns, cut = np.zeros(running.shape), np.zeros(running.shape, bool)
+        for group in groups_of(*running.shape):
+            if running[group].any():
+                returns[group], cut[group] = self._play_group(group, seeds, running)
+        return returns, int(cut.sum())
+
+    def _play_group(self, group: slice, seeds: list[int], running: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (a, 2 * k) of a group of agents, and which of their episodes were cut off."""
+        shape, left = running[group].shape, running[group].reshape(-1)
+        returns = np.zeros(left.size)
+        obs, noise = self._tensor(self.envs.start([seeds] * (2 * shape[0]))), self._noise(seeds[0])
+        every = obs.new_zeros(*running.shape, *obs.shape[1:])  # whatever the others would do
+        every[group] = obs.unflatten(0, shape)
+        played = self._prepare(every)
         assert self.call is not None
         for step in range(self.max_steps):
             self.watch.raise_if_stopped()
             played.noise.copy_(noise(step))
             self.call()
-            actions = self.distribution.to_env(played.actions.flatten(0, 1).cpu().numpy())
+            actions = self.distribution.to_env(played.actions[group].flatten(0, 1).cpu().numpy())
             if not left.all():  # an agent whose parameters are not finite sends valid actions, too
                 actions = np.where(left.reshape(-1, *[1] * (actions.ndim - 1)), actions, actions[left][0])
             obs, rewards, ended = self.envs.step(actions, left)
@@ -163,8 +175,8 @@ class EvaluationCurve:
             left = left & ~ended
             if not left.any():
                 break
-            played.obs.copy_(self._tensor(obs).unflatten(0, shape))
-        return returns.reshape(shape), int(left.sum())
+            played.obs[group] = self._tensor(obs).unflatten(0, shape)
+        return returns.reshape(shape), left.reshape(shape)
 
     def _tensor(self, obs: np.ndarray) -> Tensor:
         assert self.envs.envs is not None

@@ -1,7 +1,9 @@
 """Evaluation of frozen policies on a fixed list of seeds."""
 
 import logging
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,14 @@ from rlexp.spaces import storage_dtype
 from rlexp.watch import Watch
 
 log = logging.getLogger(__name__)
+
+TOGETHER = 256  # environments that exist at a time, where agents do not have more each: some take 15 MB
+
+
+def groups_of(agents: int, envs: int) -> list[slice]:
+    """Agents that play at a time if each has so many environments; as many in each, so that the last may overlap."""
+    size = math.ceil(agents / math.ceil(agents * envs / TOGETHER))
+    return [slice(first, first + size) for first in [*range(0, agents - size, size), agents - size]]
 
 
 @torch.no_grad()
@@ -41,11 +51,13 @@ def evaluate(
     """
     seeds = evaluation_seeds(episodes)
     watch = watch or Watch()
-    generator = torch.Generator(device).manual_seed(seeds[0])  # of sampled actions
+    generator = torch.Generator(device)  # of sampled actions
 
-    def act(obs: Tensor) -> np.ndarray:
-        """Actions for observations (A, E, ...), in the environments' format (A * E, ...)."""
-        params, _ = policy(obs)
+    def act(obs: Tensor, group: slice) -> np.ndarray:
+        """Actions for observations (a, E, ...) of a group of agents, in the environments' format (a * E, ...)."""
+        every = obs.new_zeros(num_agents, *obs.shape[1:])
+        every[group] = obs
+        params = policy(every)[0][group]
         if deterministic:
             actions = distribution.mode(params)
         else:  # the same noise for every agent, so that none depends on the others
@@ -55,7 +67,11 @@ def evaluate(
     together = environment.evaluation_envs or episodes
     played: list[list[dict[str, Any]]] = [[] for _ in range(num_agents)]
     for first in range(0, episodes, together):
-        results = _play(act, environment, num_agents, seeds[first : first + together], max_steps, device, watch)
+        part = seeds[first : first + together]
+        results: list[list[dict[str, Any]]] = [[] for _ in range(num_agents)]
+        for group in groups_of(num_agents, len(part)):
+            generator.manual_seed(part[0])
+            results[group] = _play(partial(act, group=group), environment, group, part, max_steps, device, watch)
         played = [before + more for before, more in zip(played, results, strict=True)]
     cut = sum(not episode["finished"] for episodes_of in played for episode in episodes_of)
     if cut:
@@ -66,15 +82,16 @@ def evaluate(
 def _play(
     act: Callable[[Tensor], np.ndarray],
     environment: Environment,
-    num_agents: int,
+    group: slice,
     seeds: list[int],
     max_steps: int,
     device: torch.device,
     watch: Watch,
 ) -> list[list[dict[str, Any]]]:
-    """Play one episode per seed with every agent, all at the same time; see `evaluate`."""
-    envs, obs = watch.call(environment.start, [seeds] * num_agents, independent=True)
-    shape = (num_agents, len(seeds))
+    """Play one episode per seed with every agent of a group, all at the same time; see `evaluate`."""
+    agents = group.stop - group.start
+    envs, obs = watch.call(environment.start, [seeds] * agents, independent=True)
+    shape = (agents, len(seeds))
     dtype = storage_dtype(envs.single_observation_space)
     totals, lengths = np.zeros(shape), np.zeros(shape, np.int64)
     playing = np.ones(shape, bool)
@@ -106,7 +123,7 @@ def _play(
             {"seed": seed, "return": float(total), "length": int(length), "finished": not cut}
             for seed, total, length, cut in zip(seeds, totals[k], lengths[k], playing[k], strict=True)
         ]
-        for k in range(num_agents)
+        for k in range(agents)
     ]
 
 

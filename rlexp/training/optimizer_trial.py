@@ -1,6 +1,10 @@
 """Some steps of an optimizer, possibly third-party: as they are, over a checkpoint, or as a graph makes them."""
 
-from collections.abc import Callable, Sequence
+import collections
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +16,9 @@ Make = Callable[..., torch.optim.Optimizer]
 Shapes = Sequence[tuple[int, ...]]
 
 SHAPES: Shapes = ((3, 4), (4,), ())  # of one agent's parameters: a matrix, a bias, a scalar
-SIGNS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0)  # of the gradients, step by step
-STEPS = len(SIGNS)
+# of the gradients, step by step: their signs change, and now and then they are far larger, far smaller
+FACTORS = (1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 300.0, -1.0, 1.0, 0.003, 1.0, -1.0, 1.0)
+STEPS = 60  # what an optimizer does for the first time after a thousand is not seen
 GRAPH = {"capturable": True, "foreach": False, "fused": False}  # options of an optimizer in a CPU graph
 
 
@@ -27,15 +32,21 @@ class OptimizerTrial:
         agents: seeds of parameters and gradients, of very different scales, so that mixing agents shows.
         rates: learning rate, or one per step.
         shapes: of one agent's parameters.
+        spoilt: an agent whose gradients are NaN from the middle on.
 
     Raises:
         TypeError: it has state that is not per agent, or that no checkpoint can hold.
     """
 
     def __init__(
-        self, make: Make, agents: Sequence[int], rates: float | Sequence[float], shapes: Shapes = SHAPES
+        self,
+        make: Make,
+        agents: Sequence[int],
+        rates: float | Sequence[float],
+        shapes: Shapes = SHAPES,
+        spoilt: int | None = None,
     ) -> None:
-        self.make, self.agents, self.shapes = make, agents, shapes
+        self.make, self.agents, self.shapes, self.spoilt = make, agents, shapes, spoilt
         self.rates = [rates] * STEPS if isinstance(rates, float) else list(rates)
         drawn = [_draw(agent, 10.0 ** (agent % 2), shapes) for agent in agents]
         self.params = [x.requires_grad_() for x in _join(drawn)]
@@ -44,8 +55,19 @@ class OptimizerTrial:
     def plain(self, steps: int = STEPS) -> list[Tensor]:
         """One step after the other."""
         for number in range(steps):
-            self._step(number)
+            self._step(number, nan=2 * number >= steps)
         return self._result(self.params)
+
+    def aside(self) -> str | None:
+        """What a step changes of the optimizer itself, beside its state and groups; None: nothing.
+
+        The first two steps do not count, in which an optimizer may find out how to compute.
+        """
+        found = []
+        for number in range(3):
+            self._step(number)
+            found.append(_attributes(self.optimizer))
+        return _changed(*found[1:])
 
     def reloaded(self) -> list[Tensor]:
         """Halfway the optimizer's state is moved to a new optimizer, as a checkpoint does."""
@@ -60,7 +82,10 @@ class OptimizerTrial:
 
     def as_graph(self) -> list[Tensor]:
         """After the first step by `recorded_step`, as a compiled graph makes them, in the memory of the first."""
+        before = _groups(self.optimizer)
         self._step(0)
+        if (name := _changed(before, _groups(self.optimizer))) is not None:
+            raise TypeError(f"its step changes {name!r} of a group, which would be constant in a graph")
         held = [param.detach() for param in self.params]
         states = [dict(self.optimizer.state[param]) for param in self.params]
         if not all(isinstance(x, Tensor) for state in states for x in state.values()):
@@ -82,14 +107,17 @@ class OptimizerTrial:
                     param.copy_(old + scale.reshape(-1, *[1] * (param.dim() - 1)) * (param - old))
         return self._result(self.params)
 
-    def _step(self, number: int) -> None:
-        self._set_gradients(number)
+    def _step(self, number: int, nan: bool = False) -> None:
+        self._set_gradients(number, nan)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates[number]
         self.optimizer.step()
 
-    def _set_gradients(self, number: int) -> None:
-        scales = [SIGNS[number] * (1.0, 1000.0, 0.001)[agent % 3] for agent in self.agents]
+    def _set_gradients(self, number: int, nan: bool = False) -> None:
+        factors = [FACTORS[(number + 5 * agent) % len(FACTORS)] for agent in self.agents]
+        scales = [x * (1.0, 1000.0, 0.001)[agent % 3] for x, agent in zip(factors, self.agents, strict=True)]
+        if nan:
+            scales = [math.nan if agent == self.spoilt else x for x, agent in zip(scales, self.agents, strict=True)]
         drawn = [_draw(10 + 10 * number + x, scale, self.shapes) for x, scale in zip(self.agents, scales, strict=True)]
         for param, grad in zip(self.params, _join(drawn), strict=True):
             param.grad = grad
@@ -98,6 +126,51 @@ class OptimizerTrial:
         _require_by_agent(self.optimizer, self.params, len(self.agents))
         found = [x.detach().clone() for x in held]
         return found if len(self.agents) > 1 else [x[None] for x in found]
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Values of the parameter groups, but what is set before each step."""
+    rows = [(number, *row) for number, group in enumerate(optimizer.param_groups) for row in group.items()]
+    return _values({f"{key} ({number})": x for number, key, x in rows if key not in ("params", "lr")}, set())
+
+
+def _attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Values among an optimizer's attributes, by name, but of its parameters, groups and state."""
+    held = [optimizer.state, optimizer.param_groups, optimizer.defaults, *optimizer.param_groups]
+    tensors = [param for group in optimizer.param_groups for param in group["params"]]
+    tensors += [x for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
+    return _values(vars(optimizer), {id(x) for x in (*held, *tensors, *optimizer.state.values())})
+
+
+def _values(x: Any, seen: set[int], name: str = "") -> dict[str, Any]:
+    """Numbers, texts and copies of tensors in nested containers and objects, by their path; seen: ids to leave out."""
+    if id(x) in seen or isinstance(x, type | types.ModuleType) or callable(x):
+        return {}
+    if isinstance(x, Tensor):
+        return {name: x.detach().clone()}
+    if isinstance(x, bool | int | float | str | None):
+        return {name: x}
+    seen.add(id(x))
+    if isinstance(x, Mapping):
+        rows = [(key if isinstance(key, str) else str(number), value) for number, (key, value) in enumerate(x.items())]
+    elif isinstance(x, list | tuple | set | collections.deque):
+        rows = [(str(number), value) for number, value in enumerate(x)]
+    else:
+        rows = list(getattr(x, "__dict__", {}).items())
+    found: dict[str, Any] = {}
+    for key, value in rows:
+        found |= _values(value, seen, f"{name}.{key}" if name else key)
+    return found
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+    """The first name whose value is another one, or has come or gone."""
+    for name in [*after, *(name for name in before if name not in after)]:
+        x, y = before.get(name, _changed), after.get(name, _changed)
+        same = torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else type(x) is type(y) and x == y
+        if not same:
+            return name
+    return None
 
 
 def _draw(seed: int, scale: float, shapes: Shapes) -> list[Tensor]:

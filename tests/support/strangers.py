@@ -702,6 +702,66 @@ class LargeAsOne(Stepping):
         p.add_(grad, alpha=-group["lr"])
 
 
+class ClipsSpikes(Stepping):
+    """Shortens a tensor's step where it is longer than twice the usual: not elementwise, seldom."""
+
+    def one(self, p, grad, state, group):
+        if not state:
+            state["v"] = torch.zeros_like(p)
+        step = grad / (state["v"].mul_(0.9).addcmul_(grad, grad, value=0.1).sqrt() + 1e-8)
+        p.sub_(step / (step.square().mean().sqrt() / 2).clamp_min(1.0) * group["lr"])
+
+
+class ClipsLate(Stepping):
+    """Shortens a tensor's step from the twentieth on."""
+
+    def one(self, p, grad, state, group):
+        state["n"] = state.get("n", torch.tensor(0.0)) + 1
+        p.sub_(torch.where(state["n"] < 20, grad, grad / (grad.norm() + 1e-6)) * group["lr"])
+
+
+class SkipsNaN(Stepping):
+    """Takes no step where a gradient is not finite, as a scaler of losses does."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if all(p.grad.isfinite().all() for p in self.param_groups[0]["params"]):
+            super().step()
+
+    def one(self, p, grad, state, group):
+        p.sub_(grad * group["lr"])
+
+
+class LateByItself(CountsByItself):
+    """As its base, from the thousandth step on: in no trial."""
+
+    def one(self, p, grad, state, group):
+        p.sub_(grad * group["lr"] / (1 + self.count // 1000))
+
+
+class LateInGroup(CountsInGroup):
+    """Its count is a number in its group, and decides the step from the thousandth on."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["step"] += 1
+            for p in group["params"]:
+                p.sub_(p.grad * group["lr"] / (1 + group["step"] // 1000))
+
+
+class FindsOut(Stepping):
+    """Finds out in its first step how to compute, and keeps that, its parameters and a function."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+        self.known, self.mine, self.how = None, [*self.param_groups[0]["params"]], torch.sign
+
+    def one(self, p, grad, state, group):
+        self.known = self.known or {"device": str(p.device)}
+        p.sub_(self.how(grad) * group["lr"])
+
+
 class WantsRate(Stepping):
     """Cannot be made with a learning rate of 0."""
 

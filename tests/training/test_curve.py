@@ -1,6 +1,7 @@
 """Evaluation during training: right, on seeds of its own, and without any effect on training."""
 
 import csv
+import json
 import re
 import signal
 import time
@@ -14,10 +15,13 @@ from helpers import make_jobs, make_trainer, record, records, same, state_of, tr
 
 import rlexp
 from rlexp.algos.metric_names import EVALUATIONS
+from rlexp.envs import Environment
 from rlexp.envs.episodes import Episodes
 from rlexp.errors import EnvironmentFault
 from rlexp.seeding import curve_seeds
 from rlexp.signals import Interrupted, Paused
+from rlexp.training import evaluation
+from rlexp.training.evaluation import groups_of
 from rlexp.training.trainer import Trainer
 
 # updates of 64 rows
@@ -251,6 +255,40 @@ def test_in_processes_there_are_no_more_environments_at_a_time_than_in_training(
     assert found[0] == found[1]
     for curve in (apart, together):
         curve.close()
+
+
+def test_groups_of_agents_have_no_more_environments_together_than_fit():
+    def groups(agents, envs):
+        return [(group.start, group.stop) for group in groups_of(agents, envs)]
+
+    assert groups(10, 20) == [(0, 10)]
+    assert groups(80, 20) == [(0, 12), (12, 24), (24, 36), (36, 48), (48, 60), (60, 72), (68, 80)]
+    assert groups(3, 1000) == [(0, 1), (1, 2), (2, 3)]  # one has as many as it wants
+    assert groups(1, 1000) == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    "words", [("env.id=Counted-v0",), (*GYMNASIUM, "algo=apo"), ("env=pendulum", "env.backend=gymnasium")]
+)
+def test_agents_that_are_evaluated_in_groups_are_evaluated_as_all_at_once(tmp_path, monkeypatch, words):
+    settings = (*WORDS, *words, *CURVE, "num_seeds=5", "evaluation.deterministic=false", "evaluation.episodes=4")
+    whole, most = train(tmp_path / "whole", *settings), []
+    begin = Environment.start
+
+    def start(own, seeds, **settings):
+        most.append(sum(map(len, seeds)))
+        return begin(own, seeds, **settings)
+
+    monkeypatch.setattr(evaluation, "TOGETHER", 12)
+    monkeypatch.setattr(Environment, "start", start)
+    parts = train(tmp_path / "parts", *settings)
+    monkeypatch.undo()
+    assert most[-2:] == [12, 12]  # three agents of four episodes, and another three; one plays again
+    for seed in range(5):
+        for one, other in zip(rows_of(whole.runs[0].folder, seed), rows_of(parts.runs[0].folder, seed), strict=True):
+            assert [one[name] for name in EVALUATIONS] == [other[name] for name in EVALUATIONS]
+    ends = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "parts")]
+    assert ends[0] == ends[1]
 
 
 def test_what_an_environment_returns_wrongly_is_said(tmp_path, monkeypatch):

@@ -32,13 +32,25 @@ ACCEPTED = sorted(
 OTHERS = ("Normed", "CountsInGroup", "CountsInState", "Rebinds", "Decorated", "Projects", "HalfMomentum")
 
 
-OTHERS += ("RateInMomentum", "LargeAsOne", "WantsRate")
+OTHERS += (
+    "RateInMomentum",
+    "LargeAsOne",
+    "WantsRate",
+    "ClipsSpikes",
+    "ClipsLate",
+    "SkipsNaN",
+    "LateInGroup",
+    "FindsOut",
+)
 
 
-ASIDE = ("CountsByItself", "MomentumAside", "Langevin", "OwnRate")
+ASIDE = ("CountsByItself", "LateByItself", "MomentumAside", "Langevin", "OwnRate")
 
 
-WHOLE = ("Adafactor", "Normed", "LargeAsOne", "HalfMomentum")  # the last sorts parameters by their axes
+WHOLE = ("Adafactor", "Normed", "LargeAsOne", "ClipsSpikes", "ClipsLate", "SkipsNaN")
+
+
+WHOLE += ("HalfMomentum",)  # it sorts parameters by their axes
 
 
 ALONE = pytest.param(1, marks=pytest.mark.slow)  # two stacked are what one alone is, and more
@@ -63,8 +75,9 @@ def test_there_are_optimizers():
     ("name", "why"),
     [
         *REFUSED.items(),
-        ("CountsByItself", "has state that no checkpoint contains"),
-        ("MomentumAside", "has state that no checkpoint contains"),
+        ("CountsByItself", "has state that no checkpoint contains, its attribute count, which"),
+        ("LateByItself", "has state that no checkpoint contains, its attribute count, which"),
+        ("MomentumAside", "has state that no checkpoint contains, its attribute kept, which"),
         ("Langevin", "the optimizer draws random numbers"),
     ],
 )
@@ -168,7 +181,10 @@ def test_traits():
     assert not of("Rprop").proportional
     assert not of("Adafactor").elementwise
     assert not of("Normed").elementwise
-    assert not any(of(name).recordable for name in ("CountsInGroup", "Rebinds", "Decorated", "Projects"))
+    unrecordable = ("CountsInGroup", "LateInGroup", "Rebinds", "Decorated", "Projects")
+    assert not any(of(name).recordable for name in unrecordable)
+    assert of("FindsOut").elementwise
+    assert of("FindsOut").recordable
     assert not of("RateInMomentum").proportional
     assert not of("CountsInState").recordable
 
