@@ -158,9 +158,9 @@ class EvaluationCurve:
         """Returns (a, 2 * k) of a group of agents, and which of their episodes were cut off."""
         shape, left = running[group].shape, running[group].reshape(-1)
         returns = np.zeros(left.size)
-        obs, noise = self._tensor(self.envs.start([seeds] * (2 * shape[0]))), self._noise(seeds[0])
-        every = obs.new_zeros(*running.shape, *obs.shape[1:])  # whatever the others would do
-        every[group] = obs.unflatten(0, shape)
+        first, noise = self._tensor(self.envs.start([seeds] * (2 * shape[0]))), self._noise(seeds[0])
+        every = first.new_zeros(*running.shape, *first.shape[1:])  # whatever the others would do
+        every[group] = first.unflatten(0, shape)
         played = self._prepare(every)
         assert self.call is not None
         for step in range(self.max_steps):
