@@ -10,7 +10,8 @@ EVALUATIONS = ("evaluation_return", "evaluation_return_sampled")
 OF_THE_RUN = ("episodes", "steps_per_second", "learning_rate")  # not informative per seed
 LOSS, GRAD_NORM, EXPLAINED_VARIANCE, EPOCHS = OF_THE_UPDATE = ("loss", "grad_norm", "explained_variance", "epochs")
 PARAMETER = "a parameter"  # not a column: NaN or infinite if any of the agent's parameters is
-RESERVED = frozenset((*KEYS, *CHARTS, *EVALUATIONS, *OF_THE_RUN, *OF_THE_UPDATE, PARAMETER))
+OF_COMPARE = ("env", "arm", "outcome", "run")  # columns beside them in its last_rows.csv
+RESERVED = frozenset((*KEYS, *CHARTS, *EVALUATIONS, *OF_THE_RUN, *OF_THE_UPDATE, *OF_COMPARE, PARAMETER))
 
 
 def invalid_name(name: Any) -> str:

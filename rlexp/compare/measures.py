@@ -1,13 +1,15 @@
 """Measures of one seed's learning curve, as pure functions of arrays, and the IQM over seeds; all without scipy."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rlexp.compare.arms import Task
 from rlexp.compare.samples import Sample
 from rlexp.study.runs import Curve
+
+if TYPE_CHECKING:
+    from rlexp.compare.arms import Task
 
 FINAL = 0.1  # of all steps, the last that count as the end of training
 EXPOSURE = 0.25  # of all steps, after the threshold, in which retention is measured
@@ -85,8 +87,20 @@ def retention(threshold: float, curve: Curve, floor: float = 0.0) -> float:
     or rows too far apart (log_every) for three samples in a block.
     """
     window = exposure(threshold, curve)
-    if window is None or floor >= threshold:
+    if window is None or floor >= threshold or (levels := _levels(window, curve)) is None:
         return np.nan
+    peak = levels[1, np.argmax(levels[0])] - floor
+    return float((levels[2, -1] - floor) / peak) if peak > 0 else np.nan
+
+
+def lacks_rows(threshold: float, curve: Curve) -> bool:
+    """Whether a seed has no retention only because its rows are too far apart."""
+    window = exposure(threshold, curve)
+    return window is not None and _levels(window, curve) is None
+
+
+def _levels(window: tuple[float, float], curve: Curve) -> np.ndarray | None:
+    """Mean return of each sample in each block (3, BLOCKS); None if one has no episode."""
     counts = np.diff(curve.episodes, prepend=0.0)
     rows = np.flatnonzero((curve.steps > window[0]) & (curve.steps <= window[1]) & (counts > 0))
     rows = rows[~np.isnan(curve.row_returns[rows])]
@@ -95,20 +109,18 @@ def retention(threshold: float, curve: Curve, floor: float = 0.0) -> float:
     cell, weights = third * BLOCKS + block, counts[rows]
     episodes = np.bincount(cell, weights, 3 * BLOCKS)
     if not episodes.all():
-        return np.nan
-    levels = (np.bincount(cell, weights * curve.row_returns[rows], 3 * BLOCKS) / episodes).reshape(3, BLOCKS)
-    peak = levels[1, np.argmax(levels[0])] - floor
-    return float((levels[2, -1] - floor) / peak) if peak > 0 else np.nan
+        return None
+    return (np.bincount(cell, weights * curve.row_returns[rows], 3 * BLOCKS) / episodes).reshape(3, BLOCKS)
 
 
 class Measure(NamedTuple):
     """A measure of a seed: more is better, and NaN where the seed has no value."""
 
     meaning: str
-    of: Callable[[Sample, Task | None], float]  # the task has thresholds and bounds, which not every measure needs
+    of: "Callable[[Sample, Task | None], float]"  # the task has thresholds and bounds, which not every measure needs
 
 
-def _retention(sample: Sample, task: Task | None) -> float:
+def _retention(sample: Sample, task: "Task | None") -> float:
     if task is None or task.threshold is None:
         return np.nan
     return retention(task.threshold, sample.curve, task.bounds[0] if task.bounds else 0.0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlexp.compare.arms import Comparison, Task
+from rlexp.compare.audit import diverged
 from rlexp.compare.measures import MEASURES, last, steps_to
 from rlexp.compare.results import Judgement, score
 from rlexp.compare.samples import Sample
@@ -122,13 +123,19 @@ def evaluations_table(comparison: Comparison) -> list[Row]:
 
 
 def last_rows_table(comparison: Comparison) -> list[Row]:
-    """All that each agent logged last, such as its entropy or the age of its anchor; if it diverged, before that."""
+    """All that each agent logged last, such as its entropy or the age of its anchor.
+
+    Of one that diverged, before that, if others of its run did not.
+    """
     rows: list[Row] = []
     for task in comparison.tasks:
         for name in task.arms:
             for run, seeds in _agents_by_run(task, name):
-                found = last_rows(run)
-                rows += [{"env": task.env, "arm": name, **found[seed]} for seed in seeds if seed in found]
+                found, lost = last_rows(run), diverged(run)
+                for seed in (seed for seed in seeds if seed in found):
+                    outcome = "diverged" if seed in lost else "done"
+                    known: Row = {"env": task.env, "arm": name, "seed": seed, "outcome": outcome}
+                    rows.append(known | found[seed] | known | {"run": run.folder.name})
     columns = dict.fromkeys(column for row in rows for column in row)
     return [dict.fromkeys(columns, np.nan) | row for row in rows]
 

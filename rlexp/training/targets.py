@@ -70,14 +70,16 @@ class Targets:
         gae.gamma = extra.gamma
         assert extra.values is not None
         assert extra.last_values is not None
-        values, ends = extra.values, [rollout.terminated, rollout.truncated]
+        values, last, ends = extra.values, extra.last_values, [rollout.terminated, rollout.truncated]
         if not extra.episodic:
             # a reset's row is a step of reward 0 from the final observation, of which no loss trains a value: it has
-            # the one of the step after it, γ V, so that its temporal difference is 0
-            following = torch.cat([values[:, 1:], extra.last_values[:, None]], 1)
+            # the one of the step after it, γ V, so that its temporal difference is 0. Where the rollout ends with a
+            # final observation, that step is yet to come: the value counts as staying what it was
+            last = torch.where((ends[0] | ends[1])[:, -1], values[:, -1], last)
+            following = torch.cat([values[:, 1:], last[:, None]], 1)
             values = torch.where(rollout.weights == 0, extra.gamma * following, values)
             ends = [torch.zeros_like(end) for end in ends]
-        return estimated(gae, masked(extra.rewards, rollout.weights), values, extra.last_values, *ends)
+        return estimated(gae, masked(extra.rewards, rollout.weights), values, last, *ends)
 
 
 def estimated(gae: GAE, rewards: Tensor, *rest: Tensor) -> Advantages:

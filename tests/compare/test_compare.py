@@ -480,12 +480,12 @@ def test_what_each_agent_logged_last_is_written(tmp_path):
     (write_run(tmp_path / "ppo") / "metrics.csv").write_text("\n".join(rows) + "\n")
     compare.main([str(tmp_path), "figures=false"])
     found = (tmp_path / "compare" / "last_rows.csv").read_text().splitlines()
-    assert found[0] == "env,arm,seed,step,wall_time,episodic_return,episodes,entropy,anchor_age"
+    assert found[0] == "env,arm,seed,outcome,step,wall_time,episodic_return,episodes,entropy,anchor_age,run"
     assert [line.split(",", 2)[2] for line in found if ",apo," in line] == [
-        *(f"{seed},4000,4,50,4,0.{seed}4,{10 * seed + 4}" for seed in range(4)),
-        "4,2000,2,50,2,0.42,42",
+        *(f"{seed},done,4000,4,50,4,0.{seed}4,{10 * seed + 4},apo" for seed in range(4)),
+        "4,diverged,2000,2,50,2,0.42,42,apo",
     ]
-    assert "CartPole-v1,ppo,0,4000,4,50,4,," in found
+    assert "CartPole-v1,ppo,0,done,4000,4,50,4,,,ppo" in found
 
 
 def test_published_scores_stand_beside(tmp_path, capsys):
@@ -638,6 +638,23 @@ def test_retention_wants_a_threshold_above_no_skill(tmp_path):
     assert any("no retention, as its threshold -5 is not above" in remark for remark in comparison.remarks)
     results = verdict.judge(comparison, "ppo", Question("evaluation"), LookBooks(tmp_path)).results
     assert [len(r.scores) for r in results if r.measure == "retention"] == [0]
+
+
+def test_rows_too_far_apart_for_retention_are_said(tmp_path):
+    write_run(tmp_path / "ppo", level=200)
+    few = ["seed,step,wall_time,episodic_return,episodes"]
+    few += [f"{seed},{k}000,{k},200,{10 * k}" for seed in range(5) for k in (1, 2, 3, 4)]
+    (tmp_path / "ppo" / "metrics.csv").write_text("\n".join(few) + "\n")
+    (remark,) = (line for line in compare_runs(find_runs([tmp_path])).remarks if "retention" in line)
+    assert remark.startswith(
+        "CartPole-v1: no retention of 5 of 5 agents, as their rows are too far apart; train with a"
+    )
+    often = ["seed,step,wall_time,episodic_return,row_return,episodes"]
+    often += [f"{seed},{10 * k},{k},200,200,{10 * k}" for seed in range(4) for k in range(1, 401)]
+    (tmp_path / "ppo" / "metrics.csv").write_text(
+        "\n".join(often + [f"4,{k}000,{k},20,20,{10 * k}" for k in (1, 4)]) + "\n"
+    )
+    assert not any("retention" in line for line in compare_runs(find_runs([tmp_path])).remarks)
 
 
 def test_evaluations_made_differently_are_said(tmp_path):

@@ -71,6 +71,14 @@ def test_a_stream_may_go_on_past_the_end_of_an_episode(episodic, advantages):
     assert targets_of(extra, rollout).advantages.flatten().tolist() == advantages
 
 
+def test_a_stream_that_goes_on_does_not_read_the_value_of_a_final_observation():
+    rollout = rollout_of([0.0, 0.0], [False, True])
+    junk = torch.tensor([[-50.0]])  # no loss trains it
+    extra = ExtraRewards(column(2.0, 4.0), values=column(1.0, 1.0), last_values=junk, gamma=0.5, episodic=False)
+    # A₁ = 4 + ½ · 1 − 1 ; A₀ = 2 + ½ · 1 − 1 + ½ · 3.5
+    assert targets_of(extra, rollout).advantages.flatten().tolist() == [3.25, 3.5]
+
+
 def test_rows_reach_the_loss_and_nothing_is_added_without_rewards():
     rollout = rollout_of([1.0, 1.0], [False, False])
     found = targets_of(ExtraRewards(column(0.0, 0.0), rows={"x": column(5.0, 6.0)}), rollout)
