@@ -26,7 +26,7 @@ LABELS = {
     "apo_random": "APO, random episode",
 }
 
-COLUMNS = ("entropy", "anchor_age", "anchor_return")
+COLUMNS = ("entropy", "anchor_age", "anchor_return", "anchor_length", "anchor_score")
 
 
 def lucky(report_of):
@@ -45,17 +45,38 @@ def lucky(report_of):
     yield f"makes it worse, {percent(report, env, BY_ADVANTAGE)}"
     for arm in (BY_ADVANTAGE, MANY, BOTH):
         assert report.value(env, arm, "difference_high") < report.value(env, "apo", "difference_low")
-    ages, states = {}, read(report.folder / "last_rows.csv")
+    found, states = {}, read(report.folder / "last_rows.csv")
     for arm, label in LABELS.items():
         rows = [row for row in states if row["arm"] == arm]
         assert len(rows) == 20
         means = {x: statistics.mean(float(row[x] or "nan") for row in rows) for x in COLUMNS}
         cells = [value(means["entropy"], 2)]
-        cells += ["–", "–"] if arm == "ppo" else [value(means["anchor_age"], 0), value(means["anchor_return"])]
+        if arm == "ppo":
+            sure = means["entropy"]
+            cells += ["–"] * 4
+        else:
+            assert means["entropy"] > sure
+            cells += [value(means["anchor_age"], 0), value(means["anchor_return"]), value(means["anchor_length"], 0)]
+            cells += [str(sum(float(row["anchor_length"]) == 1000 for row in rows))]
         yield f"| {label} | {' | '.join(cells)} |"
-        ages[arm] = means["anchor_age"]
-    assert max(anchors, key=ages.get) == BY_ADVANTAGE
-    assert ages[AGING] < 16 * 1024  # steps of a rollout
+        found[arm] = means
+    ages = {arm: value(found[arm]["anchor_age"], 0) for arm in LABELS}
+    yield f"coefficient 0.1 costs little with anchors of {ages[WEAK]} steps, 16 episodes much with {ages[MANY]}"
+    assert found[AGING]["anchor_age"] < 16 * 1024  # steps of a rollout
+    scored, returned = value(found[BY_ADVANTAGE]["anchor_score"]), value(found[BY_ADVANTAGE]["anchor_return"])
+    yield f"is {scored} where the return, undiscounted, is {returned}"
+    for arm, words in (("apo", "APO still rises, {}, {}, {} in"), ("ppo", "PPO no more,\n{}, {}, {}:")):
+        ends = report.evaluations(env, arm, "deterministic").mean(1)[-3:]
+        yield words.format(*map(value, ends))
+    yield from ("One that ages and one of coefficient 0.1 cost least", "1,000 steps, and the last column")
+    least = sorted(anchors, key=lambda arm: -report.value(env, arm, "difference", "area"))
+    assert {*least[:2]} == {WEAK, AGING}
+    for measure in ("evaluation_sampled", "final", "area"):
+        lows, highs = (
+            [report.value(env, arm, f"difference_{end}", measure) for arm in (AGING, WEAK)] for end in ("low", "high")
+        )
+        assert max(lows) < min(highs)
+    assert report.value(env, AGING, "difference_low") > report.value(env, "apo", "difference_high")
     yield from ("1,000,000 steps", "seeds 0 to 19", "over 20 episodes", "half-life of 50,000 steps", "16 episodes")
     yield from ("95 % intervals", "all seven comparisons", "a margin of 5 %")
     yield from (
