@@ -93,6 +93,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
         return f"{error.override}: cannot be read as key=value; {_how_to_write(str(error.override))}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     line = str(cause).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
+    if named := re.fullmatch(r"KeyError raised while resolving interpolation: '(True|False|None|[\d.]+)'", line):
+        return f"a yaml has a key that YAML reads as {named[1]}, no name, as on, off, yes, no, null, numbers: rename it"
     merging = re.search(r"Error merging override (\S+)", text)
     if merging and "is not a ListConfig" in line:
         key, _, value = merging[1].partition("=")

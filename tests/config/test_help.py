@@ -106,6 +106,13 @@ def test_help_of_a_key_without_a_comment_says_where_one_goes(cli, tmp_path):
     assert "; algo=calm has it: algo=calm --help algo.extra\n" in cli("--help", "algo.extra", place).err
 
 
+def test_a_key_that_yaml_reads_as_another_thing_is_told(cli, tmp_path):
+    calm = tmp_path / "conf" / "algo" / "calm.yaml"
+    calm.parent.mkdir(parents=True)
+    calm.write_text("defaults: [ppo, _self_]\noff: 0.1\n")
+    assert cli("algo=calm").err.startswith("rlexp: a yaml has a key that YAML reads as False, ")
+
+
 def test_a_default_that_is_made_is_shown_as_what_is_made(cli):
     shown = cli("--help", "algo._target_=hooks.Listed", "algo.shares").out
     assert shown.startswith("algo.shares=[0.5,0.5]\n  of hooks.Listed, default [0.5,0.5]; in no yaml")
