@@ -11,9 +11,10 @@ from rlexp.study.runs import Run
 class Names:
     """Names the arms of finished runs, in all environments alike.
 
-    An arm's name has all settings in which runs of its algorithm differ. Where several do, and one arm has of each the
-    usual value, it has the algorithm's name, and the others what they change: the value that says nothing, as of
-    `population`, or else the one that most arms have. others: runs that are not finished.
+    An arm's name has all settings in which runs of its algorithm differ, without those of which a tuning chose the
+    values, if the others tell its arms apart. Where several do, and one arm has of each the usual value, it has the
+    algorithm's name, and the others what they change: the value that says nothing, as of `population`, or else the one
+    that most arms have. others: runs that are not finished.
     """
 
     def __init__(self, by_env: Mapping[str, list[Run]], others: Collection[Run] = ()) -> None:
@@ -24,7 +25,16 @@ class Names:
             for algo, keys in self.varied.items():
                 same = [run for run in found if run.algo == algo]
                 keys |= set(differing_in(same)) - implied(same) - consequences(same)
+        self.chosen = {algo: self._chosen([run for run in runs if run.algo == algo]) for algo in self.varied}
+        self.varied = {algo: keys - self.chosen[algo] for algo, keys in self.varied.items()}
         self.usual = {algo: self._usual([run for run in runs if run.algo == algo]) for algo in self.varied}
+
+    def _chosen(self, runs: list[Run]) -> set[str]:
+        """Settings of an algorithm's runs that a tuning chose, if its arms have others to be told apart by."""
+        chosen = set.intersection(*({*run.searched} for run in runs))
+        keys = sorted(self.varied[runs[0].algo] - chosen)
+        arms = {(run.env, fingerprint(run)): (run.env, *(self._value(run, key) for key in keys)) for run in runs}
+        return chosen if len({*arms.values()}) == len(arms) else set()
 
     def _usual(self, runs: list[Run]) -> dict[str, str]:
         """Of each setting that varies the value that most arms have, if some arm has all of these."""
@@ -59,7 +69,12 @@ class Names:
         done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
         everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
         apart = {algo: set(differing_in([r for r in everyone if r.algo == algo])) for algo in {r.algo for r in others}}
-        return [done.get(fingerprint(run)) or self.of(run, apart[run.algo]) for run in others]
+        brief = [self.of(run, apart[run.algo] - self.chosen.get(run.algo, set())) for run in others]
+        taken = {name for name, count in Counter(brief).items() if count > 1} | by_arm.keys()
+        return [
+            done.get(fingerprint(run)) or (self.of(run, apart[run.algo]) if name in taken else name)
+            for run, name in zip(others, brief, strict=True)
+        ]
 
     def unnamed(self, runs: list[Run]) -> list[str]:
         """Remarks on settings of the tested term that differ only between environments, so that no name shows them."""

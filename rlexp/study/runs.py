@@ -1,5 +1,6 @@
 """Reads runs: settings, status and learning curves of every seed."""
 
+import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from rlexp.files import file_digest
 from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.record import MEASURED, RecordError, diverged_in, read_record
 
+TRIALS = "trials.csv"  # of a tuned study
 SUPERSEDED = "superseded.json"  # of a tuned study: names of the runs of a former best trial
 CURVE = ("seed", "step", "wall_time", "episodic_return", "episodes")  # columns read from metrics.csv
 IF_THERE = ("row_return", "evaluation_return", "evaluation_return_sampled")  # that runs of earlier versions lack
@@ -51,6 +53,7 @@ class Run:
     complaints: list[str] = field(default_factory=list)  # reasons to doubt its results
     superseded: bool = False  # tuning has since found a better trial than this run's
     declared: Declared | None = None  # at its first launch; None by older versions
+    searched: frozenset[str] = frozenset()  # keys of which a tuning of its study chose the value
     variant: str = ""  # of its environment, where compare has several of one id
 
     @property
@@ -140,7 +143,8 @@ def run_of(folder: Path, record: dict[str, Any]) -> Run:
         flaw = flaw or str(error)
     if flaw:
         raise StudyError(f"{folder}/run.json: {flaw}; remove that folder, or train the run from scratch")
-    return Run(folder, record, settings, superseded=folder.name in superseded_in(folder.parent), declared=declared)
+    superseded, searched = folder.name in superseded_in(folder.parent), searched_in(folder.parent)
+    return Run(folder, record, settings, superseded=superseded, declared=declared, searched=searched & settings.keys())
 
 
 def _flaw(settings: dict[str, Any]) -> str | None:
@@ -167,6 +171,15 @@ def superseded_in(study: Path) -> list[str]:
         return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
     except (OSError, ValueError, TypeError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); remove it and run the tuning's command again") from None
+
+
+def searched_in(study: Path) -> frozenset[str]:
+    """Columns of a tuned study's trials.csv, its searched keys among them; none if there is no such file."""
+    try:
+        with open(study / TRIALS, newline="", encoding="utf-8") as file:
+            return frozenset(next(csv.reader(file), ()))
+    except OSError:
+        return frozenset()
 
 
 def read_curves(run: Run) -> None:

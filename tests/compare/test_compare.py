@@ -612,6 +612,25 @@ def test_arms_have_one_name_on_all_environments(tmp_path, capsys):
     assert "apo: algo.anchor_coef is 1 on A-v0, 7 on B-v0" in compare_runs(find_runs([tmp_path])).remarks
 
 
+def test_what_a_tuning_chose_is_in_no_name_if_others_tell_arms_apart(tmp_path):
+    study = tmp_path / "s"
+    for env, values in {"A-v0": (1, 3, 0.3), "B-v0": (0.3, 0.3, 1)}.items():
+        write_run(study / f"ppo{env}", env=env)
+        settings = ({}, {"direction": "reverse"}, {"top_k": 4})
+        for number, (coef, more) in enumerate(zip(values, settings, strict=True)):
+            write_run(study / f"apo{number}{env}", "apo", env, anchor_coef=coef, **more)
+    assert "apo anchor_coef=3 direction=reverse" in compare_runs(find_runs([study])).arm_names
+    (study / "trials.csv").write_text("tuning,trial,state,area,algo.anchor_coef\n")
+    assert compare_runs(find_runs([study])).arm_names == ["apo", "apo direction=reverse", "apo top_k=4", "ppo"]
+    late = write_run(study / "late", "apo", "C-v0", anchor_coef=3, direction="reverse", status="killed")
+    write_run(study / "ppoC-v0", env="C-v0")
+    task = compare_runs(find_runs([study])).tasks[2]
+    assert "apo direction=reverse" in task.absent
+    shutil.rmtree(late)
+    write_run(study / "other", "apo", "A-v0", anchor_coef=7)  # which the tuned value alone tells from the first
+    assert "apo anchor_coef=7" in compare_runs(find_runs([study])).arm_names
+
+
 def test_odd_studies_end_in_a_comparison_or_in_one_line(tmp_path, capsys):
     write_run(tmp_path / "ppo", env="A-v0", seeds=[0])  # a lone seed
     write_run(tmp_path / "apo", "apo", "A-v0", seeds=[0, 1])

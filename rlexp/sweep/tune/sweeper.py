@@ -18,7 +18,7 @@ from rlexp.extras import needing
 from rlexp.files import write_atomically
 from rlexp.run.lock import FolderLock
 from rlexp.run.trust import require_no_links
-from rlexp.study.runs import SUPERSEDED, find_runs, superseded_in
+from rlexp.study.runs import SUPERSEDED, TRIALS, find_runs, superseded_in
 from rlexp.sweep.compose import Composer
 from rlexp.sweep.grids import Grids, union
 from rlexp.sweep.launchers.base import JobLauncher
@@ -59,7 +59,7 @@ class Optuna(Grids):
         study, retry = str(self.config.study), bool(self.config.retry_failed)
         composer = Composer(self.hydra_context.config_loader, self.config)
         folder = Path(str(self.config.outputs)) / study
-        require_no_links(folder / name for name in ("optuna.db", "trials.csv"))
+        require_no_links(folder / name for name in ("optuna.db", TRIALS))
         tunings = []
         for arm, name in self._arms(composer.parser, {key_of(word) for word in words}).items():
             jobs = TrialJobs([*arm, *words], study, composer, self.settings)
@@ -72,7 +72,7 @@ class Optuna(Grids):
                 for tuning in tunings:
                     tuning.run(retry)
             finally:
-                write_rows(folder / "trials.csv", [row for tuning in tunings for row in tuning.rows()])
+                write_rows(folder / TRIALS, [row for tuning in tunings for row in tuning.rows()])
                 print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
             best = {job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
             evaluated = {name for tuning in tunings for name in tuning.evaluated()}
