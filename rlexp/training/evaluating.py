@@ -136,6 +136,8 @@ class Evaluating:
         settings = self.settings.evaluation
         if not settings["episodes"]:
             return None
+        if self.curve is not None:
+            self.curve.close()  # its environments have played their last
         tensors = None if self.kept is None else self.kept.tensors
         return evaluate(
             lambda obs: self.learner.policy(obs, tensors),

@@ -1,6 +1,6 @@
 """What the texts say of `experiment=apo_ablation` in numbers, computed from its csv files."""
 
-from phrases import by_arm, difference, direction, half_width, percent_together, signed, together, value
+from phrases import by_arm, difference, direction, half_width, interval_of, percent_together, signed, together, value
 from reports import MEASURES
 
 from rlexp.compare.permutation import permutation_test
@@ -32,11 +32,6 @@ def defaults_less(report, arm):
         span = 20 * report.value(env, "apo", "margin")
         pairs.append(tuple(report.scores(env, x, report.primary) / span for x in ("apo", arm)))
     return permutation_test(pairs, 0.05 / (len(ALL) - 2))
-
-
-def interval_of(d):
-    """+1.2 [0.9, 1.5], in percent."""
-    return f"{signed(100 * d.value)} [{value(100 * d.low)}, {value(100 * d.high)}]"
 
 
 def defaults_more(report, arm):

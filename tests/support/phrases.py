@@ -157,6 +157,11 @@ def together(report, arm):
     return tuple(parse(found[key])[0] for key in ("value", "low", "high"))
 
 
+def interval_of(d):
+    """+1.2 [0.9, 1.5], in percent, of a share."""
+    return f"{signed(100 * d.value)} [{value(100 * d.low)}, {value(100 * d.high)}]"
+
+
 def percent_together(report, arm):
     x, low, high = together(report, arm)
     return f"{signed(x)} % [{value(low)}, {value(high)}]"
