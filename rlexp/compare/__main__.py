@@ -126,6 +126,7 @@ def run(words: list[str]) -> None:
     from rlexp.compare.arms import compare_runs
     from rlexp.compare.audit import missing_jobs, waiting_jobs
     from rlexp.compare.look_book import LookBooks
+    from rlexp.compare.measures import without_retention
     from rlexp.compare.question import against_records, question_of, to_record
     from rlexp.study.runs import find_runs
 
@@ -141,6 +142,7 @@ def run(words: list[str]) -> None:
     missing = missing_jobs(paths, runs)
     runs += waiting_jobs(paths, runs)
     comparison = compare_runs(runs, options.get("allow", ()), options.get("threshold"), missing)
+    comparison.remarks += without_retention(comparison)
     books = LookBooks(*comparison.studies)
     baseline = verdict.pick_baseline(comparison, options.get("baseline"), books.record)
     question = question_of(comparison, options.get("primary"), options.get("margin"), books.record)

@@ -16,7 +16,6 @@ from rlexp.compare.fairness import (
     require_one_term,
     said,
 )
-from rlexp.compare.measures import lacks_rows
 from rlexp.compare.naming import Names
 from rlexp.compare.reference_scores import limits_of, scores_of, unusual_arguments
 from rlexp.compare.samples import Sample, samples_of
@@ -179,11 +178,6 @@ def _task(
     if threshold is not None and threshold <= (bounds[0] if bounds else 0):
         why = f"its threshold {threshold:g} is not above {'the return of no skill' if bounds else '0'}"
         remarks.append(f"{env}: no retention, as {why}" + ("" if bounds else "; set env.bounds"))
-    elif threshold is not None:
-        each = [member for samples in arms.values() for sample in samples for member in sample.each]
-        if coarse := sum(lacks_rows(threshold, member.curve) for member in each):
-            why = "as their rows are too far apart; train with a smaller log_every"
-            remarks.append(f"{env}: no retention of {coarse} of {len(each)} agents, {why}")
     apart = {key: _values(key, arms, runs) for key in differing_in(runs)}
     limits = next((run.declared.limits for run in runs if run.declared and run.declared.limits), limits_of(settings))
     bounds = (float(bounds[0]), float(bounds[1])) if bounds else None

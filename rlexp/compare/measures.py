@@ -1,15 +1,13 @@
 """Measures of one seed's learning curve, as pure functions of arrays, and the IQM over seeds; all without scipy."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from rlexp.compare.arms import Comparison, Task
 from rlexp.compare.samples import Sample
 from rlexp.study.runs import Curve
-
-if TYPE_CHECKING:
-    from rlexp.compare.arms import Task
 
 FINAL = 0.1  # of all steps, the last that count as the end of training
 EXPOSURE = 0.25  # of all steps, after the threshold, in which retention is measured
@@ -93,10 +91,17 @@ def retention(threshold: float, curve: Curve, floor: float = 0.0) -> float:
     return float((levels[2, -1] - floor) / peak) if peak > 0 else np.nan
 
 
-def lacks_rows(threshold: float, curve: Curve) -> bool:
-    """Whether a seed has no retention only because its rows are too far apart."""
-    window = exposure(threshold, curve)
-    return window is not None and _levels(window, curve) is None
+def without_retention(comparison: Comparison) -> list[str]:
+    """Remarks on agents that have none only because their rows are too far apart."""
+    remarks = []
+    for task in comparison.tasks:
+        each = [member.curve for sample in task.samples for member in sample.each]
+        windows = [None if task.threshold is None else exposure(task.threshold, curve) for curve in each]
+        pairs = zip(windows, each, strict=True)
+        if lacking := sum(window is not None and _levels(window, curve) is None for window, curve in pairs):
+            why = "as their rows are too far apart; train with a smaller log_every"
+            remarks.append(f"{task.env}: no retention of {lacking} of {len(each)} agents, {why}")
+    return remarks
 
 
 def _levels(window: tuple[float, float], curve: Curve) -> np.ndarray | None:
@@ -117,10 +122,10 @@ class Measure(NamedTuple):
     """A measure of a seed: more is better, and NaN where the seed has no value."""
 
     meaning: str
-    of: "Callable[[Sample, Task | None], float]"  # the task has thresholds and bounds, which not every measure needs
+    of: Callable[[Sample, Task | None], float]  # the task has thresholds and bounds, which not every measure needs
 
 
-def _retention(sample: Sample, task: "Task | None") -> float:
+def _retention(sample: Sample, task: Task | None) -> float:
     if task is None or task.threshold is None:
         return np.nan
     return retention(task.threshold, sample.curve, task.bounds[0] if task.bounds else 0.0)

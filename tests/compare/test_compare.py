@@ -22,7 +22,7 @@ from rlexp.compare import __main__ as compare
 from rlexp.compare import figures, verdict
 from rlexp.compare.arms import compare_runs
 from rlexp.compare.look_book import LookBooks
-from rlexp.compare.measures import MEASURES, final_return
+from rlexp.compare.measures import MEASURES, final_return, without_retention
 from rlexp.compare.permutation import permutation_p, permutation_test
 from rlexp.compare.question import Question
 from rlexp.config.identity import config_hash, flatten
@@ -664,16 +664,16 @@ def test_rows_too_far_apart_for_retention_are_said(tmp_path):
     few = ["seed,step,wall_time,episodic_return,episodes"]
     few += [f"{seed},{k}000,{k},200,{10 * k}" for seed in range(5) for k in (1, 2, 3, 4)]
     (tmp_path / "ppo" / "metrics.csv").write_text("\n".join(few) + "\n")
-    (remark,) = (line for line in compare_runs(find_runs([tmp_path])).remarks if "retention" in line)
-    assert remark.startswith(
-        "CartPole-v1: no retention of 5 of 5 agents, as their rows are too far apart; train with a"
-    )
+    (remark,) = without_retention(compare_runs(find_runs([tmp_path])))
+    assert remark.startswith("CartPole-v1: no retention of 5 of 5 agents, as their rows are too far apart;")
+    compare.main([str(tmp_path), "figures=false"])
+    assert remark in (tmp_path / "compare" / "compare.md").read_text()
     often = ["seed,step,wall_time,episodic_return,row_return,episodes"]
     often += [f"{seed},{10 * k},{k},200,200,{10 * k}" for seed in range(4) for k in range(1, 401)]
     (tmp_path / "ppo" / "metrics.csv").write_text(
         "\n".join(often + [f"4,{k}000,{k},20,20,{10 * k}" for k in (1, 4)]) + "\n"
     )
-    assert not any("retention" in line for line in compare_runs(find_runs([tmp_path])).remarks)
+    assert without_retention(compare_runs(find_runs([tmp_path]))) == []
 
 
 def test_evaluations_made_differently_are_said(tmp_path):

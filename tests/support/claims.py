@@ -4,11 +4,13 @@ The claims of a report are the pieces of its text that hold numbers, those of an
 `python tests/support/claims.py` prints them, to write a text from.
 """
 
+import functools
 import statistics
 
-from claims_of_ablation import ablation, defaults_more
+from claims_of_ablation import ablation, defaults_less
 from claims_of_forgetting import ANCHORS, AVERAGE, FALLING, forgetting
 from claims_of_lucky import AGING, BY_ADVANTAGE, lucky
+from claims_of_sparse import APART, DOORKEY, DOORS, FOUND, SHARED, less, sparse
 from phrases import (
     LONG,
     beside_published,
@@ -17,6 +19,7 @@ from phrases import (
     difference,
     direction,
     half_width,
+    in_percent,
     mean,
     overall,
     overall_word,
@@ -303,6 +306,7 @@ CLAIMS = {
     "apo_suite": apo_suite,
     "forgetting": forgetting,
     "lucky": lucky,
+    "apo_sparse": sparse,
     "objectives": objectives,
     "reference": reference,
     "tune_fair": tune_fair,
@@ -331,7 +335,8 @@ def results(report_of):
     where = "CartPole with 2,000 steps where time-outs count as terminations"
     yield f"{where}, {percent(suite, cartpole)}; MountainCar, {percent(suite, car)}."
     parts, luck = report_of("apo_ablation"), report_of("lucky")
-    yield f"The best episode does more than a random one, {defaults_more(parts, 'apo_random')} over these and Acrobot |"
+    more = in_percent(defaults_less(parts, "apo_random"))
+    yield f"The best episode does more than a random one, {more} over these and Acrobot |"
     assert word(suite, lander) == "worse"
     assert word(luck, lander, arm=AGING) == "equivalent"
     harm, none = percent(suite, lander), percent(luck, lander, AGING)
@@ -339,6 +344,9 @@ def results(report_of):
     yield f"LunarLander, {harm}. Scores that age mend what its policy does most likely, {none}, but not what it samples"
     yield "last 100 training episodes"
     yield from beside_published(report_of("reference"))
+    rare = report_of("apo_sparse")
+    assert together(rare, "apo")[1] < 0 < together(rare, "apo")[2]
+    yield f") does, {percent_together(rare, 'sil')} over five environments"  # code is no part of what is compared
     forgot = report_of("forgetting")
     assert all(low < 0 < high for _, low, high in (together(forgot, arm) for arm in ANCHORS))
     yield f"**a learning rate that falls to 0** does, {percent_together(forgot, FALLING)} |"
@@ -384,8 +392,13 @@ def apo_results(report_of):
     yield f"A learning rate that falls to 0 does help, {percent_together(forgot, FALLING)}, more than any anchor"
     parts = report_of("apo_ablation")
     yield f"the defaults are better than PPO, {percent_together(parts, 'apo')}"
-    yield f"better than a random episode,\n{defaults_more(parts, 'apo_random')}"
+    yield f"better than a random episode,\n{in_percent(defaults_less(parts, 'apo_random'))}"
     yield from ("than coefficient 3", "make no\ndifference of 5 %")
+    rare = report_of("apo_sparse")
+    yield f"inconclusive over the seven, {percent_together(rare, 'apo')}; self-imitation"
+    yield f"is better than PPO, {percent_together(rare, 'sil')}, and"
+    yield f"than APO,\n{in_percent(less(rare, 'sil', 'apo'))}"
+    yield f"with one each, {in_percent(less(rare, SHARED, APART))},"
     luck = report_of("lucky")
     assert (word(luck, LANDER, arm=AGING), word(luck, LANDER, arm=BY_ADVANTAGE)) == ("equivalent", "worse")
     yield f"judged by advantage {percent(luck, LANDER, BY_ADVANTAGE)}, ageing {percent(luck, LANDER, AGING)},"
@@ -494,6 +507,22 @@ def kl_results(report_of):
     yield f"both end at {ends.pop()}"
     assert not ends
     yield f"inconclusive over CartPole and Acrobot, {percent_together(forgot, 'ppo_kl')} ("
+    yield f"rare, too, {percent_together(report_of('apo_sparse'), 'ppo_kl')} ("
+
+
+def imitating(report_of, arm):
+    rare = report_of("apo_sparse")
+    yield percent_together(rare, arm)
+    counts = [[count(rare, env, x, FOUND) for env in (DOORKEY, DOORS)] for x in (arm, "ppo")]
+    yield "{} and {} of 10 seeds find the goal, PPO's {} and {}".format(*counts[0], *counts[1])
+
+
+def exploring(report_of):
+    rare = report_of("apo_sparse")
+    yield f"PPO with it is inconclusive against PPO, {percent_together(rare, 'ppo+rnd')},"
+    yield f"as is APO with it, {percent_together(rare, 'apo+rnd')};"
+    counts = [str(count(rare, env, x, FOUND)) for x in ("ppo+rnd", "apo+rnd", "ppo") for env in (DOORKEY, DOORS)]
+    yield "{} and {} of 10 seeds find the goal, with APO {} and {}, PPO's {} and {}".format(*counts)
 
 
 PAGES = {
@@ -510,6 +539,8 @@ SENTENCES = {
     "outputs/reports/promises/report.md": [promises],
     "rlexp/compare/statistics.md": [promises, uncovered],
     "rlexp/sweep/tune/README.md": [optimism],
+    "rlexp/algos/rnd.md": [exploring],
+    **{f"rlexp/algos/{name}.md": [functools.partial(imitating, arm=name)] for name in ("sil", "rapid_bc", "opr")},
 }
 
 

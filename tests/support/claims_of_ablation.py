@@ -34,11 +34,6 @@ def defaults_less(report, arm):
     return permutation_test(pairs, 0.05 / (len(ALL) - 2))
 
 
-def defaults_more(report, arm):
-    """+1.2 % [0.9, 1.5]."""
-    return interval_of(defaults_less(report, arm)).replace(" [", " % [")
-
-
 def in_time(report, env, arm):
     """Seeds that reach the threshold with a quarter of their steps left."""
     rows = [row for row in report.seeds if (row["env"], row["arm"]) == (env, arm)]

@@ -162,6 +162,11 @@ def interval_of(d):
     return f"{signed(100 * d.value)} [{value(100 * d.low)}, {value(100 * d.high)}]"
 
 
+def in_percent(d):
+    """+1.2 % [0.9, 1.5], of a share."""
+    return interval_of(d).replace(" [", " % [")
+
+
 def percent_together(report, arm):
     x, low, high = together(report, arm)
     return f"{signed(x)} % [{value(low)}, {value(high)}]"

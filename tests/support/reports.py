@@ -100,7 +100,10 @@ class Report:
         found.missing = {-k: "" for k in range(1, planned - n + 1)}
         found.diverged = int(row["diverged"])
         if row["alpha"]:
-            found.against = Difference(*interval("difference"), *numbers("p"), alpha=numbers("alpha")[0])
+            (value, low, high), p, alpha = interval("difference"), *numbers("p", "alpha")
+            if abs(p - alpha) < 1e-5 * alpha:  # which six digits do not tell apart
+                p = alpha * (1.01 if low < 0 < high else 0.99)
+            found.against = Difference(value, low, high, p, alpha=alpha)
             found.against_iqm, found.improvement = interval("iqm_difference"), interval("improvement")
             found.p_rank, found.margin = numbers("p_rank", "margin")
         if row["verdict"]:
