@@ -20,7 +20,7 @@ from rlexp.compare.naming import Names
 from rlexp.compare.reference_scores import limits_of, scores_of, unusual_arguments
 from rlexp.compare.samples import Sample, samples_of
 from rlexp.compare.variants import name_variants
-from rlexp.study.runs import Run, StudyError
+from rlexp.study.runs import Run, StudyError, searched_in
 from rlexp.text import natural
 
 STEPS_TOLERANCE = 0.01  # relative; smaller differences in steps are not remarked on
@@ -97,7 +97,10 @@ def compare_runs(
         threshold: for steps to threshold and retention; default: each environment's.
         known: remarks to include.
     """
-    remarks = list(known)
+    remarks, runs = list(known), list(runs)
+    searched = {study: searched_in(study) for study in {run.folder.parent for run in runs}}
+    for run in runs:
+        run.searched = searched[run.folder.parent].get(run.folder.name, frozenset()) & run.settings.keys()
     done, others = finished(runs, remarks)
     if not done:
         raise StudyError("no run has finished with complete curves: nothing to compare; " + "; ".join(remarks))

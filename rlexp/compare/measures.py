@@ -92,14 +92,18 @@ def retention(threshold: float, curve: Curve, floor: float = 0.0) -> float:
 
 
 def without_retention(comparison: Comparison) -> list[str]:
-    """Remarks on agents that have none only because their rows are too far apart."""
+    """Remarks on agents that have none only because too few rows have episodes."""
     remarks = []
     for task in comparison.tasks:
+        floor = task.bounds[0] if task.bounds else 0.0
+        if task.threshold is None or task.threshold <= floor:
+            continue
         each = [member.curve for sample in task.samples for member in sample.each]
-        windows = [None if task.threshold is None else exposure(task.threshold, curve) for curve in each]
+        known = [not np.isnan(curve.row_returns).all() for curve in each]  # older versions lack them
+        windows = [exposure(task.threshold, curve) if k else None for k, curve in zip(known, each, strict=True)]
         pairs = zip(windows, each, strict=True)
         if lacking := sum(window is not None and _levels(window, curve) is None for window, curve in pairs):
-            why = "as their rows are too far apart; train with a smaller log_every"
+            why = "as too few of their rows have episodes that ended; train with a smaller log_every, or longer"
             remarks.append(f"{task.env}: no retention of {lacking} of {len(each)} agents, {why}")
     return remarks
 

@@ -11,10 +11,10 @@ from rlexp.study.runs import Run
 class Names:
     """Names the arms of finished runs, in all environments alike.
 
-    An arm's name has all settings in which runs of its algorithm differ, without those of which a tuning chose the
-    values, if the others tell its arms apart. Where several do, and one arm has of each the usual value, it has the
-    algorithm's name, and the others what they change: the value that says nothing, as of `population`, or else the one
-    that most arms have. others: runs that are not finished.
+    An arm's name has all settings in which runs of its algorithm differ, without those of which a tuning chose its
+    values, if arms have different names all the same. Where several do, and one arm has of each the usual value, it has
+    the algorithm's name, and the others what they change: the value that says nothing, as of `population`, or else the
+    one that most arms have. others: runs that are not finished.
     """
 
     def __init__(self, by_env: Mapping[str, list[Run]], others: Collection[Run] = ()) -> None:
@@ -25,16 +25,16 @@ class Names:
             for algo, keys in self.varied.items():
                 same = [run for run in found if run.algo == algo]
                 keys |= set(differing_in(same)) - implied(same) - consequences(same)
-        self.chosen = {algo: self._chosen([run for run in runs if run.algo == algo]) for algo in self.varied}
-        self.varied = {algo: keys - self.chosen[algo] for algo, keys in self.varied.items()}
+        self.silent: dict[str, bool] = {}  # whether names of an algorithm's arms are silent on what tunings chose
+        self.silent = {algo: self._are_apart([run for run in runs if run.algo == algo]) for algo in self.varied}
         self.usual = {algo: self._usual([run for run in runs if run.algo == algo]) for algo in self.varied}
 
-    def _chosen(self, runs: list[Run]) -> set[str]:
-        """Settings of an algorithm's runs that a tuning chose, if its arms have others to be told apart by."""
-        chosen = set.intersection(*({*run.searched} for run in runs))
-        keys = sorted(self.varied[runs[0].algo] - chosen)
+    def _are_apart(self, runs: list[Run]) -> bool:
+        """Whether the values that no tuning chose tell the arms of an algorithm apart."""
+        self.silent[runs[0].algo] = True
+        keys = sorted(self.varied[runs[0].algo])
         arms = {(run.env, fingerprint(run)): (run.env, *(self._value(run, key) for key in keys)) for run in runs}
-        return chosen if len({*arms.values()}) == len(arms) else set()
+        return len({*arms.values()}) == len(arms)
 
     def _usual(self, runs: list[Run]) -> dict[str, str]:
         """Of each setting that varies the value that most arms have, if some arm has all of these."""
@@ -49,14 +49,16 @@ class Names:
             usual[key] = silent[0] if silent else value
         return usual if any(all(self._value(run, k) == v for k, v in usual.items()) for run in arms) else {}
 
-    def _value(self, run: Run, key: str) -> str:
+    def _value(self, run: Run, key: str, every: bool = False) -> str:
+        if key in run.searched and self.silent.get(run.algo) and not every:
+            return NONE
         value = said(run.settings, key)
         return repr(value) if (run.algo, key) in self.exact else text_of(value)
 
-    def of(self, run: Run, more: Collection[str] = ()) -> str:
-        """Name of the run's arm; more: settings that it has besides."""
+    def of(self, run: Run, more: Collection[str] = (), every: bool = False) -> str:
+        """Name of the run's arm; more: settings that it has besides; every: those that a tuning chose, too."""
         usual, keys = self.usual.get(run.algo, {}), self.varied.get(run.algo, set()) | {*more}
-        values = {key: self._value(run, key) for key in sorted(keys)}
+        values = {key: self._value(run, key, every) for key in sorted(keys)}
         told = {key: value for key, value in values.items() if value not in (usual.get(key), NONE)}
         return " ".join([run.algo, *(f"{key.removeprefix('algo.')}={value}" for key, value in told.items())])
 
@@ -68,11 +70,14 @@ class Names:
         """
         done = {fingerprint(run): name for name, runs in by_arm.items() for run in runs}
         everyone = [*others, *(run for runs in by_arm.values() for run in runs)]
-        apart = {algo: set(differing_in([r for r in everyone if r.algo == algo])) for algo in {r.algo for r in others}}
-        brief = [self.of(run, apart[run.algo] - self.chosen.get(run.algo, set())) for run in others]
+        apart = {}
+        for algo in {run.algo for run in others}:
+            same = [run for run in everyone if run.algo == algo]
+            apart[algo] = set(differing_in(same)) - implied(same) - consequences(same)
+        brief = [self.of(run, apart[run.algo]) for run in others]
         taken = {name for name, count in Counter(brief).items() if count > 1} | by_arm.keys()
         return [
-            done.get(fingerprint(run)) or (self.of(run, apart[run.algo]) if name in taken else name)
+            done.get(fingerprint(run)) or (self.of(run, apart[run.algo], every=True) if name in taken else name)
             for run, name in zip(others, brief, strict=True)
         ]
 
@@ -84,7 +89,7 @@ class Names:
             algo_runs = [run for run in runs if run.algo == algo]
             differing = [key for key in differing_in(algo_runs) if not key.startswith("env.")]  # those make the task
             for key in [key for key in differing if key not in shared | named | consequences(algo_runs)]:
-                values = {f"{self._value(run, key)} on {run.env}": None for run in algo_runs}
+                values = {f"{self._value(run, key, every=True)} on {run.env}": None for run in algo_runs}
                 remarks.append(f"{algo}: {key} is {', '.join(values)}")
         return remarks
 

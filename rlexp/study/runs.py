@@ -143,8 +143,7 @@ def run_of(folder: Path, record: dict[str, Any]) -> Run:
         flaw = flaw or str(error)
     if flaw:
         raise StudyError(f"{folder}/run.json: {flaw}; remove that folder, or train the run from scratch")
-    superseded, searched = folder.name in superseded_in(folder.parent), searched_in(folder.parent)
-    return Run(folder, record, settings, superseded=superseded, declared=declared, searched=searched & settings.keys())
+    return Run(folder, record, settings, superseded=folder.name in superseded_in(folder.parent), declared=declared)
 
 
 def _flaw(settings: dict[str, Any]) -> str | None:
@@ -173,13 +172,21 @@ def superseded_in(study: Path) -> list[str]:
         raise StudyError(f"{path}: cannot be read ({error}); remove it and run the tuning's command again") from None
 
 
-def searched_in(study: Path) -> frozenset[str]:
-    """Columns of a tuned study's trials.csv, its searched keys among them; none if there is no such file."""
+def searched_in(study: Path) -> dict[str, frozenset[str]]:
+    """The keys of which a tuning chose the values, for each job of a tuned study; none where there was no tuning."""
+    tunings: dict[str, set[str]] = {}  # name, which is what its jobs' overrides begin with -> keys
     try:
         with open(study / TRIALS, newline="", encoding="utf-8") as file:
-            return frozenset(next(csv.reader(file), ()))
-    except OSError:
-        return frozenset()
+            for row in csv.DictReader(file):
+                tunings.setdefault(str(row.get("tuning")), set()).update(key for key, x in row.items() if x)
+        jobs = json.loads((study / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+        words = {job: ",".join(entry["overrides"]) + "," for job, entry in jobs.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of a damaged plan others tell
+        return {}
+    of = {
+        job: max((t for t in tunings if text.startswith(f"{t},")), key=len, default="") for job, text in words.items()
+    }
+    return {job: frozenset(tunings.get(name, ())) for job, name in of.items()}
 
 
 def read_curves(run: Run) -> None:

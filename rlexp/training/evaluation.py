@@ -26,7 +26,7 @@ TOGETHER = 256  # environments that exist at a time, where agents do not have mo
 
 def groups_of(agents: int, envs: int) -> list[slice]:
     """Agents that play at a time if each has so many environments; as many in each, so that the last may overlap."""
-    size = math.ceil(agents / math.ceil(agents * envs / TOGETHER))
+    size = math.ceil(agents / math.ceil(agents / max(1, TOGETHER // envs)))
     return [slice(first, first + size) for first in [*range(0, agents - size, size), agents - size]]
 
 

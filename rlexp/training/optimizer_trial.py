@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class OptimizerTrial:
         agents: seeds of parameters and gradients, of very different scales, so that mixing agents shows.
         rates: learning rate, or one per step.
         shapes: of one agent's parameters.
-        spoilt: an agent whose gradients are NaN from the middle on.
+        spoilt: an agent whose gradients are infinite or NaN from the middle on.
 
     Raises:
         TypeError: it has state that is not per agent, or that no checkpoint can hold.
@@ -117,7 +118,8 @@ class OptimizerTrial:
         factors = [FACTORS[(number + 5 * agent) % len(FACTORS)] for agent in self.agents]
         scales = [x * (1.0, 1000.0, 0.001)[agent % 3] for x, agent in zip(factors, self.agents, strict=True)]
         if nan:
-            scales = [math.nan if agent == self.spoilt else x for x, agent in zip(scales, self.agents, strict=True)]
+            bad = math.nan if number % 2 else math.inf
+            scales = [bad if agent == self.spoilt else x for x, agent in zip(scales, self.agents, strict=True)]
         drawn = [_draw(10 + 10 * number + x, scale, self.shapes) for x, scale in zip(self.agents, scales, strict=True)]
         for param, grad in zip(self.params, _join(drawn), strict=True):
             param.grad = grad
@@ -144,8 +146,10 @@ def _attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 def _values(x: Any, seen: set[int], name: str = "") -> dict[str, Any]:
     """Numbers, texts and copies of tensors in nested containers and objects, by their path; seen: ids to leave out."""
-    if id(x) in seen or isinstance(x, type | types.ModuleType) or callable(x):
+    if id(x) in seen or isinstance(x, type | types.ModuleType | types.FunctionType | types.MethodType):
         return {}
+    if isinstance(x, np.ndarray):
+        return {name: x.tolist()}
     if isinstance(x, Tensor):
         return {name: x.detach().clone()}
     if isinstance(x, bool | int | float | str | None):
@@ -156,7 +160,8 @@ def _values(x: Any, seen: set[int], name: str = "") -> dict[str, Any]:
     elif isinstance(x, list | tuple | set | collections.deque):
         rows = [(str(number), value) for number, value in enumerate(x)]
     else:
-        rows = list(getattr(x, "__dict__", {}).items())
+        names = [own for base in type(x).__mro__ for own in getattr(base, "__slots__", ())]
+        rows = [*getattr(x, "__dict__", {}).items(), *((own, getattr(x, own, None)) for own in names)]
     found: dict[str, Any] = {}
     for key, value in rows:
         found |= _values(value, seen, f"{name}.{key}" if name else key)

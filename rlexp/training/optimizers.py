@@ -75,7 +75,7 @@ def _traits(settings: str) -> Traits:
 def stacks_exactly(make: Make, shapes: Shapes, agents: int, steps: int = STEPS) -> bool:
     """Whether stacked agents with parameters of these shapes move as each would alone, for that many steps.
 
-    In the second half the gradients of the last one are NaN, as those of an agent that diverges.
+    In the second half the gradients of the last one are infinite or NaN, as those of an agent that diverges.
     """
     last = agents - 1
     for rate in RATES:

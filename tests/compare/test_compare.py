@@ -612,23 +612,51 @@ def test_arms_have_one_name_on_all_environments(tmp_path, capsys):
     assert "apo: algo.anchor_coef is 1 on A-v0, 7 on B-v0" in compare_runs(find_runs([tmp_path])).remarks
 
 
+def tuned_study(study, searched):
+    """trials.csv and sweep.json of a study, of whose runs some were searched."""
+    rows, jobs = ["tuning,trial,state,area,algo.anchor_coef,algo.top_k"], {}
+    for run in sorted(path.parent.name for path in study.glob("*/run.json")):
+        jobs[run] = {"overrides": [f"a={run}", "algo.anchor_coef=1"]}
+        if run in searched:
+            rows.append(f"a={run},0,complete,1.0,0.3,")
+    (study / "trials.csv").write_text("\n".join(rows) + "\n")
+    (study / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+
+
 def test_what_a_tuning_chose_is_in_no_name_if_others_tell_arms_apart(tmp_path):
-    study = tmp_path / "s"
+    study, chosen = tmp_path / "s", []
     for env, values in {"A-v0": (1, 3, 0.3), "B-v0": (0.3, 0.3, 1)}.items():
         write_run(study / f"ppo{env}", env=env)
         settings = ({}, {"direction": "reverse"}, {"top_k": 4})
         for number, (coef, more) in enumerate(zip(values, settings, strict=True)):
             write_run(study / f"apo{number}{env}", "apo", env, anchor_coef=coef, **more)
+            chosen.append(f"apo{number}{env}")
     assert "apo anchor_coef=3 direction=reverse" in compare_runs(find_runs([study])).arm_names
-    (study / "trials.csv").write_text("tuning,trial,state,area,algo.anchor_coef\n")
+    tuned_study(study, chosen)
     assert compare_runs(find_runs([study])).arm_names == ["apo", "apo direction=reverse", "apo top_k=4", "ppo"]
-    late = write_run(study / "late", "apo", "C-v0", anchor_coef=3, direction="reverse", status="killed")
+    # an arm to come, on another environment; and by hand, in another study and beside the tuned ones
     write_run(study / "ppoC-v0", env="C-v0")
-    task = compare_runs(find_runs([study])).tasks[2]
-    assert "apo direction=reverse" in task.absent
-    shutil.rmtree(late)
-    write_run(study / "other", "apo", "A-v0", anchor_coef=7)  # which the tuned value alone tells from the first
-    assert "apo anchor_coef=7" in compare_runs(find_runs([study])).arm_names
+    write_run(study / "late", "apo", "C-v0", anchor_coef=3, direction="reverse", status="killed")
+    tuned_study(study, [*chosen, "late"])
+    assert "apo direction=reverse" in compare_runs(find_runs([study])).tasks[2].absent
+    write_run(tmp_path / "other" / "apo", "apo", "C-v0", anchor_coef=7)
+    write_run(tmp_path / "other" / "ppo", env="C-v0", seeds=range(5, 9))
+    tasks = compare_runs(find_runs([tmp_path])).tasks
+    assert [*tasks[0].arms] == ["apo", "apo direction=reverse", "apo top_k=4", "ppo"]
+    assert [*tasks[2].arms] == ["apo anchor_coef=7", "ppo"]
+    write_run(study / "another", "apo", "A-v0", anchor_coef=9)  # which the tuned value alone tells from the first
+    tuned_study(study, [*chosen, "late", "another"])
+    assert "apo anchor_coef=9" in compare_runs(find_runs([study])).arm_names
+
+
+def test_an_arm_to_come_has_the_name_that_it_has_where_it_is_done(tmp_path):
+    for env, status in (("A-v0", "done"), ("B-v0", "done"), ("C-v0", "interrupted")):
+        write_run(tmp_path / f"ppo{env}", env=env)
+        write_run(tmp_path / f"apo{env}", "apo", env, status=status)
+        sizes = {"seeds": range(10), "population": 2, "total_steps": 2000}
+        write_run(tmp_path / f"many{env}", "apo", env, status=status, **sizes)
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert {*comparison.tasks[2].absent} == {*comparison.tasks[0].arms} - {"ppo"}
 
 
 def test_odd_studies_end_in_a_comparison_or_in_one_line(tmp_path, capsys):
@@ -661,11 +689,11 @@ def test_retention_wants_a_threshold_above_no_skill(tmp_path):
 
 def test_rows_too_far_apart_for_retention_are_said(tmp_path):
     write_run(tmp_path / "ppo", level=200)
-    few = ["seed,step,wall_time,episodic_return,episodes"]
-    few += [f"{seed},{k}000,{k},200,{10 * k}" for seed in range(5) for k in (1, 2, 3, 4)]
+    few = ["seed,step,wall_time,episodic_return,row_return,episodes"]
+    few += [f"{seed},{k}000,{k},200,200,{10 * k}" for seed in range(5) for k in (1, 2, 3, 4)]
     (tmp_path / "ppo" / "metrics.csv").write_text("\n".join(few) + "\n")
     (remark,) = without_retention(compare_runs(find_runs([tmp_path])))
-    assert remark.startswith("CartPole-v1: no retention of 5 of 5 agents, as their rows are too far apart;")
+    assert remark.startswith("CartPole-v1: no retention of 5 of 5 agents, as too few of their rows have")
     compare.main([str(tmp_path), "figures=false"])
     assert remark in (tmp_path / "compare" / "compare.md").read_text()
     often = ["seed,step,wall_time,episodic_return,row_return,episodes"]

@@ -739,6 +739,29 @@ class LateByItself(CountsByItself):
         p.sub_(grad * group["lr"] / (1 + self.count // 1000))
 
 
+class LateInArray(LateByItself):
+    """As its base; its count is within an array."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+        self.counts = np.zeros(1)
+
+    def step(self, closure=None):
+        self.counts += 1
+        Stepping.step(self)
+
+    def one(self, p, grad, state, group):
+        p.sub_(grad * group["lr"] / (1 + self.counts.item() // 1000))
+
+
+class SkipsInfinite(Stepping):
+    """Takes no step where a gradient is infinite."""
+
+    def one(self, p, grad, state, group):
+        if not grad.isinf().any():
+            p.sub_(grad * group["lr"])
+
+
 class LateInGroup(CountsInGroup):
     """Its count is a number in its group, and decides the step from the thousandth on."""
 

@@ -263,6 +263,8 @@ def test_groups_of_agents_have_no_more_environments_together_than_fit():
 
     assert groups(10, 20) == [(0, 10)]
     assert groups(80, 20) == [(0, 12), (12, 24), (24, 36), (36, 48), (48, 60), (60, 72), (68, 80)]
+    assert groups(25, 20) == [(0, 9), (9, 18), (16, 25)]
+    assert all(max(b - a for a, b in groups(n, k)) * k <= 256 for n in range(1, 99) for k in range(1, 257))
     assert groups(3, 1000) == [(0, 1), (1, 2), (2, 3)]  # one has as many as it wants
     assert groups(1, 1000) == [(0, 1)]
 

@@ -44,10 +44,10 @@ OTHERS += (
 )
 
 
-ASIDE = ("CountsByItself", "LateByItself", "MomentumAside", "Langevin", "OwnRate")
+ASIDE = ("CountsByItself", "LateByItself", "LateInArray", "MomentumAside", "Langevin", "OwnRate")
 
 
-WHOLE = ("Adafactor", "Normed", "LargeAsOne", "ClipsSpikes", "ClipsLate", "SkipsNaN")
+WHOLE = ("Adafactor", "Normed", "LargeAsOne", "ClipsSpikes", "ClipsLate", "SkipsNaN", "SkipsInfinite")
 
 
 WHOLE += ("HalfMomentum",)  # it sorts parameters by their axes
@@ -77,6 +77,7 @@ def test_there_are_optimizers():
         *REFUSED.items(),
         ("CountsByItself", "has state that no checkpoint contains, its attribute count, which"),
         ("LateByItself", "has state that no checkpoint contains, its attribute count, which"),
+        ("LateInArray", "has state that no checkpoint contains, its attribute counts, which"),
         ("MomentumAside", "has state that no checkpoint contains, its attribute kept, which"),
         ("Langevin", "the optimizer draws random numbers"),
     ],
