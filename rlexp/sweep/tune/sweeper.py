@@ -72,7 +72,8 @@ class Optuna(Grids):
                 for tuning in tunings:
                     tuning.run(retry)
             finally:
-                write_rows(folder / TRIALS, [row for tuning in tunings for row in tuning.rows()])
+                earlier = _rows_of_others(folder / TRIALS, {tuning.name for tuning in tunings})
+                write_rows(folder / TRIALS, [*earlier, *(row for tuning in tunings for row in tuning.rows())])
                 print(*(tuning.verdict() for tuning in tunings), sep="\n", flush=True)
             best = {job.folder: job for t in tunings if self.settings.evaluation_seeds for job in t.best()}
             evaluated = {name for tuning in tunings for name in tuning.evaluated()}
@@ -117,6 +118,14 @@ def _compare_command(folder: Path, best: list[Path]) -> str:
     of_each = [[run for run in runs if run.env == env] for env in {run.env for run in runs}]
     searched = {key for of_env in of_each for key in beyond_one_term(of_env)}
     return f"python -m rlexp.compare {folder}" + (f" allow={','.join(sorted(searched))}" if searched else "")
+
+
+def _rows_of_others(path: Path, names: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of tunings of the study that are not among these, which another command made."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [dict(row) for row in csv.DictReader(file) if row.get("tuning") not in {*map(sanitize_csv_cell, names)}]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -161,6 +161,13 @@ def test_bad_trials_are_pruned_at_a_rung_and_say_so(tune):
         assert (status(job), record(job)["launches"]) == ("done", 2)
 
 
+def test_what_another_command_tuned_in_the_study_stays_in_the_list_of_trials(tune):
+    for clip in (0.3, 0.2, 0.3):
+        assert tune(f"hydra.sweeper.grids=[['algo.clip_coef={clip}']]", n_trials=1, evaluation_seeds=0).code == 0
+    rows = list(csv.DictReader(Path("outputs/t/trials.csv").read_text().splitlines()))
+    assert [(row["tuning"], row["trial"]) for row in rows] == [("algo.clip_coef=0.2", "0"), ("algo.clip_coef=0.3", "0")]
+
+
 def test_a_tuning_none_of_whose_trials_comes_to_its_end_does_not_stop_the_others(tune, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", SUPPORT)
     grids = "hydra.sweeper.grids=[['env.id=poison:Raises-v0'],['env.id=CartPole-v1']]"
