@@ -8,7 +8,7 @@ import functools
 import statistics
 
 from claims_of_ablation import ablation, defaults_less
-from claims_of_forgetting import ANCHORS, AVERAGE, FALLING, forgetting
+from claims_of_forgetting import ANCHORS, AVERAGE, FALLING, deterministic, forgetting
 from claims_of_lucky import AGING, BY_ADVANTAGE, lucky
 from claims_of_sparse import APART, DOORKEY, DOORS, FOUND, SHARED, less, sparse
 from phrases import (
@@ -305,6 +305,7 @@ CLAIMS = {
     "apo_cartpole": apo_cartpole,
     "apo_suite": apo_suite,
     "forgetting": forgetting,
+    "forgetting/deterministic": deterministic,
     "lucky": lucky,
     "apo_sparse": sparse,
     "objectives": objectives,

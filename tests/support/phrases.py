@@ -172,6 +172,13 @@ def percent_together(report, arm):
     return f"{signed(x)} % [{value(low)}, {value(high)}]"
 
 
+def together_of_one(report, arm):
+    """As `together`, where each arm has a sentence of its own."""
+    told = re.search(rf"Over \d+ environments {re.escape(arm)} (?:is|against) .*?: ", report.quotable)
+    found = INTERVAL.match(report.quotable, told.end())
+    return tuple(parse(found[key])[0] for key in ("value", "low", "high"))
+
+
 def beside_published(report):
     """Rows of a table: environment, steps, here and published, mean ± deviation over seeds."""
     for row in read(report.folder / "published.csv"):
