@@ -337,7 +337,7 @@ def results(report_of):
     yield f"{where}, {percent(suite, cartpole)}; MountainCar, {percent(suite, car)}."
     parts, luck = report_of("apo_ablation"), report_of("lucky")
     more = in_percent(defaults_less(parts, "apo_random"))
-    yield f"The best episode does more than a random one, {more} over these and Acrobot |"
+    yield f"the best episode does more than a random one, {more} over these and Acrobot |"
     assert word(suite, lander) == "worse"
     assert word(luck, lander, arm=AGING) == "equivalent"
     harm, none = percent(suite, lander), percent(luck, lander, AGING)

@@ -77,9 +77,9 @@ def ablation(report_of):
     assert highest == over[FADING][0]
     yield f"{signed(lowest)} % to {signed(highest)} % of the span"
     yield f"a random episode, {percent_together(report, 'apo_random')}"
-    early = {arm: in_time(report, car, arm) for arm in ("apo", "apo anchor_coef=0.3", "ppo")}
+    early = {arm: in_time(report, car, arm) for arm in ("apo", "apo anchor_coef=0.3", "ppo", "apo top_k=16")}
     yield f"by {early['apo']} of 20 seeds with the defaults and by {early['apo anchor_coef=0.3']} with 0.3"
-    yield f"of PPO by {early['ppo']}"
+    yield f"of PPO by {early['ppo']}; with 16 episodes by {early['apo top_k=16']}, too"
     assert not any(report.scores(env, arm, "retention").size for env in report.envs for arm in ALL)
     weak = "apo anchor_coef=0.1"
     assert not any(direction(report, env, m, weak) for env in report.envs for m in MEASURES[:4])

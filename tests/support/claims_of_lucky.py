@@ -2,8 +2,10 @@
 
 import statistics
 
-from phrases import by_arm, count, difference, direction, percent, value, word
+from phrases import by_arm, count, difference, direction, percent, signed, value, word
 from reports import read
+
+from rlexp.compare.permutation import permutation_test
 
 BY_ADVANTAGE, AGING, MANY, BOTH, WEAK = (
     f"apo {setting}"
@@ -35,7 +37,15 @@ def lucky(report_of):
     yield from by_arm(report, LABELS)
     for arm, label in LABELS.items():
         cells = [difference(report, env, arm, x) for x in ("evaluation_sampled", "final", "area") if arm != "ppo"]
-        yield f"| {label} | {' | '.join(cells or ['–'] * 3)} | {count(report, env, arm, 200)} |"
+        solved = [count(report, env, arm, 200), int((report.scores(env, arm, "evaluation_sampled") >= 200).sum())]
+        yield f"| {label} | {' | '.join(cells or ['–'] * 3)} | {solved[0]} | {solved[1]} |"
+        assert arm == "ppo" or solved[1] == 0
+    direct = [
+        permutation_test([(report.scores(env, WEAK, x), report.scores(env, AGING, x))], 0.05 / 3)
+        for x in ("area", "evaluation_sampled", "final")
+    ]
+    yield f"by {signed(direct[0].value)} [{value(direct[0].low)}, {value(direct[0].high)}], by the other two"
+    assert all(d.low < 0 < d.high for d in direct[1:])
     anchors = [arm for arm in LABELS if arm != "ppo"]
     for measure in ("evaluation_sampled", "final", "area"):
         assert {direction(report, env, measure, arm) for arm in anchors} == {"lower"}
@@ -68,7 +78,11 @@ def lucky(report_of):
     for arm, words in (("apo", "APO still rises, {}, {}, {} in"), ("ppo", "PPO no more,\n{}, {}, {}:")):
         ends = report.evaluations(env, arm, "deterministic").mean(1)[-3:]
         yield words.format(*map(value, ends))
-    yield from ("One that ages and one of coefficient 0.1 cost least", "1,000 steps, and the last column")
+    yield from (
+        "One that ages and one of\ncoefficient 0.1 cost least",
+        "by area 0.1 costs",
+        "1,000 steps, and the last column",
+    )
     least = sorted(anchors, key=lambda arm: -report.value(env, arm, "difference", "area"))
     assert {*least[:2]} == {WEAK, AGING}
     for measure in ("evaluation_sampled", "final", "area"):

@@ -2,7 +2,7 @@
 
 import re
 
-from phrases import count, interval_of, mean, percent_together, share, together, value
+from phrases import count, difference, direction, interval_of, mean, percent_together, share, together, value
 from reports import read
 
 from rlexp.compare.permutation import permutation_test
@@ -49,7 +49,8 @@ def told(report, env, arm):
     """A cell: difference in percent of the span, and the verdict if there is one."""
     said = report.rows[env, arm, report.primary]["verdict"]
     words = {"equivalent": " equivalent", "better": " **better**", "worse": " **worse**"}
-    return share(report, env, arm) + words.get(said, "")
+    within = ", within the margin" if report.rows[env, arm, report.primary]["within_margin"] == "True" else ""
+    return share(report, env, arm) + words.get(said, "") + within * (said in ("better", "worse"))
 
 
 def coefficient(report, env, arm):
@@ -89,22 +90,54 @@ def sparse(report_of):
     over = {arm: together(report, arm) for arm in ARMS if arm != "ppo"}
     assert {arm for arm in over if over[arm][1] > 0} == {"sil"}
     assert {arm for arm in over if over[arm][2] < 0} == {SHARED, APART}
-    yield f"Self-imitation is better than PPO over the seven, {percent_together(report, 'sil')};"
-    yield f"APO is inconclusive near 0, {percent_together(report, 'apo')};"
+    yield f"It is better than PPO over the seven, {percent_together(report, 'sil')};"
+    yield f"APO is inconclusive, {percent_together(report, 'apo')};"
     assert sorted(over, key=lambda arm: -over[arm][0])[:4] == ["sil", "rapid_bc", "opr", "apo+rnd"]
     assert all(count(report, env, arm, FOUND) == 10 for env in (DOORKEY, DOORS) for arm in IMITATING)
     assert all({*report.scores("MountainCar-v0", arm, "evaluation_sampled")} == {-200.0} for arm in ARMS)
     swings = {arm: value(report.value(SWING, arm, "mean")) for arm in ("sil", "apo+rnd", "ppo")}
-    yield f"self-imitation {swings['sil']}, APO\nwith RND {swings['apo+rnd']}, PPO {swings['ppo']}."
+    yield f"self-imitation {swings['sil']}, APO with RND {swings['apo+rnd']}, PPO {swings['ppo']}."
+    assert max(report.value(SWING, arm, "mean") for arm in ARMS) < report.value(SWING, "sil", "margin") == 50
+    shares = {env: gain_on(report, env) for env in ENVS}
+    assert {env for env, x in shares.items() if x > 0.02} == {"MiniGrid-DoorKey-5x5-v0", DOORS}
+    assert sum(shares.values()) - shares["MiniGrid-DoorKey-5x5-v0"] - shares[DOORS] < 0.02
+    lost = difference(report, "MiniGrid-DoorKey-5x5-v0", "opr", "evaluation", 3)
+    yield f"on DoorKey-5x5, {lost} of a return of at most 1"
+    yield f"in its last training episodes, {difference(report, DOORKEY, 'rapid_bc', 'final', 3)}."
+    assert {direction(report, CHEETAH, measure, "apo_random") for measure in ("final", "area")} == {"lower"}
+    top = {arm: report.scores("MountainCar-v0", arm, "evaluation") for arm in ARMS}
+    assert [(arm, (x > -200).sum()) for arm, x in top.items() if (x > -200).any()] == [("rapid_bc", 1)]
+    yield f"by its most likely ones, {value(top['rapid_bc'].max())}."
+    areas = trials_of(report, "env.id=MiniGrid-DoorKey-8x8-v0", "algo=ppo")
+    found = [value(areas[x], 2) for x in ("0.01", "0.03", "0.003", "0")]
+    yield "areas of {}, {}, {} and {} for 0.01, 0.03, 0.003 and 0".format(*found)
+    assert len({*trials_of(report, "env=mountaincar", "").values()}) == 1
     worse = {arm for arm in ARMS if report.rows[CHEETAH, arm, report.primary]["verdict"] == "worse"}
     assert worse == {SHARED, APART, "apo_random"}
-    for env in (CHEETAH, SWING):
+    for env in (CHEETAH, SWING, "MountainCar-v0"):
         assert max(last(report, env, "ppo_kl", "kl_beta")) < 0.000101
-    yield from ("all seeds are at −200", "of 1,000 possible", "its β is 0.0001", "intervals reach 100 %")
+    assert sum(x < 0.000101 for x in last(report, "Pendulum-v1", "ppo_kl", "kl_beta")) == 9
+    yield from ("the margin of 50", "of 1,000 possible", "its β is 0.0001", "intervals reach 100 %")
     yield from ("over 10 frozen episodes", "a\nmargin of 5 %", "seeds 0 to 9", "500,000, on DoorKey-5x5 100,000")
     yield from ("and on Pendulum 200,000", "Means over 10 seeds with 95 % intervals", "all 80 comparisons")
     yield from ("How many of 10 seeds", "a return of 0.5", "2 cores", "two of the 77 arms")
-    yield "(self-imitation 0.03, OPR 1, RND 3, PPO's entropy 0.03)"
+    yield from ("APO's 3 on RedBlueDoors and 0.1 on Pendulum", "28 and 29 November")
+    yield from ("commits 8569e41, db0fe56", "from 8569e41 in which")
+    assert [coefficient(report, env, "apo") for env in (DOORS, "Pendulum-v1")] == ["3", "0.1"]
+
+
+def gain_on(report, env):
+    """What one anchor is better than one each, in shares of the span."""
+    shared, apart = (report.scores(env, arm, report.primary).mean() for arm in (SHARED, APART))
+    return (shared - apart) / (20 * report.value(env, "apo", "margin"))
+
+
+def trials_of(report, begins, ends):
+    """Areas of the trials of some tunings, by the last of their coefficients."""
+    rows = [
+        row for row in read(report.folder / "trials.csv") if begins in row["tuning"] and row["tuning"].endswith(ends)
+    ]
+    return {[x for key, x in row.items() if "." in key and x][-1]: float(row["area"]) for row in rows}
 
 
 def overall(report, arm):
