@@ -1,6 +1,17 @@
 """What the texts say of `experiment=apo_ablation` in numbers, computed from its csv files."""
 
-from phrases import by_arm, difference, direction, half_width, interval_of, percent_together, signed, together, value
+from phrases import (
+    by_arm,
+    comparisons,
+    difference,
+    direction,
+    half_width,
+    interval_of,
+    percent_together,
+    signed,
+    together,
+    value,
+)
 from reports import MEASURES
 
 from rlexp.compare.permutation import permutation_test
@@ -98,7 +109,7 @@ def ablation(report_of):
         "a margin of 5 %",
         "seeds 0 to 19",
         "Means over 20 seeds with 95 %",
-        "all 56 comparisons",
+        f"all {comparisons(report)} comparisons",
     )
     yield from (
         "a coefficient of 0.3, one that falls from 2 to 0",

@@ -2,6 +2,7 @@
 
 from phrases import (
     by_arm,
+    comparisons,
     count,
     difference,
     direction,
@@ -56,7 +57,14 @@ def forgetting(report_of):
     for env, span in ((acrobot, low), (cartpole, high)):
         assert 20 * report.value(env, "apo", "margin") == span[1] - span[0]
     yield "(−500 to −70 on Acrobot, 0 to 2,000 on CartPole)"
-    yield from ("95 % intervals", "all 30 comparisons", "falls to 0,", "2 cores", "8.5 hours", "trainings of 40 seeds")
+    yield from (
+        "95 % intervals",
+        f"all {comparisons(report)} comparisons",
+        "falls to 0,",
+        "2 cores",
+        "8.5 hours",
+        "trainings of 40 seeds",
+    )
 
 
 def _over_both(report):
@@ -160,7 +168,9 @@ def deterministic(report_of):
     for arm, d in over.items():
         yield f"| {LIKELIEST[arm]} | {signed(d[0])} [{value(d[1])}, {value(d[2])}] |"
     yield from ("coefficient 5 {} % [{}, {}]".format(signed(over["apo"][0]), *map(value, over["apo"][1:])),)
-    yield from ("falls to 0 {} % [{}, {}]".format(signed(over[FALLING][0]), *map(value, over[FALLING][1:])),)
+    yield from (
+        "falls to 0 is better, {} % [{}, {}].".format(signed(over[FALLING][0]), *map(value, over[FALLING][1:])),
+    )
     second = {arm: report.evaluations(cartpole, arm, "deterministic")[12:].mean(0) for arm in LIKELIEST}
     means = {arm: value(x.mean()) for arm, x in second.items()}
     for arm, x in second.items():
@@ -171,7 +181,7 @@ def deterministic(report_of):
     yield f"it keeps {means['apo']} of 2,000 again, PPO {means[LASTING]}"
     yield from ("over 20 episodes", "a margin of 5 %", "seeds 200 to 239", "Means over 40 seeds with 95 % intervals")
     yield from (
-        "all 10 comparisons",
+        f"all {comparisons(report)} comparisons",
         "the last 13 of 25 evaluations",
         "(95 %, Welch)",
         "2 cores",

@@ -2,7 +2,18 @@
 
 import re
 
-from phrases import count, difference, direction, interval_of, mean, percent_together, share, together, value
+from phrases import (
+    comparisons,
+    count,
+    difference,
+    direction,
+    interval_of,
+    mean,
+    percent_together,
+    share,
+    together,
+    value,
+)
 from reports import read
 
 from rlexp.compare.permutation import permutation_test
@@ -119,7 +130,11 @@ def sparse(report_of):
     assert sum(x < 0.000101 for x in last(report, "Pendulum-v1", "ppo_kl", "kl_beta")) == 9
     yield from ("the margin of 50", "of 1,000 possible", "its β is 0.0001", "intervals reach 100 %")
     yield from ("over 10 frozen episodes", "a\nmargin of 5 %", "seeds 0 to 9", "500,000, on DoorKey-5x5 100,000")
-    yield from ("and on Pendulum 200,000", "Means over 10 seeds with 95 % intervals", "all 80 comparisons")
+    yield from (
+        "and on Pendulum 200,000",
+        "Means over 10 seeds with 95 % intervals",
+        f"all {comparisons(report)} comparisons",
+    )
     yield from ("How many of 10 seeds", "a return of 0.5", "2 cores", "two of the 77 arms")
     yield from ("APO's 3 on RedBlueDoors and 0.1 on Pendulum", "28 and 29 November")
     yield from ("commits 8569e41, db0fe56", "from 8569e41 in which")

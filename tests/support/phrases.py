@@ -172,6 +172,12 @@ def percent_together(report, arm):
     return f"{signed(x)} % [{value(low)}, {value(high)}]"
 
 
+def comparisons(report):
+    """How many primary comparisons share the five percent."""
+    (level,) = {row["alpha"] for row in report.rows.values() if row["role"] == "primary" and row["alpha"]}
+    return round(0.05 / float(level))
+
+
 def together_of_one(report, arm):
     """As `together`, where each arm has a sentence of its own."""
     told = re.search(rf"Over \d+ environments {re.escape(arm)} (?:is|against) .*?: ", report.quotable)
