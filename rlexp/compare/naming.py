@@ -25,15 +25,16 @@ class Names:
             for algo, keys in self.varied.items():
                 same = [run for run in found if run.algo == algo]
                 keys |= set(differing_in(same)) - implied(same) - consequences(same)
-        self.silent: dict[str, bool] = {}  # whether names of an algorithm's arms are silent on what tunings chose
-        self.silent = {algo: self._are_apart([run for run in runs if run.algo == algo]) for algo in self.varied}
+        # algorithms of whose arms names are silent on what tunings chose
+        self.silent = {algo for algo in self.varied if self._are_apart([run for run in runs if run.algo == algo])}
         self.usual = {algo: self._usual([run for run in runs if run.algo == algo]) for algo in self.varied}
 
     def _are_apart(self, runs: list[Run]) -> bool:
         """Whether the values that no tuning chose tell the arms of an algorithm apart."""
-        self.silent[runs[0].algo] = True
-        keys = sorted(self.varied[runs[0].algo])
-        arms = {(run.env, fingerprint(run)): (run.env, *(self._value(run, key) for key in keys)) for run in runs}
+        keys, arms = sorted(self.varied[runs[0].algo]), {}
+        for run in runs:
+            told = (NONE if key in run.searched else self._value(run, key, every=True) for key in keys)
+            arms[run.env, fingerprint(run)] = (run.env, *told)
         return len({*arms.values()}) == len(arms)
 
     def _usual(self, runs: list[Run]) -> dict[str, str]:
@@ -50,7 +51,7 @@ class Names:
         return usual if any(all(self._value(run, k) == v for k, v in usual.items()) for run in arms) else {}
 
     def _value(self, run: Run, key: str, every: bool = False) -> str:
-        if key in run.searched and self.silent.get(run.algo) and not every:
+        if not every and key in run.searched and run.algo in self.silent:
             return NONE
         value = said(run.settings, key)
         return repr(value) if (run.algo, key) in self.exact else text_of(value)

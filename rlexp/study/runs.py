@@ -228,9 +228,9 @@ def last_rows(run: Run) -> dict[int, dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         names = file.readline().rstrip("\n").split(",")
         place = names.index("seed")
-        last = {cells[place]: cells for cells in (line.rstrip("\n").split(",") for line in file)}
+        last = {line.split(",", place + 1)[place]: line.rstrip("\n") for line in file}
     try:
-        rows = [{n: float(x or "nan") for n, x in zip(names, cells, strict=True)} for cells in last.values()]
+        rows = [{n: float(x or "nan") for n, x in zip(names, y.split(","), strict=True)} for y in last.values()]
     except ValueError as error:
         raise StudyError(f"{path}: cannot be read ({error}); train the run from scratch with resume=never") from None
     return {int(row["seed"]): row | {"seed": int(row["seed"])} for row in rows}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlexp.compiling.compile import recording
-from rlexp.training.optimizer_state import recorded_step, restore, state_by_agent
+from rlexp.training.optimizer_state import NOT_KEPT, recorded_step, restore, state_by_agent
 
 Make = Callable[..., torch.optim.Optimizer]
 Shapes = Sequence[tuple[int, ...]]
@@ -133,7 +133,7 @@ class OptimizerTrial:
 def _groups(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Values of the parameter groups, but what is set before each step."""
     rows = [(number, *row) for number, group in enumerate(optimizer.param_groups) for row in group.items()]
-    return _values({f"{key} ({number})": x for number, key, x in rows if key not in ("params", "lr")}, set())
+    return _values({f"{key} ({number})": x for number, key, x in rows if key not in NOT_KEPT}, set())
 
 
 def _attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
