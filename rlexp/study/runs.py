@@ -12,10 +12,11 @@ import numpy as np
 
 from rlexp.config.declaration import Declared, is_number
 from rlexp.config.identity import NEUTRAL, config_hash, flatten
-from rlexp.errors import UserError
+from rlexp.errors import ConfigError, UserError
 from rlexp.files import file_digest
 from rlexp.run.names import folder_named, missing_folder
 from rlexp.run.record import MEASURED, RecordError, diverged_in, read_record
+from rlexp.study.status import planned
 
 TRIALS = "trials.csv"  # of a tuned study
 SUPERSEDED = "superseded.json"  # of a tuned study: names of the runs of a former best trial
@@ -179,9 +180,8 @@ def searched_in(study: Path) -> dict[str, frozenset[str]]:
         with open(study / TRIALS, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 tunings.setdefault(str(row.get("tuning")), set()).update(key for key, x in row.items() if x)
-        jobs = json.loads((study / "sweep.json").read_text(encoding="utf-8"))["jobs"]
-        words = {job: ",".join(entry["overrides"]) + "," for job, entry in jobs.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of a damaged plan others tell
+        words = {folder.name: ",".join(map(str, job.overrides or [])) + "," for folder, job in planned(study).items()}
+    except (OSError, ValueError, csv.Error, ConfigError):  # of a damaged plan others tell
         return {}
     of = {
         job: max((t for t in tunings if text.startswith(f"{t},")), key=len, default="") for job, text in words.items()
