@@ -183,9 +183,7 @@ def searched_in(study: Path) -> dict[str, frozenset[str]]:
         words = {folder.name: ",".join(map(str, job.overrides or [])) + "," for folder, job in planned(study).items()}
     except (OSError, ValueError, csv.Error, ConfigError):  # of a damaged plan others tell
         return {}
-    of = {
-        job: max((t for t in tunings if text.startswith(f"{t},")), key=len, default="") for job, text in words.items()
-    }
+    of = {job: max((t for t in tunings if text.startswith(f"{t},")), default="") for job, text in words.items()}
     return {job: frozenset(tunings.get(name, ())) for job, name in of.items()}
 
 

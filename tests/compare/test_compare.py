@@ -683,6 +683,7 @@ def test_retention_wants_a_threshold_above_no_skill(tmp_path):
     write_run(tmp_path / "ppo")
     comparison = compare_runs(find_runs([tmp_path]), threshold=-5)
     assert any("no retention, as its threshold -5 is not above" in remark for remark in comparison.remarks)
+    assert without_retention(comparison) == []
     results = verdict.judge(comparison, "ppo", Question("evaluation"), LookBooks(tmp_path)).results
     assert [len(r.scores) for r in results if r.measure == "retention"] == [0]
 

@@ -275,17 +275,27 @@ def test_groups_of_agents_have_no_more_environments_together_than_fit():
 def test_agents_that_are_evaluated_in_groups_are_evaluated_as_all_at_once(tmp_path, monkeypatch, words):
     settings = (*WORDS, *words, *CURVE, "num_seeds=5", "evaluation.deterministic=false", "evaluation.episodes=4")
     whole, most = train(tmp_path / "whole", *settings), []
-    begin = Environment.start
+    begin, end = Environment.start, Episodes.close
 
     def start(own, seeds, **settings):
         most.append(sum(map(len, seeds)))
         return begin(own, seeds, **settings)
 
+    def close(own):
+        if own.envs is not None:
+            most.append("closed")
+        end(own)
+
     monkeypatch.setattr(evaluation, "TOGETHER", 12)
+    monkeypatch.setattr(Episodes, "close", close)
     monkeypatch.setattr(Environment, "start", start)
     parts = train(tmp_path / "parts", *settings)
     monkeypatch.undo()
-    assert most[-2:] == [12, 12]  # three agents of four episodes, and another three; one plays again
+    assert most[-3:] == [
+        "closed",
+        12,
+        12,
+    ]  # three agents of four episodes; two and one again
     for seed in range(5):
         for one, other in zip(rows_of(whole.runs[0].folder, seed), rows_of(parts.runs[0].folder, seed), strict=True):
             assert [one[name] for name in EVALUATIONS] == [other[name] for name in EVALUATIONS]
