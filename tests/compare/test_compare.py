@@ -694,6 +694,7 @@ def test_rows_too_far_apart_for_retention_are_said(tmp_path):
     few += [f"{seed},{k}000,{k},200,200,{10 * k}" for seed in range(5) for k in (1, 2, 3, 4)]
     (tmp_path / "ppo" / "metrics.csv").write_text("\n".join(few) + "\n")
     (remark,) = without_retention(compare_runs(find_runs([tmp_path])))
+    assert without_retention(compare_runs(find_runs([tmp_path]), threshold=-5)) == []  # nor with more rows
     assert remark.startswith("CartPole-v1: no retention of 5 of 5 agents, as too few of their rows have")
     compare.main([str(tmp_path), "figures=false"])
     assert remark in (tmp_path / "compare" / "compare.md").read_text()
